@@ -1,12 +1,13 @@
 """A model of another library: say what it is, sample it, give likelihoods, audit it.
 
     python examples/interop.py azula
-    python examples/interop.py path/of/a/diffusers/pipeline
+    python examples/interop.py path/of/a/folder
 
 For a name the script makes a tiny model in that library's own form, of a mixture of two Gaussians
 whose score is known, so that likelihoods and the audit have a truth to agree with; the one of sbi
-is trained in a few seconds. A folder is a pipeline saved by diffusers, which is sampled and
-described only, since its data are not known. Without a name all kinds are run.
+is trained in a few seconds. A folder is a model that scoresde saved, or a pipeline that diffusers
+saved, and is sampled and described only, since its data are not known. Without a name all kinds are
+run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import tyro
 from torch import Tensor, nn
 
 import scoresde
-from scoresde import EDMSDE, VPSDE, BetaLadder, FlowSDE, interop
+from scoresde import EDMSDE, VPSDE, BetaLadder, Classes, FlowSDE, interop
 from scoresde.audit import audit
 
 DATA = scoresde.targets.GaussianMixture([0.4, 0.6], [[-1.0, 0.5], [1.0, 0.0]], stds=0.3)
@@ -144,10 +145,7 @@ def opened(name: str) -> Any:
         if name not in MODELS:
             raise SystemExit(f"{name} is neither a folder nor one of {', '.join(MODELS)}")
         return MODELS[name]()
-    from diffusers import DDPMPipeline
-
-    pipeline = DDPMPipeline.from_pretrained(name, local_files_only=True)
-    return interop.from_diffusers(pipeline.unet, pipeline.scheduler)
+    return scoresde.load(name)
 
 
 def main(options: Options) -> None:
@@ -165,7 +163,11 @@ def describe(name: str, *, short: bool) -> None:
     print(f"\n{name}: {score!r:.200}")
     print(f"a sample has the shape {known.event_shape}, conditions: {known.conditions}")
     steps = 5 if short else 40
-    x = scoresde.sample(score, sampler="dpmpp_2m", n=4, steps=steps, seed=0)
+    kinds = (known.conditions or {}).items()
+    classes = {k: torch.arange(4) % kind.n for k, kind in kinds if isinstance(kind, Classes)}
+    x = scoresde.sample(
+        score, sampler="dpmpp_2m", n=4, steps=steps, seed=0, condition=classes or None
+    )
     print(f"{len(x)} samples in {steps} steps, std {float(x.std()):.3f}")
     if Path(name).is_dir():
         return

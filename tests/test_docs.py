@@ -80,7 +80,7 @@ def shell(commands: str) -> None:
     assert run.returncode == 0, f"{commands}\n{run.stdout}\n{run.stderr}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.global_rng  # pages sample without a seed, as their readers do
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_blocks_of_a_page_run(path, tmp_path, monkeypatch):

@@ -142,7 +142,10 @@ def test_the_score_has_the_facts_that_were_given():
         transform=Standardize((1.0, 2.0), (3.0, 4.0)), conditions={"label": Classes(3)},
     )  # fmt: skip
     facts = scoresde.facts(from_network(Net(classes=3), VPSDE(), "eps", **known))
+    moments = known.pop("moments")
     assert {name: getattr(facts, name) for name in known} == known
+    assert (facts.moments.mean, facts.moments.var) == (moments.mean, moments.var)
+    known["moments"] = moments
     assert (facts.sde, facts.passes) == (VPSDE(), 1)
     label = {"label": torch.tensor([0, 1, 2])}
     score = from_network(Net(classes=3), VPSDE(), "v", "999t", **known)

@@ -357,11 +357,11 @@ def test_an_estimator_of_sbi_brings_its_units_and_moments():
     plain = interop.from_sbi(estimator("flow")).facts
     assert (plain.moments, plain.transform) == (None, None)
     inside = interop.from_sbi(estimator("flow", z_score_x="independent")).facts
-    assert_close(inside.moments.mean, torch.full((2,), 3.0).double(), rtol=0.3, atol=0)
-    assert_close(inside.moments.var, torch.full((2,), 4.0).double(), rtol=0.5, atol=0)
+    assert_close(inside.moments.mean, torch.full((2,), 3.0), rtol=0.3, atol=0)
+    assert_close(inside.moments.var, torch.full((2,), 4.0), rtol=0.5, atol=0)
     net = estimator("flow", z_score_x="independent", compose_standardization=True)
     outside = interop.from_sbi(net).facts
-    assert_close(outside.moments.var, torch.ones(2).double())
+    assert_close(outside.moments.var, torch.ones(2))
     z = randn(5, 2)
     assert_close(outside.transform.inverse(z), net.from_z(z), rtol=1e-6, atol=1e-6)
 

@@ -11,16 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from scoresde import checkpoint
-from scoresde import nn as networks
-from scoresde import sde as sdes
 from scoresde.cli.options import Checkpoint
 from scoresde.cli.standing import Standing
 from scoresde.cli.terminal import show, then
 from scoresde.errors import CheckpointError
-from scoresde.pretrained.rebuild import check_description
-from scoresde.pretrained.store import entry_of, locate, read
+from scoresde.pretrained.rebuild import check_description, unknown
+from scoresde.pretrained.store import PIPELINE, entry_of, locate, read
 from scoresde.sampling import SAMPLERS
-from scoresde.score import ScoreModel
+from scoresde.score import Pilot, ScoreModel
 from scoresde.sde import facts
 from scoresde.sde.words import conditions_in_words, event_in_words, sde_in_words
 from scoresde.training import log
@@ -52,7 +50,7 @@ class Info:
         config: dict[str, Any] = {}
         unread: CheckpointError | None = None
         try:
-            tensors, config = read(path)
+            tensors, config = _read(path)
             rows += _model(path, tensors, config)
         except CheckpointError as error:
             unread = error
@@ -85,6 +83,14 @@ class Info:
         then("see one class alone", "sample", self.checkpoint, "--class", one, "--out", "one.png")
 
 
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the description of a model, or of a pipeline of diffusers."""
+    if path.name != PIPELINE:
+        return read(path)
+    model = ScoreModel.from_pretrained(path)
+    return model.state_dict(), model.description()
+
+
 def _model(
     path: Path, tensors: dict[str, Tensor], config: dict[str, Any]
 ) -> Iterator[tuple[str, str]]:
@@ -95,20 +101,24 @@ def _model(
     dtypes = ", ".join(sorted({str(v.dtype).removeprefix("torch.") for v in stored}))
     numbers = sum(v.numel() for v in stored)
     conditions, process = "unknown", config["sde"]["type"]
-    measured, columns = None, tuple[str, ...]()
-    if hasattr(networks, kind) and hasattr(sdes, config["sde"]["type"]):
+    pilot, columns = None, tuple[str, ...]()
+    if not unknown(config):
         model = ScoreModel.from_pretrained(path)
         numbers = sum(p.numel() for p in model.net.parameters())
         known = facts(model)
-        conditions = conditions_in_words(known.conditions or {})
-        process, measured = sde_in_words(model.sde), model.pilot
+        if known.conditions is not None:
+            conditions = conditions_in_words(known.conditions)
+        process, pilot = sde_in_words(model.sde), model.pilot or known.pilot
         columns = model.columns
     mean, var = (tensors[name].double() for name in ("mean", "var"))
     size = f": {math.prod(shape):,} dimensions" if len(shape) > 1 else ""
     yield "samples", f"{event_in_words(shape, columns)}{size}"
     std = math.sqrt(max(float(var.mean()), 0))
     yield "units", in_words(config.get("transform"))
-    yield "data", f"mean {float(mean.mean()):.4g}, std {std:.4g} in model units"
+    if config.get("moments") is False:
+        yield "data", "mean and std are not known"
+    else:
+        yield "data", f"mean {float(mean.mean()):.4g}, std {std:.4g} in model units"
     yield "conditions", conditions
     yield "noise", process
     widths = options.get("channels") or options.get("hidden") or ()
@@ -126,10 +136,12 @@ def _model(
     if (path.parent / "best" / "model.safetensors").exists():
         yield "best", f"{path.parent / 'best'} has the weights of the lowest held-out loss"
     taken = {name: _taken(name, config.get("steps")) for name in ("fast", "pc")}
-    pilot = "has a measured schedule" if measured is not None else "measures its schedule first"
+    has = "has a measured schedule"
+    if not isinstance(pilot, Pilot):
+        has = "has no measured schedule" if pilot is None else "measures its schedule first"
     yield (
         "sampling",
-        (f"{taken['fast']} steps by --sampler fast, which {pilot}; {taken['pc']} by pc"),
+        f"{taken['fast']} steps by --sampler fast, which {has}; {taken['pc']} by pc",
     )
     yield "licence", str(config.get("license") or "not stated")
 
@@ -143,6 +155,9 @@ def _taken(sampler: str, suits: Any) -> int:
 def _files(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the model's file, the checkpoints and the snapshots, each with its state."""
     folder = path.parent
+    if path.name == PIPELINE:
+        yield "model", f"{folder}, a pipeline of diffusers"
+        return
     files = [("model", path)]
     files += [(f"step {step:,}", file) for step, file in checkpoint.steps_in(folder)]
     files += [

@@ -122,7 +122,7 @@ class Sample:
         for line in left_open(model, self.condition, self.class_):
             tell(line)
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
-        if self.sampler == "fast" and model.pilot is None:
+        if self.sampler == "fast" and model.pilot is None and facts(model).pilot is not None:
             announce(model, self.steps)
         other = data_beside(self.beside, self.out, self.checkpoint, model, n)
         if self.out.suffix in FILMS:

@@ -20,11 +20,16 @@ from scoresde.interop.denoisers import (
     from_k_diffusion,
     to_denoiser,
 )
-from scoresde.interop.diffusers import EpsilonModel, from_diffusers, to_diffusers
+from scoresde.interop.diffusers import (
+    EpsilonModel,
+    from_diffusers,
+    load_diffusers,
+    to_diffusers,
+)
 from scoresde.interop.sbi import from_sbi
-from scoresde.interop.scheduled import Scheduled
 from scoresde.interop.score_sde import load_score_sde
 from scoresde.interop.velocity import from_velocity
+from scoresde.score.scheduled import Scheduled
 
 __all__ = [
     "EpsilonModel",
@@ -37,6 +42,7 @@ __all__ = [
     "from_k_diffusion",
     "from_sbi",
     "from_velocity",
+    "load_diffusers",
     "load_score_sde",
     "to_azula",
     "to_denoiser",

@@ -14,23 +14,11 @@ from torch import Tensor, nn
 
 from scoresde.checks import door, quoted
 from scoresde.errors import InvalidTypeError, MissingExtraError
-from scoresde.interop.scheduled import Scheduled
 from scoresde.score import NetworkScore, from_network, modules
+from scoresde.score.conventions import AzulaMean
 from scoresde.sde import SDE, Score, ask, process_of
 
 __all__ = ["from_azula", "to_azula"]
-
-
-class AzulaMean(nn.Module):
-    """Return the mean of azula's posterior."""
-
-    def __init__(self, denoiser: Callable[..., Any]) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-
-    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        mean: Tensor = self.denoiser(x, t, **condition).mean
-        return mean
 
 
 @door
@@ -53,15 +41,13 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
         >>> denoiser.schedule = lambda t: (torch.ones_like(t), 0.001 + 10 * t)
         >>> score = from_azula(denoiser, event_shape=(2,))
     """
-    if sde is None:
-        schedule = getattr(denoiser, "schedule", None)
-        if not callable(schedule):
-            raise InvalidTypeError(
-                f"a denoiser of azula has a schedule, and {quoted(denoiser)} has none; give its "
-                "SDE, or use from_denoiser"
-            )
-        sde = Scheduled(schedule, eps=0.0)
-    return from_network(AzulaMean(denoiser), sde, "x0", "t", **known)
+    net = AzulaMean(denoiser)
+    if sde is None and (sde := net.process()) is None:
+        raise InvalidTypeError(
+            f"a denoiser of azula has a schedule, and {quoted(denoiser)} has none; give its SDE, "
+            "or use from_denoiser"
+        )
+    return from_network(net, sde, "x0", "t", **known)
 
 
 def to_azula(score: Score) -> nn.Module:

@@ -10,31 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from scoresde.checks import as_numbers, check_batch, check_integer, check_range, door, quoted
 from scoresde.errors import ShapeError
 from scoresde.score import NetworkScore, Rescheduled, from_network, modules
+from scoresde.score.conventions import EDMNetwork
 from scoresde.sde import EDMSDE, SDE, Classes, Moments, Score, ask, expand, process_of
 from scoresde.sde.coordinates import ratio
 from scoresde.sde.told import batch_of
 
 __all__ = ["SigmaDenoiser", "from_deepinv", "from_edm", "from_k_diffusion", "to_denoiser"]
-
-
-class EDMNetwork(nn.Module):
-    """Call an EDM network with its labels as rows of 0 and 1; a missing label is a row of 0."""
-
-    def __init__(self, net: Callable[..., Tensor], classes: int) -> None:
-        super().__init__()
-        self.net = net
-        self.classes = classes
-
-    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-        if label is None:
-            return self.net(x, sigma)
-        rows = one_hot(label.clamp(min=0), self.classes) * (label >= 0)[:, None]
-        return self.net(x, sigma, rows.to(x))
 
 
 def _number(owner: object, name: str) -> Any:
@@ -81,7 +66,7 @@ def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -
     if (count := _number(net, "label_dim")) is not None:
         classes = check_integer("label_dim", count, 0)
         found["conditions"] = {"label": Classes(classes)} if classes else {}
-        net = EDMNetwork(net, classes)
+        net = EDMNetwork(net)
     return from_network(net, EDMSDE() if sde is None else sde, "x0", "sigma", **(found | known))
 
 

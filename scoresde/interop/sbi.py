@@ -8,28 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from scoresde.checks import door, quoted
 from scoresde.errors import InvalidTypeError
-from scoresde.interop.scheduled import Scheduled
 from scoresde.score import NetworkScore, from_network
-from scoresde.sde import SDE, Field, FlowSDE, Moments
+from scoresde.score.conventions import SbiEstimator
+from scoresde.sde import Field, FlowSDE, Moments
 from scoresde.units import Standardize
 
 __all__ = ["from_sbi"]
-
-
-class SbiEstimator(nn.Module):
-    """Call an estimator with the observation under the name `x`."""
-
-    def __init__(self, estimator: nn.Module) -> None:
-        super().__init__()
-        self.estimator = estimator
-
-    def forward(self, theta: Tensor, t: Tensor, x: Tensor) -> Tensor:
-        found: Tensor = self.estimator(input=theta, condition=x, time=t)
-        return found
 
 
 @door
@@ -63,10 +51,10 @@ def from_sbi(estimator: nn.Module, **known: Any) -> NetworkScore:
             for name in ("_theta_shift", "_theta_scale")
         )
         found["transform"] = Standardize(shift, scale)
-    flow = hasattr(estimator, "noise_scale")  # its output is the velocity theta_1 - theta_0
-    sde: SDE = FlowSDE() if flow else _process(estimator)
-    predicts = "flow" if flow else "score"
-    return from_network(SbiEstimator(estimator), sde, predicts, "t", **(found | known))
+    net = SbiEstimator(estimator)
+    sde = net.process()
+    predicts = "flow" if isinstance(sde, FlowSDE) else "score"
+    return from_network(net, sde, predicts, "t", **(found | known))
 
 
 def _moments(estimator: Any) -> Moments | None:
@@ -80,13 +68,3 @@ def _moments(estimator: Any) -> Moments | None:
     if not standardised and (mean == 0).all() and (std == 1).all():
         return None
     return Moments(mean, var=std**2)
-
-
-def _process(estimator: Any) -> Scheduled:
-    """Return the process of the kernel of a score estimator."""
-
-    def schedule(t: Tensor) -> tuple[Tensor, Tensor]:
-        alpha, sigma = estimator.mean_t_fn(t), estimator.std_fn(t)
-        return alpha.reshape(t.shape), sigma.reshape(t.shape)
-
-    return Scheduled(schedule, eps=float(estimator.t_min), T=float(estimator.t_max))

@@ -84,7 +84,8 @@ def load_score_sde(
         transform: Range | Standardize = Range(0, 255, levels=256)
     else:
         transform = Standardize((0.0,) * net.channels, (255.0,) * net.channels)
-    found = {"event_shape": (net.channels, net.size, net.size), "transform": transform}
+    shape = (net.channels, net.size, net.size)
+    found: dict[str, Any] = {"event_shape": shape, "transform": transform, "conditions": {}}
     return from_network(net.eval(), sde, predicts, time, **(found | known))
 
 
@@ -126,7 +127,7 @@ def _network(config: Any) -> NCSNpp:
     )  # fmt: skip
 
 
-def _process(config: Any) -> tuple[SDE, str, Any]:
+def _process(config: Any) -> tuple[SDE, str, str]:
     """Return the SDE of a configuration, what its network predicts, and its input of time."""
     kind = str(_read(config, "training", "sde")).lower()
     check_name("training.sde", kind, ["vesde", "vpsde", "subvpsde"])
@@ -141,12 +142,7 @@ def _process(config: Any) -> tuple[SDE, str, Any]:
     predicts = "sigma_score" if _read(config, "model", "scale_by_sigma") else "score"
     if continuous:
         return VESDE(low, high), predicts, "log_sigma"
-    return VESDE(low, high, levels=_read(config, "model", "num_scales")), predicts, _descending
-
-
-def _descending(sde: SDE, t: Tensor) -> Tensor:
-    """Return the number of the level, counted from the largest noise down."""
-    return (sde.levels or 1) - 1 - sde.index(t)
+    return VESDE(low, high, levels=_read(config, "model", "num_scales")), predicts, "descending"
 
 
 def _tensors(path: Path, averaged: bool) -> dict[str, Tensor]:

@@ -10,24 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from scoresde.checks import door
 from scoresde.score import NetworkScore, from_network
+from scoresde.score.conventions import ReversedVelocity
 from scoresde.sde import SDE, FlowSDE
 
 __all__ = ["from_velocity"]
-
-
-class ReversedVelocity(nn.Module):
-    """Return the velocity in the opposite direction of time."""
-
-    def __init__(self, velocity: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.velocity = velocity
-
-    def forward(self, x: Tensor, time: Tensor, **condition: Tensor) -> Tensor:
-        return -self.velocity(x, time, **condition)
 
 
 @door

@@ -20,6 +20,7 @@ from scoresde import checkpoint
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.pretrained.markdown import block, code, licence_of, plain, quoted
 from scoresde.pretrained.private import config_toml
+from scoresde.pretrained.rebuild import unknown
 from scoresde.pretrained.store import call_text, count_text, entry_of
 from scoresde.sde import SDES
 from scoresde.sde.words import event_in_words
@@ -110,8 +111,8 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
     if (folder / "samples.png").exists():
         yield "![Samples of the model](samples.png)\n"
     yield "## Use\n"
-    yield block("python", _code(name, known))
-    if name.isprintable():
+    yield block("python", _code(name, known, config))
+    if name.isprintable() and not unknown(config):
         yield "And from the command line:\n"
         yield block("bash", f"scoresde sample {shlex.quote(name)} --n 16 --out samples.png")
     yield "## Model\n"
@@ -135,23 +136,30 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
     yield from _metrics(folder)
 
 
-def _code(name: str, known: Mapping[str, int | tuple[int, ...]]) -> str:
+def _code(name: str, known: Mapping[str, int | tuple[int, ...]], config: Mapping[str, Any]) -> str:
     """Return a program that draws 16 samples in the units of the data, with all conditions."""
     given = {
         key: f"torch.arange(16) % {kind}" if isinstance(kind, int) else f"torch.zeros({kind})"
         for key, kind in known.items()
     }
     lines = ["import scoresde", *(["import torch"] if given else []), ""]
-    lines.append(f"model = scoresde.ScoreModel.from_pretrained({name!r})")
-    call = 'x = scoresde.sample(model, sampler="fast", n=16, seed=0, units=True'
+    own = unknown(config)
+    lines += [f"{part} = ...  # of your class {plain(kind)}" for part, kind in own.items()]
+    parts = "".join(f", {part}={part}" for part in own)
+    lines.append(f"model = scoresde.ScoreModel.from_pretrained({name!r}{parts})")
+    known_units = config.get("transform", {}) is not None
+    call = 'x = scoresde.sample(model, sampler="fast", n=16, seed=0'
+    call, end = (
+        (f"{call}, units=True", "  # in the units of the data") if known_units else (call, "")
+    )
     if not given:
-        return "\n".join([*lines, f"{call})  # in the units of the data"])
+        return "\n".join([*lines, f"{call}){end}"])
     lines.append("condition = {")
     lines += [
         f"    {key!r}: {value},{'' if isinstance(known[key], int) else '  # your numbers here'}"
         for key, value in given.items()
     ]
-    return "\n".join([*lines, "}", f"{call}, condition=condition)  # in the units of the data"])
+    return "\n".join([*lines, "}", f"{call}, condition=condition){end}"])
 
 
 def _kinds(options: Mapping[str, Any], event: tuple[int, ...]) -> dict[str, int | tuple[int, ...]]:

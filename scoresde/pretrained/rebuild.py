@@ -8,7 +8,8 @@ numbers. An error is raised as soon as it is larger than the tensors in the file
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +19,50 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoresde import checkpoint
 from scoresde import nn as networks
-from scoresde.errors import CheckpointError
+from scoresde.errors import CheckpointError, MissingExtraError
 from scoresde.noise.aside import aside
 from scoresde.sde import SDE, SDES, check_output
 
-__all__ = ["check_description", "rebuild_net", "rebuild_sde"]
+__all__ = ["DIFFUSERS", "LARGEST", "check_description", "rebuild_net", "rebuild_sde", "unknown"]
 
 _NETS: Mapping[str, Any] = {
     "UNet": networks.UNet,
     "MLP": networks.MLP,
     "NCSNpp": networks.NCSNpp,
 }
+DIFFUSERS = frozenset(
+    {
+        "DiTTransformer2DModel", "UNet1DModel", "UNet2DConditionModel", "UNet2DModel",
+        "UNet3DConditionModel",
+    }
+)  # fmt: skip
+"""The names of the networks of diffusers that are rebuilt."""
 _MOST = 100_000  # the largest number of levels of an SDE, and of steps of a sampler
-_LARGEST = 2**31  # the largest number of entries of an event
+LARGEST = 2**31
+"""The largest number of entries of an event, or of a condition."""
 
 
 def check_description(config: Mapping[str, Any], path: Path) -> None:
     """Raise CheckpointError if the event shape or the number of steps is impossible."""
     shape, steps = config["event_shape"], config.get("steps")
     sides = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
-    if not sides or not 0 < len(shape) <= 16 or math.prod(shape) > _LARGEST:
+    if not sides or not 0 < len(shape) <= 16 or math.prod(shape) > LARGEST:
         raise CheckpointError(f"{path} describes no model: its event shape is {str(shape)[:200]}")
     if steps is not None and (type(steps) is not int or not 1 <= steps <= _MOST):
         raise CheckpointError(
             f"{path} describes no model: it has {str(steps)[:200]} steps, and the number of "
             f"steps is from 1 to {_MOST:,}"
         )
+
+
+def unknown(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parts of a model that its file does not hold, such as a class of the user's.
+
+    By the name of the argument of `from_pretrained`, "net", "sde" or "time", it is the class.
+    """
+    parts = {"net": {*_NETS, *DIFFUSERS}, "sde": SDES}
+    found = {k: config[k]["type"] for k, known in parts.items() if config[k]["type"] not in known}
+    return found | ({"time": "function"} if config.get("time", "") is None else {})
 
 
 def rebuild_sde(config: Mapping[str, Any]) -> SDE:
@@ -63,36 +82,55 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
 
 
 def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return the network of a stored model, of a class of this package, with its initial weights.
+    """Return the network of a stored model, of a class that is known, with its initial weights.
+
+    Known are the classes of this package, and those of diffusers where it is installed.
 
     Args:
         config: The description of the model.
-        tensors: The tensors of the model; the names of those of the network begin with `net.`.
+        tensors: The tensors of the model; the names of those of the network begin with `net.`, or
+            `net.net.` for a network of another library.
 
     Raises:
         CheckpointError: It is of another class, or its tensors differ from these.
+        MissingExtraError: It is of diffusers, which is not installed.
         ScoreSDEError, RuntimeError: It fails for an empty batch of such events.
     """
-    kind: type[nn.Module] = _kind(_NETS, "net", config["net"]["type"])
-    shape = config["event_shape"]
-    options, nothing = config["net"]["config"], torch.empty(0, *shape)
-    stored = {name: value for name, value in tensors.items() if name.startswith("net.")}
+    name, options, shape = config["net"]["type"], config["net"]["config"], config["event_shape"]
+    prefix = "net." if config["net"].get("called", "plain") == "plain" else "net.net."
+    make = _maker(name, options)
+    stored = {key: value for key, value in tensors.items() if key.startswith(prefix)}
     if sum(1 for _ in _leaves(options)) > 2 * len(stored) + 64:
         raise _too_large(stored)
     # the initial weights are overwritten, so the global random state is kept
     with aside():
         with torch.device("meta"), Limit(stored):
-            outline = kind(**options)
-        own = {f"net.{name}": value for name, value in outline.state_dict().items()}
-        checkpoint.check_state(own, stored, source="what is stored", name=kind.__name__)
-        net = kind(**options)
+            outline = make()
+        own = {f"{prefix}{key}": value for key, value in outline.state_dict().items()}
+        checkpoint.check_state(own, stored, source="what is stored", name=name)
+        net = make()
+        if name not in _NETS:
+            return net
+        nothing = torch.empty(0, *shape)
         declared: Any = net.declared
         kinds = declared(shape).values()
-        if any(math.prod(kind) > _LARGEST for kind in kinds if isinstance(kind, tuple)):
-            raise CheckpointError(f"it takes conditions of more than {_LARGEST:,} numbers")
+        if any(math.prod(kind) > LARGEST for kind in kinds if isinstance(kind, tuple)):
+            raise CheckpointError(f"it takes conditions of more than {LARGEST:,} numbers")
         with torch.no_grad():
             check_output("network", net(nothing, nothing.flatten(1).sum(1)), nothing)
     return net
+
+
+def _maker(name: str, options: Mapping[str, Any]) -> Callable[[], nn.Module]:
+    """Return a function that makes the network of a description."""
+    if name not in DIFFUSERS:
+        kind = _kind(_NETS, "net", name)
+        return lambda: kind(**options)
+    try:
+        theirs: Any = getattr(import_module("diffusers"), name)
+    except ImportError as error:
+        raise MissingExtraError.of("diffusers", "peers", f"a {name}") from error
+    return lambda: theirs.from_config(options)
 
 
 _DRAWN = {torch.ops.aten.normal_, torch.ops.aten.uniform_}

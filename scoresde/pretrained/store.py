@@ -6,11 +6,11 @@ import os
 import shlex
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from scoresde import checkpoint
 from scoresde.checks import outside
@@ -19,6 +19,7 @@ from scoresde.pretrained import hub
 from scoresde.sde import SDE
 
 __all__ = [
+    "PIPELINE",
     "call_text",
     "count_text",
     "entry_of",
@@ -29,6 +30,8 @@ __all__ = [
     "sde_fields",
 ]
 
+PIPELINE = "model_index.json"
+"""The file that names the parts of a pipeline of diffusers."""
 _MODELS = Path(__file__).parents[1] / "models"
 _DESCRIPTION: Mapping[str, type] = {"sde": dict, "net": dict, "event_shape": list, "predicts": str}
 
@@ -39,7 +42,8 @@ def locate(folder: str | Path) -> Path:
     A name without a dot or a separator is the folder of that name if it holds a model or a run, and
     otherwise a packaged model. A name like `runs/exp1` is looked up on the hub only if there is no
     folder `runs`; if there is one, the name is taken for a misspelt path. A name with a revision,
-    like `runs/exp1@main`, is never a path.
+    like `runs/exp1@main`, is never a path. In a folder of a pipeline of diffusers it is the file
+    that names the parts.
 
     Raises:
         CheckpointError: There is no such model.
@@ -55,7 +59,7 @@ def locate(folder: str | Path) -> Path:
             stacklevel=outside(),
         )
     if os.path.exists(path):  # not path.exists(), which raises for a name that is too long
-        return path / "model.safetensors" if path.is_dir() else path
+        return _inside(path) if path.is_dir() else path
     if isinstance(folder, str) and hub.is_repo(folder):
         if "@" not in folder and path.parent.is_dir():
             raise CheckpointError(
@@ -65,6 +69,12 @@ def locate(folder: str | Path) -> Path:
             )
         return hub.fetch(folder)
     return packaged(str(folder)) / "model.safetensors"
+
+
+def _inside(folder: Path) -> Path:
+    """Return the file of the model in a folder."""
+    own, theirs = folder / "model.safetensors", folder / PIPELINE
+    return theirs if theirs.is_file() and not own.exists() else own
 
 
 def _is_packaged(name: str | Path) -> bool:
@@ -170,22 +180,26 @@ def packaged(name: str) -> Path:
 
 
 def sde_fields(sde: SDE) -> dict[str, Any]:
-    """Return the arguments of the constructor of an SDE."""
-    init = {name for name, field in sde.__dataclass_fields__.items() if field.init}
-    return {name: value for name, value in asdict(sde).items() if name in init}
+    """Return the arguments of the constructor of an SDE, without those that are functions."""
+    values = {field.name: getattr(sde, field.name) for field in fields(sde) if field.init}
+    return {name: value for name, value in values.items() if not callable(value)}
 
 
-def net_config(net: nn.Module) -> dict[str, Any] | None:
+def net_config(net: object) -> dict[str, Any] | None:
     """Return the arguments of the constructor of a network, if its `config` has them as JSON.
 
-    Networks of this package have such a `config`; others may have any object under that name.
+    Networks of this package have such a `config`; others may have any object under that name. Names
+    that begin with an underscore, such as the path of a network of diffusers, are left out.
     """
     config: Any = getattr(net, "config", None)
+    if not isinstance(config, Mapping):
+        return None
+    named = {name: value for name, value in config.items() if not str(name).startswith("_")}
     try:
-        checkpoint.dump(config)
+        checkpoint.dump(named)
     except (InvalidTypeError, InvalidValueError):
         return None
-    return dict(config)
+    return named
 
 
 def call_text(fields: Mapping[str, Any]) -> str:

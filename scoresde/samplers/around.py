@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scoresde.samplers.sampler import Sampler
+from torch import Tensor
+
+from scoresde.samplers.sampler import NoiseLike, Sampler
+from scoresde.sde import SDE, Condition, Field, Moments, ReverseSDE
 
 __all__ = ["Around"]
 
 
 @dataclass(frozen=True)
 class Around(Sampler):
-    """Base of the samplers that run another one, and are adaptive, coupled and so on where it is.
+    """Define the base class of samplers that run another one, with its attributes and its steps.
 
     Args:
         sampler: The sampler that is run.
     """
 
     sampler: Sampler
+
+    @property
+    def nfe_per_step(self) -> int:
+        """Return the attribute of the sampler."""
+        return self.sampler.nfe_per_step
+
+    @property
+    def order(self) -> int | None:
+        """Return the attribute of the sampler."""
+        return self.sampler.order
+
+    @property
+    def stochastic(self) -> bool:
+        """Return the attribute of the sampler."""
+        return self.sampler.stochastic
 
     @property
     def adaptive(self) -> bool:
@@ -43,3 +62,33 @@ class Around(Sampler):
     def uses_pilot(self) -> bool:
         """Return the attribute of the sampler."""
         return self.sampler.uses_pilot
+
+    @property
+    def auditioned(self) -> bool:
+        """Return the attribute of the sampler."""
+        return self.sampler.auditioned
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Return the attribute of the sampler."""
+        return self.sampler.conditions
+
+    def declared(self, event: tuple[int, ...]) -> Mapping[str, Field]:
+        """Return what the sampler declares."""
+        return self.sampler.declared(event)
+
+    def checked(self, condition: Condition) -> Condition:
+        """Return what the sampler returns."""
+        return self.sampler.checked(condition)
+
+    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
+        """Return the sampler's grid."""
+        return self.sampler.times(sde, steps, moments)
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """Return the sampler's step."""
+        return self.sampler.step(rsde, x, t, s, noise)
+
+    def finish(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
+        """Return the sampler's finish."""
+        return self.sampler.finish(rsde, x, t, noise)

@@ -5,11 +5,12 @@ from scoresde.score.energy import EnergyScore, gradient
 from scoresde.score.foreign import DenoiserScore, from_denoiser
 from scoresde.score.inside import device_of, evaluating, learning, lost_facts, modules
 from scoresde.score.model import ScoreModel
-from scoresde.score.network import TIMES, NetworkScore, from_network
+from scoresde.score.network import NetworkScore, from_network
 from scoresde.score.packaged import load
 from scoresde.score.pilot import Pilot, Setting
 from scoresde.score.predictions import PREDICTIONS, Affine
 from scoresde.score.rescheduled import Rescheduled
+from scoresde.score.times import TIMES
 from scoresde.score.wrapped import Wrapped
 
 __all__ = [

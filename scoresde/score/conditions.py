@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.checks import check_name, quoted
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.pretrained.rebuild import LARGEST
 from scoresde.pretrained.store import net_config
 from scoresde.score.precise import Precise
 from scoresde.sde import Classes, Field
 
-__all__ = ["ConditionUnits", "kinds_of", "units_of"]
+__all__ = ["ConditionUnits", "kinds_of", "read_kind", "units_of", "written"]
 
 # The prefix of the names of the tensors of `ConditionUnits` in a file.
 _STORED = "condition_units."
@@ -48,6 +50,23 @@ def kinds_of(
         else Field(tuple(kind), names.get(name, ()))
         for name, kind in found.items()
     }
+
+
+def written(kind: Classes | Field) -> int | list[int]:
+    """Return a kind of condition as JSON: the number of classes, or a shape."""
+    return kind.n if isinstance(kind, Classes) else list(kind.shape)
+
+
+def read_kind(value: Any) -> Classes | Field:
+    """Return the kind of condition that `written` wrote.
+
+    Raises:
+        CheckpointError: It is too large.
+        ScoreSDEError, TypeError: It is no number of classes and no shape.
+    """
+    if not isinstance(value, int) and math.prod(value) > LARGEST:
+        raise CheckpointError(f"it takes conditions of more than {LARGEST:,} numbers")
+    return Classes(value) if isinstance(value, int) else Field(tuple(value))
 
 
 def units_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -3,39 +3,33 @@ r"""Define `ScoreModel`, a network with its preconditioning."""
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from operator import is_not
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from scoresde import checkpoint
 from scoresde.checks import check_name, check_shape, door
 from scoresde.errors import InvalidTypeError, InvalidValueError
-from scoresde.pretrained import card, hub, share
-from scoresde.pretrained.rebuild import check_description, rebuild_net, rebuild_sde
-from scoresde.pretrained.store import locate, net_config, read, sde_fields
+from scoresde.pretrained.rebuild import rebuild_net, rebuild_sde
 from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
 from scoresde.score.inside import dtype_of
-from scoresde.score.kept import Piloted
 from scoresde.score.names import grown_names
-from scoresde.score.pilot_file import PilotFile
 from scoresde.score.predictions import PREDICTIONS, affine
-from scoresde.score.stored import PILOT, as_moment, check_weights, describing, restore, stored
+from scoresde.score.saved import Saved
+from scoresde.score.stored import as_moment
 from scoresde.sde import SDE, Classes, Facts, Moments, check_output, class_name
 from scoresde.sde.shapes import check_times
 from scoresde.sde.told import moved, per_sample, rows_of
-from scoresde.units import Identity, Transform, describe
+from scoresde.units import Identity
 
 __all__ = ["ScoreModel"]
 
 
-class ScoreModel(Piloted):
+class ScoreModel(Saved):
     r"""Return the score of a preconditioned network, with its SDE and the moments of its data.
 
     The input of the network is the centred state scaled to unit variance,
@@ -98,11 +92,11 @@ class ScoreModel(Piloted):
         self.event_shape = tuple(event_shape)
         self.predicts = predicts
         self.autocast: torch.dtype | None = None
-        self.steps: int | None = None
-        self.transform: Transform = Identity()
-        self.names: Mapping[str, tuple[str, ...]] = {}
-        self.columns: tuple[str, ...] = ()
-        self.whole: tuple[str, ...] = ()
+        self.steps = None
+        self.transform = Identity()
+        self.names = {}
+        self.columns = ()
+        self.whole = ()
         # the buffers of which they were made, their versions, and the moments
         self._moments: tuple[list[Tensor], list[int], Moments] | None = None
         var = moments.var
@@ -114,7 +108,8 @@ class ScoreModel(Piloted):
             raise InvalidValueError(
                 "the data's variance must be positive; train on samples that are not all equal"
             )
-        self.condition_units = ConditionUnits(condition_moments or {}, self.facts.conditions)
+        kinds = kinds_of(net, self.event_shape, {})
+        self.condition_units = ConditionUnits(condition_moments or {}, kinds)
 
     @property
     def _var(self) -> float:
@@ -225,120 +220,21 @@ class ScoreModel(Piloted):
         """
         return self.transform.inverse(x)
 
-    def description(self) -> dict[str, Any]:
-        """Return the description of the model that `save_pretrained` writes as JSON."""
-        return {
-            "sde": {"type": type(self.sde).__name__, **sde_fields(self.sde)},
-            "net": {"type": type(self.net).__name__, "config": net_config(self.net)},
-            "event_shape": list(self.event_shape),
-            "predicts": self.predicts,
-            "steps": self.steps,
-            "parameters": sum(p.numel() for p in self.net.parameters()),
-            "transform": describe(self.transform),
-            "names": {name: list(words) for name, words in self.names.items()},
-            "columns": list(self.columns),
-            "whole": list(self.whole),
-        }
-
-    @door
-    def save_pretrained(
-        self, folder: str | Path, *, dtype: torch.dtype | None = None, **meta: Any
-    ) -> None:
-        """Write `model.safetensors`, which holds the whole model.
-
-        The files beside it, `config.json` and the model card `README.md`, are for people to read. A
-        card that was edited is not overwritten.
-
-        Args:
-            folder: The folder, created if it is missing.
-            dtype: The floating-point dtype of the stored network; `None` keeps its own.
-            meta: Further JSON values to store with the model, under names that its description
-                does not use; the card shows `training` and takes its licence from `license`.
-
-        Raises:
-            InvalidValueError, InvalidTypeError: `meta` uses a name of the description, is not
-                JSON, or its `license` is no licence.
-            NonFiniteError: A weight is NaN or infinite, perhaps in `dtype` only.
-            CheckpointError: The folder cannot be written.
-        """
-        config = self.description()
-        if taken := {"pilot", *config} & meta.keys():
-            raise InvalidValueError(
-                f"the model's file already has {', '.join(sorted(taken))}; store your value under "
-                "another name"
-            )
-        if "license" in meta:
-            card.check_licence(meta["license"])
-        config |= meta
-        tensors = stored(self, dtype)
-        if self.pilot is not None:
-            config["pilot"] = self.pilot.numbers()
-            tensors |= {PILOT + name: value for name, value in self.pilot.tensors().items()}
-        folder = Path(folder)
-        checkpoint.save_tensors(folder / "model.safetensors", tensors, config)
-        checkpoint.write_json(folder / "config.json", config)
-        card.write(folder, config)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        **meta: Any,
-    ) -> str:
-        """Share the model on the Hugging Face Hub, with its card.
-
-        Args:
-            repo_id: `"user/name"`; the repository is made if it is missing.
-            private: Make a new repository private; None takes the default of the account.
-            token: An access token; None takes that of the login on this machine.
-            meta: As in `save_pretrained`.
-
-        Returns:
-            The address of the repository.
-
-        Raises:
-            MissingExtraError: huggingface_hub is not installed.
-            CheckpointError: The hub refuses, or cannot be reached.
-        """
-        hub.check(repo_id)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, **meta)
-            files = share.contents(Path(folder), name=repo_id)
-            return hub.push(files, repo_id, private=private, token=token)
-
     @classmethod
-    @door
-    def from_pretrained(
-        cls, folder: str | Path, *, net: nn.Module | None = None, sde: SDE | None = None
+    def described(
+        cls,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        net: Any = None,
+        sde: SDE | None = None,
+        time: Any = None,
     ) -> Self:
-        """Read a model that `save_pretrained` wrote.
+        """Return the model of a description, with a network whose weights are not read yet.
 
-        Args:
-            folder: The folder, the name of a packaged model such as `"mnist"`, or a `"user/name"`
-                or `"user/name@revision"` of the Hugging Face Hub, from which no code is run. If a
-                folder `user` exists here, the hub is used only for a name with a revision.
-            net: The network, if its class is your own; its weights are overwritten.
-            sde: The SDE, if its class is your own.
-
-        Raises:
-            CheckpointError: There is no such model, or it is damaged or foreign, or describes
-                another network than it holds; or a weight in it is NaN or infinite.
-            MissingExtraError: The model is on the hub, and huggingface_hub is not installed.
+        `net` and `sde` are those given to `from_pretrained`, or None.
         """
-        path = locate(folder)
-        tensors, config = read(path)
-        check_description(config, path)
-        with describing(path):
-            net = rebuild_net(config, tensors) if net is None else net
-            sde = rebuild_sde(config) if sde is None else sde
-            moments = Moments(tensors["mean"], var=tensors["var"])
-            model = cls(
-                net, sde, config["event_shape"], config["predicts"], moments, units_of(tensors)
-            )
-            restore(model, config, tensors)
-        checkpoint.load_state(model, tensors, source=str(path))
-        check_weights(model, path)
-        PilotFile.beside(path).recall(model)
-        return model.eval()
+        net = rebuild_net(config, tensors) if net is None else net
+        sde = rebuild_sde(config) if sde is None else sde
+        moments = Moments(tensors["mean"], var=tensors["var"])
+        units = units_of(tensors)
+        return cls(net, sde, config["event_shape"], config["predicts"], moments, units)

@@ -7,7 +7,9 @@ of the state and the network's output, by the table `PREDICTIONS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,56 +24,71 @@ from scoresde.checks import (
     named,
     quoted,
 )
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.score.inside import dtype_of
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.pretrained.rebuild import rebuild_net, rebuild_sde
+from scoresde.pretrained.store import net_config
+from scoresde.score.conditions import read_kind, written
+from scoresde.score.conventions import CONVENTIONS, Called, convention_of, inside, wrapped
+from scoresde.score.inside import dtype_of, modules
+from scoresde.score.model import ScoreModel
 from scoresde.score.predictions import PREDICTIONS
-from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output, expand
-from scoresde.sde.told import per_sample
-from scoresde.units import Transform
+from scoresde.score.times import TIMES, check_time
+from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output
+from scoresde.sde.shapes import check_times
+from scoresde.sde.told import moved, per_sample, rows_of
+from scoresde.units import Identity, Transform, describe
 
 __all__ = ["TIMES", "NetworkScore", "from_network"]
 
-TIMES: Mapping[str, Callable[[SDE, Tensor], Tensor]] = MappingProxyType(
-    {
-        "t": lambda sde, t: t,
-        "sigma": lambda sde, t: sde.sigma(t),
-        "log_sigma": lambda sde, t: sde.sigma(t).log(),
-        "index": lambda sde, t: sde.index(t),
-        "999t": lambda sde, t: 999 * t,
-        "1-t": lambda sde, t: 1 - t,
-    }
-)
-r"""What a network may receive for time, by name, as functions of the SDE and the time.
-
-- `t`: the time of the SDE.
-- `sigma`, `log_sigma`: $\sigma_t$, as EDM and k-diffusion have it where $\alpha = 1$, and its
-  logarithm.
-- `index`: the number of the nearest level, an integer, 0 at `eps` (DDPM).
-- `999t`: $999\,t$ (the continuous models of Song et al. 2021).
-- `1-t`: time that runs from noise at 0 to data at 1 (flow matching).
-"""
-
+Time = str | Callable[[SDE, Tensor], Tensor]
 _PREDICTIONS = [name for name in PREDICTIONS if name != "edm"]  # "edm" needs a scaled input
 
 
-class NetworkScore(nn.Module):
-    """Turn a network into a score by the formula of what it predicts; made by `from_network`."""
+class NetworkScore(ScoreModel):
+    """Turn a network into a score by the formula of what it predicts; made by `from_network`.
 
-    def __init__(
-        self,
-        net: Callable[..., Tensor],
-        known: Facts,
-        predicts: str,
-        time: str | Callable[[SDE, Tensor], Tensor],
-    ) -> None:
-        super().__init__()
+    It is a `ScoreModel` whose network receives the state as it is and a time in its own form, so it
+    has units, is trained, and is saved and read back like one. It measures no pilot by itself;
+    `score.pilot = scoresde.pilot(score)` gives it one.
+    """
+
+    cov: Tensor | None
+
+    def __init__(self, net: nn.Module, known: Facts, predicts: str, time: Time) -> None:
         if known.sde is None:
             raise InvalidValueError("a network is the score of a process; give its SDE")
-        self.net = net
-        self.sde = known.sde
-        self.facts = known
-        self.predicts = predicts
+        shape = known.event_shape
+        if shape is None and known.moments is not None:
+            shape = known.moments.shape
+        super().__init__(net, known.sde, shape or (), predicts, known.moments)
         self.time = time
+        self.steps = known.steps
+        self.transform = known.transform or self.transform
+        kinds = known.conditions or {}
+        self.names = {name: kind.names for name, kind in kinds.items() if kind.names}
+        self._known = known
+        self.register_buffer("cov", None if known.moments is None else known.moments.cov)
+
+    @property
+    def facts(self) -> Facts:
+        """Return what was said of the network; what is unknown is None."""
+        known, kinds = self._known, self._known.conditions
+        if kinds is not None:
+            kinds = {k: replace(kind, names=self.names.get(k, ())) for k, kind in kinds.items()}
+        return replace(
+            known,
+            steps=self.steps,
+            moments=None if known.moments is None else self.moments,
+            pilot=self.pilot,
+            transform=known.transform if self.transform == Identity() else self.transform,
+            conditions=kinds,
+            columns=self.columns or None,
+        )
+
+    @property
+    def moments(self) -> Moments:
+        """Return the moments of the data; where none are known, those of standardised data."""
+        return super().moments if self.cov is None else Moments(self.mean, cov=self.cov)
 
     def forward(
         self, x: Tensor, t: Tensor | float, condition: Mapping[str, Tensor] | None = None
@@ -88,25 +105,24 @@ class NetworkScore(nn.Module):
             InvalidTypeError: `x` is not floating-point, or the output is no tensor.
             InvalidValueError: $\sigma_t = 0$, or `t` lies outside [0, T].
         """
-        check_shape("x", x, self.facts.event_shape)
-        time = self.sde.told(t)
-        remedy = f"a score is singular there; stay at or above eps = {self.sde.eps}"
-        check_noise(self.sde.sigma(time), time, remedy)
+        check_shape("x", x, self._known.event_shape)
+        check_times(time := self.sde.told(t), x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        expand(time, wide)  # checks x and the shape of t
-        dtype = dtype_of(self, wide.dtype)
+        of_x, of_f = rows_of(t, self) or moved(wide, *self.coefficients(time))
+        dtype = dtype_of(self.net, wide.dtype)
         c = self._input(time, wide)
         if c.is_floating_point():  # half precision cannot tell neighbouring levels apart
             c = c.to(torch.promote_types(dtype, torch.float32))
-        given = {
-            name: value.to(dtype) if value.is_floating_point() else value
-            for name, value in (condition or {}).items()
-        }
-        out = self.net(wide.to(dtype), c, **given)
+        with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():
+            out = self.net(wide.to(dtype), c, **self.condition_units(condition, dtype))
         out = check_output("network", out, x).to(wide)
-        weights = PREDICTIONS[self.predicts](self.sde, time, 1.0)
-        score = expand(weights.x, out) * wide + expand(weights.f, out) * out
-        return score.to(x.dtype)
+        return (of_x * wide + of_f * out).to(x.dtype)
+
+    def coefficients(self, time: Tensor) -> tuple[Tensor, ...]:
+        """Return the coefficients of the state and of the output at times on the CPU."""
+        remedy = f"a score is singular there; stay at or above eps = {self.sde.eps}"
+        check_noise(self.sde.sigma(time), time, remedy)
+        return PREDICTIONS[self.predicts](self.sde, time, 1.0)
 
     def _input(self, time: Tensor, x: Tensor) -> Tensor:
         """Return what the network receives for time, `(B,)`, on the device of `x`."""
@@ -123,7 +139,75 @@ class NetworkScore(nn.Module):
         return per_sample(c, x, c.dtype)
 
     def __repr__(self) -> str:
-        return f"NetworkScore({type(self.net).__name__}, {self.sde!r}, predicts={self.predicts!r})"
+        name = type(inside(self.net)).__name__
+        return f"NetworkScore({name}, {self.sde!r}, predicts={self.predicts!r})"
+
+    def description(self) -> dict[str, Any]:
+        """Return the description of the score that `save_pretrained` writes as JSON.
+
+        A function, as the network or its time, has no description, and is given again to
+        `from_pretrained`.
+
+        Raises:
+            InvalidValueError: The shape of a sample is not known, or a function holds a network,
+                whose weights the file would not have.
+        """
+        net, kinds = inside(self.net), self._known.conditions
+        if not self.event_shape:
+            raise InvalidValueError(
+                "the file of a model says the shape of one sample, which is not known here; give "
+                "event_shape= when you make the score"
+            )
+        if not isinstance(net, nn.Module) and (held := modules(net)):
+            raise InvalidValueError(
+                f"the network is a function around a {type(held[0]).__name__}, whose weights the "
+                "file would not have; make the function the forward of a module"
+            )
+        return super().description() | {
+            "net": {
+                "type": type(net).__name__,
+                "config": net_config(net),
+                "called": convention_of(self.net),
+            },
+            "time": self.time if isinstance(self.time, str) else None,
+            "conditions": None if kinds is None else {k: written(v) for k, v in kinds.items()},
+            "moments": self._known.moments is not None,
+            "transform": None if (units := self.facts.transform) is None else describe(units),
+        }
+
+    @classmethod
+    def described(
+        cls,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        net: Any = None,
+        sde: SDE | None = None,
+        time: Any = None,
+    ) -> Self:
+        """Return the score of a description, with a network whose weights are not read yet."""
+        if "time" not in config:
+            raise CheckpointError("it is a ScoreModel; read it by ScoreModel.from_pretrained")
+        called = config["net"].get("called", "plain")
+        check_name("convention", called, CONVENTIONS)
+        own = wrapped(rebuild_net(config, tensors) if net is None else net, called)
+        if sde is None:
+            sde = (own.process() if isinstance(own, Called) else None) or rebuild_sde(config)
+        if time is None and (time := config["time"]) is None:
+            raise CheckpointError(
+                "what its network receives for time is a function, which no file holds; pass it: "
+                "from_pretrained(folder, time=...)"
+            )
+        kinds, moments = config["conditions"], None
+        if config["moments"]:
+            known = {"cov": tensors["cov"]} if "cov" in tensors else {"var": tensors["var"]}
+            moments = Moments(tensors["mean"], **known)
+        score: Any = from_network(
+            own, sde, config["predicts"], time,
+            event_shape=config["event_shape"], moments=moments,
+            conditions=None if kinds is None else {k: read_kind(v) for k, v in kinds.items()},
+        )  # fmt: skip
+        made: Self = score
+        return made
 
 
 @door
@@ -131,7 +215,7 @@ def from_network(
     net: Callable[..., Tensor],
     sde: SDE,
     predicts: str,
-    time: str | Callable[[SDE, Tensor], Tensor] = "t",
+    time: Time = "t",
     *,
     event_shape: Sequence[int] | None = None,
     moments: Moments | None = None,
@@ -175,16 +259,7 @@ def from_network(
     check_name("predicts", predicts, _PREDICTIONS)
     if isinstance(time, str):
         check_name("time", time, TIMES)
-        if time == "index" and sde.levels is None:
-            raise InvalidValueError(
-                f"time='index' counts levels, and {type(sde).__name__} has none; give levels=L, "
-                "a BetaLadder, or a function of the time"
-            )
-        if time in {"999t", "1-t"} and sde.T > 1:
-            raise InvalidValueError(
-                f"time={time!r} is for processes on [0, 1], and this one goes to T = {sde.T}; "
-                "give a function of the time"
-            )
+        check_time(time, sde)
     if transform is not None and not isinstance(transform, Transform):
         raise InvalidTypeError(f"transform must be a Transform or None, got {quoted(transform)}")
     known = Facts(
@@ -196,4 +271,4 @@ def from_network(
         passes=1,
         conditions=conditions,
     )
-    return NetworkScore(net, known, predicts, time)
+    return NetworkScore(wrapped(net), known, predicts, time)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from scoresde.checks import door
 from scoresde.pretrained.store import packaged
@@ -12,10 +13,14 @@ __all__ = ["load"]
 
 
 @door
-def load(name: str | os.PathLike[str]) -> ScoreModel:
+def load(name: str | os.PathLike[str], **given: Any) -> ScoreModel:
     """Return a model of the package, as `load("mnist")`, or the one in a folder, as `load("run/")`.
 
     `ScoreModel.from_pretrained` also takes names of the hub.
+
+    Args:
+        name: The name, or the folder: one that `save_pretrained` wrote, or a pipeline of diffusers.
+        given: What the file of the model does not hold, as for `ScoreModel.from_pretrained`.
 
     Raises:
         CheckpointError: There is no model of that name, or it is damaged.
@@ -25,5 +30,5 @@ def load(name: str | os.PathLike[str]) -> ScoreModel:
         (1, 28, 28)
     """
     if os.path.exists(name):
-        return ScoreModel.from_pretrained(os.fspath(name))
-    return ScoreModel.from_pretrained(packaged(os.fspath(name)))
+        return ScoreModel.from_pretrained(os.fspath(name), **given)
+    return ScoreModel.from_pretrained(packaged(os.fspath(name)), **given)

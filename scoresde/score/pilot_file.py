@@ -14,7 +14,7 @@ from scoresde.pretrained.store import net_config
 from scoresde.score.stored import pilot_of
 
 if TYPE_CHECKING:
-    from scoresde.score.model import ScoreModel
+    from scoresde.score.saved import Saved
 
 __all__ = ["WORTH", "PilotFile", "weights_of"]
 
@@ -39,7 +39,7 @@ class PilotFile:
         """Return that beside the file of a model."""
         return cls(model.with_name(f"{model.stem}.pilot.safetensors"))
 
-    def recall(self, model: ScoreModel) -> None:
+    def recall(self, model: Saved) -> None:
         """Give a model without a pilot that of the file, if it has the same weights."""
         if model.pilot is None and self.path.is_file():
             with contextlib.suppress(ScoreSDEError):  # a damaged file, or that of another version
@@ -47,7 +47,7 @@ class PilotFile:
                 if known.get("weights") == weights_of(model):
                     model.recall_pilot(pilot_of(tensors, known.get("pilot", {}), model.event_shape))
 
-    def __call__(self, model: ScoreModel) -> None:
+    def __call__(self, model: Saved) -> None:
         """Write the pilot of a model, unless it took no time or the folder cannot be written.
 
         A file of that name that holds anything else, or is damaged, is left alone.
@@ -61,7 +61,7 @@ class PilotFile:
             checkpoint.save_tensors(self.path, model.pilot.tensors(), known)
 
 
-def weights_of(model: ScoreModel) -> str:
+def weights_of(model: Saved) -> str:
     """Return a checksum of a model's weights and description, without its pilot."""
     parts = (model.sde, model.predicts, model.steps, model.transform, net_config(model.net))
     tensors = {name: value.cpu() for name, value in model.state_dict().items()}

@@ -17,7 +17,7 @@ from scoresde.score.pilot import Pilot
 from scoresde.units import rebuild
 
 if TYPE_CHECKING:
-    from scoresde.score.model import ScoreModel
+    from scoresde.score.saved import Saved
 
 __all__ = ["PILOT", "as_moment", "check_weights", "describing", "restore", "stored"]
 
@@ -25,7 +25,7 @@ PILOT = "pilot."
 """The prefix of the names of a pilot's tensors in a file."""
 
 
-def stored(model: ScoreModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
+def stored(model: Saved, dtype: torch.dtype | None) -> dict[str, Tensor]:
     """Return the tensors of a model for its file, those of the network cast to `dtype`.
 
     Raises:
@@ -74,7 +74,7 @@ def as_moment(name: str, value: Any, event_shape: tuple[int, ...]) -> Tensor:
     return moment
 
 
-def restore(model: ScoreModel, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
+def restore(model: Saved, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
     """Set the steps, transform, names and pilot of a model from its file.
 
     Args:
@@ -102,7 +102,7 @@ def restore(model: ScoreModel, config: Mapping[str, Any], tensors: dict[str, Ten
         )
 
 
-def check_weights(model: ScoreModel, path: Path) -> None:
+def check_weights(model: Saved, path: Path) -> None:
     """Raise CheckpointError if a weight of a model is not finite, or a buffer holds a NaN."""
     bad = [name for name, value in model.named_parameters() if not value.isfinite().all()]
     bad += [name for name, value in model.named_buffers() if value.isnan().any()]

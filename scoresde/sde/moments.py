@@ -80,6 +80,14 @@ class Moments:
             object.__setattr__(self, field, number.clone())
         return number
 
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Return the shape of one event, or None if all are numbers; with `cov` at least `(D,)`."""
+        known = [value for value in (self.mean, self.var) if isinstance(value, Tensor)]
+        shapes = [tuple(value.shape) for value in known if value.ndim]
+        flat = None if self.cov is None else (len(self.cov),)
+        return shapes[0] if shapes else flat
+
     def at(self, alpha: Tensor, sigma: Tensor) -> Moments:
         r"""Return moments $(\alpha\mu, \alpha^2\Sigma + \sigma^2 I)$ of $\alpha x_0 + \sigma z$."""
         a, v = float(alpha), float(sigma) ** 2

@@ -15,7 +15,7 @@ from scoresde.errors import InvalidTypeError
 from scoresde.samplers.around import Around
 from scoresde.samplers.flow.heun import Heun
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
-from scoresde.sde import SDE, Facts, Moments, ReverseSDE, expand
+from scoresde.sde import SDE, Facts, ReverseSDE, expand
 from scoresde.sde.spacings import span
 
 __all__ = ["Restart", "RestartInterval"]
@@ -93,11 +93,6 @@ class Restart(Around):
             )
 
     @property
-    def nfe_per_step(self) -> int:
-        """Return the evaluations of a step of the solver."""
-        return self.sampler.nfe_per_step
-
-    @property
     def order(self) -> None:
         """Return None: the restarts have steps of their own, whose number is fixed."""
         return None
@@ -126,17 +121,9 @@ class Restart(Around):
         restarts = sum(part.k * self.sampler.cost(part.steps) for part in self.intervals)
         return self.sampler.cost(steps) + len(self.intervals) * self.sampler.cost(0) + restarts
 
-    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return the default grid of the solver."""
-        return self.sampler.times(sde, steps, moments)
-
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Restart:
         """Return this sampler with the solver set up for a score."""
         return replace(self, sampler=self.sampler.prepared(facts, sde))
-
-    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the step of the solver."""
-        return self.sampler.step(rsde, x, t, s, noise)
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike

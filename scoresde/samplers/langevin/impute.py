@@ -20,7 +20,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError,
 from scoresde.samplers.around import Around
 from scoresde.samplers.flow.predictors import Ancestral
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
-from scoresde.sde import SDE, Condition, Facts, Field, Moments, ReverseSDE, expand
+from scoresde.sde import SDE, Condition, Facts, Field, ReverseSDE, expand
 
 __all__ = ["Impute"]
 
@@ -111,10 +111,6 @@ class Impute(Around):
                 f"{', '.join(sorted(taken))}; give that of the score another name"
             )
         return replace(self, sampler=self.sampler.prepared(facts, sde))
-
-    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return the sampler's grid."""
-        return self.sampler.times(sde, steps, moments)
 
     def declared(self, event: tuple[int, ...]) -> Mapping[str, Field]:
         """Return the kinds of the conditions known and mask.

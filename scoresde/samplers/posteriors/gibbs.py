@@ -125,10 +125,6 @@ class SplitGibbs(Around):
         """Return a grid even in log-SNR, so that draws of the prior have steps below any rho."""
         return even_times(sde, steps)
 
-    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the sampler's step."""
-        return self.sampler.step(rsde, x, t, s, noise)
-
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:

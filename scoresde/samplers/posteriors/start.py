@@ -8,7 +8,7 @@ takes the difference away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from scoresde.samplers.around import Around
 from scoresde.samplers.flow.heun import Heun
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
-from scoresde.sde import SDE, Condition, Facts, Field, Moments, ReverseSDE, expand
+from scoresde.sde import SDE, Facts, ReverseSDE, expand
 
 __all__ = ["MeanStart"]
 
@@ -46,37 +46,9 @@ class MeanStart(Around):
     sampler: Sampler = field(default_factory=Heun)
 
     @property
-    def nfe_per_step(self) -> int:
-        """Return that of the sampler."""
-        return self.sampler.nfe_per_step
-
-    @property
     def stepwise(self) -> bool:
         """Return False: a step alone does not begin at the mean."""
         return False
-
-    @property
-    def order(self) -> int | None:
-        """Return that of the sampler."""
-        return self.sampler.order
-
-    @property
-    def stochastic(self) -> bool:
-        """Return whether the sampler is."""
-        return self.sampler.stochastic
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        """Return those of the sampler."""
-        return self.sampler.conditions
-
-    def declared(self, event: tuple[int, ...]) -> Mapping[str, Field]:
-        """Return what the sampler declares."""
-        return self.sampler.declared(event)
-
-    def checked(self, condition: Condition) -> Condition:
-        """Return what the sampler returns."""
-        return self.sampler.checked(condition)
 
     def cost(self, steps: int) -> int:
         """Return that of the sampler, and one evaluation more."""
@@ -91,14 +63,6 @@ class MeanStart(Around):
         nfe = None if nfe is None else max(nfe - 1, 0)
         return replace(self, sampler=self.sampler.prepared(facts, sde, nfe=nfe))
 
-    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return the sampler's grid."""
-        return self.sampler.times(sde, steps, moments)
-
-    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return what the sampler returns."""
-        return self.sampler.step(rsde, x, t, s, noise)
-
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
@@ -108,7 +72,3 @@ class MeanStart(Around):
         alpha = expand(rsde.sde.alpha(times[0]), x)
         d = rsde.denoise(alpha * mean, times[0])
         yield from self.sampler.trajectory(rsde, x + alpha * (d - mean), times, noise)
-
-    def finish(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
-        """Return what the sampler returns."""
-        return self.sampler.finish(rsde, x, t, noise)

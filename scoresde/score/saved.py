@@ -1,0 +1,193 @@
+"""Write a model into a folder or to the hub, and read it back."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from scoresde import checkpoint
+from scoresde.checks import door
+from scoresde.errors import InvalidValueError
+from scoresde.pretrained import card, hub, share
+from scoresde.pretrained.rebuild import check_description
+from scoresde.pretrained.store import PIPELINE, locate, net_config, read, sde_fields
+from scoresde.score.kept import Piloted
+from scoresde.score.pilot_file import PilotFile
+from scoresde.score.stored import PILOT, check_weights, describing, restore, stored
+from scoresde.sde import SDE, Facts
+from scoresde.units import Transform, describe
+
+__all__ = ["Saved"]
+
+
+class Saved(Piloted):
+    """Define the base class of models that are described in files, with their weights."""
+
+    net: nn.Module
+    sde: SDE
+    event_shape: tuple[int, ...]
+    predicts: str
+    steps: int | None
+    transform: Transform
+    names: Mapping[str, tuple[str, ...]]
+    columns: tuple[str, ...]
+    whole: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def facts(self) -> Facts:
+        """Return what is known of the model."""
+
+    def description(self) -> dict[str, Any]:
+        """Return the description of the model that `save_pretrained` writes as JSON."""
+        return {
+            "sde": {"type": type(self.sde).__name__, **sde_fields(self.sde)},
+            "net": {"type": type(self.net).__name__, "config": net_config(self.net)},
+            "event_shape": list(self.event_shape),
+            "predicts": self.predicts,
+            "steps": self.steps,
+            "parameters": sum(p.numel() for p in self.net.parameters()),
+            "transform": describe(self.transform),
+            "names": {name: list(words) for name, words in self.names.items()},
+            "columns": list(self.columns),
+            "whole": list(self.whole),
+        }
+
+    @door
+    def save_pretrained(
+        self, folder: str | Path, *, dtype: torch.dtype | None = None, **meta: Any
+    ) -> None:
+        """Write `model.safetensors`, which holds the whole model.
+
+        The files beside it, `config.json` and the model card `README.md`, are for people to read. A
+        card that was edited is not overwritten.
+
+        Args:
+            folder: The folder, created if it is missing.
+            dtype: The floating-point dtype of the stored network; `None` keeps its own.
+            meta: Further JSON values to store with the model, under names that its description
+                does not use; the card shows `training` and takes its licence from `license`.
+
+        Raises:
+            InvalidValueError, InvalidTypeError: `meta` uses a name of the description, is not
+                JSON, or its `license` is no licence.
+            NonFiniteError: A weight is NaN or infinite, perhaps in `dtype` only.
+            CheckpointError: The folder cannot be written.
+        """
+        config = self.description()
+        if taken := {"pilot", *config} & meta.keys():
+            raise InvalidValueError(
+                f"the model's file already has {', '.join(sorted(taken))}; store your value under "
+                "another name"
+            )
+        if "license" in meta:
+            card.check_licence(meta["license"])
+        config |= meta
+        tensors = stored(self, dtype)
+        if self.pilot is not None:
+            config["pilot"] = self.pilot.numbers()
+            tensors |= {PILOT + name: value for name, value in self.pilot.tensors().items()}
+        folder = Path(folder)
+        checkpoint.save_tensors(folder / "model.safetensors", tensors, config)
+        checkpoint.write_json(folder / "config.json", config)
+        card.write(folder, config)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        **meta: Any,
+    ) -> str:
+        """Share the model on the Hugging Face Hub, with its card.
+
+        Args:
+            repo_id: `"user/name"`; the repository is made if it is missing.
+            private: Make a new repository private; None takes the default of the account.
+            token: An access token; None takes that of the login on this machine.
+            meta: As in `save_pretrained`.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            MissingExtraError: huggingface_hub is not installed.
+            CheckpointError: The hub refuses, or cannot be reached.
+        """
+        hub.check(repo_id)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **meta)
+            files = share.contents(Path(folder), name=repo_id)
+            return hub.push(files, repo_id, private=private, token=token)
+
+    @classmethod
+    @door
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        net: Callable[..., Any] | None = None,
+        sde: SDE | None = None,
+        time: Callable[[SDE, Tensor], Tensor] | None = None,
+    ) -> Self:
+        """Read a model that `save_pretrained` wrote, or a pipeline that diffusers saved.
+
+        Args:
+            folder: The folder, the name of a packaged model such as `"mnist"`, or a `"user/name"`
+                or `"user/name@revision"` of the Hugging Face Hub, from which no code is run. If a
+                folder `user` exists here, the hub is used only for a name with a revision.
+            net: The network, if its class is your own or another library's; its weights are
+                overwritten.
+            sde: The SDE, if its class is your own.
+            time: What the network receives for time, if that is your own function.
+
+        Returns:
+            The model; what `from_network` and `scoresde.interop` made comes back as that again.
+
+        Raises:
+            CheckpointError: There is no such model, or it is damaged or foreign, or describes
+                another network than it holds; or a weight in it is NaN or infinite.
+            MissingExtraError: The model is on the hub, and huggingface_hub is not installed; or its
+                network is of diffusers, which is not.
+        """
+        path = locate(folder)
+        if path.name == PIPELINE:
+            # imported here, since other libraries are a higher layer
+            theirs: Any = import_module("scoresde.interop.diffusers")
+            found: Self = theirs.load_diffusers(path.parent, unet=net)
+            return found
+        tensors, config = read(path)
+        check_description(config, path)
+        # imported here, since it is made of this class
+        foreign: Any = import_module("scoresde.score.network").NetworkScore
+        kind: type[Self] = foreign if "time" in config else cls
+        with describing(path):
+            model = kind.described(config, tensors, net, sde, time)
+            restore(model, config, tensors)
+        checkpoint.load_state(model, tensors, source=str(path))
+        check_weights(model, path)
+        PilotFile.beside(path).recall(model)
+        return model.eval()
+
+    @classmethod
+    @abstractmethod
+    def described(
+        cls,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        net: Any = None,
+        sde: SDE | None = None,
+        time: Any = None,
+    ) -> Self:
+        """Return the model of a description, with a network whose weights are not read yet.
+
+        `net`, `sde` and `time` are those given to `from_pretrained`, or None.
+        """

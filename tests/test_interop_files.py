@@ -1,0 +1,326 @@
+"""Scores of other libraries' networks in files: written, read back, and opened by commands."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import scoresde
+from scoresde import (
+    VESDE,
+    VPSDE,
+    BetaLadder,
+    Classes,
+    Field,
+    Moments,
+    ScoreModel,
+    from_network,
+    interop,
+    sample,
+)
+from scoresde.cli import main
+from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraError
+from scoresde.units import Standardize
+
+X = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+LADDER = BetaLadder(torch.linspace(1e-3, 0.2, 40).tolist())
+
+
+class Net(nn.Module):
+    """A network of a user's: of a state, a time and maybe a class and a vector."""
+
+    sigma_min, sigma_max, label_dim = 0.01, 50.0, 3
+
+    def __init__(self, seed=0):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.first, self.last = nn.Linear(3, 16), nn.Linear(16, 2)
+            self.labels = nn.Embedding(4, 16)
+
+    def forward(self, x, t, label=None, **rest):
+        h = self.first(torch.cat([x, t[:, None].to(x) / 100], 1)).tanh()
+        return self.last(h if label is None else h + self.labels(label))
+
+
+class Azula(Net):
+    """A denoiser of azula."""
+
+    def schedule(self, t):
+        return 1 - 0.999 * t, 0.01 + t
+
+    def forward(self, x, t, **rest):
+        return SimpleNamespace(mean=super().forward(x, t, **rest))
+
+
+class Diffusers(Net):
+    """A network of diffusers."""
+
+    def forward(self, x, t, return_dict=True, **rest):
+        return (super().forward(x, t, **rest),)
+
+
+class EDM(Net):
+    """A network of EDM, whose labels are rows."""
+
+    def forward(self, x, t, class_labels=None):
+        label = None if class_labels is None else class_labels.argmax(1)
+        return super().forward(x, t, label)
+
+
+class Sbi(Net):
+    """A score estimator of sbi."""
+
+    input_shape, condition_shape = (2,), (3,)
+    t_min, t_max, mean_0, std_0 = 0.01, 1.0, torch.zeros(2), torch.ones(2)
+
+    def mean_t_fn(self, t):
+        return (1 - 0.99 * t)[:, None]
+
+    def std_fn(self, t):
+        return (0.01 + t)[:, None]
+
+    def forward(self, input, condition, time):
+        return super().forward(input + condition[:, :2], time)
+
+
+SHAPE = {"event_shape": (2,)}
+SCHEDULER = SimpleNamespace(alphas_cumprod=1 - torch.linspace(0.01, 0.99, 30), config={})
+MADE = {
+    "network": lambda: from_network(
+        Net(), VPSDE(0.2, 15.0), "v", "999t", **SHAPE, moments=Moments(0.5, var=[1.0, 2.0]),
+        steps=17, transform=Standardize((1.0, 2.0), (3.0, 4.0)),
+        conditions={"label": Classes(3, ("a", "b", "c")), "y": Field((5,))},
+    ),
+    "cov": lambda: from_network(
+        Net(), LADDER, "eps", "index", **SHAPE,
+        moments=Moments([0.1, 0.2], cov=torch.tensor([[2.0, 0.5], [0.5, 1.0]])),
+    ),
+    "velocity": lambda: interop.from_velocity(Net(), **SHAPE),
+    "k_diffusion": lambda: interop.from_k_diffusion(Net(), **SHAPE),
+    "edm": lambda: interop.from_edm(EDM(), **SHAPE),
+    "deepinv": lambda: interop.from_deepinv(Net(), sigma_min=0.1, sigma_max=9.0, **SHAPE),
+    "azula": lambda: interop.from_azula(Azula(), **SHAPE),
+    "diffusers": lambda: interop.from_diffusers(Diffusers(), SCHEDULER, **SHAPE),
+    "sbi": lambda: interop.from_sbi(Sbi()),
+}  # fmt: skip
+
+
+def mlp():
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        net = scoresde.nn.MLP(2, hidden=(8,))
+        nn.init.normal_(net.head.weight)
+    return net
+
+
+def inputs(score):
+    """The conditions of six rows, of every kind that a score says it takes."""
+    found = {}
+    for name, kind in (score.facts.conditions or {}).items():
+        if isinstance(kind, Classes):
+            found[name] = torch.arange(6) % kind.n
+        else:
+            found[name] = torch.ones(6, *kind.shape)
+    return found
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_score_comes_back_from_its_file_with_its_facts_and_its_weights(name, tmp_path):
+    score = MADE[name]()
+    score.save_pretrained(tmp_path)
+    net = type(scoresde.score.conventions.inside(score.net))(seed=1)
+    again = scoresde.load(tmp_path, net=net)
+    assert type(again) is type(score)
+    given, known = inputs(score), score.facts
+    for place in (0.1, 0.5, 0.9):
+        t = torch.full((6,), score.sde.eps + place * (score.sde.T - score.sde.eps))
+        assert torch.equal(again(X, t, given), score(X, t, given))
+    for fact in ("event_shape", "steps", "transform", "conditions", "passes"):
+        assert getattr(again.facts, fact) == getattr(known, fact), fact
+    assert again.sde.same_process(score.sde)
+    assert (again.facts.moments is None) == (known.moments is None)
+    for one in ("mean", "var", "cov") if known.moments is not None else ():
+        assert_close(getattr(again.facts.moments, one), getattr(known.moments, one), rtol=0, atol=0)
+    names = [getattr(kind, "names", ()) for kind in (known.conditions or {}).values()]
+    assert [kind.names for kind in (again.facts.conditions or {}).values()] == names
+
+
+def test_a_network_of_this_package_is_rebuilt_in_any_convention(tmp_path):
+    net = mlp()
+    for k, score in enumerate((
+        from_network(net, VESDE(), "score", "log_sigma", **SHAPE),
+        interop.from_velocity(net, **SHAPE),
+    )):  # fmt: skip
+        score.save_pretrained(tmp_path / str(k))
+        again = scoresde.load(tmp_path / str(k))
+        t = torch.linspace(0.1, 0.9, 6)
+        assert torch.equal(again(X, t), score(X, t))
+
+
+def test_the_card_has_a_program_that_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for made in (from_network(mlp(), VESDE(), "score", "log_sigma", **SHAPE), MADE["edm"]()):
+        made.save_pretrained("card")
+        program = (tmp_path / "card" / "README.md").read_text().split("```")[1]
+        program = program.removeprefix("python\n").replace('"fast"', '"ddim"')
+        found = {}
+        exec(program.replace("net = ...", "net = EDM()"), {"EDM": EDM}, found)
+        assert found["x"].shape == (16, 2)
+        assert ("net=net" in program) == (made.net is made.net and "EDM" in program)
+
+
+def test_what_no_file_holds_is_given_again(tmp_path):
+    time = lambda sde, t: 7 * t  # noqa: E731
+    score = from_network(lambda x, t: -x * t[:, None], VPSDE(), "eps", time, **SHAPE)
+    score.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"class function, which is not .*net=\.\.\."):
+        scoresde.load(tmp_path)
+    with pytest.raises(CheckpointError, match=r"time is a function.*time=\.\.\."):
+        scoresde.load(tmp_path, net=lambda x, t: -x)
+    again = scoresde.load(tmp_path, net=lambda x, t: -x * t[:, None], time=time)
+    assert torch.equal(again(X, 0.5), score(X, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (None, r"class Net, which is not scoresde's; pass it: from_pretrained\(folder, net=\.\.\."),
+        (nn.Linear(2, 2), r"does not fit NetworkScore; 2 missing: net\.weight.*5 unexpected"),
+    ],
+)
+def test_a_network_that_is_missing_or_another_is_told_so(net, message, tmp_path):
+    from_network(Net(), VPSDE(), "eps", **SHAPE).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        scoresde.load(tmp_path, net=net)
+
+
+def test_a_score_that_cannot_be_described_says_what_to_give(tmp_path):
+    net = Net()
+    with pytest.raises(InvalidValueError, match="give event_shape="):
+        from_network(net, VPSDE(), "eps").save_pretrained(tmp_path)
+    around = interop.from_velocity(lambda x, tau: net(x, tau), **SHAPE)
+    with pytest.raises(InvalidValueError, match="a function around a Net, whose weights"):
+        around.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_a_model_is_read_by_its_own_class(tmp_path):
+    ScoreModel(mlp(), VESDE(), (2,)).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="it is a ScoreModel"):
+        scoresde.score.NetworkScore.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("time", "tau"), ("time", 3), ("predicts", "edm"), ("conditions", {"y": [2**40]}),
+        ("conditions", {"label": 0}), ("conditions", 3),
+        ("net", {"type": "Net", "config": None, "called": "torch"}),
+    ],
+)  # fmt: skip
+def test_a_description_that_is_damaged_is_refused(entry, value, tmp_path):
+    from_network(Net(), VPSDE(), "eps", **SHAPE).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors, config = scoresde.checkpoint.load_tensors(path)
+    scoresde.checkpoint.save_tensors(path, tensors, config | {entry: value})
+    with pytest.raises(CheckpointError):
+        scoresde.load(tmp_path, net=Net())
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def pipeline(folder, **settings):
+    """A tiny pipeline of diffusers, of images of 8 x 8."""
+    diffusers = pytest.importorskip("diffusers")
+    common = dict(
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1,
+        block_out_channels=(8, 8), norm_num_groups=4, down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        unet = diffusers.UNet2DModel(**(common | settings)).eval()
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=50, prediction_type="v_prediction")
+    diffusers.DDPMPipeline(unet, scheduler).save_pretrained(folder)
+    return interop.from_diffusers(unet, scheduler)
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_diffusers_opens_as_its_score_and_as_our_file(tmp_path):
+    score, x = pipeline(tmp_path / "theirs", num_class_embeds=3), torch.ones(2, 1, 8, 8)
+    label = {"label": torch.tensor([0, 2])}
+    opened = scoresde.load(tmp_path / "theirs")
+    opened.save_pretrained(tmp_path / "ours")
+    for again in (opened, scoresde.load(tmp_path / "ours")):
+        assert torch.equal(again(x, 0.4, label), score(x, 0.4, label))
+        assert again.facts.conditions == {"label": Classes(3)}
+        assert (again.predicts, again.time) == ("v", "place")
+    assert "_name_or_path" not in (tmp_path / "ours" / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vae": ["diffusers", "AutoencoderKL"]}, "pipeline of unet, scheduler, vae"),
+        ({"unet": ["diffusers", "MyNet"]}, "class 'MyNet', which is not known"),
+        ({"unet": ["diffusers", "UNet1DModel"]}, "cannot be read by diffusers"),
+        ({"scheduler": [None, None]}, "pipeline of unet, and only one of"),
+    ],
+)  # fmt: skip
+def test_a_pipeline_that_is_no_score_of_data_is_told_so(change, message, tmp_path):
+    pytest.importorskip("diffusers")
+    index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index | change))
+    with pytest.raises(CheckpointError, match=message):
+        scoresde.load(tmp_path)
+
+
+def test_without_diffusers_its_models_name_it(tmp_path, monkeypatch):
+    index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(MissingExtraError, match="diffusers"):
+        scoresde.load(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["network", "diffusers"])
+def test_the_commands_open_what_is_rebuilt_without_code(kind, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "model"
+    if kind == "diffusers":
+        score, shape = pipeline(folder), (1, 8, 8)
+    else:
+        score, shape = from_network(mlp(), VESDE(), "score", "log_sigma", **SHAPE), (2,)
+        score.save_pretrained(folder)
+    data, out = tmp_path / "data.npy", tmp_path / "x.npy"
+    np.save(data, torch.randn(40, *shape, generator=torch.Generator().manual_seed(0)).numpy())
+    few = ["--steps", "3", "--n", "5", "--out", str(out)]
+    assert main(["sample", str(folder), "--sampler", "ddim", *few]) == 0
+    expected = sample(score, sampler="ddim", steps=3, n=5, seed=0)
+    assert_close(torch.from_numpy(np.load(out)), expected.detach(), rtol=1e-5, atol=1e-5)
+    assert (
+        main(["sample", str(folder), *few[:2], "--n", "2", "--out", str(tmp_path / "y.npy")]) == 0
+    )
+    capsys.readouterr()
+    assert main(["info", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "fast, which has no measured schedule" in told
+    assert "mean and std are not known" in told
+    words = ["--data", str(data), "--n", "16", "--draws", "4"]
+    assert main(["audit", str(folder), *words, "--levels", "3", "--steps", "3"]) == 0
+
+
+def test_a_command_ends_in_a_sentence_for_a_network_of_the_users(tmp_path, capsys):
+    from_network(Net(), VPSDE(), "eps", **SHAPE).save_pretrained(tmp_path)
+    assert main(["sample", str(tmp_path), "--out", str(tmp_path / "x.npy")]) == 1
+    assert "a net of the class Net, which is not scoresde's" in capsys.readouterr().err
+    assert main(["info", str(tmp_path)]) == 0
+    assert "Net, 162 parameters" in capsys.readouterr().out
