@@ -185,9 +185,10 @@ class Train:
         _say(f"{WHAT}: about {max(spent, 1):.0f} s; --no-pilot leaves it for the first samples")
         for folder, model in found:
             if model.measured_pilot(steps=steps) is not None:
-                own = {"pilot", *model.description()}
-                meta = read(folder / "model.safetensors")[1].items()
-                model.save_pretrained(folder, **{name: v for name, v in meta if name not in own})
+                described = {"pilot", *model.description()}
+                stored = read(folder / "model.safetensors")[1].items()
+                meta = {name: value for name, value in stored if name not in described}
+                model.save_pretrained(folder, **meta)
 
     def _describe(self) -> None:
         """Write the model card again, with the last picture."""

@@ -130,13 +130,13 @@ class Kernel:
             kept: The next state of the first particle of each sample, `(B, *event)`, if given.
         """
         mean, std = self.mean(x, t, s, scores[0])
-        own = self._step(scores[1], x, t, s, _Constant(0.0))
+        proposed = self._step(scores[1], x, t, s, _Constant(0.0))
         to = self._step(scores[1], x, t, s, noise)
         if kept is not None:
             to = to.reshape(len(kept), -1, *x.shape[1:])
             to = torch.cat([kept[:, None], to[:, 1:]], 1).reshape(x.shape)
         # the product of two of them may overflow in single precision
-        gap = ((mean - own) / std).double() * ((2 * to - mean - own) / std).double()
+        gap = ((mean - proposed) / std).double() * ((2 * to - mean - proposed) / std).double()
         return Move(to, gap.reshape(len(x), -1).sum(1) / 2)
 
     def mean(self, x: Tensor, t: Tensor, s: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
