@@ -30,7 +30,7 @@ from scoresde.samplers import PC, DPMSolverPP, Fast, Langevin, Restart, UniPC
 from scoresde.samplers.multistep.fast import SETTINGS, step_errors, usual_setting
 from scoresde.samplers.multistep.interpolation import Measured
 from scoresde.sampling.learn import pilot_run
-from scoresde.score import ScoreModel, Setting
+from scoresde.score import ScoreModel, Setting, from_network
 from scoresde.sde import EDMSDE, VESDE, VPSDE
 from scoresde.targets import Gaussian, GaussianMixture
 
@@ -503,6 +503,54 @@ def test_a_model_for_which_no_pilot_can_be_measured_warns_and_samples_without():
     with pytest.warns(UserWarning, match="no pilot could be measured for .fast., which continues"):
         sample(broken, sampler="fast", **ASKED)
     sample(broken, sampler="fast", **ASKED)  # and does not try again
+
+
+class Eps(torch.nn.Module):
+    """A network of another library, which predicts the noise of a mixture."""
+
+    def __init__(self, asks=False):
+        super().__init__()
+        self.asks = asks
+        self.shift = torch.nn.Parameter(torch.zeros(2))
+
+    def forward(self, x, t, y=None):
+        if self.asks and y is None:
+            raise TypeError("y is missing")
+        return -VPSDE().at(t.double(), x)[1] * MIXED.at(VPSDE())(x - self.shift, t)
+
+
+MIXED = GaussianMixture([0.4, 0.6], [[0.0, 1.0], [2.0, -1.0]], stds=0.4)
+
+
+@pytest.mark.slow
+def test_a_network_of_another_library_has_a_pilot_without_asking_until_its_weights_change():
+    net = Eps()
+    score = from_network(net, VPSDE(), "eps", event_shape=(2,))
+    options = dict(n=32, steps=6, seed=0, progress=False)
+    exact = sample(score, sampler="dpmpp_3m", **options | {"steps": 200})
+    found, plain = (
+        (sample(score, sampler="fast", pilot=given, **options) - exact).square().mean().sqrt()
+        for given in (None, False)
+    )
+    assert found < plain / 2
+    with torch.no_grad():
+        net.shift += 0.1
+    assert score.pilot is None
+    # the weights of a function, and the shape of a sample, are not known
+    for unknown in (
+        from_network(lambda x, t: net(x, t), VPSDE(), "eps", event_shape=(2,)),
+        from_network(net, VPSDE(), "eps"),
+    ):
+        sample(unknown, sampler="fast", shape=(2,), n=1, steps=2, seed=0)
+        assert unknown.pilot is None
+
+
+def test_a_network_that_needs_a_condition_is_sampled_without_a_pilot():
+    score = from_network(Eps(asks=True), VPSDE(), "eps", event_shape=(2,))
+    options = dict(n=2, steps=3, seed=0, progress=False, condition={"y": torch.zeros(2, 1)})
+    with pytest.warns(UserWarning, match="no pilot could be measured.*y is missing"):
+        found = sample(score, sampler="fast", **options)
+    torch.testing.assert_close(found, sample(score, sampler="dpmpp_2m", **options))
 
 
 class Broken(ScoreModel):

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import outside
-from scoresde.errors import ScoreSDEError
 from scoresde.noise import Noise
 from scoresde.samplers.multistep.fast import SETTINGS
 from scoresde.sampling.audition import audition, few
@@ -46,7 +45,7 @@ def pilot_of_model(
     try:
         with torch.autocast(device_of(model).type, enabled=False):
             found, ends = pilot_run(model, condition=_typical(model), progress=progress)
-    except ScoreSDEError as error:
+    except Exception as error:  # of any network, such as one that needs a condition
         warnings.warn(
             f'no pilot could be measured for "fast", which is run without one: {error}; '
             "pilot=False skips the measurement",

@@ -48,8 +48,9 @@ class NetworkScore(ScoreModel):
     """Turn a network into a score by the formula of its prediction; `from_network` makes it.
 
     It is a `ScoreModel` whose network receives the state without scaling, and the time in its own
-    form. It can be trained and saved like a `ScoreModel`. It does not measure a pilot itself; set
-    one by `score.pilot = scoresde.pilot(score)`.
+    form. It can be trained and saved like a `ScoreModel`. It measures its pilot at the first use of
+    "fast" too, if the network is a module, whose weights can be watched for changes, and the shape
+    of one sample is known. Otherwise set one by `score.pilot = scoresde.pilot(score, shape=...)`.
     """
 
     cov: Tensor | None
@@ -79,11 +80,16 @@ class NetworkScore(ScoreModel):
             known,
             steps=self.steps,
             moments=None if known.moments is None else self.moments,
-            pilot=self.pilot,
+            pilot=self.measured_pilot if self._measures else self.pilot,
             transform=known.transform if self.transform == Identity() else self.transform,
             conditions=kinds,
             columns=self.columns or None,
         )
+
+    @property
+    def _measures(self) -> bool:
+        """Return True if a pilot can be measured: the event shape and the weights are known."""
+        return self._known.event_shape is not None and isinstance(inside(self.net), nn.Module)
 
     @property
     def moments(self) -> Moments:
