@@ -15,11 +15,11 @@ from torch import Tensor
 from scoresde.samplers.sampler import NoiseLike, Sampler
 from scoresde.sde import ReverseSDE
 
-__all__ = ["Kernel", "Move", "Spread", "Weights"]
+__all__ = ["Kernel", "Move", "ParticleNoise", "Weights"]
 
 
 @dataclass(frozen=True)
-class Spread:
+class ParticleNoise:
     """Draw the noise of k particles of each sample from the stream of the sample.
 
     Args:
@@ -42,12 +42,12 @@ class Spread:
         """Return the space-time area of each particle's path over [s, t]."""
         return self.noise.area(self._folded(like), s, t).reshape(like.shape)
 
-    def fork(self, k: int) -> Spread:
+    def fork(self, k: int) -> ParticleNoise:
         """Return an independent stream for the same particles."""
-        return Spread(self.noise.fork(k), self.k)
+        return ParticleNoise(self.noise.fork(k), self.k)
 
-    def __getitem__(self, part: slice) -> Spread:
-        return Spread(self.noise[part], self.k)
+    def __getitem__(self, part: slice) -> ParticleNoise:
+        return ParticleNoise(self.noise[part], self.k)
 
     def _folded(self, like: Tensor) -> Tensor:
         return like.reshape(-1, self.k, *like.shape[1:])
