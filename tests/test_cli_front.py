@@ -219,7 +219,7 @@ def test_bash_completes_commands_options_and_choices(line, words, tmp_path_facto
 @pytest.mark.parametrize("words", [[], ["fish"], ["bash", "zsh"]])
 def test_completion_names_the_known_shells(words, capsys):
     assert main(["completion", *words]) == 1
-    assert "bash or zsh" in said(capsys)
+    assert "bash, zsh" in said(capsys)
 
 
 # What a run knows

@@ -332,9 +332,7 @@ def test_a_palette_of_greys_is_grey_and_colours_of_16_bits_are_reported(tmp_path
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
-    with pytest.warns(
-        UserWarning, match="1 of 1 images have 16 bits a colour, of which only 8 are"
-    ):
+    with pytest.warns(UserWarning, match="1 of 1 images have 16 bits a colour"):
         load(tmp_path / "deep")
 
 
@@ -426,7 +424,7 @@ def test_all_faults_of_columns_are_reported_together():
 
 
 @given(st.integers(2, 5), st.integers(1, 4), st.integers(0, 99))
-def test_columns_that_are_one_hot_are_found_wherever_they_stand(k, before, seed):
+def test_one_hot_columns_are_found_at_any_position(k, before, seed):
     rng = np.random.default_rng(seed)
     label = np.concatenate([np.arange(k), rng.integers(0, k, 30)])
     hot = np.eye(k)[label]

@@ -475,7 +475,7 @@ def test_a_socket_in_the_place_of_the_lock_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_lock_that_somebody_removed_is_taken_again(tmp_path):
+def test_a_lock_that_was_removed_is_taken_again(tmp_path):
     one = Lock(tmp_path / "run")
     one.folder.mkdir()
     one.take()

@@ -584,7 +584,7 @@ def test_passes_count_a_pass_back_as_two(method, kind):
     assert found.passes == score.forward + 2 * score.back
 
 
-def test_the_residual_of_each_sample_is_reported_whatever_the_batch():
+def test_the_residual_of_each_sample_is_reported_for_any_batch():
     prior, a, y = correlated()
     made = posterior(Blind(prior.at(VP)), Linear(a, STD), iterations=2)
     options = dict(sampler="ddim", steps=5, n=5, seed=0, dtype=torch.float64)

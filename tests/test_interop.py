@@ -105,7 +105,7 @@ class Sigmas:
 
 
 @given(st.sampled_from(SDES), st.floats(0.02, 0.98))
-def test_a_network_that_is_exact_is_the_score_whatever_it_predicts(sde, place):
+def test_an_exact_network_is_the_score_for_every_prediction(sde, place):
     t = torch.full((6,), sde.eps + place * (sde.T - sde.eps), dtype=torch.float64)
     x = sde.perturb(MIXTURE.sample(6, generator=torch.Generator().manual_seed(1)).double(), t, X)
     exact = MIXTURE.at(sde)(x, t)

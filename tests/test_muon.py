@@ -173,7 +173,7 @@ def test_a_function_inside_a_score_has_no_matrices():
     assert [w is score[1].weight for w in matrices(score)] == [True]
 
 
-def test_weights_that_decay_are_the_matrices_whatever_the_rule():
+def test_only_matrices_decay_under_either_optimiser():
     model = make(torch.float64)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     inside = set(matrices(model))

@@ -391,7 +391,7 @@ def test_bytes_and_integers_are_refused_as_data(dtype):
         run(torch.zeros(2, 3, dtype=dtype))
 
 
-def test_a_nan_of_the_data_that_may_pass_shows_in_its_own_loss_alone():
+def test_an_allowed_nan_of_the_data_affects_only_the_loss_of_its_sample():
     model = ScoreModel(nn.Identity(), VPSDE(), (2,))
     x = torch.tensor([[math.nan, 0.0], [1.0, 0.0], [0.0, math.inf]])
     model.net.forward = lambda x, c: x

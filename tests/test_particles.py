@@ -269,7 +269,7 @@ def stationary(rho, std, steps=300):
     prior = Gaussian([0.5], var=0.8)
     score = posterior(prior.at(VP), Linear(torch.eye(1), std), iterations=1)
     method = SplitGibbs(EulerMaruyama(), rho)
-    way = method.way(VP, even_times(VP, steps))
+    way = method.prior_times(VP, even_times(VP, steps))
 
     def alternated(x, noise):
         given = Condition({"measurement": torch.ones(len(x), 1, dtype=torch.float64)})
@@ -312,7 +312,7 @@ def test_a_run_of_split_gibbs_sampling_is_counted_and_reported():
     found = run(method, n=4, dtype=torch.float64)
     whole, parts = found.draw(), found.draw(batch_size=3)
     torch.testing.assert_close(whole.x, parts.x, rtol=1e-9, atol=1e-9)
-    way = len(method.way(VP, found.times)) - 1
+    way = len(method.prior_times(VP, found.times)) - 1
     # the prior's evaluations are one pass each, those of the posterior three
     assert whole.nfe == 6 + 3 * way + 1 <= method.cost(6) + 1
     assert whole.passes == 3 * 7 + 3 * way

@@ -254,7 +254,7 @@ def draws(sde, n=16, target=MIXTURE):
 
 @pytest.mark.slow
 @given(st.data())
-def test_the_grid_of_fast_goes_from_end_to_end_and_down(data):
+def test_the_grid_of_fast_decreases_from_T_to_eps(data):
     sde = data.draw(sdes())
     most = sde.levels - 1 if sde.levels else 40
     n = data.draw(st.integers(1, min(most, 40)))

@@ -344,7 +344,7 @@ def test_changes_of_a_state_in_place_do_not_affect_the_run(name):
     assert torch.equal(state.denoised, sample(DIAGONAL.at(SDE), SDE, name, **arguments))
 
 
-def test_the_number_of_steps_is_the_models_own_then_the_levels_then_the_samplers():
+def test_the_default_number_of_steps_is_the_models_then_all_levels_then_the_samplers():
     def length(model, sde, sampler="em", **options):
         return len(list(trajectory(model, sde, sampler, seed=0, denoise=False, **options))) - 1
 

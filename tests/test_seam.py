@@ -188,7 +188,7 @@ class Slope(nn.Module):
         return sde.sigma(t) ** self.power
 
 
-def test_a_module_bound_in_a_loss_is_optimised_and_a_frozen_one_left_alone():
+def test_a_module_bound_in_a_loss_is_optimised_and_a_frozen_one_is_not():
     slope, frozen = Slope(), Slope().requires_grad_(False).eval()
     loss = partial(dsm_loss, weight=lambda sde, t: slope(sde, t) + 0 * frozen(sde, t))
     trainer = Trainer(make(), data(), CONFIG, loss=loss)
@@ -373,7 +373,7 @@ def worse(trainer):
     return trainer
 
 
-def test_a_run_ends_when_it_has_waited_for_long_enough(tmp_path):
+def test_a_run_ends_after_its_patience(tmp_path):
     config = HELD.changed(patience=2)
     trainer = worse(Trainer(make(), data(), config, folder=tmp_path))
     trainer.train()

@@ -37,7 +37,7 @@ def draw(folder, n, size=4, request=SEED, **options):
 
 @pytest.mark.slow
 @given(n=st.integers(1, 30), size=st.integers(1, 9), processes=st.integers(1, 5))
-def test_every_shard_is_drawn_once_whatever_the_number_of_processes(
+def test_every_shard_is_drawn_once_for_any_number_of_processes(
     tmp_path_factory, n, size, processes
 ):
     folder = tmp_path_factory.mktemp("shards")

@@ -121,7 +121,7 @@ def test_a_model_is_a_function_of_data_and_seed():
         lambda s: math.prod(s) < 10**7 and max(s) >= 4
     )
 )
-def test_a_u_net_sees_the_whole_event_and_its_batch_fits_into_memory(sides):
+def test_the_receptive_field_of_a_u_net_is_the_whole_event_and_its_batch_fits_into_memory(sides):
     shape = (1, *sides)
     chosen = {name: value for name, (value, _) in network(shape, {}, 1000).items()}
     net = NetConfig(**chosen)

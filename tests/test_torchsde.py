@@ -119,7 +119,7 @@ def test_the_reversible_method_needs_more_steps_where_the_process_contracts(limi
 @pytest.mark.slow
 @METHODS
 @pytest.mark.parametrize("name", ["edm", "ve_levels", "flow"])
-def test_a_step_of_the_grid_is_one_step_whatever_its_length(method, name):
+def test_a_step_of_the_grid_is_one_step_for_any_length(method, name):
     """Rounding of the times makes none of the steps two."""
     sde, calls = SDES[name], []
     sampler, times = TorchSDE(method), sde.times(19)

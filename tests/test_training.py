@@ -493,7 +493,7 @@ def test_frozen_parameters_do_not_change(tmp_path):
 
 
 @pytest.mark.slow
-def test_labels_are_hidden_as_often_as_asked():
+def test_labels_are_hidden_at_the_given_rate():
     seen = []
 
     class Eye(nn.Module):

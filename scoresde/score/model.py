@@ -119,11 +119,11 @@ class ScoreModel(Saved):
     @property
     def moments(self) -> Moments:
         """Return the data's moments: mean, and variance per dimension."""
-        known, own = self._moments, [self.mean, self.var]
-        versions = [0 if x.is_inference() else x._version for x in own]
-        if known is None or known[1] != versions or any(map(is_not, known[0], own)):
+        known, tensors = self._moments, [self.mean, self.var]
+        versions = [0 if x.is_inference() else x._version for x in tensors]
+        if known is None or known[1] != versions or any(map(is_not, known[0], tensors)):
             # checked when the model is made or moved, and not at every evaluation
-            self._moments = known = own, versions, Moments(self.mean, var=self.var)
+            self._moments = known = tensors, versions, Moments(self.mean, var=self.var)
         return known[2]
 
     @property
