@@ -13,11 +13,13 @@ import scoresde
 from scoresde import VESDE, VPSDE, BetaLadder, Classes, Field, FlowSDE, interop, sample, targets
 from scoresde.arena.peers.from_k_diffusion import _sampling
 from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+from scoresde.nn import MLP, UNet
 from scoresde.noise import Noise
 from scoresde.samplers import DDIM, DPMSolverPP, Heun, Langevin, TwoStage
+from scoresde.score import ScoreModel
 
 # samplers of other libraries draw noise even where they do not use it
-pytestmark = pytest.mark.global_rng
+pytestmark = [pytest.mark.global_rng, pytest.mark.peers]
 
 MIXTURE = targets.GaussianMixture([0.4, 0.6], [[-1.0, 0.5], [1.0, 0.0]], stds=0.3)
 
@@ -427,3 +429,71 @@ def test_songs_corrector_is_the_batch_mean_rule():
     size = (snr * noise_norm / grad_norm) ** 2 * 2
     found = Langevin(snr, norm="batch_mean").step_size(sde, s, grad, z)
     assert_close(found.flatten()[0], size, rtol=1e-12, atol=0)
+
+
+# --- ONNX -----------------------------------------------------------------------------------------
+
+
+class Plain(Backbone):
+    """The same network, without Python's len."""
+
+    def forward(self, x, t):
+        return self.last(self.first(torch.cat([x, t[:, None]], 1)).tanh())
+
+
+def vector(n):
+    return torch.where(torch.arange(3 * n).reshape(n, 3) % 4 == 0, torch.nan, 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "conditions"),
+    [
+        (lambda: ScoreModel(MLP((2,), hidden=(8,), condition={"y": 3}), VPSDE(), (2,)), [vector]),
+        (
+            lambda: ScoreModel(UNet(1, channels=(8, 8), num_classes=3), VESDE(), (1, 4, 4)),
+            [lambda n: torch.arange(n) % 4 - 1],
+        ),
+        (lambda: interop.from_velocity(Plain(), event_shape=(2,)), []),
+    ],
+)
+def test_an_onnx_file_has_the_scores_values_at_any_batch_size(make, conditions, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    score = make()
+    with torch.no_grad():
+        for p in score.parameters():  # a new network ends in zeros
+            p.copy_(0.3 * torch.randn(p.shape))
+    file = tmp_path / "score.onnx"
+    interop.to_onnx(score, file)
+    assert score.training
+    run = runtime.InferenceSession(str(file))
+    names = [given.name for given in run.get_inputs()]
+    for n in (2, 1, 5):
+        x, t = torch.randn(n, *score.event_shape), torch.linspace(0.2, 0.8, n)
+        given = dict(zip(names[2:], (make(n) for make in conditions), strict=True))
+        inputs = {"x": x, "t": t} | given
+        (found,) = run.run(["score"], {name: value.numpy() for name, value in inputs.items()})
+        exact = score.eval()(x, t, given or None).detach()
+        scale = exact.abs().max().item()
+        assert_close(torch.from_numpy(found), exact, rtol=0, atol=1e-5 * scale)
+        score.train()
+    late = inputs | {"t": 2 + t}
+    (out,) = run.run(None, {name: value.numpy() for name, value in late.items()})
+    assert torch.from_numpy(out).isnan().all()
+
+
+def test_a_score_that_has_no_onnx_file_is_an_error_that_says_why(tmp_path):
+    pytest.importorskip("onnxscript")
+    unknown = interop.from_velocity(Backbone().float())
+    with pytest.raises(InvalidValueError, match="event_shape="):
+        interop.to_onnx(unknown, tmp_path / "score.onnx")
+
+    class Deciding(nn.Module):
+        def forward(self, x, t):
+            return x if float(x.sum()) > 0 else -x
+
+    deciding = interop.from_velocity(Deciding(), event_shape=(2,))
+    with pytest.raises(InvalidValueError, match="no ONNX file can be written"):
+        interop.to_onnx(deciding, tmp_path / "score.onnx")
+    assert not list(tmp_path.iterdir())

@@ -79,8 +79,9 @@ def to_onnx(score: nn.Module, path: str | os.PathLike[str]) -> None:
             )
             data = program.model_proto.SerializeToString()
         except Exception as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InvalidValueError(
-                f"no ONNX file can be written of {quoted(score)}: {error}"
+                f"no ONNX file can be written of {quoted(score)}: {reason}"
             ) from error
     checkpoint.write_bytes(path, data)
 
