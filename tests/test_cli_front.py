@@ -196,7 +196,7 @@ def test_arguments_of_python_are_reported_as_options(message, spoken):
         ("sample mnist --sampler dpmpp_2m", {"dpmpp_2m", "dpmpp_2m_sde"}),
         ("bench samplers --problems t", {"tuning"}),
         ("train --sd", {"--sde"}),
-        ("train --net ", {"auto", "unet", "mlp"}),
+        ("train --net ", {"auto", "unet", "mlp", "dit"}),
         ("train --sde a", {"auto"}),
         ("info --q", {"--quiet"}),
         ("completion ", {"bash", "zsh"}),

@@ -332,7 +332,9 @@ def test_a_palette_of_greys_is_grey_and_colours_of_16_bits_are_reported(tmp_path
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
-    with pytest.warns(UserWarning, match="1 of 1 images have 16 bits a colour"):
+    with pytest.warns(
+        UserWarning, match="1 of 1 images have 16 bits a colour, of which only 8 are"
+    ):
         load(tmp_path / "deep")
 
 

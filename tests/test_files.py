@@ -510,6 +510,47 @@ def test_a_run_whose_folder_was_given_to_another_ends(tmp_path):
     assert_same(others[0], whole)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["between two calls", "in a call"])
+@pytest.mark.parametrize("other", [False, True])
+def test_a_folder_that_was_renamed_under_a_run_is_told_and_no_other_run_replaced(
+    tmp_path, when, other
+):
+    folder = tmp_path / "run"
+
+    def rename(out=None):
+        folder.rename(tmp_path / "moved")
+        if other:
+            begin(folder, lr=0.5).train(1)
+        return out
+
+    late = when == "in a call"
+    trainer = Trainer(hooked(6, rename) if late else make(), data(), CONFIG, folder=folder)
+    trainer.train(4)
+    if not late:
+        rename()
+    if other:
+        with pytest.raises(CheckpointError, match="now holds another run"):
+            trainer.train()
+        assert begin(folder, lr=0.5).step == 1
+    else:
+        with pytest.warns(RuntimeWarning, match="was removed or renamed"):
+            trainer.train()
+        assert checkpoint.steps_in(folder)[-1][0] == CONFIG.steps
+
+
+def test_a_change_of_the_working_directory_does_not_split_a_run(tmp_path, monkeypatch):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    trainer = begin("run")
+    trainer.train(2)
+    monkeypatch.chdir(tmp_path / "there")
+    trainer.train(2)
+    assert not list(Path().iterdir())
+    assert [step for step, _ in checkpoint.steps_in(tmp_path / "here" / "run")] == [2, 4]
+
+
 # Signals
 
 

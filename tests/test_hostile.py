@@ -22,7 +22,7 @@ from scoresde.errors import (
     NonFiniteError,
     ScoreSDEError,
 )
-from scoresde.nn import MLP, NCSNpp, UNet
+from scoresde.nn import MLP, DiT, NCSNpp, NCSNv2, UNet
 from scoresde.pretrained import rebuild
 from scoresde.pretrained.markdown import block, code
 from scoresde.score import Pilot, ScoreModel
@@ -42,6 +42,8 @@ NETS = {
     "NCSNpp": lambda: (
         NCSNpp(1, 8, width=8, mult=(1, 2), blocks=1, attention=(4,)), (1, 8, 8),
     ),
+    "NCSNv2": lambda: (NCSNv2(1, 8, 4), (1, 8, 8)),
+    "DiT": lambda: (DiT(1, width=8, depth=1, heads=2, num_classes=3), (1, 8, 8)),
 }  # fmt: skip
 UNITS = {"y": (torch.arange(4.0), torch.arange(4.0) + 1)}
 
@@ -127,6 +129,11 @@ def test_every_network_of_ours_has_an_outline(tmp_path, name):
         ("MLP", "condition", {f"y{i}": 1 for i in range(100_000)}),
         ("UNet", "condition", {"y": [4], "forcing": 2**40}),
         ("UNet", "condition", {"y": [2**62], "forcing": [2, 4, 4]}),
+        ("NCSNv2", "width", 2**40),
+        ("NCSNv2", "channels", 2**40),
+        ("DiT", "width", 2**40),
+        ("DiT", "depth", 10**12),
+        ("DiT", "patch", 2**40),
         ("NCSNpp", "width", 2**40),
         ("NCSNpp", "blocks", 10**12),
         ("NCSNpp", "mult", [1] * 5_000),

@@ -7,13 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_nn import SEEDS, built, mlps, normal, says, unets
+from test_nn import SEEDS, built, dits, mlps, normal, says, unets
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.nn import MLP, UNet
+from scoresde.nn import MLP, DiT, UNet
 
 NETS = {
     "UNet": (lambda **options: UNet(1, channels=(4, 6), features=8, **options), (1, 8, 8)),
+    "DiT": (lambda **options: DiT(1, width=8, depth=1, heads=2, **options), (1, 8, 8)),
     "MLP": (lambda **options: MLP((1, 8, 8), hidden=(8, 8), **options), (1, 8, 8)),
 }
 KINDS = dict(num_classes={"label": 3, "kind": 2}, condition={"y": (3,), "forcing": (2, 4, 4)})
@@ -35,7 +36,7 @@ def some(n=3):
 
 @pytest.mark.slow
 @settings(max_examples=30)
-@given(unets(1, 2, 3) | mlps())
+@given(unets(1, 2, 3) | mlps() | dits())
 def test_each_sample_depends_on_its_own_condition_alone(drawn):
     net, x, c, condition = drawn
     whole = net(x, c, **condition)
@@ -46,7 +47,7 @@ def test_each_sample_depends_on_its_own_condition_alone(drawn):
 
 @pytest.mark.slow
 @settings(max_examples=30)
-@given(unets(1, 2, 3) | mlps())
+@given(unets(1, 2, 3) | mlps() | dits())
 def test_a_condition_missing_everywhere_equals_one_that_is_left_out_bit_for_bit(drawn):
     net, x, c, condition = drawn
     missing = {}
@@ -90,7 +91,7 @@ def test_every_entry_matters_and_one_that_is_missing_is_no_zero(name):
 def test_every_weight_learns_from_the_first_steps_on(name):
     net, x, c = conditional(name)
     with torch.no_grad():
-        for p in (net.head if name == "MLP" else net.head[-1]).parameters():
+        for p in (net.head[-1] if name == "UNet" else net.head).parameters():
             p.zero_()  # as it begins
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     before = {k: p.detach().clone() for k, p in net.named_parameters()}
@@ -227,7 +228,7 @@ def test_conditions_that_do_not_fit_are_refused_with_their_names(name):
 
 
 @settings(max_examples=10)
-@given(unets(1, 2, 3) | mlps())
+@given(unets(1, 2, 3) | mlps() | dits())
 def test_conditions_may_have_the_names_of_the_arguments(drawn):
     net, x, c, _ = drawn
     options = {**net.config, "num_classes": {"c": 3}, "condition": {"x": 2}}

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from methods import ALL
 from oracle import affine
 
 import scoresde
@@ -21,6 +22,9 @@ from scoresde.samplers import (
     MeanStart,
     Particles,
     ProbabilityFlow,
+    Restart,
+    RestartInterval,
+    SASolver,
     SplitGibbs,
 )
 from scoresde.sde.spacings import even_times
@@ -31,6 +35,8 @@ PAIR = Gaussian([0.0, 0.0], var=[1.0, 0.5])
 A, Y = torch.tensor([[1.0, 0.5]]), torch.tensor([0.8])
 MODES = GaussianMixture([0.5, 0.5], [[2.0, 1.0], [-2.0, -1.0]], stds=[0.6, 0.3])
 STD = 1.5
+# like others of the list, or slow
+MORE = {"torchsde_srk", "torchsde_heun", "torchsde_reversible", "fixed", "mala"}
 
 
 def run(method, target=MODES, std=STD, **options):
@@ -201,6 +207,10 @@ def test_other_likelihoods_weigh_particles_too():
         lambda: SplitGibbs(Heun(), 0.3),
         lambda: SplitGibbs(DDIM(), 0.3),
         lambda: SplitGibbs(DDIM(0.5), 0.3),
+        lambda: SplitGibbs(PC(Ancestral()), 0.3),
+        lambda: SplitGibbs(SASolver(), 0.3),
+        lambda: MeanStart(Particles(k=2)),
+        lambda: MeanStart(MeanStart(Heun())),
         lambda: scoresde.sample(PAIR.at(VP), None, Particles(k=2), seed=0),
         lambda: scoresde.sample(PAIR.at(VP), None, SplitGibbs(Ancestral(), 0.3), seed=0),
         lambda: scoresde.sample(
@@ -212,6 +222,27 @@ def test_other_likelihoods_weigh_particles_too():
 def test_samplers_that_particles_or_split_gibbs_cannot_use_are_refused(make):
     with pytest.raises(InvalidTypeError):
         make()
+
+
+@pytest.mark.slow
+def test_a_sampler_is_conditional_if_it_draws_what_follows_from_a_given_state():
+    """By the mean and variance of 25 steps from one state, within four standard errors."""
+    start, end = torch.tensor([0.5, 0.2], dtype=torch.float64)
+    law = Gaussian([0.0], std=0.5).at(VP)
+    later, earlier = (VP.alpha(t) ** 2 / 4 + VP.sigma(t) ** 2 for t in (start, end))
+    gain = VP.transition(end, start)[0] * earlier / later
+    var = earlier - gain**2 * later
+    rest = Restart(Ancestral(), (RestartInterval(k=0),))
+    more = {"pc0": PC(Ancestral(), k=0), "pc": PC(Ancestral()), "rest": rest, "own": SASolver()}
+    for name, method in (ALL | more).items():
+        if not method.stochastic or not method.stepwise or method.adaptive or name in MORE:
+            continue
+        x = scoresde.sample(
+            law, None, method, x=torch.ones(2500, 1), times=torch.linspace(0.5, 0.2, 26),
+            seed=0, denoise=False, progress=False,
+        )  # fmt: skip
+        near = [abs(x.mean() / gain - 1) < 0.24, abs(x.var() / var - 1) < 0.12]
+        assert all(near) == method.conditional, (name, x.mean() / gain, x.var() / var)
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,31 @@ def test_a_run_is_identified_by_its_loss(tmp_path, change, changed):
         Trainer(make(), data(), CONFIG, loss=change, folder=tmp_path)
 
 
+def doubled(x, generator):
+    return 2 * x
+
+
+def with_moments(mean):
+    model = make()
+    return ScoreModel(model.net, model.sde, (2,), moments=Moments(mean, var=1.0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"score": make().double()}, "was torch.float32 and is torch.float64"),
+        ({"score": with_moments(0.5)}, "its mean was"),
+        ({"augment": doubled}, "another augment: it was None and is doubled"),
+    ],
+)
+def test_a_run_is_known_by_its_precision_its_moments_and_its_augmentation(tmp_path, change, told):
+    options = {"score": make(), "data": data(), "config": CONFIG, "folder": tmp_path}
+    Trainer(**options).train(1)
+    with pytest.raises(InvalidValueError, match=told):
+        Trainer(**options | change)
+
+
 def test_a_description_holds_no_address_and_keeps_what_is_bound():
     stratified = partial(partial(dsm_loss, law=Stratified(LogNormal())), weight=sigma2)
     assert described(stratified) == (

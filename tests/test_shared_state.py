@@ -34,6 +34,7 @@ from scoresde import (
 from scoresde.audit import audit
 from scoresde.errors import TrainingError
 from scoresde.guidance import Blur, Downsample, Grey, Linear, Projection, posterior
+from scoresde.nn import MLP
 from scoresde.noise import seeds_of
 from scoresde.objectives import LOSSES, LearnedWeight, dsm_loss
 from scoresde.precision import full_precision, in_user_settings
@@ -426,6 +427,28 @@ def test_a_default_device_does_not_change_the_code_of_the_package(name):
             assert torch.empty(0).is_meta
     assert found.device.type == "cpu"
     assert torch.equal(found, expected)
+
+
+@pytest.mark.global_rng
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_default_dtype_changes_neither_a_stored_model_nor_numbers(tmp_path, dtype):
+    model = ScoreModel(MLP(2, hidden=(4,), embedding="sinusoidal"), SDE, (2,)).eval()
+    model.save_pretrained(tmp_path)
+    before, moments = torch.get_default_dtype(), Moments(0.3, var=[0.1, 0.7])
+    torch.set_default_dtype(dtype)
+    try:
+        found, same = ScoreModel.from_pretrained(tmp_path), Moments(0.3, var=[0.1, 0.7])
+        waves = MLP(2, hidden=(4,)).embedding.wave
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(found(X[:, :2], 0.5), model(X[:, :2], 0.5))
+    assert same.var.tolist() == pytest.approx(moments.var.tolist(), rel=1e-6)
+    assert torch.equal(waves.frequencies, MLP(2, hidden=(4,)).embedding.wave.frequencies)
+
+
+def test_numbers_stay_on_the_cpu_under_a_default_device_without_numbers():
+    with torch.device("meta"):
+        assert Linear(torch.eye(2, device="cpu"), 0.2).std == 0.2
 
 
 def test_the_users_network_runs_under_the_users_default_device():

@@ -220,6 +220,33 @@ def test_a_network_can_be_chosen_if_it_fits_the_shape():
         NetConfig(type="unet", channels=(4,)).build((2,), {})
 
 
+@pytest.mark.parametrize("shape", [(2, 300), (1, 8, 8), (1, 20, 20, 20)])
+def test_a_transformer_that_is_asked_for_has_256_tokens_at_most(shape):
+    found = suggest(normal(9, *shape), net="dit")
+    patch = found.net.patch
+    assert math.prod(math.ceil(side / patch) for side in shape[1:]) <= 256
+    assert found.config.optimiser.rule == "adam"
+    with torch.random.fork_rng(devices=[]):
+        net = found.net.build(shape, {"label": Classes(3), "y": Field((2,))})
+    assert net.declared(shape) == {"label": 3, "y": (2,)}
+
+
+@pytest.mark.parametrize("options", [dict(channels=(8, 4)), dict(channels=()), dict(blocks=2)])
+def test_a_transformer_has_one_width_and_no_options_of_a_u_net(options):
+    with pytest.raises(InvalidValueError, match="one width for each of its blocks"):
+        NetConfig(**({"type": "dit", "channels": (8, 8)} | options))
+
+
+@pytest.mark.slow
+def test_a_transformer_is_trained_and_sampled_by_the_commands(tmp_path):
+    run, x = tmp_path / "run", tmp_path / "x.npy"
+    words = ["--steps", "2", "--batch-size", "8", "--channels", "8", "8", "--no-pilot"]
+    assert main(["train", "--data", "digits", "--net", "dit", "--out", str(run), *words]) == 0
+    assert main(["sample", str(run), "--sampler", "ddim", "--n", "2", "--out", str(x)]) == 0
+    more = ["--init", str(run), "--out", str(tmp_path / "more"), "--steps", "1", "--no-pilot"]
+    assert main(["train", "--data", "digits", *more]) == 0
+
+
 def test_a_condition_of_other_axes_gets_a_network_that_takes_it():
     kinds = {"y": Field((3,)), "odd": Field((5, 2)), "label": Classes(4)}
     assert network((1, 8, 8), kinds, 100)["type"][0] == "mlp"

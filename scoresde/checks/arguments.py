@@ -238,6 +238,9 @@ def as_event(what: str, shape: Sequence[int]) -> tuple[int, ...]:
 def as_numbers(what: str, value: object, **options: Any) -> Tensor:
     """Return the value as a tensor, made with the `options` of `torch.as_tensor`.
 
+    Numbers that are no tensor yet come to the CPU, in single precision at least, whatever the
+    default device and dtype are.
+
     Raises:
         InvalidTypeError: The value cannot become a tensor, or a cast to the dtype would turn
             complex numbers or booleans into real numbers.
@@ -246,7 +249,13 @@ def as_numbers(what: str, value: object, **options: Any) -> Tensor:
         raise InvalidTypeError(f"{what} must be a real number or tensor, got {quoted(value)}")
     check_unmasked(what, value)
     try:
-        return torch.as_tensor(value, **options)
+        if isinstance(value, Tensor):
+            return torch.as_tensor(value, **options)
+        found = torch.as_tensor(value, **{"device": "cpu", **options})
+        if "dtype" in options or isinstance(value, np.ndarray | np.generic):
+            return found
+        lost = found.is_floating_point() and found.itemsize < 4  # by a default dtype
+        return torch.as_tensor(value, dtype=torch.float32, device=found.device) if lost else found
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTypeError(
             f"{what} must be a number or a tensor, got {quoted(value)}"

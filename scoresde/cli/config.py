@@ -9,12 +9,13 @@ and `scoresde train --config run/config.toml --out other/` makes the same run ag
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 import tyro
+from torch import nn
 
 from scoresde.checks import check_name
 from scoresde.cli import toml
@@ -26,7 +27,9 @@ from scoresde.cli.source import DataConfig
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.objectives import LearnedWeight
+from scoresde.pretrained.store import net_config
 from scoresde.score import ScoreModel
+from scoresde.score.conventions import inside
 from scoresde.sde import SDE, Stratified
 from scoresde.suggestion import NetConfig, Suggestion, suggest
 from scoresde.suggestion.suggesting import model_of
@@ -56,7 +59,7 @@ else:
         "NetOptions",
         NetConfig(type="unet", channels=(8,)),
         {
-            "type": (str, "auto|{unet,mlp}", tyro.conf.arg(name="net")),
+            "type": (str, "auto|{unet,mlp,dit}", tyro.conf.arg(name="net")),
             "channels": (_INTS, "auto|INT [INT ...]"),
             "blocks": (int, "auto|INT"),
             "patch": (int, "auto|INT"),
@@ -148,10 +151,12 @@ _LOGS: Mapping[str, Callable[[Path], Callback]] = {
 }
 
 
-def _widths(net: Any) -> Sequence[int]:
-    """Return the widths of the resolutions of a U-Net, or of the layers of an MLP."""
-    known: Sequence[int] = net.config.get("channels") or net.config.get("hidden", ())
-    return known
+def _widths(net: nn.Module) -> list[int]:
+    """Return the widths of the resolutions of a U-Net, or of the layers or blocks of a network."""
+    config = net_config(inside(net)) or {}
+    known = [config.get(name) for name in ("channels", "hidden", "block_out_channels")]
+    lists = [widths for widths in known if isinstance(widths, list | tuple)]
+    return [*(width for widths in lists for width in widths), config.get("width", 1)]
 
 
 def reason(found: Suggestion, name: str) -> str:
@@ -264,7 +269,7 @@ class RunConfig:
         network = {}
         if self.init is None:
             network = {"net": self.net.type, "channels": " ".join(map(str, self.net.channels))}
-            network |= {"patch": str(self.net.patch)} if self.net.type == "unet" else {}
+            network |= {"patch": str(self.net.patch)} if self.net.type != "mlp" else {}
         return {
             "sde": " ".join(words_of(self.sde)),
             **network,
@@ -323,8 +328,8 @@ class RunConfig:
             run = replace(self, sde=model.sde)
         if names := run.open():
             found = suggest(data, net=self.net.type)
-            widths = self.net.channels if model is None else _widths(model.net)
-            found = found.adapted(max(widths or (1,)), self.train.optimiser.rule)
+            widths = (self.net.channels or (1,)) if model is None else _widths(model.net)
+            found = found.adapted(max(widths), self.train.optimiser.rule)
             run = run.like(self.of(found, run.data))
             for name, words in run.words().items():
                 if name in names:

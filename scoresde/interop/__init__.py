@@ -27,6 +27,7 @@ from scoresde.interop.diffusers import (
     load_diffusers,
     to_diffusers,
 )
+from scoresde.interop.ncsnv2 import load_ncsnv2
 from scoresde.interop.sbi import from_sbi
 from scoresde.interop.score_sde import load_score_sde
 from scoresde.interop.velocity import from_velocity
@@ -44,6 +45,7 @@ __all__ = [
     "from_sbi",
     "from_velocity",
     "load_diffusers",
+    "load_ncsnv2",
     "load_score_sde",
     "to_azula",
     "to_denoiser",

@@ -104,6 +104,17 @@ class Attention(nn.Module):
         return out
 
 
+def padded(x: Tensor, patch: int, padding: Padding) -> Tensor:
+    """Return `(B, C, *S)` with sides that `patch` divides, by zeros or periodically."""
+    for axis, n in enumerate(x.shape[2:], 2):
+        lack = -n % patch
+        if lack and padding == "circular":
+            x = x.index_select(axis, torch.arange(n + lack, device=x.device) % n)
+        elif lack:
+            x = F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [0, lack])
+    return x
+
+
 def to_patches(x: Tensor, patch: int) -> Tensor:
     """Map `(B, C, *S)` to `(B, C patch^n, *(S / patch))`: entries of a patch become channels."""
     axes = [f"x{i}" for i in range(x.ndim - 2)]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde.checks import check_integer, check_name, check_range, quoted
@@ -20,7 +21,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 if TYPE_CHECKING:
     from scoresde.nn.embedding import Embedding
 
-__all__ = ["Network", "classes_of", "flagged", "shapes_of"]
+__all__ = ["Network", "classes_of", "flagged", "resized", "shapes_of", "split"]
 
 Shape = int | tuple[int, ...]
 
@@ -28,7 +29,7 @@ Shape = int | tuple[int, ...]
 class Network(nn.Module):
     """Keep the constructor's arguments and the conditions of a network `net(x, c, **condition)`.
 
-    This is the base class of `UNet` and `MLP`.
+    This is the base class of `UNet`, `DiT` and `MLP`.
 
     Attributes:
         embedding: The embedding of c and of the labels.
@@ -166,6 +167,35 @@ def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...
     value = value.to(like.dtype)
     missing = value.isnan()
     return torch.cat([value.masked_fill(missing, 0), (~missing).to(value)], dim=1)
+
+
+def split(
+    shapes: Mapping[str, Shape], spatial: int
+) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+    """Return the lengths of vectors, and the shapes of fields; a side of 0 stands for any size."""
+    vectors, fields = {}, {}
+    for name, shape in shapes.items():
+        if isinstance(shape, int):
+            fields[name] = (shape, *(0,) * spatial)
+        elif len(shape) == 1:
+            vectors[name] = shape[0]
+        elif len(shape) == spatial + 1:
+            fields[name] = shape
+        else:
+            raise InvalidValueError(
+                f"condition {name} has the shape {shape}, which is neither a vector (n,) nor a "
+                f"field (k{', L' * spatial}); flatten it, or build with spatial={len(shape) - 1}"
+            )
+    return vectors, fields
+
+
+def resized(field: Tensor, size: Sequence[int]) -> Tensor:
+    """Return a field `(B, k, *)` on the grid of the state: coarser repeated, finer averaged."""
+    if field.shape[2:] == size:
+        return field
+    if all(n == 1 for n in field.shape[2:]):
+        return field.expand(*field.shape[:2], *size)
+    return F.interpolate(field, tuple(size), mode="area")
 
 
 def _check_apart(classes: Mapping[str, int], shapes: Mapping[str, Shape]) -> None:

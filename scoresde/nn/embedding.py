@@ -26,7 +26,10 @@ _NONE: Mapping[str, Tensor | None] = MappingProxyType({})
 
 
 class Waves(nn.Module):
-    """Map `c` to cosines and sines of fixed frequencies, which stay float32 after `net.half()`."""
+    """Map `c` to cosines and sines of fixed frequencies, which stay float32 after `net.half()`.
+
+    They are float32 under any default dtype, which would draw others or round them.
+    """
 
     frequencies: Tensor
 
@@ -62,8 +65,8 @@ class Fourier(Waves):
     """
 
     def __init__(self, features: int, *, scale: float = 1.0, seed: int = 0) -> None:
-        generator = seeded(seed)
-        super().__init__(scale * torch.randn(_half(features), generator=generator, device="cpu"))
+        like = torch.empty(_half(features), dtype=torch.float32, device="cpu")
+        super().__init__(scale * like.normal_(generator=seeded(seed)))
 
     def forward(self, c: Tensor) -> Tensor:
         """Map `(B,)` to `(B, features)`."""
@@ -82,7 +85,8 @@ class Sinusoidal(Waves):
     """
 
     def __init__(self, features: int) -> None:
-        super().__init__(torch.logspace(math.log10(0.5), math.log10(50.0), _half(features)))
+        ends = math.log10(0.5), math.log10(50.0)
+        super().__init__(torch.logspace(*ends, _half(features), dtype=torch.float32))
 
 
 class LogSNR(nn.Module):

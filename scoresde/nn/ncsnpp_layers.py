@@ -24,7 +24,8 @@ class FourierNumbers(nn.Module):
         frequencies = torch.empty(features)
         if not frequencies.is_meta:  # a meta tensor has no memory to fill
             generator = torch.Generator().manual_seed(0)
-            frequencies.copy_(scale * torch.randn(features, generator=generator, device="cpu"))
+            drawn = torch.empty(features, dtype=torch.float32, device="cpu")
+            frequencies.copy_(scale * drawn.normal_(generator=generator))
         self.W = nn.Parameter(frequencies, requires_grad=False)
 
     def forward(self, c: Tensor) -> Tensor:

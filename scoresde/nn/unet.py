@@ -26,9 +26,19 @@ from torch import Tensor, nn
 from scoresde.checks import typed
 from scoresde.errors import InvalidValueError
 
-from .blocks import CONV, Attention, Padding, ResidualBlock, conv, from_patches, norm, to_patches
+from .blocks import (
+    CONV,
+    Attention,
+    Padding,
+    ResidualBlock,
+    conv,
+    from_patches,
+    norm,
+    padded,
+    to_patches,
+)
 from .checks import check_dtype, check_level
-from .conditions import Network, Shape, classes_of, flagged
+from .conditions import Network, classes_of, flagged, resized, split
 from .embedding import Embedding
 
 
@@ -200,7 +210,7 @@ class UNet(Network):
             padding=padding,
             **({"bounded": True} if bounded else {}),  # older files have no such key
         )
-        vectors, self.fields = _split(self._shapes, spatial)
+        vectors, self.fields = split(self._shapes, spatial)
         self.in_channels, self.spatial = in_channels, spatial
         self.patch, self.padding = patch, padding
         fold = patch**spatial
@@ -232,26 +242,18 @@ class UNet(Network):
         self._check(x, c)
         self._check_names(condition)
         size = x.shape[2:]
-        h = self.stem(self._patches(x))
+        h = self.stem(to_patches(padded(x, self.patch, self.padding), self.patch))
         if self.joined is not None:
             parts = [
-                _resized(flagged(name, condition.get(name), x, shape), size)
+                resized(flagged(name, condition.get(name), x, shape), size)
                 for name, shape in self.fields.items()
             ]
-            h = h + self.joined(self._patches(torch.cat(parts, dim=1)))
+            known = padded(torch.cat(parts, dim=1), self.patch, self.padding)
+            h = h + self.joined(to_patches(known, self.patch))
         h = self.body(h, self.embedding(c, condition))
         y = from_patches(self.head(h), self.patch)
         crop: tuple[Any, ...] = (..., *(slice(n) for n in size))
         return y[crop]
-
-    def _patches(self, x: Tensor) -> Tensor:
-        for axis, n in enumerate(x.shape[2:], 2):
-            lack = -n % self.patch
-            if lack and self.padding == "circular":
-                x = x.index_select(axis, torch.arange(n + lack, device=x.device) % n)
-            elif lack:
-                x = F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [0, lack])
-        return to_patches(x, self.patch)
 
     def _check(self, x: Tensor, c: Tensor) -> None:
         expected = f"(B, {self.in_channels}{', L' * self.spatial})"
@@ -262,32 +264,3 @@ class UNet(Network):
             )
         check_dtype(x, next(self.parameters()).dtype)
         check_level(x, c)
-
-
-def _split(
-    shapes: Mapping[str, Shape], spatial: int
-) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
-    """Return the lengths of vectors and the shapes of fields; a side of 0 allows any size."""
-    vectors, fields = {}, {}
-    for name, shape in shapes.items():
-        if isinstance(shape, int):
-            fields[name] = (shape, *(0,) * spatial)
-        elif len(shape) == 1:
-            vectors[name] = shape[0]
-        elif len(shape) == spatial + 1:
-            fields[name] = shape
-        else:
-            raise InvalidValueError(
-                f"condition {name} has the shape {shape}, which is neither a vector (n,) nor a "
-                f"field (k{', L' * spatial}); flatten it, or build with spatial={len(shape) - 1}"
-            )
-    return vectors, fields
-
-
-def _resized(field: Tensor, size: Sequence[int]) -> Tensor:
-    """Resample a field `(B, k, *)` to the grid of the state: repeat coarser, average finer ones."""
-    if field.shape[2:] == size:
-        return field
-    if all(n == 1 for n in field.shape[2:]):
-        return field.expand(*field.shape[:2], *size)
-    return F.interpolate(field, tuple(size), mode="area")

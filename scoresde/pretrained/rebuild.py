@@ -26,9 +26,11 @@ from scoresde.sde import SDE, SDES, check_output
 __all__ = ["DIFFUSERS", "LARGEST", "check_description", "rebuild_net", "rebuild_sde", "unknown"]
 
 _NETS: Mapping[str, Any] = {
+    "DiT": networks.DiT,
     "UNet": networks.UNet,
     "MLP": networks.MLP,
     "NCSNpp": networks.NCSNpp,
+    "NCSNv2": networks.NCSNv2,
 }
 DIFFUSERS = frozenset(
     {
@@ -112,7 +114,8 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
         net = make()
         if name not in _NETS:
             return net
-        nothing = torch.empty(0, *shape)
+        net = net.float()  # also under another default dtype
+        nothing = torch.empty(0, *shape, dtype=torch.float32)
         declared: Any = net.declared
         kinds = declared(shape).values()
         if any(math.prod(kind) > LARGEST for kind in kinds if isinstance(kind, tuple)):

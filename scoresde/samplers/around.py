@@ -39,6 +39,11 @@ class Around(Sampler):
         return self.sampler.stochastic
 
     @property
+    def conditional(self) -> bool:
+        """Return the attribute of the inner sampler."""
+        return self.sampler.conditional
+
+    @property
     def adaptive(self) -> bool:
         """Return the attribute of the inner sampler."""
         return self.sampler.adaptive

@@ -116,6 +116,15 @@ class Sampler(abc.ABC):
         return True
 
     @property
+    def conditional(self) -> bool:
+        r"""Return True if a step draws from $p(x_s | x_t)$: its noise is that of the reverse SDE.
+
+        Other noise, as at `eta` or `tau` other than 1, is right for marginals alone.
+        """
+        shares = (getattr(self, name, 1.0) for name in ("eta", "tau"))
+        return self.stochastic and not self.invariant and all(share == 1.0 for share in shares)
+
+    @property
     def adaptive(self) -> bool:
         """Return True if the method chooses further steps between two times of the grid."""
         return False

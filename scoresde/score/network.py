@@ -48,9 +48,9 @@ class NetworkScore(ScoreModel):
     """Turn a network into a score by the formula of its prediction; `from_network` makes it.
 
     It is a `ScoreModel` whose network receives the state without scaling, and the time in its own
-    form. It can be trained and saved like a `ScoreModel`. It measures its pilot at the first use of
-    "fast" too, if the network is a module, whose weights can be watched for changes, and the shape
-    of one sample is known. Otherwise set one by `score.pilot = scoresde.pilot(score, shape=...)`.
+    form. It can be trained and saved like a `ScoreModel`. If the network is a module and the shape
+    of a sample is known, a pilot is measured when "fast" is first used; otherwise set one by
+    `score.pilot = scoresde.pilot(score, shape=...)`.
     """
 
     cov: Tensor | None

@@ -24,7 +24,7 @@ _RATE, _MOVE = 5e-3, 0.32
 _OF_MUON = 1e-2
 _RULES = {
     "muon": "orthogonal steps teach convolutions more in the same time",
-    "adam": "for an MLP",
+    "adam": "for an MLP or a transformer",
 }
 # Samples of a batch, by the largest number of positions of a U-Net's finest resolution. With more
 # positions the gradient of a sample varies less, and takes longer.
@@ -76,7 +76,7 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
     """
     positions = _positions(event_shape, net)
     usual = _OF_MLP
-    if net.type == "unet":
+    if net.type != "mlp":
         usual = next((batch for most, batch in _BATCHES.items() if positions <= most), _SMALLEST)
     room, half = (2 ** int(math.log2(max(1, m))) for m in (_POSITIONS // positions, n // 2))
     batch = min(usual, room, half)
@@ -96,7 +96,7 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
     reason = f"{_duration(steps * seconds)} on one core of a CPU, {_passes(steps * batch / n, n)}"
     if steps < _STEPS:
         reason += "; more would overfit" if known < 1.1 * steps else "; more are better"
-    fast, half = net.type == "unet", "an MLP needs float32"
+    fast, half = net.type == "unet", "an MLP or a transformer is trained in float32"
     if fast:
         fast = has_bfloat16(distributed.device())
         half = "the device computes in bfloat16" if fast else "the device has no bfloat16"
@@ -119,7 +119,7 @@ def held_out_of(n: int) -> tuple[float, str]:
 
 
 def _positions(event_shape: Sequence[int], net: NetConfig) -> int:
-    """Return the positions of a U-Net's finest resolution; for an MLP the event's size / width."""
+    """Return the positions of the finest resolution; for an MLP the event's size / width."""
     if net.type == "mlp":
         return max(1, math.prod(event_shape) // max(net.channels))
     return math.prod(math.ceil(side / net.patch) for side in event_shape[1:])
@@ -130,6 +130,10 @@ def _operations(event_shape: Sequence[int], net: NetConfig) -> float:
     if net.type == "mlp":
         widths = (math.prod(event_shape), *net.channels, math.prod(event_shape))
         return 6 * sum(2 * a * b for a, b in itertools.pairwise(widths))
+    if net.type == "dit":
+        tokens, width, depth = _positions(event_shape, net), net.channels[0], len(net.channels)
+        ends = 2 * math.prod(event_shape) * width
+        return 6 * (ends + tokens * depth * (12 * width**2 + 2 * tokens * width))
     spatial = len(event_shape) - 1
     sides = [math.ceil(side / net.patch) for side in event_shape[1:]]
     ends = 2 * event_shape[0] * net.patch**spatial * net.channels[0]

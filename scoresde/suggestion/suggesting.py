@@ -152,7 +152,7 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None)
             At most 2,000 of the samples are compared, fewer if they are large.
         seed: The seed of the choice of these samples, of the initial weights and of the batches, an
             integer of at least 0.
-        net: The type of the network, "unet" or "mlp"; None chooses.
+        net: The type of the network, "unet", "mlp" or "dit"; None chooses.
 
     Raises:
         DataError: There are not two samples that differ, or the squares of their distances

@@ -127,7 +127,8 @@ class Trainer(Generic[ScoreT]):
     ) -> None:
         self.score = score
         self.config = TrainConfig() if config is None else config
-        self.folder = None if folder is None else Path(folder)
+        # absolute, so that a change of the working directory does not split the run
+        self.folder = None if folder is None else Path(folder).absolute()
         check_kinds(score, self.config)
         sde = process(score)
         self.data = numbered(score, data if isinstance(data, Data) else load(data))
@@ -135,7 +136,7 @@ class Trainer(Generic[ScoreT]):
         self.loss = default_loss(score, self.data) if loss is None else loss
         check_loss(self.loss)
         warn_of_moments(score, self.data)
-        identified = identity(score, sde, self.loss, self.data)
+        identified = identity(score, sde, self.loss, self.data, augment)
         distributed.check_same({**self.config.flat(), **identified})
         distributed.align(laid_out(score, self.config))
         self.step = 0

@@ -51,6 +51,7 @@ class Heun(Sampler):
     steps: ClassVar[int] = 50
     nfe_per_step = 2
     order = 2
+    conditional = False
     churn: float = 0.0
     sigma_min: float = 0.0
     sigma_max: float = math.inf

@@ -99,6 +99,7 @@ class ConsistentAnnealed(Sampler):
 
     steps: ClassVar[int] = 200
     order = None
+    conditional = False
     kappa: float = 0.07
 
     def __post_init__(self) -> None:

@@ -76,6 +76,11 @@ class PC(Sampler):
         return any(part.stochastic for part in self._parts)
 
     @property
+    def conditional(self) -> bool:
+        """Return that of the predictor without correctors, which forget the state they begin at."""
+        return not self.k and self.predictor is not None and self.predictor.conditional
+
+    @property
     def adaptive(self) -> bool:
         """Return True if predictor or corrector is adaptive."""
         return any(part.adaptive for part in self._parts)

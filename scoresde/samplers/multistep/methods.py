@@ -51,6 +51,11 @@ class TauMultistep(ExponentialMultistep):
         """Return True if `tau` > 0."""
         return self.tau > 0
 
+    @property
+    def conditional(self) -> bool:
+        """Return True at `tau` = 1 and with the widest window."""
+        return super().conditional and self.window == (0.0, math.inf)
+
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
         r"""Return $(1 + \tau^2) \log U$."""
         return self.rate(rho, ends) * log_u
@@ -139,6 +144,7 @@ class ERSDE(ExponentialMultistep):
         order: Residuals that a step uses, 1 to 3.
     """
 
+    conditional = False
     order: int = 3
 
     def __post_init__(self) -> None:

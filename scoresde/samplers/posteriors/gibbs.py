@@ -84,13 +84,12 @@ class SplitGibbs(Around):
                 f"{quoted(self.sampler)} adds no noise, so it does not draw the data given a noisy "
                 "state; take a sampler of the reverse SDE, such as Ancestral('moments')"
             )
-        for name in ("eta", "tau"):
-            if (share := getattr(self.sampler, name, 1.0)) != 1.0:
-                raise InvalidTypeError(
-                    f"with {name} = {share} {quoted(self.sampler)} has other noise than the "
-                    "reverse SDE, so its draws given a noisy state have the wrong law; take "
-                    f"{name} = 1"
-                )
+        if not self.sampler.conditional:
+            raise InvalidTypeError(
+                f"{quoted(self.sampler)} has other noise than the reverse SDE, by eta, tau, a "
+                "window or a corrector, so its draws given a noisy state have the wrong law; take "
+                "a sampler of the reverse SDE, such as Ancestral('moments')"
+            )
 
     @property
     def nfe_per_step(self) -> int:

@@ -16,6 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from scoresde.checks import quoted
+from scoresde.errors import InvalidTypeError
 from scoresde.samplers.around import Around
 from scoresde.samplers.flow.heun import Heun
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
@@ -37,6 +39,9 @@ class MeanStart(Around):
     Args:
         sampler: The sampler that runs from there.
 
+    Raises:
+        InvalidTypeError: The sampler does not begin at the start, or moves it itself.
+
     Examples:
         >>> import scoresde
         >>> from scoresde.samplers import Heun, MeanStart
@@ -46,6 +51,14 @@ class MeanStart(Around):
 
     steps: ClassVar[int] = 30
     sampler: Sampler = field(default_factory=Heun)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sampler.takes_start or isinstance(self.sampler, MeanStart):
+            raise InvalidTypeError(
+                f"{quoted(self.sampler)} has starts of its own, so that moving them once more is "
+                "wrong or in vain; take the sampler alone"
+            )
 
     @property
     def stepwise(self) -> bool:
