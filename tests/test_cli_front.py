@@ -96,7 +96,7 @@ def test_the_readme_and_the_reference_name_every_command():
         ("sample --out x.png", "scoresde sample needs CHECKPOINT; `scoresde sample --help`"),
         (
             "sample mnist x.png",
-            "'x.png' stands alone; write an option before it, as in --out x.png",
+            "'x.png' belongs to no option; write one before it, as in --out x.png",
         ),
         ("demo --n many", "error: --n takes a whole number, got 'many'"),
         ("demo --n 1.5", "--n takes a whole number, got '1.5'"),
