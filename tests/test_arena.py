@@ -176,7 +176,7 @@ def test_the_law_errors_of_ancestral_sampling_are_those_of_the_affine_oracle():
     error = rows.get("ancestral", problem.name, 33, "cov").value
     noise = 5 * math.sqrt(2 / (n * repeats) + 2 / 2**14)
     assert error == pytest.approx(abs(float(var / exact_var - 1)), abs=noise)
-    assert error > 1.5 * noise  # or else nothing was seen
+    assert error > 1.5 * noise  # otherwise nothing was measured
     spread = rows.get("ancestral", problem.name, 33, "spread").value
     assert spread == pytest.approx(abs(0.5 * math.log(var / exact_var)), abs=noise)
     mean_error = rows.get("ancestral", problem.name, 33, "mean")

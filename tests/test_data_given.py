@@ -146,8 +146,8 @@ def test_samples_with_missing_numbers_are_left_out_with_their_conditions(whole, 
     if all(whole):
         assert load(source, missing="drop").label.tolist() == list(range(n))
         return
-    told = f"{n - sum(whole)} of {n} samples have missing numbers and are left out"
-    with pytest.warns(UserWarning, match=told):
+    message = f"{n - sum(whole)} of {n} samples have missing numbers and are left out"
+    with pytest.warns(UserWarning, match=message):
         data = load(source, missing="drop")
     assert data.label.tolist() == np.flatnonzero(whole).tolist()
     assert np.array_equal(data.x.numpy(), x[whole])
@@ -332,11 +332,13 @@ def test_a_palette_of_greys_is_grey_and_colours_of_16_bits_are_reported(tmp_path
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
-    with pytest.warns(UserWarning, match="1 of 1 images have 16 bits a colour"):
+    with pytest.warns(
+        UserWarning, match="1 of 1 images have 16 bits a colour, of which only 8 are"
+    ):
         load(tmp_path / "deep")
 
 
-# Files that are none
+# Files that are not data
 
 
 def test_no_code_of_a_file_of_tensors_is_run(tmp_path):
@@ -392,7 +394,7 @@ def test_advice_to_load_pickled_objects_is_never_given(tmp_path):
             assert "weights_only" not in str(caught.value)
 
 
-# In words
+# Descriptions in words
 
 
 def test_data_are_described_in_one_line_and_as_a_table():

@@ -154,8 +154,8 @@ def test_a_step_that_is_not_finite_in_one_process_is_left_out_by_both(two):
 
 def test_a_sample_that_one_process_cannot_read_ends_both_with_a_checkpoint(two):
     ends, folder = two[1], two[0]
-    for process, told in enumerate(ends):
-        cases = zip(told["unreadable"], (5, 3), (7, 9), (1, 0), strict=True)
+    for process, end in enumerate(ends):
+        cases = zip(end["unreadable"], (5, 3), (7, 9), (1, 0), strict=True)
         for (step, text), at, number, by in cases:
             said = f"sample {number} is gone" if process == by else "another process cannot read"
             assert said in text
@@ -217,7 +217,7 @@ def test_two_processes_write_the_samples_of_one_bit_for_bit(two, tmp_path):
     assert not list(two[0].glob("*.shards"))
 
 
-# What the processes tell one another
+# What the processes send to one another
 
 
 def test_an_error_of_process_0_is_raised_in_all_processes(two):

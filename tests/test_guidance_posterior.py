@@ -136,9 +136,9 @@ def test_known_moments_make_one_iteration_enough_for_gaussians():
     prior, a, y = correlated()
     exact = prior.posterior(a, STD, y[0])
     made = posterior(prior.at(VP), Linear(a, STD), iterations=1)
-    told = posterior(Blind(prior.at(VP)), Linear(a, STD), iterations=1, moments=prior.moments())
+    explicit = posterior(Blind(prior.at(VP)), Linear(a, STD), iterations=1, moments=prior.moments())
     x, t, given = torch.ones(2, 6).double(), torch.tensor(0.5), {"measurement": y.expand(2, 3)}
-    assert torch.equal(told(x, t, given), made(x, t, given))
+    assert torch.equal(explicit(x, t, given), made(x, t, given))
     with pytest.raises(ShapeError, match="one event has shape"):
         posterior(prior.at(VP), Linear(a, STD), moments=Moments(torch.zeros(5), var=1.0))
     found = law_of_a_run(made, scoresde.samplers.UniPC(), exact, y, steps=40)

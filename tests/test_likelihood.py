@@ -656,7 +656,7 @@ def test_a_condition_is_bound_to_its_sample():
     given = {"shift": shift}
     found = log_prob(Shifted(), sde, x + shift, condition=given, moments=MIXTURE.moments(), t=None)
     plain = MIXTURE.log_prob(x)
-    # the prior's moments do not know of the shift, but the score does
+    # the prior's moments ignore the shift; the score uses it
     assert_close(found.value, plain, rtol=0, atol=1e-3)
     latents = encode(Shifted(), sde, x, condition=given)
     back = decode(Shifted(), sde, latents, condition=given)

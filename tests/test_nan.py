@@ -298,7 +298,7 @@ TABLE = {
 }  # fmt: skip
 
 
-# Maps of a state that are part of every step: what stands in an entry goes to that entry.
+# Maps of a state that are part of every step: a NaN of an entry stays in that entry.
 HANDED_ON = {
     "divergence.divergence", "divergence.jacobian", "divergence.hutchinson", "divergence.frobenius",
     "SDE.perturb", "SDE.marginal", "SDE.drift",
@@ -432,7 +432,7 @@ def test_every_public_function_of_numbers_is_in_the_table():
     assert not missing
 
 
-# What takes no numbers of its own, or takes them to a file or a picture.
+# Functions without numbers as arguments, or that write them into a file or a picture.
 ELSEWHERE = {
     "pilot", "load", "check", "reconstruct", "compare", "contenders", "group", "halves",
     "animate", "bars", "curve", "field", "images", "ladder", "loss_by_noise", "pareto", "points",

@@ -361,7 +361,7 @@ def test_the_loss_is_one_number_a_sample_in_the_dtype_of_the_data(shape, dtype):
     loss = dsm_loss(score, VPSDE(), torch.zeros(shape, dtype=dtype), generator=generator)
     assert loss.shape == shape[:1]
     assert loss.dtype == dtype
-    time = torch.promote_types(dtype, torch.float32)  # half precision cannot tell times apart
+    time = torch.promote_types(dtype, torch.float32)  # half precision is too coarse for times
     assert seen == ([(dtype, time, shape[:1])] if shape[0] else [])
 
 

@@ -335,7 +335,7 @@ def test_at_ten_steps_fast_is_many_times_nearer_to_the_flow_than_its_peers(sde):
     assert with_pilot < without / 2.5
     assert with_pilot < unipc / 6
     assert with_pilot < dpm / 12
-    # without a pilot it is never worse than this, and knows nothing to be better
+    # without a pilot it equals this method: it has no measurements to improve on it
     assert without == dpm
 
 
@@ -415,7 +415,7 @@ def test_a_stored_model_has_the_whole_pilot(tmp_path):
     assert torch.equal(found.factor, factor)
 
 
-# A pilot without asking
+# A pilot measured by default
 
 
 def trained(sde=None):

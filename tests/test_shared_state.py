@@ -227,8 +227,8 @@ def test_setting_training_mode_during_an_evaluation_is_reported():
     def score(x, t):
         return net.train()(x, t)
 
-    told = pytest.warns(RuntimeWarning, match="was set to training mode while it was evaluated")
-    with told, torch.random.fork_rng():
+    warns = pytest.warns(RuntimeWarning, match="was set to training mode while it was evaluated")
+    with warns, torch.random.fork_rng():
         sample(score, SDE, "em", shape=(4,), steps=1, seed=0)
     assert not net.training
 

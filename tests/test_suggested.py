@@ -359,9 +359,9 @@ def test_bfloat16_is_for_u_nets_on_devices_that_have_it():
 def test_a_run_of_a_complete_file_has_no_open_options(points, tmp_path, monkeypatch, capsys):
     words = ["train", "--data", points, "--steps", "2"]
     assert main([*words, "--out", "a"]) == 0
-    told = capsys.readouterr().out
-    assert "  --net mlp  2 numbers" in told
-    assert "  --steps" not in told
+    printed = capsys.readouterr().out
+    assert "  --net mlp  2 numbers" in printed
+    assert "  --steps" not in printed
     found = tomllib.loads(Path("a/config.toml").read_text())
     assert found["net"]["type"] == "mlp"
     assert found["sde"]["type"] == "VESDE"

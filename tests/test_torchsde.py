@@ -192,7 +192,7 @@ def test_a_score_that_is_not_a_number_is_found_at_once(method, adaptive, check):
         with pytest.raises(NonFiniteError, match="NaN"):
             last(*arguments)
     else:
-        # as every fixed-step method does when it is told not to look
+        # as every method with fixed steps does with check_finite=False
         assert last(*arguments).isnan().all()
     assert time.process_time() - begin < 2
 
