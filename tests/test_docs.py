@@ -1,5 +1,7 @@
 """Every block of code in the README and the documentation runs, so that none can grow stale."""
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -9,11 +11,14 @@ import warnings
 from pathlib import Path
 
 import pytest
+from printed import same
 
 import scoresde.cli
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^```(python|bash)\n(.*?)^```$(?:\n\n```output\n(.*?)^```$)?", re.MULTILINE | re.DOTALL
+)
 # The README's commands are those of the whole check, and the chapters' loop takes minutes.
 ELSEWHERE = {"README.md", "docs/chapters/index.md"}
 
@@ -29,19 +34,21 @@ PAGES = sorted(
 )
 
 
-def run_blocks(path: Path) -> int:
-    """Run the blocks of a page, Python in one namespace; return how many there were."""
+def run_blocks(path: Path) -> list[tuple[re.Match[str], str]]:
+    """Run the blocks of a page, Python in one namespace; return them with what they printed."""
     text = path.read_text()
     namespace: dict[str, object] = {"__name__": "__main__"}
-    blocks = list(BLOCK.finditer(text))
-    for block in blocks:
+    found = []
+    for block in BLOCK.finditer(text):
         above = text[: block.start(2)].count("\n")
-        if block[1] == "python":
-            # The blank lines make a traceback name the line of the page.
-            exec(compile("\n" * above + block[2], str(path), "exec"), namespace)
-        elif shell_runs_here(path):
-            run_commands(block[2])
-    return len(blocks)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            if block[1] == "python":
+                # The blank lines make a traceback name the line of the page.
+                exec(compile("\n" * above + block[2], str(path), "exec"), namespace)
+            elif shell_runs_here(path):
+                run_commands(block[2])
+        found.append((block, printed.getvalue()))
+    return found
 
 
 def run_commands(block: str) -> None:
@@ -73,13 +80,17 @@ def shell(commands: str) -> None:
     assert run.returncode == 0, f"{commands}\n{run.stdout}\n{run.stderr}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.global_rng  # pages sample without a seed, as their readers do
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_blocks_of_a_page_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = path.read_text()
-    assert run_blocks(path) == text.count("```python") + text.count("```bash")
+    found = run_blocks(path)
+    assert len(found) == text.count("```python") + text.count("```bash")
+    assert text.count("```output") == sum(block[3] is not None for block, _ in found)
+    for block, printed in found:
+        assert block[3] is None or same(block[3], printed), f"{block[2]}printed\n{printed}"
 
 
 def test_a_broken_block_is_noticed_at_its_line(tmp_path):

@@ -147,14 +147,14 @@ def test_a_network_of_any_kind_returns_the_shape_of_its_input_and_finite_values(
 @pytest.mark.law(58)
 @pytest.mark.parametrize("size", [(28, 28), (15, 18), (9, 1), (27, 28), (7, 13)])
 @pytest.mark.parametrize("patch", [1, 2])
-def test_odd_and_oblong_images_keep_their_own_shape(size, patch):
+def test_odd_and_oblong_images_keep_their_shape(size, patch):
     net = built(lambda: UNet(3, channels=(8, 8, 8), blocks=1, patch=patch, out_channels=5))
     assert net(normal(0, 2, 3, *size), normal(1, 2)).shape == (2, 5, *size)
 
 
 @pytest.mark.slow
 @given(SEEDS, st.floats(0.01, 1e4))
-def test_what_comes_back_from_a_coarser_level_is_bounded_where_that_is_asked_for(seed, by):
+def test_the_output_of_a_coarser_level_is_bounded_on_request(seed, by):
     found = []
     for bounded in (False, True):
         net = small(bounded=bounded)
@@ -239,7 +239,7 @@ def test_levels_are_counted_from_the_finest():
     assert [level.down[0].conv1.weight.shape[0] for level in levels] == [4, 6, 8]
 
 
-def test_an_embedding_is_the_sum_of_what_level_and_label_say():
+def test_an_embedding_is_the_sum_of_those_of_level_and_label():
     embedding = built(lambda: Embedding("log_snr", 6, classes={"label": 2}))
     c, label = normal(0, 3), torch.tensor([0, -1, 1])
     said = embedding.mix(c[:, None]) + embedding.label.weight[label]
@@ -296,7 +296,7 @@ def test_the_noise_level_matters_after_a_few_steps_of_training(embedding):
 
 
 @pytest.mark.law(56)
-def test_a_new_network_returns_zero_and_learns_all_the_same():
+def test_a_new_network_returns_zero_and_has_nonzero_gradients():
     for net, x in [
         (built(lambda: UNet(1, channels=(8, 8), blocks=1, attention=(1,)), zeros=True), (1, 8, 8)),
         (built(lambda: MLP(3, hidden=(8, 8)), zeros=True), (3,)),
@@ -600,7 +600,7 @@ def test_inputs_of_another_type_are_refused_with_the_fix():
         (dict(num_classes=0), says("num_classes", ">= 1", "0")),
         (dict(channels=(8, 8), blocks=(1,)), says("positive number per resolution (2)", "(1,)")),
         (dict(blocks=0), says("positive number", "(0, 0, 0)")),
-        (dict(attention=(3,)), says("0 ... 2", "(3,)")),
+        (dict(attention=(3,)), says("0 to 2", "(3,)")),
     ],
 )
 def test_impossible_architectures_are_refused_at_construction(options, message):

@@ -2,8 +2,8 @@
 
 Three lines of a page are replaced, `MODULE` being a package such as `scoresde.samplers`:
 
-- `::: table MODULE` by a table of the module's names that the page documents, or of all of them
-  where it documents none, with the first line of each docstring;
+- `::: table MODULE NAME NAME ...` by a table of the module's names that the page documents, or of
+  all of them where it documents none, these first, with the first line of each docstring;
 - `::: each MODULE NAME NAME ...` by the documentation of these names, in this order;
 - `::: rest MODULE` by that of the public names that no `each` of the page has, under "More".
 
@@ -13,6 +13,7 @@ A name that `each` misspells, or that stands twice, fails the build.
 import re
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 
 import griffe
 from mkdocs.exceptions import PluginError
@@ -62,12 +63,18 @@ class Names:
         if wrong := twice | set(self.chosen) - set(self.public):
             raise PluginError(f"{page}: {self.module} {', '.join(sorted(wrong))}")
 
-    def table(self) -> str:
+    def link(self, name: str) -> str:
+        """Write a link to the documentation of a name, or to the page of a module."""
+        thing = getattr(import_module(self.module), name)
+        return f"({name}.md)" if isinstance(thing, ModuleType) else f"[{self.module}.{name}]"
+
+    def table(self, first: list[str]) -> str:
         """Write a row for each name."""
+        if wrong := set(first) - set(self.public):
+            raise PluginError(f"{self.module}: no public name {', '.join(sorted(wrong))}")
         names = self.chosen + (self.others if self.all_shown else [])
-        rows = [
-            f"| [`{name}`][{self.module}.{name}] | {summary(self.module, name)} |" for name in names
-        ]
+        names = [*first, *(name for name in names if name not in first)]
+        rows = [f"| [`{name}`]{self.link(name)} | {summary(self.module, name)} |" for name in names]
         return "\n".join(["| Name | |", "| --- | --- |", *rows])
 
     def rest(self) -> str:
@@ -87,6 +94,6 @@ def on_page_markdown(markdown: str, page: Page, config: object, files: Files) ->
         kind, module, words = match.groups()
         if kind == "each":
             return "\n\n".join(entry(module, name) for name in words.split())
-        return named[module].table() if kind == "table" else named[module].rest()
+        return named[module].table(words.split()) if kind == "table" else named[module].rest()
 
     return LINE.sub(written, markdown)

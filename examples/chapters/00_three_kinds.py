@@ -15,7 +15,7 @@ import time
 import torch
 import tyro
 from common import Options, seeded, teach, weights_of
-from panels import BLUE, arrows, cloud, grid, panels, save, shade
+from panels import BLUE, cloud, field, grid, panels, save, shade
 from rivals import against_an_adversary, by_likelihood
 
 import scoresde
@@ -57,23 +57,24 @@ def main(options: Options) -> None:
     print(f"{'the law itself':30s} {'':10s} {again:17.5f}   {exact:.3f}")
 
     figure, axes = panels(4, 2, size=(3.0, 3.1))
-    points, at = grid(REACH), grid(0.9 * REACH, 17)
-    t = torch.tensor(math.log(0.2 / sde.sigma_min) / math.log(sde.sigma_max / sde.sigma_min))
+    points = grid(REACH)
+    t = torch.tensor(math.log(0.5 / sde.sigma_min) / math.log(sde.sigma_max / sde.sigma_min))
     density = target.log_prob(points).exp()
     cloud(axes[0], density, REACH, x, "data, 1,500 of 5,000", top=1.5)
     for ax, (name, drawn) in zip(axes[1:], samples.items(), strict=False):
         cloud(ax, density, REACH, drawn, name, top=1.5, color=BLUE)
-    maps = {
-        "the density": density,
-        "the flow's density": flow.log_prob(points).exp(),
-        "no density": torch.zeros(len(points)),
-        "score at σ = .2: true (blue), learnt": target.log_prob(points, sde, t).exp(),
-    }
-    for ax, (name, values) in zip(axes[4:], maps.items(), strict=True):
+    noised = target.log_prob(points, sde, t).exp()
+    fields = {axes[4]: lambda x: target.score(x, sde, t), axes[7]: lambda x: model(x, t)}
+    for (ax, score), name in zip(fields.items(), ("true", "learnt"), strict=True):
+        field(ax, noised, REACH, score, f"the {name} score at σ = .5", scale=100, top=1.5)
+    flow_knows = flow.log_prob(points).exp()
+    for ax, values, name in (
+        (axes[5], flow_knows, "the flow's density"),
+        (axes[6], 0 * noised, ""),
+    ):
         shade(ax, values, REACH, vmin=0, vmax=1.5)
         ax.set_title(name, fontsize=10)
-    arrows(axes[7], at, target.score(at, sde, t), BLUE, scale=200, width=0.012)
-    arrows(axes[7], at, model(at, t), "black", scale=200, width=0.005)
+    axes[6].text(0, 0, "no density, no score:\nsamples are all", ha="center", va="center")
     save(figure, options, "00_three_kinds.png")
 
 

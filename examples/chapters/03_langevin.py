@@ -2,17 +2,21 @@
 
 From any start, x <- x + eps s(x) + sqrt(2 eps) z walks to the density whose score is s. A finite
 step leaves a bias, which for a Gaussian of variance v is known: the walk settles at v / (1 - eps
-/ 2v).
+/ 2v). On the line the law after K steps is computed, and with it its error for any K.
 
     python examples/chapters/03_langevin.py --out figures
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import tyro
 from common import Options, seeded
-from panels import BLUE, RED, cloud, film, grid, panels, save
+from films import film
+from line import table
+from panels import BLUE, GOLD, GREEN, GREY, RED, cloud, curves, grid, save, strip_over_pair
 
 from scoresde import EDMSDE
 from scoresde.noise import Noise
@@ -39,6 +43,12 @@ def main(options: Options) -> None:
         # 5 standard errors of a variance, and what is left of the start
         assert abs(measured[-1] / bias[-1] - 1) < 5 * (2 / n) ** 0.5 + 1e-3
 
+    # K to infinity: the error of the law after K steps, for several sizes of the step
+    line = GaussianMixture([0.3, 0.7], [[-1.5], [1.5]], stds=0.7)
+    counts, found = table(line, (0.4, 0.2, 0.1, 0.05, 0.025), doublings=13)
+    left = [error[-1] for error in found.values()]
+    assert all(1.8 < a / b < 2.3 for a, b in pairwise(left))  # half the step, half of what is left
+
     # from any start to the target
     mixture = GaussianMixture([0.5, 0.5], [[-1.0, 0.5], [1.2, -0.6]], stds=0.6)
     rsde, noise = sde.reverse(mixture.at(sde)), Noise.of(1, 600)
@@ -51,7 +61,7 @@ def main(options: Options) -> None:
     print(f"mean log-density of the chains {mixture.log_prob(x).mean():.2f}, ", end="")
     print(f"of the target's own draws {mixture.log_prob(own).mean():.2f}")
 
-    figure, axes = panels(5, size=(3.0, 3.2))
+    figure, axes = strip_over_pair(4, size=(11.5, 6.4))
     density = mixture.log_prob(grid(4)).exp()
     for ax, k in zip(axes, (0, 2, 8, 60), strict=False):
         cloud(ax, density, 4, frames[k], f"after {10 * k} steps", top=0.35, size=4)
@@ -61,10 +71,18 @@ def main(options: Options) -> None:
     axes[4].axhline(1, color="grey", lw=1, ls="--")
     axes[4].set(xlabel="step ε", title="variance reached, 1 wanted")
     axes[4].legend(frameon=False)
+    curves(
+        axes[5], counts, found, (RED, GOLD, GREEN, GREY, BLUE), xscale="log", yscale="log",
+        xlabel="steps K", title="error of the law after K steps (total variation)",
+    )  # fmt: skip
     save(figure, options, "03_langevin.png")
 
-    titles = [f"after {10 * k} steps" for k in range(len(frames))]
-    film(options.out / "03_langevin.gif", density, 4, frames, fps=12, titles=titles, top=0.35)
+    shown = range(0, len(frames), 2)
+    titles = [f"after {10 * k} steps" for k in shown]
+    film(
+        options, "03_langevin.gif", density, 4, [frames[k] for k in shown],
+        fps=8, titles=titles, hold=2, top=0.35,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Chapter 4. The pitfall: data say nothing of the score where there are none.
 
-A network is taught the score of Song's mixture, .8 N((5, 5), I) + .2 N((-5, -5), I), from clean
-data. Two things then go wrong when Langevin dynamics starts from noise, and they are measured
-apart: the chains do not cross between the modes even under the EXACT score, and the score is
-wrong on the way.
+A network learns the score of Song's mixture, .8 N((5, 5), I) + .2 N((-5, -5), I), from clean data.
+Langevin dynamics from noise then fails for two reasons, which are measured apart: chains do not
+cross between the modes even under the exact score, and the score is wrong on the way.
 
     python examples/chapters/04_pitfall.py --out figures
 """
@@ -16,7 +15,7 @@ from functools import partial
 import common
 import tyro
 from common import BOX, Options, interval, relative_error, seeded, upper
-from panels import BLUE, GOLD, RED, bars, cloud, dots, grid, panels, save, shade
+from panels import BLUE, GOLD, RED, bars, cloud, dots, field, grid, panels, save, shade
 
 from scoresde import EDMSDE, VESDE, ism_loss, sample
 from scoresde.objectives import power
@@ -48,7 +47,6 @@ def main(options: Options) -> None:
         ends[name] = common.chains(score, clean, FixedLangevin(0.1), steps, start, 0.0, seed=3)
         weight[f"plain Langevin, {name} score"] = upper(ends[name])
     moved = ((ends["exact"].sum(1) > 0) != (ends["naive"].sum(1) > 0)).float().mean()
-
     # annealed chains: mixing is no longer the trouble, so what is left is the score's
     taught = common.teach(data, ladder, (64, 64), lessons, lr=5e-3)
     # all that a clean score can offer at sigma is that of p_0^(1 / (1 + sigma^2)): it is right for
@@ -70,19 +68,21 @@ def main(options: Options) -> None:
         assert all(abs(w - 0.8) > 0.2 for name, w in weight.items() if "plain" in name)
         assert abs(weight["annealed, noise-trained score"] - 0.8) < 0.05
 
-    figure, axes = panels(4, size=(3.5, 3.6))
+    figure, axes = panels(3, 2, size=(3.6, 3.8))
+    field(axes[0], log_p.exp(), BOX, target.score, "the true score", scale=170)
+    field(axes[1], log_p.exp(), BOX, net, "the network's, from clean data", scale=170, color=RED)
     wrong = (net(points) - exact).norm(dim=1) / exact.norm(dim=1)
-    shade(axes[0], wrong.log10(), BOX, cmap="magma", vmin=-2, vmax=0.5)
-    dots(axes[0], data[:2000], "white", 1)
-    axes[0].set_title("error of the score, dark is small;\nwhite: its data", fontsize=10)
-    for ax, (name, x) in zip(axes[1:], ends.items(), strict=False):
-        cloud(ax, log_p.exp(), BOX, x, f"plain Langevin from noise,\n{name} score")
+    shade(axes[2], wrong.log10(), BOX, cmap="magma", vmin=-2, vmax=0.5)
+    dots(axes[2], data[:2000], "white", 1)
+    axes[2].set_title("its error (dark: small), and the data", fontsize=10)
+    for ax, (name, x) in zip(axes[3:], ends.items(), strict=False):
+        cloud(ax, log_p.exp(), BOX, x, f"plain Langevin from noise, {name} score")
         for mode, share, true in ((2.1, upper(x), 0.8), (-2.1, 1 - upper(x), 0.2)):
             ax.text(mode, mode, f"{share:.2f}\nnot {true}", ha="center", va="center")
     colors = [RED if abs(w - 0.8) > 0.1 else BLUE for w in weight.values()]
     short = {name.replace(" score", ""): w for name, w in weight.items()}
-    bars(axes[3], short, "weight of the upper mode,\ntrue .8", colors)
-    axes[3].axvline(0.8, color=GOLD, lw=3)
+    bars(axes[5], short, "weight of the upper mode, true .8", colors)
+    axes[5].axvline(0.8, color=GOLD, lw=3)
     save(figure, options, "04_pitfall.png")
 
 

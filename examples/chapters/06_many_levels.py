@@ -76,13 +76,13 @@ def main(options: Options) -> None:
         assert abs(mean - found[0][0]) <= 5 * ((var + found[0][1]) / count) ** 0.5  # one mean
     assert max(found[2][1], found[3][1]) < 0.2 * found[0][1]  # and far less variance by importance
 
-    figure, axes = strip_over_pair(6, size=(13, 5.6))
-    for ax, i in zip(axes, (0, 2, 4, 6, 8, 9), strict=False):
+    figure, axes = strip_over_pair(4, size=(11.5, 6.4))
+    for ax, i in zip(axes, (0, 4, 6, 9), strict=False):
         square(ax, clouds[i][:2000], 6, f"x{i + 1}:  σ = {sigma[i]:.2g}", BLUE, 1.5)
-    by_level(axes[6], sigma, {"λ = 1": plain, "λ = σ²": weighted}, "loss of each level")
+    by_level(axes[4], sigma, {"λ = 1": plain, "λ = σ²": weighted}, "loss of each level")
     lines = {"taught with λ = 1": unequal, "taught with λ = σ²": equal}
-    by_level(axes[7], sigma, lines, "relative Fisher error of each level")
-    level_line(axes[7], 1, "as wrong as the answer 0")
+    by_level(axes[5], sigma, lines, "relative Fisher error of each level")
+    level_line(axes[5], 1, "as wrong as the answer 0")
     save(figure, options, "06_many_levels.png")
 
 

@@ -53,9 +53,9 @@ def main(options: Options) -> None:
 
     figure, axes = panels(2, 2, size=(5.2, 3.6))
     ratios = {name: found / losses["U-Net"] for name, found in losses.items()}
-    title = "digits: held-out loss over the U-Net's"
+    title, top = "digits: held-out loss over the U-Net's", (0.9, 1.75)
     colors = (RED, GOLD, GREEN, GREY, "black", BLUE)
-    curves(axes[0], LEVELS, ratios, colors, xscale="log", xlabel="σ", title=title)
+    curves(axes[0], LEVELS, ratios, colors, xscale="log", xlabel="σ", title=title, ylim=top)
     by_level(axes[1], LEVELS, told, "two moons: relative Fisher error", (BLUE, GOLD, GREEN, RED))
     title, where = "noise 1, read off one noised datum", "distance to the nearest datum / √d"
     counts(axes[2], read, (GOLD, BLUE), xlabel=where, title=title)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 import tyro
 from common import Options, chains, interval, seeded, teach, upper
-from panels import cloud, film, grid, panels, save, tiles
+from films import film
+from panels import cloud, grid, panels, save, tiles
 
 from scoresde import VESDE, Moments, ScoreModel, nn, sample, trajectory
 from scoresde.data import load
@@ -64,13 +65,13 @@ def main(options: Options) -> None:
         found = frechet_distance(x, held.x[:m])
         print(f"  kappa = {kappa}, k = {k}: {28 * k:4d} evaluations   {found:6.2f}")
 
-    figure, axes = panels(6, size=(2.8, 3.2))
+    figure, axes = panels(3, 2, size=(3.4, 3.7))
     density = target.log_prob(grid(12)).exp()
     levels = [float(ladder.sigma(state.t)) for state in states]
     titles = {name: f"{name}: {w:.2f} and {1 - w:.2f}" for name, w in weights.items()}
     cloud(axes[0], density, 12, start, "start")
     for ax, i in zip(axes[1:3], (6, 12), strict=True):
-        cloud(ax, density, 12, states[i].x, f"σ = {levels[i]:.2g}")
+        cloud(ax, density, 12, states[i].x, f"annealed, at σ = {levels[i]:.2g}")
     cloud(axes[3], density, 12, end.x, titles["annealed"])
     cloud(axes[4], density, 12, plain, titles["plain"])
     for ax in axes[3:5]:
@@ -79,7 +80,7 @@ def main(options: Options) -> None:
     tiles(axes[5], x, "digits, annealed")
     save(figure, options, "08_annealed.png")
     frames, titles = [s.x[:800] for s in states], [f"σ = {level:.2f}" for level in levels]
-    film(options.out / "08_annealed.gif", density, 12, frames, fps=6, titles=titles, hold=8)
+    film(options, "08_annealed.gif", density, 12, frames, fps=6, titles=titles, hold=2)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import math
 import torch
 import tyro
 from common import Options, seeded, step_moments, teach
-from panels import BLUE, GOLD, GREY, RED, cloud, curves, grid, panels, save, tick
+from panels import BLUE, GOLD, GREY, RED, cloud, curves, grid, save, strip_over_pair, tick
 
 from scoresde import VESDE, sample
 from scoresde.metrics import energy_distance
@@ -61,17 +61,17 @@ def main(options: Options) -> None:
         print(f"{name:21s}" + "".join(f"{e:10.1e}" for e in errors[name]))
     assert options.short or all(e[-1] < e[0] / 10 for e in errors.values())
 
-    figure, axes = panels(5, size=(3.0, 3.2))
+    figure, axes = strip_over_pair(3, size=(10.5, 7.2))
+    colors, density = (BLUE, RED, GOLD), target.log_prob(grid(1.9)).exp()
+    for ax, color, (name, x) in zip(axes, colors, kept.items(), strict=False):
+        cloud(ax, density, 1.9, x, f"{name}, {budgets[-1]} NFE", top=2.0, color=color)
     mean, variance = zip(*gaps, strict=True)
-    curves(axes[0], sizes, {"mean": mean, "variance": variance})
+    curves(axes[3], sizes, {"mean": mean, "variance": variance})
     slope = [3 * mean[0] * (sizes[0] / s) ** 2 for s in sizes]
     curves(
-        axes[0], sizes, {"1 / L²": slope}, (GREY,), ":",
+        axes[3], sizes, {"1 / L²": slope}, (GREY,), ":",
         xscale="log", yscale="log", xlabel="levels L", title="ladder's step − SDE's step",
     )  # fmt: skip
-    colors, density = (BLUE, RED, GOLD), target.log_prob(grid(1.9)).exp()
-    for ax, color, (name, x) in zip(axes[1:4], colors, kept.items(), strict=True):
-        cloud(ax, density, 1.9, x, f"{name}, {budgets[-1]} NFE", top=2.0, color=color)
     lines = {name: [max(e, 1e-4) for e in curve] for name, curve in errors.items()}
     curves(
         axes[4], budgets, lines, colors,

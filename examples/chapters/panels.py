@@ -1,15 +1,13 @@
-"""The figures of the chapters: maps, clouds, arrows, curves, bars, digits, films."""
+"""The figures of the chapters: maps, clouds, arrows, curves, bars, digits."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from common import Options
-from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -34,7 +32,7 @@ def panels(
 
 
 def strip_over_pair(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure with a row of small panels over two wide ones."""
+    """A figure with a row of square panels over two wide ones."""
     figure = Figure(figsize=size, dpi=90, layout="constrained")
     top, bottom = figure.add_gridspec(2, 1, height_ratios=(1, 1.25))
     cells = [*top.subgridspec(1, count), *bottom.subgridspec(1, 2)]
@@ -81,6 +79,17 @@ def arrows(
 ) -> None:
     """Draw the vectors `s` at the points `x`."""
     axes.quiver(*x.T, *s.detach().T, color=color, angles="xy", scale=scale, width=width)
+
+
+def field(
+    axes: Axes, density: Tensor, reach: float, score: Callable[[Tensor], Tensor], title: str, *,
+    scale: float, top: float = 0.25, color: str = BLUE,
+) -> None:  # fmt: skip
+    """Draw a score as arrows from the points of a coarse grid, over a density."""
+    shade(axes, density, reach, vmax=top)
+    at = grid(0.92 * reach, 15)
+    arrows(axes, at, score(at), color, scale=scale, width=0.006)
+    axes.set_title(title, fontsize=10)
 
 
 def curves(
@@ -163,31 +172,16 @@ def counts(
     axes.legend(frameon=False, fontsize=8)
 
 
-def film(
-    path: Path, density: Tensor, reach: float, frames: Sequence[Tensor], *,
-    fps: int, titles: Sequence[str] = (), hold: int = 0, top: float = 0.25,
-) -> None:  # fmt: skip
-    """Write clouds that move over a density as a GIF; the last frame stays for `hold` more."""
-    figure, (axes,) = panels(1, size=(3.0, 3.2 if titles else 3.0))
-    figure.set_dpi(70)
-    shade(axes, density, reach, vmax=top)
-    points = axes.scatter(*frames[0].T, s=4, c=RED, linewidths=0)
-
-    def draw(i: int) -> None:
-        points.set_offsets(frames[i])
-        if titles:
-            axes.set_title(titles[i], fontsize=9)
-
-    order = [*range(len(frames)), *[len(frames) - 1] * hold]
-    FuncAnimation(figure, draw, frames=order).save(path, writer=PillowWriter(fps=fps))
-    print(f"wrote {path}")
+def warn(figure: Figure, options: Options) -> None:
+    """Write across the figure of a short run that it is one."""
+    if options.short:
+        note = "a short run, which shows that the script works and nothing else"
+        figure.text(0.5, 0.5, note, color="red", ha="center", rotation=10, fontsize=12)
 
 
 def save(figure: Figure, options: Options, name: str) -> None:
     """Write the figure, in 128 colours to keep the file small; one of a short run says so."""
-    if options.short:
-        note = "a short run, which shows that the script works and nothing else"
-        figure.text(0.5, 0.5, note, color="red", ha="center", rotation=10, fontsize=12)
+    warn(figure, options)
     path = options.out / name
     options.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

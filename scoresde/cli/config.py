@@ -1,4 +1,4 @@
-"""Configure a run by one tree of frozen dataclasses, which gives the options and the file.
+"""Configure a run by a tree of frozen dataclasses, from which the options and the file are made.
 
 Options that are None ("open") are chosen for the data once they are loaded (`RunConfig.begun`).
 
@@ -106,7 +106,7 @@ class ObjectiveConfig:
     loss: Annotated[LossChoice, words(LossChoice)] = field(default=LossChoice("dsm"))
     """The name and parameters that differ from the defaults, as in dsm control_variate=True."""
     weight: Annotated[WeightChoice, words(WeightChoice)] = field(default=WeightChoice("edm"))
-    """The weight over the noise scales, as in min_snr gamma=3, or power p=1; edm and min_snr take
+    """The weight over the noise scales, as in min_snr gamma=3, or power p=1; edm and min_snr use
     the variance of the data."""
     law: Annotated[
         LawChoice | None,
@@ -117,13 +117,13 @@ class ObjectiveConfig:
     stratified: Annotated[bool, PLAIN] = False
     """Spread the times of a batch evenly over their law."""
     learned_weight: Annotated[bool, PLAIN] = False
-    """Also learn the weight, from the uncertainty at each noise scale; for the loss dsm."""
+    """Also learn the weight, from the uncertainty at each noise scale; only for the loss dsm."""
 
     def __post_init__(self) -> None:
         if self.learned_weight and self.loss.name != "dsm":
             raise InvalidValueError(
-                f"a learned weight needs a loss that is positive, as dsm is, and {self.loss.name} "
-                "is not; leave learned_weight out"
+                f"a learned weight needs a positive loss such as dsm, and {self.loss.name} may be "
+                "negative; leave learned_weight out"
             )
 
     def build(self, sde: SDE, var: float) -> Loss:
@@ -182,8 +182,8 @@ class RunConfig:
     """The source of the data."""
     sde: Annotated[SDE | None, sde_words(optional=True)] = None
     """The name and parameters that differ from the defaults, as in VPSDE beta_max=10, or in
-    NCSNLadder sigmas=0.1,1,10; auto is a VESDE from noise that is invisible in the data to their
-    diameter."""
+    NCSNLadder sigmas=0.1,1,10; auto is a VESDE whose noise ranges from invisible in the data to
+    their diameter."""
     net: Annotated[NetOptions, tyro.conf.arg(name="network")] = field(default=NetOptions())
     """The network; auto chooses it for the shape and the number of the samples."""
     objective: Annotated[ObjectiveConfig, tyro.conf.arg(name="objective")] = ObjectiveConfig()
@@ -218,7 +218,7 @@ class RunConfig:
 
         Raises:
             InvalidValueError, InvalidTypeError, UnknownNameError: The file cannot be read, or a
-                key, which is named, is wrong.
+                key is wrong; the message names it.
         """
         run: Self = toml.read(path, cls)
         return run
@@ -227,12 +227,12 @@ class RunConfig:
         """Write the file that `read` reads.
 
         Raises:
-            CheckpointError: It cannot be written.
+            CheckpointError: The file cannot be written.
         """
         toml.write(path, self, f"again: scoresde train --config {path.name} --out FOLDER")
 
     def callbacks(self, folder: Path) -> list[Callback]:
-        """Return the callbacks that `log_to` asks for.
+        """Return the callbacks for the logs in `log_to`.
 
         Raises:
             MissingExtraError: A package is not installed.
@@ -241,7 +241,7 @@ class RunConfig:
 
     @property
     def config(self) -> TrainConfig:
-        """Return the numbers of the training, with defaults for those that are open."""
+        """Return the numbers of the training, with defaults for open ones."""
         whole: TrainConfig = self.train.over(TrainOptions.base)
         return whole
 
@@ -259,12 +259,12 @@ class RunConfig:
         )
 
     def words(self) -> dict[str, str]:
-        """Return the options that are chosen for data, as words by name; none may be open.
+        """Return the options that were chosen for the data, as words by name; none may be open.
 
         With `init` there are no options of the network.
         """
         law = self.objective.law
-        assert self.sde is not None  # as nothing is open
+        assert self.sde is not None  # no option is open
         assert law is not None
         network = {}
         if self.init is None:
@@ -310,7 +310,7 @@ class RunConfig:
 
         Args:
             data: The data to be learnt.
-            tell: Receives a line for each choice, with its reason.
+            tell: A function that receives a line for each choice, with its reason.
 
         Raises:
             InvalidValueError, ShapeError: The model `init` does not fit the options or the data, or
@@ -322,8 +322,8 @@ class RunConfig:
             model, data = begin(self.init, data)
             if self.net != NetOptions() or self.sde not in (None, model.sde):
                 raise InvalidValueError(
-                    f"{self.init} has its own network and SDE, {model.sde}; leave out the options "
-                    "of the network and the SDE"
+                    f"the network and the SDE are those of {self.init}, {model.sde}; leave out the "
+                    "options of the network and the SDE"
                 )
             run = replace(self, sde=model.sde)
         if names := run.open():
@@ -335,7 +335,7 @@ class RunConfig:
                 if name in names:
                     tell(f"  --{name.replace('_', '-')} {words}  {reason(found, name)}")
         if model is None:
-            assert run.sde is not None  # as nothing is open
+            assert run.sde is not None  # no option is open
             net = run.net.over(NetOptions.base)
             model = model_of(data, net, run.sde, run.config.seed)
         return run, model, data

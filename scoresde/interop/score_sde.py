@@ -1,8 +1,8 @@
 r"""Read checkpoints of score_sde_pytorch (https://github.com/yang-song/score_sde_pytorch).
 
-A checkpoint is a dictionary of the network's tensors, `model`, and of their averages, `ema`, whose
-`shadow_params` are those that require gradients, in the order of the network. It does not say
-which network it is: that is the configuration, a file beside it.
+A checkpoint is a dictionary. `model` has the network's tensors; `ema` has their averages, whose
+`shadow_params` are those of the trained tensors, in the order of the network. The kind of network
+is not stored there, but in the configuration, another file.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ from scoresde.units import Range, Standardize
 
 __all__ = ["load_score_sde"]
 
-_BUFFERS = ("sigmas",)  # tensors of the file that are no weights of the network
+_BUFFERS = ("sigmas",)  # tensors of the file that are not weights of the network
 
 
 @door
 def load_score_sde(
     path: str | Path, config: Any, *, averaged: bool = True, **known: Any
 ) -> NetworkScore:
-    r"""Return the score in a checkpoint of score_sde_pytorch, NCSN++ or DDPM++.
+    r"""Return the score of NCSN++ or DDPM++ in a checkpoint of score_sde_pytorch.
 
-    Only tensors are read, and no code is run. The units are bytes, `transform` of the score.
+    Only tensors are read, and no code is run. The score's `transform` converts its samples to
+    pixels from 0 to 255.
 
     Args:
         path: A file such as `checkpoint_26.pth`.
         config: Its configuration, as `get_config()` returns it: an object or a dictionary with
             `model`, `data` and `training`.
-        averaged: Take the averaged weights; False takes those of the last step.
+        averaged: Take the averaged weights; False takes the weights of the last step.
         known: Further arguments of `from_network`.
 
     Raises:
@@ -84,14 +85,14 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> Non
     missing, more = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or more:
         raise CheckpointError(
-            f"{path} has {len(tensors)} tensors in the layout of score_sde, and the network of the "
-            f"configuration {len(own)}: missing {quoted(missing[:3])}, more {quoted(more[:3])}; "
-            "take the configuration with which it was trained"
+            f"{path} has {len(tensors)} tensors, and the network of the configuration has "
+            f"{len(own)}: missing {quoted(missing[:3])}, more {quoted(more[:3])}; take the "
+            "configuration with which it was trained"
         )
     for name, value in tensors.items():
         if value.shape != own[name].shape:
             raise CheckpointError(
-                f"{path}: {name} has shape {tuple(value.shape)}, and the network of the "
+                f"{path}: {name} has shape {tuple(value.shape)}, and in the network of the "
                 f"configuration {tuple(own[name].shape)}; take the configuration with which it "
                 "was trained"
             )
@@ -103,7 +104,7 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> Non
 
 
 def read_config(config: Any, part: str, name: str) -> Any:
-    """Return an entry of a configuration, of attributes or of keys."""
+    """Return an entry of a configuration, which is an object or a dictionary."""
     for key in (part, name):
         try:
             config = config[key] if isinstance(config, Mapping) else getattr(config, key)
@@ -115,7 +116,7 @@ def read_config(config: Any, part: str, name: str) -> Any:
 
 
 def _network(config: Any) -> NCSNpp:
-    """Return the network of a configuration, with weights yet to be read."""
+    """Return the network of a configuration, before its weights are loaded."""
 
     def model(name: str) -> Any:
         return read_config(config, "model", name)
@@ -127,7 +128,9 @@ def _network(config: Any) -> NCSNpp:
     ):  # fmt: skip
         check_name(f"model.{name}", str(model(name)).lower(), supported)
     if not model("conditional"):
-        raise InvalidValueError("model.conditional is False; only networks with a time are read")
+        raise InvalidValueError(
+            "model.conditional is False, and only networks that take the time can be loaded"
+        )
     if model("fir") and model("fir_kernel") not in ([1, 3, 3, 1], (1, 3, 3, 1)):
         raise InvalidValueError(f"fir_kernel must be [1, 3, 3, 1], got {model('fir_kernel')}")
     fourier = model("fourier_scale") if model("embedding_type") == "fourier" else None
@@ -142,7 +145,7 @@ def _network(config: Any) -> NCSNpp:
 
 
 def _process(config: Any) -> tuple[SDE, str, str]:
-    """Return the SDE of a configuration, what its network predicts, and its input of time."""
+    """Return the SDE of a configuration, the prediction of its network, and the time's input."""
     kind = str(read_config(config, "training", "sde")).lower()
     check_name("training.sde", kind, ["vesde", "vpsde", "subvpsde"])
     continuous = read_config(config, "training", "continuous")
@@ -179,8 +182,8 @@ def _tensors(path: Path, averaged: bool) -> dict[str, Tensor]:
         trained = [name for name in weights if name != "all_modules.0.W"]
         if not isinstance(shadow, list) or len(shadow) != len(trained):
             raise CheckpointError(
-                f"{path} has not one average for each of its {len(trained)} weights under "
-                "'ema'; load it with averaged=False"
+                f"{path} has no average under 'ema' for some of its {len(trained)} weights; load "
+                "it with averaged=False"
             )
         weights |= zip(trained, shadow, strict=True)
     return check_tensors(weights, path)
@@ -195,7 +198,7 @@ def read_checkpoint(path: Path, library: str) -> Any:
     try:
         return read_torch(path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist{checkpoint.near(path)}") from error
+        raise CheckpointError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
     except (DataError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is no checkpoint of {library}: {error}") from error
 

@@ -38,6 +38,7 @@ from scoresde.samplers.multistep.methods import (
     TauMultistep,
     UniPC,
 )
+from scoresde.samplers.parallel import Parallel
 from scoresde.samplers.posteriors.gibbs import SplitGibbs
 from scoresde.samplers.posteriors.particles import Particles
 from scoresde.samplers.posteriors.start import MeanStart
@@ -68,6 +69,7 @@ __all__ = [
     "Langevin",
     "MeanStart",
     "NoiseLike",
+    "Parallel",
     "Particles",
     "ProbabilityFlow",
     "Restart",

@@ -1,4 +1,4 @@
-"""Choose a network for events of a shape: its kind, its resolutions and its widths."""
+"""Choose a network for events of a shape: its type, its resolutions and its widths."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Kinds = Mapping[str, Classes | Field]
 Chosen = tuple[Any, str]
 
 _TYPES = ("unet", "mlp", "dit")
-# How many axes a U-Net may have beside the channels.
+# The numbers of axes, besides the channels, that a U-Net may have.
 _AXES = (1, 2, 3)
-# An event with fewer positions than these along its longest axis leaves convolutions nothing to do.
+# If an event has fewer positions along its longest axis, convolutions bring nothing.
 _SMALLEST = 4
 # A U-Net goes down to this many positions a side, or fewer, in two resolutions at least: the blocks
 # of the coarsest reach four positions to each side, and the finer ones three more, so that its
@@ -33,8 +33,8 @@ _COARSEST = 8
 # all others. A fine resolution of many positions costs most of a step: a narrow one allows more
 # steps in the same time, which lowers the loss more.
 _NARROW, _WIDE, _OTHERS, _FEW = (32, 32), (32, 48), 64, 256
-# The most positions of the finest resolution with patches below 4, and with larger ones. Patches
-# cost detail: at equal time a narrow network without patches has the lower loss.
+# The largest number of positions of the finest resolution with patches below 4, and with larger
+# patches. Patches lose detail: after equal time a narrow network without them has the lower loss.
 _FINEST, _MOST = 4096, 16_384
 
 
@@ -53,7 +53,7 @@ class NetConfig:
         dropout: The share of features that is dropped in training, in [0, 1).
 
     Raises:
-        InvalidValueError, UnknownNameError: A value is impossible.
+        InvalidValueError, UnknownNameError: A value is out of range.
 
     Examples:
         >>> NetConfig(type="unet", channels=(8, 16)).build((2, 100), {}).config["spatial"]
@@ -118,7 +118,7 @@ class NetConfig:
             known |= dict(width=width, depth=len(self.channels), patch=self.patch)
             return DiT(event_shape[0], spatial=spatial, heads=math.gcd(width, 4), **known)
         known |= dict(blocks=self.blocks, patch=self.patch, attention=self.attention)
-        known |= dict(bounded=True)  # else fine features may be lost at a high learning rate
+        known |= dict(bounded=True)  # otherwise a high learning rate may lose the fine features
         return UNet(event_shape[0], spatial=spatial, channels=self.channels, **known)
 
 
@@ -137,9 +137,9 @@ def network(
 
     Args:
         event_shape: The shape of one sample.
-        kinds: The conditions that the network is to take.
+        kinds: The conditions of the network.
         n: The number of samples.
-        type: Which network, "mlp", "unet" or "dit"; None chooses.
+        type: The type of the network, "mlp", "unet" or "dit"; None chooses.
 
     Raises:
         UnknownNameError, InvalidValueError: There is no such network, or it does not take events of
