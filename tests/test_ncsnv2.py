@@ -49,6 +49,7 @@ def checkpoint(path, stages=4, prefix="module.", change=lambda states: states):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stages", STORED)
 @pytest.mark.parametrize("prefix", ["module.", ""])
 def test_a_checkpoint_gives_the_outputs_of_the_authors_network(stages, prefix, tmp_path):
