@@ -130,7 +130,7 @@ class NCSNv2(nn.Module):
 
 
 class InstanceNormPlus(nn.Module):
-    """Scale each channel to mean 0 and variance 1, and add what its mean says beside those of the other channels.
+    """Scale each channel to mean 0 and variance 1, and add its mean relative to the others.
 
     InstanceNorm++ of Song & Ermon (2019), arXiv:1907.05600, appendix A, without conditions.
     """
