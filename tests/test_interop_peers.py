@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ from scoresde.arena.peers.from_k_diffusion import _sampling
 from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.noise import Noise
-from scoresde.samplers import DDIM, DPMSolverPP, Heun, Langevin, TwoStage
+from scoresde.samplers import DDIM, DPMSolverPP, Heun, Langevin, SASolver, TwoStage
 from scoresde.score import ScoreModel
 
 # samplers of other libraries draw noise even where they do not use it
@@ -81,6 +82,44 @@ def test_ddim_on_a_model_of_diffusers_equals_theirs(prediction):
     score = interop.from_diffusers(net, scheduler)
     times = scheduler.timesteps / 999
     ours = sample(score, sampler="ddim", x=z, times=times, seed=0)
+    assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__")
+@pytest.mark.parametrize("tau", [0.0, 0.6, 1.0])
+def test_sa_solver_of_diffusers_is_ours_on_the_same_noise(tau):
+    """Theirs counts the newest value, and adds a term of h cubed to order 2, left out here."""
+    net, z = unet(), randn(2, 2, 8, 8)
+    diffusers = importlib.import_module("diffusers")
+    module = importlib.import_module("diffusers.schedulers.scheduling_sasolver")
+
+    class Plain(diffusers.SASolverScheduler):
+        def get_coefficients_fn(self, order, start, end, nodes, tau):
+            found = super().get_coefficients_fn(order, start, end, nodes, tau)
+            if order == 2:
+                h, c = end - start, 1 + tau**2
+                cubic = h**2 / 2 - (h * c - 1 + torch.exp(-c * h)) / c**2
+                cubic = cubic * torch.exp(c * end) / (nodes[0] - nodes[1])
+                found = [found[0] - cubic, found[1] + cubic]
+            return found
+
+    scheduler = Plain(prediction_type="sample", lower_order_final=False, tau_func=lambda t: tau)
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
+    scheduler.set_timesteps(8)
+    times = torch.cat([scheduler.timesteps, torch.zeros(1)]).double() / 999
+    score = interop.from_diffusers(net, scheduler)
+    # their tables are of float32
+    ladder, noise, asked = score.sde, Noise.of(0, 2), iter(times)
+    scheduler.sigmas = (ladder.sigma(times) / ladder.alpha(times)).double()
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        drawn = lambda shape, **options: noise.normal(z, next(asked))  # noqa: E731
+        patch.setattr(module, "randn_tensor", drawn)
+        theirs = z
+        for t in scheduler.timesteps:
+            theirs = scheduler.step(net(theirs, t).sample, t, theirs).prev_sample
+    method = SASolver(order=2, corrector=1, tau=tau, window=(0.0, math.inf))
+    ours = sample(score, sampler=method, x=z, times=times, seed=0, denoise=False)
     assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -195,6 +234,27 @@ def test_a_sampler_of_k_diffusion_is_ours_on_its_own_model(theirs, ours):
         expected = method(denoiser, x, SIGMAS.double(), disable=True)
     score = interop.from_k_diffusion(denoiser, scoresde.EDMSDE(T=100.0), event_shape=(2,))
     found = sample(score, sampler=ours, x=x, times=SIGMAS[:-1], seed=0)
+    assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_lms_is_that_of_k_diffusion_up_to_its_quadrature():
+    """Their integrals have a tolerance of 1e-4; to 0 they go with four slopes, we with one."""
+    denoiser, x = Denoiser(), SIGMAS[0] * randn(5, 2)
+    with torch.no_grad():
+        expected = k_diffusion().sample_lms(denoiser, x, SIGMAS[:-1], disable=True)
+    score = interop.from_k_diffusion(denoiser, scoresde.EDMSDE(T=100.0), event_shape=(2,))
+    found = sample(score, sampler="lms", x=x, times=SIGMAS[:-1], seed=0, denoise=False)
+    assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_two_stages_without_noise_are_dpmpp_2s_of_k_diffusion():
+    denoiser, x = Denoiser(), SIGMAS[0] * randn(5, 2)
+    with torch.no_grad():
+        expected = k_diffusion().sample_dpmpp_2s_ancestral(
+            denoiser, x, SIGMAS, disable=True, eta=0.0, noise_sampler=lambda t, s: 0 * x
+        )
+    score = interop.from_k_diffusion(denoiser, scoresde.EDMSDE(T=100.0), event_shape=(2,))
+    found = sample(score, sampler="dpmpp_2s", x=x, times=SIGMAS[:-1], seed=0)
     assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
