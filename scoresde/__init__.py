@@ -48,7 +48,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name or a documented module when it is first asked for."""
+    """Import a public name or a documented module at its first use."""
     if name in _MODULES:
         return import_module(f"scoresde.{name}")
     for home in _HOMES if name in __all__ else ():
@@ -63,7 +63,7 @@ def __dir__() -> list[str]:
     return sorted({*__all__, *_MODULES, "__version__"})
 
 
-# where public names are: importing the package alone imports none of them, nor torch
+# the modules of the public names; `import scoresde` imports none of them, and not torch
 _HOMES = (
     "errors", "noise", "sde", "score", "samplers", "objectives", "sampling", "likelihood",
     "suggestion",

@@ -1,4 +1,4 @@
-"""Run the command `scoresde` by `python -m scoresde`."""
+"""Run the command line by `python -m scoresde`."""
 
 import sys
 

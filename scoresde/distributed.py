@@ -1,8 +1,8 @@
 r"""Run one job in several processes.
 
 `torchrun` starts the same program several times and gives each copy its number, the *rank*. Within
-`group()` the copies can communicate; outside it, and in a program that was started alone, there is
-one process, of rank 0, and the functions here return at once.
+`group()` the copies can communicate. Outside it, and in a program that was started alone, the
+functions here behave as for a single process of rank 0, and return immediately.
 
 Tensors on the CPU are sent by gloo, tensors on a GPU by NCCL, and anything else as JSON.
 """
@@ -94,7 +94,7 @@ def rows(n: int) -> slice:
 
 
 def device() -> torch.device:
-    """Return the device of this process: that of `on`, else a GPU of its own, else the CPU."""
+    """Return the device of this process: that set by `on`, else its GPU, else the CPU."""
     if (chosen := _CHOSEN.get()) is not None:
         return chosen
     if torch.cuda.is_available():
@@ -143,12 +143,13 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
     It does nothing in a process that was started alone, or within another such block.
 
     Args:
-        timeout: Seconds after which a process stops waiting for another; it must be longer than any
-            time that one of them works alone, for example to write a checkpoint.
+        timeout: Seconds after which a process stops waiting for another. It must be longer than any
+            work that one process does alone, such as writing a checkpoint.
 
     Raises:
         PeerError: Another process of the group died, or did not answer in time.
-        InvalidValueError: The environment has WORLD_SIZE, but not the address of the others.
+        InvalidValueError: The environment has WORLD_SIZE, but not the address of the other
+            processes.
     """
     if not _alone() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -162,7 +163,7 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(device())
-    # import it before the group exists: it stores the group at its first import as a default
+    # import this module before the group exists, since it would store the group as a default
     importlib.import_module("torch.distributed.nn.functional")
     try:
         with _peers():
@@ -177,7 +178,7 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
 
 @contextmanager
 def _peers() -> Iterator[None]:
-    """Turn the errors of the backends about a lost process into a PeerError."""
+    """Replace the errors of the backends about a lost process by a PeerError."""
     try:
         yield
     except RuntimeError as error:
@@ -187,27 +188,27 @@ def _peers() -> Iterator[None]:
                 # perhaps before the message is printed; it kills them 30 s later
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise PeerError(
-                "another process of this job died, or did not answer in time; see its own message "
-                "for the reason, if there is one. Start the same command again to go on "
+                "another process of this job died, or did not answer in time; see its message for "
+                "the reason, if there is one. Start the same command again to continue "
                 f"({' '.join(str(error).split())[:200]})"
             ) from error
         raise
 
 
 def engine() -> dist.ProcessGroup:
-    """Return a further group of all processes, for an engine of torch that may keep a reference.
+    """Return a second group of all processes, for an engine of torch that may keep a reference.
 
-    A group lives as long as a reference to it. If it outlives `group()`, its threads may need the
-    GIL at the exit of Python, for tensors that Python holds, which aborts the process
-    (pytorch/pytorch#179291). The gradients that an engine sends are no such tensors.
+    A group exists as long as there is a reference to it. If it outlives `group()`, its threads may
+    need the GIL at the exit of Python to release tensors that Python holds, and the process aborts
+    (pytorch/pytorch#179291). Python does not hold the gradients that an engine sends.
     """
     found = dist.new_group()
-    assert isinstance(found, dist.ProcessGroup)  # since all processes are in it
+    assert isinstance(found, dist.ProcessGroup)  # this process belongs to it
     return found
 
 
 def largest(value: int) -> int:
-    """Return the largest of the integers of all processes, in each of them."""
+    """Return the largest of the integers of all processes, in every process."""
     if size() == 1:
         return value
     found = torch.tensor(value)
@@ -218,8 +219,8 @@ def largest(value: int) -> int:
 def together(read: Callable[[], T]) -> T:
     """Return the result of a function; if it fails in one process, raise in all of them.
 
-    Each process reads its own samples. Without this the others would wait for the one that failed,
-    and the run would end without a checkpoint.
+    Each process reads different samples. Without this function the others would wait for the one
+    that failed, and the run would end without a checkpoint.
 
     Raises:
         DataError, TrainingError: The function raised it, here or in another process.
@@ -241,7 +242,7 @@ def wait() -> None:
 
 
 def mean(x: Tensor) -> Tensor:
-    """Return the mean of the tensors of all processes, of one shape, in each of them."""
+    """Return the mean of the tensors of all processes, in every process; shapes must agree."""
     if size() == 1:
         return x
     total = x.clone()
@@ -250,13 +251,13 @@ def mean(x: Tensor) -> Tensor:
 
 
 def share(x: Tensor, owner: int) -> None:
-    """Overwrite `x`, of the same shape and dtype in all processes, by that of process `owner`."""
+    """Overwrite `x` by the tensor of process `owner`; shapes and dtypes must agree."""
     if size() > 1:
         dist.broadcast(x, owner)
 
 
 def shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of process 0, on the CPU, in every process; others' are ignored."""
+    """Return the tensors of process 0, on the CPU, in every process; the others are ignored."""
     if size() == 1:
         return dict(tensors)
     own = [[name, str(v.dtype).removeprefix("torch."), v.shape] for name, v in tensors.items()]
@@ -264,12 +265,12 @@ def shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, dtype, shape in json.loads(_from_main(json.dumps(own))):
         value = tensors[name] if is_main() else torch.empty(shape, dtype=getattr(torch, dtype))
         found[name] = value.contiguous()
-        share(found[name].view(-1).view(torch.uint8), 0)  # gloo does not know every dtype
+        share(found[name].view(-1).view(torch.uint8), 0)  # gloo does not support every dtype
     return found
 
 
 def align(module: nn.Module) -> None:
-    """Give every process the parameters and buffers of process 0."""
+    """Copy the parameters and buffers of process 0 to every process."""
     with torch.no_grad():
         for value in (*module.parameters(), *module.buffers()):
             share(value, 0)
@@ -285,7 +286,7 @@ def on_main(action: Callable[[], T]) -> T:
         The result; in the other processes after a round trip through JSON.
 
     Raises:
-        ScoreSDEError: As `action` does, in every process; errors that are none of these are a
+        ScoreSDEError: `action` raised it; it is raised in every process. Any other error is a
             `PeerError` in the other processes.
     """
     if size() == 1:
@@ -309,7 +310,7 @@ def on_main(action: Callable[[], T]) -> T:
 
 
 def check_same(values: Mapping[str, Any]) -> None:
-    """Raise in all processes unless they have the same values.
+    """Raise an error in all processes unless they have the same values.
 
     Args:
         values: JSON values by name, the same names in all processes.

@@ -3,11 +3,11 @@ r"""Compute the divergence of a vector field, exactly or by random probes.
 $$ \nabla \cdot f(x) = \sum_j \partial f_j / \partial x_j
    = E\big[v^T (\partial f / \partial x)\, v\big], \qquad E[v v^T] = I $$
 
-The sum takes one vector-Jacobian product for each dimension; the expectation is Hutchinson's
-(1989, *A stochastic estimator of the trace of the influence matrix*), one product for each probe.
-With $A$ the Jacobian and $S = (A + A^T) / 2$, one Rademacher probe has the variance
-$2 (\|S\|_F^2 - \sum_j A_{jj}^2)$ and one Gaussian probe $2 \|S\|_F^2$. Value and divergence come
-from one forward pass, also under `torch.no_grad`.
+The sum needs one vector-Jacobian product for each dimension. The expectation, the estimator of
+Hutchinson (1989, *A stochastic estimator of the trace of the influence matrix*), needs one product
+for each probe. Let $A$ be the Jacobian and $S = (A + A^T) / 2$. The estimate with one Rademacher
+probe has the variance $2 (\|S\|_F^2 - \sum_j A_{jj}^2)$, with one Gaussian probe $2 \|S\|_F^2$.
+Value and divergence need one forward pass, also under `torch.no_grad`.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def frobenius(f: Function, x: Tensor, probes: Tensor | None = None) -> Tensor:
 
 
 def _forward(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the value of f with its autograd graph, and the copy of x that is its leaf."""
+    """Return the value of f with its autograd graph, and the copy of x on which it depends."""
     with torch.enable_grad():
         at = x.detach().clone().requires_grad_()
         value = f(at)
@@ -154,6 +154,6 @@ def _products(value: Tensor, at: Tensor, cotangents: Tensor) -> Tensor:
     if len(cotangents) > 1:
         try:
             return product(cotangents, True)
-        except RuntimeError:  # an operation that cannot be batched, or too little memory
+        except RuntimeError:  # an operation has no batching rule, or memory is too small
             pass
     return torch.stack([product(v, False) for v in cotangents])

@@ -43,7 +43,7 @@ class ScoreSDEError(Exception):
 
 
 class InvalidValueError(ScoreSDEError, ValueError):
-    """Report an argument of the right type with an impossible value."""
+    """Report an argument of the right type with a wrong value."""
 
 
 class InvalidTypeError(ScoreSDEError, TypeError):
@@ -71,7 +71,7 @@ class MemoryLimitError(ScoreSDEError, MemoryError):
 
 
 class CheckpointError(ScoreSDEError, RuntimeError):
-    """Report a checkpoint that is missing, damaged or foreign, or cannot be written."""
+    """Report a checkpoint that is missing, damaged, of another format, or cannot be written."""
 
 
 class DataError(ScoreSDEError, ValueError):
@@ -105,11 +105,11 @@ class MissingExtraError(ScoreSDEError, ImportError):
 class UnknownNameError(ScoreSDEError, ValueError, KeyError):
     """Report a name that is not among the choices."""
 
-    __str__ = Exception.__str__  # that of KeyError would put the message in quotes
+    __str__ = Exception.__str__  # KeyError.__str__ would put the message in quotes
 
     @classmethod
     def of(cls, kind: str, name: object, choices: Iterable[str]) -> UnknownNameError:
-        """Return the error for the `kind` called `name`, with the nearest of the `choices`."""
+        """Return the error for the unknown `name` of a `kind`; suggest the most similar choice."""
         names = sorted(choices)
         small = {other.lower(): other for other in names}
         near = difflib.get_close_matches(str(name)[:200].lower(), small, n=1)

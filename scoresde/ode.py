@@ -6,16 +6,16 @@ $$ y' = y + h \sum_i b_i k_i, \qquad e = h \sum_i (b_i - \hat b_i) k_i, \qquad
    \epsilon = \Big\| \frac{e}{\text{atol} + \text{rtol} \max(|y|, |y'|)} \Big\| $$
 
 The step is accepted if $\epsilon \le 1$. The size of the next step is about
-$0.9\,h\,\epsilon^{-3/16}\,\epsilon_\text{prev}^{1/32}$, and from a fifth to ten times that of the
-last: a PI controller (Gustafsson 1991, *Control theoretic techniques for stepsize selection*;
-Hairer, Nørsett & Wanner 1993, sections II.4 and IV.2). One call of $f$ serves all samples that have
-not reached the last time; they share nothing else.
+$0.9\,h\,\epsilon^{-3/16}\,\epsilon_\text{prev}^{1/32}$, and between a fifth of the last one and ten
+times it. This is a PI controller (Gustafsson 1991, *Control theoretic techniques for stepsize
+selection*; Hairer, Nørsett & Wanner 1993, sections II.4 and IV.2). One call of $f$ serves all
+samples that have not reached the last time; the samples have nothing else in common.
 
-The solution of a sample should be the same, bit for bit, in any batch. A step size that differs by
-rounding would change it within the tolerance. So the exponents above are multiples of 1/32, which
-square roots can compute: a power function may round an entry differently at another position of a
-batch. And a step size changes by one of a few factors, so that the rounding of a network, which
-depends on the size of the batch, hardly ever changes it.
+The solution of a sample should be the same, bit for bit, in any batch. If its step size differed by
+rounding, the solution would differ within the tolerance. A power function may round an entry
+differently at another position of a batch. So the exponents above are multiples of 1/32, which
+square roots can compute. The rounding of a network depends on the size of the batch. So a step size
+changes by one of a few factors only, which rounding hardly ever changes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _FACTORS = torch.tensor(
 
 @dataclass(frozen=True)
 class Tableau:
-    r"""Hold an embedded Runge-Kutta pair whose last stage is the first of the next step.
+    r"""Hold an embedded Runge-Kutta pair whose last stage is the first stage of the next step.
 
     Attributes:
         order: The order of the solution.
@@ -152,10 +152,10 @@ class Tolerance:
 
     Args:
         rtol: The tolerance relative to the state, >= 0; a tensor broadcasts against one event.
-        atol: The absolute tolerance, likewise; one of the two is positive.
+        atol: The absolute tolerance, likewise; at least one of the two must be positive.
         max_nfe: The largest number of evaluations for a sample.
-        norm: The norm of a scaled error, `(b, *)` to `(b,)`. It may weight the parts of an event
-            differently.
+        norm: The norm of a scaled error, `(b, *)` to `(b,)`. It may give the parts of an event
+            different weights.
 
     Raises:
         InvalidValueError: A tolerance is negative, infinite or NaN, or none is positive.
@@ -200,7 +200,7 @@ def solve(
     r"""Solve $dy/dt = f(t, y)$ from `t0` to `t1`, forwards or backwards, separately per sample.
 
     Args:
-        f: The derivative; that of a sample depends on its own state alone.
+        f: The derivative; that of a sample may depend on the state of this sample alone.
         y: The states at `t0`, `(B, *)`, floating-point.
         t0: The first time, `()` or `(B,)`, finite.
         t1: The last time, `()` or `(B,)`, finite.
@@ -209,7 +209,7 @@ def solve(
         weigh: The function of a local error that is summed in `Solution.error`; by default the
             error itself.
         variable: The name of t in messages.
-        watch: A function that is called after each step with the share of the way that is done.
+        watch: A function that is called after each step with the completed share of the interval.
 
     Raises:
         InvalidValueError: A time is not finite.
@@ -233,9 +233,9 @@ def solve(
     while True:
         if spent + tableau.stages > max_nfe:
             raise ConvergenceError(
-                f"max_nfe = {max_nfe} evaluations brought sample {int(rows[0])} only to "
-                f"{variable} = {float(t[0]):.6g} of [{float(start[rows[0]]):.6g}, "
-                f"{float(end[0]):.6g}]; raise max_nfe, or loosen rtol and atol"
+                f"sample {int(rows[0])} reached only {variable} = {float(t[0]):.6g} of "
+                f"[{float(start[rows[0]]):.6g}, {float(end[0]):.6g}] in max_nfe = {max_nfe} "
+                "evaluations; raise max_nfe, or loosen rtol and atol"
             )
         if (t + h == t).any():
             raise ConvergenceError(
@@ -281,7 +281,7 @@ def _factor(ratio: Tensor, previous: Tensor, retry: Tensor) -> Tensor:
 
 
 def nearest_factor(wish: Tensor) -> Tensor:
-    """Return the largest of the allowed factors, a fifth to ten, that is at most `wish`."""
+    """Return the largest allowed factor, between a fifth and ten, that is at most `wish`."""
     return _FACTORS[torch.bucketize(wish, _FACTORS[1:], right=True)]
 
 
@@ -303,7 +303,7 @@ def _first_step(
     after = f(t + probe, y + _column(probe, y) * k, rows)
     bend = tolerance.measure(after - k, scale) / probe.abs()
     check_ratio(bend, t, rows, variable)
-    # the power 3/16, about a fifth root, by square roots
+    # the power 3/16, nearly a fifth root, by square roots
     root = (0.01 / torch.maximum(slope, bend)).sqrt().sqrt().sqrt().sqrt()
     guess = torch.minimum(100 * probe.abs(), root * root * root)
     # round to a power of two, so that rounding errors hardly ever change it

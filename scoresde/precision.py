@@ -2,8 +2,8 @@
 
 Half precision is enough for a network, but not for a draw of a Gaussian with a covariance (2 %
 error) or the linear part of a solver. A default device would also move the times of a grid, which
-are compared on the CPU. Public functions therefore run in `full_precision`, and call the user's
-score by `in_user_settings`: under the autocast and default device that were on at the public call.
+are compared on the CPU. So public functions run in `full_precision`. They call the user's score by
+`in_user_settings`, under the autocast and default device that were set when they were called.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ R = TypeVar("R")
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
 # Devices without float64.
 _SINGLE = {"mps"}
-# Context managers that restore what `full_precision` turned off.
+# Context managers that restore the settings that `full_precision` turned off.
 _user_settings: ContextVar[tuple[Callable[[], AbstractContextManager[Any]], ...]] = ContextVar(
     "settings", default=()
 )
@@ -41,7 +41,7 @@ def full_precision() -> Iterator[None]:
 
     As a decorator, `@full_precision()`, it does so for every call of a function.
     """
-    if not _has_user_settings():  # also inside another such block, whose record then stays
+    if not _has_user_settings():  # inside another such block, keep the settings that it recorded
         yield
         return
     settings: list[Callable[[], AbstractContextManager[Any]]] = []

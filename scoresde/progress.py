@@ -1,8 +1,8 @@
 """Show the progress of long work.
 
-In a terminal and in a notebook it is a bar. Elsewhere, as in a log file or a pipe, it is a line on
-stderr now and then: the first after 10 seconds, the next at least 30 seconds later, so that short
-work prints nothing.
+In a terminal and in a notebook the progress is a bar. Elsewhere, as in a log file or a pipe, lines
+are written to stderr: the first after 10 seconds, the next at least 30 seconds later. So short work
+writes nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = ["Progress", "duration", "each", "hidden", "in_notebook", "showing"]
 
 T = TypeVar("T")
 
-# Seconds to the first line, and between later ones: at least _GAP, and _SHARE of the time passed.
+# Seconds to the first line; between later lines at least _GAP, and _SHARE of the time so far.
 _FIRST, _GAP, _SHARE = 10.0, 30.0, 1 / 60
-# Seconds between two states of a notebook's bar, each of which is kept in the notebook's file.
+# Seconds between two states of a notebook's bar, since its file keeps every state.
 _OF_NOTEBOOK = 2.0
 _HIDDEN: ContextVar[bool] = ContextVar("hidden", default=False)
 
@@ -71,14 +71,14 @@ def showing(
         total: The number of units of work, or None if unknown.
         doing: The name of the work, such as "sampling".
         unit: The name of one unit.
-        done: The number of units done before.
+        done: The number of units that are done already.
         show: True shows a bar wherever the output goes, False shows nothing, and None shows a bar
             in a terminal or a notebook and lines elsewhere, in the first of several processes.
         keep: Leave a finished bar on the screen.
         delay: Seconds before the bar appears.
 
     Raises:
-        InvalidTypeError: `show` is none of these.
+        InvalidTypeError: `show` is neither True, False nor None.
 
     Examples:
         >>> with showing(3, "counting", show=False) as progress:
@@ -167,7 +167,7 @@ class _Bar:
 
 
 class _Lines:
-    """Write a line now and then."""
+    """Write a line from time to time."""
 
     def __init__(self, total: int | None, doing: str, unit: str, done: int, stream: TextIO) -> None:
         self.total, self.doing, self.unit, self.count = total, doing, unit, done

@@ -9,7 +9,7 @@ from torch import Tensor
 __all__ = ["NODES", "gauss_legendre", "lagrange", "lagrange_integrals"]
 
 NODES = 24
-"""The number of nodes in an interval, exact up to rounding for polynomials of degree 47."""
+"""The number of nodes in an interval; the rule is exact for polynomials of degree 47."""
 _X, _W = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(NODES))
 _X, _W = (_X + 1) / 2, _W / 2
 

@@ -61,7 +61,7 @@ def page(text: str, picture: Figure | None, alt: str = "") -> str:
     Args:
         text: The text, which is escaped.
         picture: A figure, or None.
-        alt: What the picture shows, for those who cannot see it; by default the labels of its axes.
+        alt: A description of the picture for screen readers; by default the labels of its axes.
     """
     words = f'<pre style="line-height: 1.2">{html.escape(text)}</pre>'
     if picture is None:
@@ -76,7 +76,7 @@ def page(text: str, picture: Figure | None, alt: str = "") -> str:
 
 
 def _seen(picture: Figure) -> str:
-    """Return what a picture shows: for each panel its title, and what is drawn over what."""
+    """Return a description of a picture: for each panel its title, or the labels of its axes."""
     panels = []
     for axes in picture.axes:
         over = " over ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))

@@ -1,4 +1,4 @@
-r"""Define transforms: affine maps from the user's numbers to those that a model is trained on.
+r"""Define transforms: affine maps from the user's numbers to those of a model.
 
 A transform is stored with the model that was trained on its output, so that samples can be
 returned in the units of the data.
@@ -32,12 +32,12 @@ __all__ = [
 ]
 
 
-_FAR = 2**14  # the shift in scales beyond which float32 resolves less than 1/1024 of a scale
+_FAR = 2**14  # if the shift is larger, in scales, float32 cannot resolve 1/1024 of a scale
 
 
 @runtime_checkable
 class Transform(Protocol):
-    """Describe an invertible affine map of raw numbers `(B, *event)`, the same for every sample."""
+    """Declare an invertible affine map of raw numbers `(B, *event)`, the same for every sample."""
 
     @property
     def levels(self) -> int | None:
@@ -45,7 +45,7 @@ class Transform(Protocol):
         ...
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Map raw numbers to the model's: float64 from float64, else float32."""
+        """Map raw numbers to the model's, in float64 for float64 and in float32 for others."""
         ...
 
     def inverse(self, x: Tensor) -> Tensor:
@@ -53,13 +53,13 @@ class Transform(Protocol):
         ...
 
     def restore(self, x: Tensor) -> Tensor:
-        """Map the model's numbers to raw ones, rounded and clipped if those are quantised."""
+        """Map the model's numbers to raw ones, rounded and clipped if raw numbers are quantised."""
         ...
 
     def log_det(self, event_shape: Sequence[int]) -> float:
         r"""Return the logarithm of $|\det \partial x / \partial r|$ of an event.
 
-        A log-density of raw numbers is that of the model's numbers plus this.
+        The log-density of raw numbers is that of the model's numbers plus this number.
         """
         ...
 
@@ -70,7 +70,7 @@ class Identity:
 
     @property
     def levels(self) -> None:
-        """Return None: the numbers are taken as continuous."""
+        """Return None, since the numbers are treated as continuous."""
         return None
 
     def forward(self, raw: Tensor) -> Tensor:
@@ -95,10 +95,10 @@ class Range:
     $$ x = (r - \text{low}) / h - 1, \qquad h = (\text{high} - \text{low}) / 2 $$
 
     Args:
-        low: The number that becomes -1.
-        high: The number that becomes 1; 255 for bytes, so that $x = r / 127.5 - 1$.
-        levels: The number of equally spaced values of the raw numbers, both ends included, at least
-            2; None if they are continuous. Bytes have 256.
+        low: The raw number that is mapped to -1.
+        high: The raw number that is mapped to 1; 255 for bytes, so that $x = r / 127.5 - 1$.
+        levels: The number of equally spaced values of the raw numbers, including both ends, at
+            least 2; None if they are continuous. Bytes have 256.
 
     Raises:
         InvalidValueError: The range is empty or not finite, or there are fewer than two levels.
@@ -134,7 +134,7 @@ class Range:
     def restore(self, x: Tensor) -> Tensor:
         """Return the nearest quantised raw values, as bytes if these are 0, 1, ... up to 255.
 
-        Without `levels` it is `inverse`.
+        Without `levels` the result is that of `inverse`.
 
         Raises:
             NonFiniteError: A number to be quantised is NaN or infinite.
@@ -142,7 +142,7 @@ class Range:
         """
         if self.levels is None:
             return self.inverse(x)
-        # rounding would turn a NaN into a number; integers and truth values are raw already
+        # rounding would turn a NaN into a number; integers and booleans are raw already
         check_batch("x", x[None] if isinstance(x, Tensor) else x)
         top = self.levels - 1
         wide = x if x.dtype == torch.float64 else x.float()
@@ -191,9 +191,9 @@ class Standardize:
 
     @classmethod
     def of(cls, mean: Tensor, var: Tensor) -> Standardize:
-        """Return the transform of data with this mean and variance `(*event)` to 0 and 1.
+        """Return the transform that maps data of this mean and variance `(*event)` to 0 and 1.
 
-        An entry whose numbers are all equal is only shifted.
+        A constant entry is only shifted.
         """
         rows = mean.double().reshape(len(mean), -1)
         shift = rows.mean(1)
@@ -205,7 +205,7 @@ class Standardize:
 
     @property
     def levels(self) -> None:
-        """Return None: the numbers are taken as continuous."""
+        """Return None, since the numbers are treated as continuous."""
         return None
 
     def forward(self, raw: Tensor) -> Tensor:
@@ -217,8 +217,8 @@ class Standardize:
     def inverse(self, x: Tensor) -> Tensor:
         """Map the model's numbers to raw ones, in the dtype of `x`.
 
-        In float64 if float32 would round by a thousandth of a scale, as for times in seconds since
-        1970.
+        The result is in float64 if float32 would round by a thousandth of a scale, as for times in
+        seconds since 1970.
         """
         shift, scale = self._spread(x)
         far = max(abs(a) / b for a, b in zip(self.shift, self.scale, strict=True))
@@ -236,7 +236,7 @@ class Standardize:
         n = len(self.shift)
         if x.ndim < 2 or n not in (1, x.shape[1]):
             raise ShapeError(
-                f"this transform has {n} shifts, one an entry of the first event axis; "
+                f"this transform has {n} shifts, one for each entry of the first event axis; "
                 f"got shape {tuple(x.shape)}"
             )
         numbers = torch.tensor([self.shift, self.scale], dtype=torch.float64, device=x.device)
@@ -259,12 +259,12 @@ def describe(transform: Transform) -> dict[str, Any]:
     """Return the description of a transform as JSON values.
 
     Raises:
-        InvalidTypeError: The transform is none of this module, so that `rebuild` could not make it.
+        InvalidTypeError: The transform is of another module, so `rebuild` could not make it.
     """
     name = type(transform).__name__
     if _KINDS.get(name) is not type(transform):
         raise InvalidTypeError(
-            f"a transform is one of {', '.join(_KINDS)}, which a file can describe; got {name}"
+            f"a transform must be one of {', '.join(_KINDS)}, which a file can describe; got {name}"
         )
     return {"type": name, **asdict(transform)}
 
@@ -304,7 +304,7 @@ def rebuild(config: Mapping[str, Any] | None) -> Transform:
     """Return the transform with a description by `describe`; the identity for None.
 
     Raises:
-        CheckpointError: The description is that of no transform of this module.
+        CheckpointError: No transform of this module has this description.
     """
     if config is None:
         return Identity()

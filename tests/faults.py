@@ -82,7 +82,7 @@ class Started(Callback):
 
 @dataclass
 class End:
-    """How a child ended: its exit code, or minus the number of the signal, and what it said."""
+    """Hold the end of a child: its exit code, or minus the number of a signal, and its output."""
 
     code: int
     said: list[str]
@@ -93,7 +93,7 @@ class End:
 
 
 class Child:
-    """A forked process that trains, and tells of it through a pipe."""
+    """A forked process that trains, and reports through a pipe."""
 
     def __init__(self, make, prepare, steps: int | None):
         source, target = os.pipe()
@@ -106,14 +106,14 @@ class Child:
         self.said: list[str] = []
 
     def wait_until(self, word: str) -> None:
-        """Read what the child says until it says this, or no more."""
+        """Read the child's messages until this one, or the last."""
         for line in self.pipe:
             self.said.append(line.rstrip("\n"))
             if self.said[-1] == word:
                 return
 
     def send(self, number: int) -> None:
-        """Send a signal, if the child still lives: nobody but `end` buries it."""
+        """Send a signal if the child is still running; only `end` waits for it."""
         os.kill(self.pid, number)
 
     def end(self) -> End:
@@ -128,7 +128,7 @@ def _say(pipe: int, line: str) -> None:
 
 
 def _train(make, prepare, steps, say) -> int:
-    """What a child does, up to its exit code."""
+    """Train in a child process, and return its exit code."""
     os.setsid()
     save = checkpoint.save_step
 
@@ -159,7 +159,7 @@ def _train(make, prepare, steps, say) -> int:
 
 @dataclass
 class Whole:
-    """The run that nothing disturbed: its result, and what it took."""
+    """The undisturbed run: its result, and its numbers of steps and calls."""
 
     result: dict[str, dict[str, torch.Tensor]]
     seconds: float
@@ -172,7 +172,7 @@ class Scene:
     Attributes:
         config, data, prepare: What the run is, and what is odd about its trainer.
         chance: What is random about the fault.
-        whole: The run that nothing disturbed.
+        whole: The undisturbed run.
         saved: The steps whose checkpoints were written, as far as they told.
         spoilt: Files that the fault has damaged, and that therefore are not missed.
     """
@@ -198,7 +198,7 @@ class Scene:
         return Trainer(model, samples, self.config, folder=self.folder, callbacks=callbacks)
 
     def start(self, prepare=None, steps: int | None = None) -> Child:
-        """Begin or go on with the run."""
+        """Begin or continue with the run."""
 
         def both(trainer, say):
             self.prepare(trainer, say)
@@ -214,7 +214,7 @@ class Scene:
         return end
 
     def run(self, prepare=None, steps: int | None = None) -> End:
-        """Begin or go on with the run, and wait for its end."""
+        """Begin or continue with the run, and wait for its end."""
         return self.end(self.start(prepare, steps))
 
     def result(self) -> dict[str, dict[str, torch.Tensor]]:
@@ -226,7 +226,7 @@ class Scene:
         }
 
     def compare_with_its_own(self) -> None:
-        """Let a run of this configuration, rather than the usual one, be the undisturbed."""
+        """Use a run of this configuration, instead of the usual one, as the undisturbed run."""
         whole = Scene(self.folder.with_suffix(".whole"), self.chance)
         whole.config, whole.data, whole.prepare = self.config, self.data, self.prepare
         end = whole.run()
@@ -234,21 +234,21 @@ class Scene:
         self.whole = replace(self.whole, result=whole.result())
 
     def lost(self) -> list[int]:
-        """The steps whose checkpoints should be there and good, and are not."""
+        """The steps whose checkpoints should exist and be intact, but are not."""
         good = {step for step, path in checkpoint.steps_in(self.folder) if self.is_good(path)}
         # a child may have been killed before it could tell that it had saved
         expected = sorted(self.saved | good)[-self.config.keeping.keep :]
         return [step for step in expected if step not in good]
 
     def is_good(self, path: Path) -> bool:
-        """Whether a checkpoint can be read, or need not be."""
+        """Return True if a checkpoint can be read, or need not be."""
         try:
             return path in self.spoilt or checkpoint.schema(path) > 0
         except CheckpointError:
             return False
 
     def recover(self) -> None:
-        """Take the run up again to its end, and judge it."""
+        """Resume the run to its end, and compare its result."""
         if self.exact is not None:
             return
         self.missing = self.lost()
@@ -277,7 +277,7 @@ def same(one, other) -> bool:
 
 
 class Disk:
-    """Stands between a process and the calls by which it writes into its folder.
+    """Intercept the calls by which a process writes into its folder.
 
     Every call has a moment before and one after it, and a write of a file one in its middle;
     `strike(moment)` is called at each of them, and may end the process or raise.
@@ -333,7 +333,7 @@ class File:
 
 
 class Volatile(Disk):
-    """A disk that forgets at a power cut what it was not told to flush.
+    """A disk that loses unflushed data at a power cut.
 
     Bytes of a file that was never flushed are cut off anywhere, and renames since the last flush
     of the folder are undone, from some one of them on. What is removed is gone at once.
@@ -359,7 +359,7 @@ class Volatile(Disk):
             self.renamed.append((target, before))
 
     def cut(self) -> None:
-        """The power is gone."""
+        """Simulate a power cut."""
         undone = self.chance.randint(0, len(self.renamed))
         for target, before in reversed(self.renamed[len(self.renamed) - undone :]):
             target.unlink(missing_ok=True)
@@ -419,7 +419,7 @@ def kill_again_and_again(scene: Scene) -> str:
 
 
 def kill_among_averages(scene: Scene) -> str:
-    """As above, with averages that have folders and snapshots of their own."""
+    """As above, with averages that have separate folders and snapshots."""
     scene.config = CONFIG.changed(ema=(0.9, 0.99), ema_sigma=(0.1,), snapshot_every=4)
     scene.compare_with_its_own()
     return kill_again_and_again(scene)
@@ -497,7 +497,7 @@ def away_for_a_moment(scene: Scene) -> str:
 
 
 def ended_by_the_disk(end: End, number: int) -> str:
-    """Went on with a warning, or ended in an error: both name the reason."""
+    """The run continued with a warning, or ended in an error; both name the reason."""
     reason = os.strerror(number)
     assert all(reason in line for line in end.all("warning")), end
     if end.code == 0:
@@ -577,7 +577,7 @@ def leftovers(scene: Scene) -> str:
 
 
 def links(scene: Scene) -> str:
-    """Somebody plants links where the run is about to write."""
+    """Links are planted where the run is about to write."""
     victim = scene.folder.with_suffix(".victim")
     victim.write_text("dear")
     names = [LAST, "model.safetensors", "config.json", "README.md", "log.jsonl"]
@@ -597,7 +597,7 @@ def links(scene: Scene) -> str:
 
 
 def second_run(scene: Scene) -> str:
-    """Another process, or another trainer of this one, wants the folder at any moment."""
+    """Another process, or another trainer of this one, tries to use the folder at any moment."""
     step, here = scene.chance.randrange(CONFIG.steps), scene.chance.random() < 0.5
     told: list[End] = []
 
@@ -649,7 +649,7 @@ def terminal_closed(scene: Scene) -> str:
 
 
 def changed_data(spoil: Callable[[Path, random.Random], None], error: str, scene: Scene) -> str:
-    """The file of the data is written to while the run goes on."""
+    """The file of the data is written to while the run continues."""
     path = scene.folder.with_suffix(".npy")
     np.save(path, np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32))
     good, times = path.read_bytes(), path.stat()
@@ -689,13 +689,13 @@ def written_over_unseen(path: Path, chance: random.Random) -> None:
 
 
 def spoilt_result(scene: Scene) -> str:
-    """The model or the log of a run that has come to its end is damaged."""
+    """The model or the log of a finished run is damaged."""
     scene.run()
     for name in ("model.safetensors", "config.json", "log.jsonl"):
         path = scene.folder / name
         spoil = scene.chance.choice([cut_off, flip, blank])
         path.write_bytes(spoil(path.read_bytes(), scene.chance))
-    return "written again"
+    return "to write it again"
 
 
 def at_step(trainer, step: int, act: Callable[[], None]) -> None:
@@ -785,7 +785,7 @@ def dead_workers(scene: Scene) -> str:
 
 
 def broken_image(scene: Scene) -> str:
-    """A file of images that are decoded when they are needed is damaged while the run goes on."""
+    """A file of images that are decoded when they are needed is damaged while the run continues."""
     images = scene.folder.with_suffix(".images")
     images.mkdir()
     for i in range(8):

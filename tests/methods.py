@@ -116,10 +116,10 @@ ALL = (
 ADAPTIVE = {name for name, sampler in ALL.items() if sampler.adaptive}
 FIXED = [name for name in ALL if name not in ADAPTIVE]
 COUPLED = {name for name, sampler in ALL.items() if sampler.coupled}
-# Whose step may add no noise: at some of the noise levels, or ever.
+# Samplers whose step adds no noise, at some noise levels or at all.
 SILENT = {name for name, sampler in ALL.items() if not sampler.stochastic}
 SILENT |= ADAPTIVE | {"heun_churn", "mala", "restart", "sa_solver"}
-# Whose run is more than its steps.
+# Samplers that do more in a run than their steps.
 OWN_LOOP = {
     name
     for name, sampler in ALL.items()
@@ -144,7 +144,7 @@ def in_turn(names, others, k):
 
 
 def can_run(name: str, sde: SDE) -> bool:
-    """Return False for a method that asks between the levels of a ladder."""
+    """Return False for a method that evaluates the score between the levels of a ladder."""
     return not (SAMPLERS[name].between and sde.levels)
 
 

@@ -1,4 +1,4 @@
-"""The affine oracle: what a sampler makes of Gaussian data, as numbers and not as estimates.
+"""The affine oracle: the exact law of a sampler's output for Gaussian data.
 
 With the exact score of Gaussian data every step of every sampler here is x' = A x + b + C z. The
 real code is run once, in float64, on a batch whose rows are x = 0, then x = 1, and then, for each
@@ -58,7 +58,7 @@ class Affine:
 
     @property
     def variance(self) -> Tensor:
-        """What the noise adds."""
+        """The variance of the noise."""
         return (self.c**2).sum(0)
 
 

@@ -167,7 +167,7 @@ def _tensors(values: Any) -> list[torch.Tensor]:
 
 
 class _Module(backend_registration._DummyBackendModule):  # type: ignore[misc]
-    """Answer what torch asks of the device."""
+    """Define the module that torch calls for the device."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         """Return the dtypes of autocast."""

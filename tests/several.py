@@ -1,4 +1,4 @@
-"""What the processes of `test_distributed.py` do; `torchrun` starts it, pytest reads what it left.
+"""The program of the processes of `test_distributed.py`; `torchrun` starts it.
 
 Every case ends in the same way in every process, or the next one would wait for ever.
 """
@@ -247,7 +247,7 @@ def failing_main(folder):
 
 
 def spoken(folder):
-    """What the processes tell one another."""
+    """Numbers and tensors that the processes exchange."""
     here = distributed.rank()
     own = {"a": torch.tensor([1.5, -0.0]), "b": torch.tensor(7), "c": torch.zeros(0, 3).bool()}
     found = distributed.shared(own if here == 0 else {})
@@ -267,7 +267,7 @@ EVER = CONFIG.changed(steps=40, save_every=2)
 
 
 def ever(folder):
-    """A run that is there to be killed."""
+    """A run without end, to be killed."""
     trainer = Trainer(model(), data(), EVER, folder=folder)
     trainer.train()
     return trainer

@@ -1,4 +1,4 @@
-"""What hypothesis draws in these tests: SDEs, shapes, times, Gaussian data, generators.
+"""Strategies of hypothesis: SDEs, shapes, times, Gaussian data, generators.
 
 `KINDS` are the classes of the table of SDEs, and `SDES` holds at least one instance of each, and of
 a user's, for tests that go through all of them by name; `sdes()` draws any of those kinds with its
@@ -72,7 +72,7 @@ SDES |= {name: kind() for name, kind in KINDS.items() if kind not in map(type, S
 
 
 class Exact:
-    """The score of data N(mean, var) in every dimension, and a record of the times it was asked."""
+    """The score of data N(mean, var) in every dimension, with a record of its times."""
 
     def __init__(self, sde: SDE, mean: float, var: float) -> None:
         self.sde, self.mean, self.var, self.asked = sde, mean, var, []

@@ -26,7 +26,7 @@ def ends(sde):
 
 @dataclass(frozen=True)
 class Spy:
-    """Noise that notes the intervals it was asked for, and its first row in each."""
+    """Noise that records the intervals of its increments, and its first row in each."""
 
     noise: Noise
     record: list = field(default_factory=list)
@@ -84,7 +84,7 @@ def test_the_modes_of_a_mixture_keep_their_weights_and_widths():
 
 
 @pytest.mark.parametrize("name", [name for name, sde in SDES.items() if sde.levels is None])
-def test_standard_normal_data_cost_next_to_nothing_where_the_flow_stands_still(name):
+def test_standard_normal_data_cost_few_evaluations_where_the_flow_is_constant(name):
     sde = SDES[name]
     *_, end = trajectory(Gaussian([0.0, 0.0], var=1.0).at(sde), sde, "adaptive", seed=0, n=2)
     # steps of .5 in log-SNR at least, even if no two errors agree; from .1 on they grow by a half
@@ -93,7 +93,7 @@ def test_standard_normal_data_cost_next_to_nothing_where_the_flow_stands_still(n
 
 
 @pytest.mark.slow
-def test_a_seed_stands_for_one_path_and_the_runs_converge_to_it():
+def test_a_seed_determines_one_path_and_the_runs_converge_to_it():
     sde = VESDE(0.05, 5)
     target = Gaussian([1.3], var=[0.25])
     t, s = ends(sde)
@@ -138,7 +138,7 @@ def test_one_step_is_the_formula_with_the_score_at_both_ends():
         assert (rsde.nfe == 2) == taken
 
 
-def test_what_is_left_of_a_stretch_is_never_a_hundredth_of_a_step():
+def test_the_last_step_of_an_interval_is_never_a_hundredth_of_a_step():
     sde, t = VPSDE(), torch.tensor(0.4, dtype=DOUBLE)
     for stretch, evaluations in ((0.1005, 2), (0.1015, 4)):
         rsde = sde.reverse(Gaussian([0.5], var=[0.25]).at(sde))
@@ -196,7 +196,7 @@ def test_the_budget_of_evaluations_is_kept_and_its_end_is_an_error():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sde", [VPSDE(eps=0.0), EDMSDE(eps=0.0)], ids=repr)
-def test_it_goes_down_to_no_noise_at_all(sde):
+def test_a_run_can_end_at_zero_noise(sde):
     """The last step of all is infinitely long in the log-SNR that the others are measured in."""
     score, n = GaussianMixture([0.5, 0.5], [[-2.0], [1.0]], stds=[0.1, 0.2]).at(sde), 6
     method = AdaptiveSDE(0.005, 0.005)
@@ -206,7 +206,7 @@ def test_it_goes_down_to_no_noise_at_all(sde):
     assert 0 < deviation.argmin(1).sum() < n
 
 
-def test_no_time_to_pass_is_no_step():
+def test_an_interval_of_length_zero_takes_no_step():
     sde, (_, s) = VPSDE(), ends(VPSDE())
     rsde, x = sde.reverse(Gaussian([0.0], var=1.0).at(sde)), torch.ones(2, 1, dtype=DOUBLE)
     assert_close(AdaptiveSDE().step(rsde, x, s, s, Noise.of(0, 2)), x)

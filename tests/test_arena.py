@@ -1,4 +1,4 @@
-"""The referee: it knows the exact answer, measures known errors, and counts fairly."""
+"""The arena: exact references, known errors, and fair counts of evaluations."""
 
 import csv
 import itertools
@@ -112,7 +112,7 @@ def test_tuning_and_held_out_problems_are_different_laws_under_different_sdes():
     assert not {type(p.sde) for p in arena.TUNING} & {type(p.sde) for p in arena.HELD_OUT}
 
 
-def test_the_laws_for_tuning_can_be_had_under_any_sde():
+def test_the_laws_for_tuning_are_available_under_any_sde():
     problems = arena.tuning(FlowSDE())
     assert [p.name for p in problems] == [
         p.name.replace("VESDE", "FlowSDE") for p in arena.TUNING[:4]
@@ -122,7 +122,7 @@ def test_the_laws_for_tuning_can_be_had_under_any_sde():
 
 
 @pytest.mark.slow
-def test_a_user_s_own_score_is_a_problem():
+def test_a_score_of_the_user_is_a_problem():
     sde = VPSDE()
     exact = LINE.at(sde)
     problem = Problem("mine", lambda x, t: exact(x, t), sde, (1,), LINE.moments())
@@ -198,7 +198,7 @@ def perfect(problem, x, budget, seed):
 
 
 @pytest.mark.slow
-def test_exact_samples_measure_what_the_noise_floor_says():
+def test_the_error_of_exact_samples_is_the_noise_floor():
     problem = Problem.of(TwoMoons(), VESDE())
     results = arena.compare({"exact": perfect}, [problem], (5,), by="law", n=1000, repeats=6)
     assert results.metrics == arena.LAW
@@ -212,7 +212,7 @@ def test_exact_samples_measure_what_the_noise_floor_says():
 
 @dataclass(frozen=True, eq=False)
 class Asked(Problem):
-    """A problem that writes down which exact samples are asked of it."""
+    """A problem that records which exact samples are drawn."""
 
     asked: list = field(default_factory=list)
 
@@ -221,7 +221,7 @@ class Asked(Problem):
         return super().exact(n, seed, part)
 
 
-def test_references_floors_and_the_facts_of_a_law_are_draws_of_their_own():
+def test_references_floors_and_the_facts_of_a_law_are_independent_draws():
     problem = Asked("asked", PLANE.at(VPSDE()), VPSDE(), (2,), PLANE.moments(), PLANE)
     arena.compare({"exact": perfect}, [problem], (5,), by="law", n=50, repeats=2)
     counts = dict(problem.asked)
@@ -270,7 +270,7 @@ def lose_a_mode(problem, x, budget, seed):
     return samples[problem.target.assign(samples) == 0][: len(x)], budget
 
 
-def test_a_lost_mode_is_seen_by_every_measure_of_the_law():
+def test_a_lost_mode_is_detected_by_every_measure_of_the_law():
     problem = Problem.of(SongMixture(), VPSDE())
     rows = arena.compare({"lost": lose_a_mode}, [problem], (5,), by="law", n=400, repeats=2).rows
     errors = {row.metric: row.value for row in rows}
@@ -382,7 +382,7 @@ def test_a_peer_goes_from_start_to_end_on_its_grid(sde, grid):
 
 
 @pytest.mark.slow
-def test_a_peer_that_is_driven_right_converges_to_the_reference():
+def test_a_peer_that_is_called_correctly_converges_to_the_reference():
     peer = Peer(Method(euler_in_rho, lambda evaluations: evaluations // 2), GRIDS["karras"])
     for sde in (VESDE(), VPSDE()):
         problem = Problem.of(TILTED, sde)
@@ -472,7 +472,7 @@ def test_ratios_are_geometric_means_against_the_best_of_each_problem():
     assert unclipped.mean == pytest.approx((0.5 * 4 * 1e-9) ** (1 / 3))
 
 
-def test_a_cheaper_run_counts_at_a_larger_budget_and_a_dearer_one_does_not():
+def test_a_run_counts_at_larger_budgets_and_not_at_smaller_ones():
     more = Results((*TABLE.rows, row("x", "a", 20, 9.0), row("own", "a", 20, 0.5, nfe=25)))
     ratio = {r.budget: r for r in more.ratios(["x", "y"])}[20]
     # at 20 the best of the others on "a" is still the run at 10, and so is one's own

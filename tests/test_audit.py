@@ -97,7 +97,7 @@ def test_a_score_wrong_in_a_band_is_found_in_that_band_and_no_other(sde, band, c
     assert f"{found.worst.ratio:.3g}" in found.verdict()
 
 
-def test_the_worst_level_is_where_most_is_lost_and_not_where_it_is_most_certain():
+def test_the_worst_level_has_the_largest_loss_and_not_the_most_certain_one():
     target, sde = modes(), VESDE()
     both = Bent(target, sde, lambda s, _: 1.3 * s, 0.2, 0.5)
     both.exact = Bent(target, sde, stretched, 1.0, 6.0)
@@ -147,7 +147,7 @@ def test_the_ratios_are_those_of_the_closed_form(c):
         assert abs(findings.bias.value) < 5 * findings.bias.stderr + 1e-9
 
 
-def test_the_two_ways_of_sampling_begin_from_draws_of_their_own():
+def test_the_two_ways_of_sampling_begin_from_independent_draws():
     sde, target = VESDE(), modes(4)
     x = target.sample(30, generator=seeded(21))
     first = audit(target.at(sde), sde, x, levels=3, samples=30, steps=4).levels[0]
@@ -175,7 +175,7 @@ def avoidable(factor, tilt, generator):
 
 @pytest.mark.slow
 @given(st.floats(0.7, 1.3), st.floats(-0.5, 0.5), generators())
-def test_what_is_avoidable_is_no_more_than_the_error(factor, tilt, generator):
+def test_the_avoidable_loss_is_at_most_the_error(factor, tilt, generator):
     found, truth = avoidable(factor, tilt, generator)
     assert found.value < truth + 5 * found.stderr + 1e-9
 
@@ -201,7 +201,7 @@ def test_all_of_a_wrong_factor_is_avoidable(factor):
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.5, -0.3])
-def test_calibration_compares_the_error_with_what_the_scores_own_jacobian_says(factor):
+def test_calibration_compares_the_error_with_the_jacobian_of_the_score(factor):
     # Stein's lemma: E[z e] = D + sigma^2 E[div s], also for scores that are wrong
     sde, target, sigma, n = VESDE(), modes(3), 0.6, 20_000
     t = sde.time(torch.tensor(-2 * math.log(sigma), dtype=torch.float64))
@@ -220,7 +220,7 @@ def test_calibration_compares_the_error_with_what_the_scores_own_jacobian_says(f
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 40])
-def test_the_test_for_a_bias_is_as_rare_as_it_says(size):
+def test_the_test_for_a_bias_rejects_at_its_nominal_rate(size):
     generator, rounds = seeded(7), 1500
     scale = torch.linspace(0.1, 1, size, dtype=torch.float64)
     deviates = []
@@ -261,7 +261,7 @@ def test_the_linear_denoiser_has_the_loss_of_the_dense_formula(n, size, alpha, s
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "size"), [(40, 6), (10, 30)])
-def test_the_covariance_is_shrunk_as_ledoit_and_wolf_say(n, size):
+def test_the_covariance_is_shrunk_by_the_formula_of_ledoit_and_wolf(n, size):
     covariance = pytest.importorskip("sklearn.covariance")
     scale = torch.linspace(0.1, 2, size, dtype=torch.float64)
     data = scale * torch.randn(n, size, generator=seeded(9), dtype=torch.float64)
@@ -271,7 +271,7 @@ def test_the_covariance_is_shrunk_as_ledoit_and_wolf_say(n, size):
     np.testing.assert_allclose(cov.numpy(), expected, atol=1e-10)
 
 
-def test_an_interval_of_the_audit_holds_the_mean_as_often_as_it_says():
+def test_an_interval_of_the_audit_has_its_nominal_coverage():
     values = torch.randn(2000, 200, generator=seeded(0), dtype=torch.float64)
     found = [identities.mean(row) for row in values]
     below, above = (
@@ -282,7 +282,7 @@ def test_an_interval_of_the_audit_holds_the_mean_as_often_as_it_says():
     assert above == pytest.approx(0.025, abs=error)
 
 
-def test_the_linear_denoiser_meets_only_samples_that_it_was_not_fitted_to():
+def test_the_linear_denoiser_is_evaluated_only_on_samples_that_it_was_not_fitted_to():
     sde, target = VESDE(), Gaussian(torch.zeros(60), var=torch.logspace(-3, 0.5, 60))
     x = target.sample(40, generator=seeded(22), dtype=torch.float64)
     found = audit(target.at(sde), sde, x, target=target, **QUICK)
@@ -297,7 +297,7 @@ def test_the_linear_denoiser_meets_only_samples_that_it_was_not_fitted_to():
     )
 
 
-def test_a_model_that_knows_nothing_but_half_of_the_covariance_loses_to_a_linear_one():
+def test_a_model_with_half_of_the_covariance_is_worse_than_a_linear_one():
     target, sde = Gaussian(torch.zeros(16), var=torch.linspace(0.01, 2, 16)), VESDE()
     lazy = Gaussian(torch.zeros(16), var=0.3).at(sde)
     found = audit(lambda x, t: lazy(x, t), sde, target.sample(600, generator=seeded(10)), **QUICK)
@@ -315,7 +315,7 @@ def test_the_distance_of_samples_is_the_energy_distance_in_its_own_units():
 
 
 @pytest.mark.slow
-def test_samples_of_one_law_are_rarely_told_apart():
+def test_samples_of_one_law_are_rarely_distinguished():
     generator = seeded(14)
     draws = [torch.randn(2, 20, 2, generator=generator) for _ in range(100)]
     found = [agreements.agreement(*pair, generator) for pair in draws]
@@ -325,7 +325,7 @@ def test_samples_of_one_law_are_rarely_told_apart():
     assert max(a.z for a in found) < 4.5
 
 
-def test_sde_and_flow_part_where_the_score_is_that_of_no_diffusion():
+def test_sde_and_flow_differ_if_the_score_is_that_of_no_diffusion():
     sde, target = VESDE(), modes(8)
     x = target.sample(200, generator=seeded(15))
     found = audit(
@@ -337,7 +337,7 @@ def test_sde_and_flow_part_where_the_score_is_that_of_no_diffusion():
 
 
 @pytest.mark.slow
-def test_a_score_that_memorised_its_training_data_is_told_from_one_that_learnt_the_law():
+def test_a_score_that_memorised_its_training_data_is_distinguished_from_one_that_learnt_the_law():
     sde, target, labels = VESDE(0.05, 5.0), modes(16), torch.arange(100) % 2
     train, x = (target.sample(n, generator=seeded(n)) for n in (100, 400))
     heart = GaussianMixture([0.01] * 100, train, stds=0.0).at(sde)
@@ -393,7 +393,7 @@ def test_a_seed_may_be_an_integer_of_numpy():
     assert str(found[0]) == str(found[1])
 
 
-def test_tensors_that_want_gradients_are_left_alone():
+def test_tensors_that_require_gradients_are_unchanged():
     sde, target = VESDE(), modes(3)
     x = target.sample(20, generator=seeded(23)).requires_grad_()
     found = audit(target.at(sde), sde, x, train=x, levels=3, samples=4, steps=4)
@@ -401,7 +401,7 @@ def test_tensors_that_want_gradients_are_left_alone():
     assert math.isfinite(found.nats)
 
 
-def test_data_at_one_point_are_no_reason_for_an_alarm():
+def test_data_at_one_point_cause_no_alarm():
     sde, target = VESDE(), Gaussian(torch.ones(4), var=0.0)
     found = audit(target.at(sde), sde, torch.ones(64, 4), **QUICK)
     assert all(a.failed == () for a in found.levels)
@@ -409,7 +409,7 @@ def test_data_at_one_point_are_no_reason_for_an_alarm():
 
 
 @pytest.mark.slow
-def test_a_table_json_and_a_picture_come_of_it(tmp_path):
+def test_an_audit_has_a_table_json_and_a_picture(tmp_path):
     sde, target = VESDE(), modes(6)
     x = target.sample(64, generator=seeded(17))
     for truth, train in ((None, x[:20]), (target, None)):
@@ -511,7 +511,7 @@ def plain(x, t, condition=None):
         (dict(model=lambda x, t: x * math.nan), NonFiniteError, "NaN"),
     ],
 )
-def test_what_does_not_fit_is_refused(change, error, words):
+def test_unfitting_arguments_are_refused(change, error, words):
     sde = VESDE()
     given = dict(
         model=modes(3).at(sde), sde=sde, x=torch.zeros(20, 3), levels=4, samples=4, steps=6
@@ -522,11 +522,11 @@ def test_what_does_not_fit_is_refused(change, error, words):
         audit(model, process, x, **given)
 
 
-def test_without_an_sde_the_one_that_the_score_knows_is_taken():
+def test_without_an_sde_the_one_in_the_facts_of_the_score_is_taken():
     sde, target = VESDE(), modes(3)
     x, quick = target.sample(20, generator=seeded(4)), dict(levels=3, samples=4, steps=4)
     assert audit(target.at(sde), None, x, **quick) == audit(target.at(sde), sde, x, **quick)
-    with pytest.raises(InvalidValueError, match="knows no SDE of its own"):
+    with pytest.raises(InvalidValueError, match="has no SDE in its facts"):
         audit(plain, None, x, **quick)
 
 
@@ -562,7 +562,7 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
         (["--data", "nothing.npz"], "does not exist"),
     ],
 )
-def test_the_command_refuses_what_it_cannot_do(tmp_path, monkeypatch, capsys, options, words):
+def test_the_command_refuses_impossible_requests(tmp_path, monkeypatch, capsys, options, words):
     monkeypatch.chdir(tmp_path)
     folder = small_model(tmp_path)
     monkeypatch.setattr("scoresde.cli.audit.audit", None)  # the work

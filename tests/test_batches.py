@@ -87,7 +87,7 @@ def test_rows_of_a_batch_are_those_of_the_whole(step, start, length):
 
 
 @given(step=st.integers(0, 11))
-def test_batches_go_on_from_any_step(step):
+def test_batches_continue_from_any_step(step):
     batches = Batches(DATA, config())
     assert same(next(batches.since(step)), batches.at(step))
 
@@ -127,7 +127,7 @@ def test_augmentations_have_numbers_that_the_update_does_not_draw_from():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"workers": 2}])
-def test_a_run_that_is_taken_up_again_sees_the_same_batches(tmp_path, options):
+def test_a_resumed_run_has_the_same_batches(tmp_path, options):
     whole = Trainer(model(), DATA, config(**options), augment=noisy).train(progress=False)
     run = {"folder": tmp_path, "augment": noisy}
     Trainer(model(), DATA, config(workers=1), **run).train(5, progress=False)
@@ -165,7 +165,7 @@ def test_images_are_shifted_by_up_to_an_eighth_and_all_shifts_are_as_likely():
 
 
 @pytest.mark.slow
-def test_a_model_is_told_the_units_of_its_data(tmp_path):
+def test_a_model_receives_the_units_of_its_data(tmp_path):
     trained = Trainer(model(), DATA, config(steps=1), folder=tmp_path).train(progress=False)
     assert trained.transform == ScoreModel.from_pretrained(tmp_path).transform == BYTES
     raw = torch.tensor([0.0, 255.0, 51.0]).reshape(3, 1, 1, 1).expand(3, 1, 8, 8)
@@ -194,7 +194,7 @@ def test_a_model_is_told_the_units_of_its_data(tmp_path):
         ),
     ],
 )
-def test_augmentations_that_cannot_be_are_refused(make, error, message):
+def test_impossible_augmentations_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
@@ -203,7 +203,7 @@ def test_augmentations_that_cannot_be_are_refused(make, error, message):
 
 
 class Store:
-    """Samples whose reader dies at some of them, as long as a file is there."""
+    """Samples whose reader dies at some of them, as long as a file exists."""
 
     shape = (23, 1, 8, 8)
 
@@ -230,7 +230,7 @@ def torch_has_seen_no_loader(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("torch_has_seen_no_loader")
 @pytest.mark.parametrize("another", [False, True])
-def test_a_death_is_told_between_updates_and_not_within_one(another):
+def test_a_death_of_a_worker_is_reported_between_updates_and_not_within_one(another):
     if another:
         list(DataLoader(range(3), num_workers=1, generator=torch.Generator()))
         assert signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL
@@ -267,7 +267,7 @@ def test_workers_that_die_again_and_again_end_the_run(monkeypatch):
 
 @pytest.mark.parametrize(("gap", "last"), [(4, None), (3, 9)])
 def test_only_deaths_that_follow_each_other_closely_end_the_run(monkeypatch, gap, last):
-    """At most three within ten steps: one in every four steps may go on, one in three may not."""
+    """Up to three dead workers in ten steps are allowed: one in four steps, not one in three."""
     monkeypatch.setattr("scoresde.training.batches._WITHIN", 10)
     batches, died = Batches(DATA, config(workers=1, steps=40)), []
 
@@ -290,7 +290,7 @@ def test_only_deaths_that_follow_each_other_closely_end_the_run(monkeypatch, gap
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_ends_the_run_by_its_name(tmp_path, workers):
+def test_a_broken_image_ends_the_run_and_is_named(tmp_path, workers):
     for i, pixels in enumerate(RAW[:6, 0].numpy()):
         Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / f"{i}.png")
     data = load(tmp_path, lazy=True)
@@ -322,7 +322,7 @@ def test_a_batch_that_can_no_longer_be_fetched_from_a_dead_worker_is_made_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError, FileNotFoundError, ConnectionError])
-def test_what_a_users_function_raises_is_no_death_of_a_worker(error):
+def test_an_error_of_a_users_function_does_not_count_as_a_death_of_a_worker(error):
     def fails(x, generator):
         raise error("of the user's own")
 
@@ -330,7 +330,7 @@ def test_what_a_users_function_raises_is_no_death_of_a_worker(error):
         made(Batches(DATA, config(workers=1), augment=fails))
 
 
-def test_ctrl_c_is_the_trainers_business_and_not_the_workers():
+def test_ctrl_c_is_handled_by_the_trainer_and_not_by_the_workers():
     with contextlib.closing(Batches(DATA, config(workers=1)).since(0)) as batches:
         first = next(batches)
         children = [int(pid) for pid in _children()]

@@ -25,7 +25,7 @@ def test_samplers_are_ranked_by_their_law_and_every_figure_is_written(tmp_path, 
 
 
 @pytest.mark.slow
-def test_the_picture_is_written_where_told(tmp_path):
+def test_the_picture_is_written_to_the_given_folder(tmp_path):
     out = tmp_path / "found"
     words = ["--by", "law", "--samplers", "ancestral", "--out", str(out)]
     assert main(["bench", "samplers", *FEW, *words]) == 0
@@ -53,7 +53,7 @@ def test_the_laws_can_be_put_under_another_sde(capsys):
         (["--budgets", "1"], "each budget must be an integer >= 2"),
     ],
 )
-def test_wrong_options_are_told_in_one_line(options, message, capsys):
+def test_wrong_options_are_reported_in_one_line(options, message, capsys):
     assert main(["bench", "samplers", *FEW, *options]) == 1
     error = capsys.readouterr().err
     assert message in error

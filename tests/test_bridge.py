@@ -27,7 +27,7 @@ def normal(generator, *shape):
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """What is drawn given y, N(slope y + offset, cov), for y of the law N(0, I)."""
+    """The law given y, N(slope y + offset, cov), for y of the law N(0, I)."""
 
     slope: torch.Tensor
     offset: torch.Tensor
@@ -139,7 +139,7 @@ def test_the_joint_law_of_a_gaussian_pair_is_exact_with_y_a_condition(s):
 
 
 class Unseeing:
-    """The score of a network that sees the state y + r alone, of numbers with a covariance."""
+    """The score of a network that receives the state y + r alone, of numbers with a covariance."""
 
     def __init__(self, sde, cov):
         self.sde, self.cov = sde, cov
@@ -153,7 +153,7 @@ class Unseeing:
 
 @pytest.mark.slow
 @pytest.mark.law(69)
-def test_a_network_that_does_not_see_y_keeps_the_marginal_with_noise_and_never_the_joint_law():
+def test_a_network_without_y_keeps_the_marginal_with_noise_and_never_the_joint_law():
     """Standard normal numbers of the covariance .6."""
     sde, cov = BrownianBridgeSDE(0.5), 0.6
     pair = Pair(*(torch.tensor(v).double() for v in ([[cov]], [0.0], [[1 - cov**2]]))).residual()
@@ -225,7 +225,7 @@ def test_density_and_loss_of_the_residual_are_those_of_its_law_given_y():
 
 @dataclass(frozen=True)
 class VPBridge(SDE):
-    """What is left of a bridge of DDBM-VP about its moving centre."""
+    """The residual of a bridge of DDBM-VP about its moving centre."""
 
     T: float = 0.99
     base = VPSDE()
@@ -269,11 +269,11 @@ def test_the_score_of_a_bridge_about_its_moving_centre_ends_in_the_exact_joint_l
         (lambda t, c: t[:, None] * c[Y].repeat(1, 2), ShapeError, "the shape of the states"),
         (lambda t, c: None, InvalidTypeError, "must return a tensor"),
         (lambda t, c: t[:, None] * c[Y] * 1j, InvalidTypeError, "must be floating point"),
-        (lambda t, c: t[:, None] * c["z"], InvalidValueError, "asks for a condition 'z'"),
+        (lambda t, c: t[:, None] * c["z"], InvalidValueError, "uses a condition 'z'"),
         (lambda t: t, InvalidTypeError, "it needs t"),
     ],
 )
-def test_a_shift_that_is_none_is_named(shift, error, match):
+def test_an_invalid_shift_is_named(shift, error, match):
     with pytest.raises(error, match=match):
         Centred(lambda x, t, condition: -x, shift)(
             torch.ones(2, 2), torch.ones(2), {Y: torch.ones(2, 2)}

@@ -92,7 +92,7 @@ def test_the_probability_of_leaving_a_band_is_that_of_multinomial_counts(n, poin
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 60, 700])
-def test_uniform_numbers_fall_below_a_p_value_as_often_as_it_says(n):
+def test_p_values_have_their_nominal_rate(n):
     """Discrete p-values are never too small; 4 standard errors of 400 repetitions."""
     u = torch.rand(400, n, generator=gen(n), dtype=DOUBLE)
     p = torch.tensor([ecdf_p(counts_of(row), n) for row in u])
@@ -106,7 +106,7 @@ def test_uniform_numbers_fall_below_a_p_value_as_often_as_it_says(n):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "level"), [(50, 0.05), (400, 0.2)])
-def test_a_band_is_left_as_often_as_it_says_and_by_those_whose_p_value_is_below(n, level):
+def test_a_band_has_its_nominal_rate_and_is_left_where_the_p_value_is_below(n, level):
     low, high = band(n, level)
     left = 0
     for row in torch.rand(400, n, generator=gen(7), dtype=DOUBLE):
@@ -150,7 +150,7 @@ def test_a_quantity_counts_its_central_intervals():
     assert binomial_p(10, 10, 0.5) == pytest.approx(2 * 0.5**10)
 
 
-def test_a_quantity_says_on_which_side_the_draws_lie():
+def test_a_quantity_shows_on_which_side_the_draws_lie():
     """Half of the truths lie above all draws, and half a little below their middle."""
     u = torch.cat([torch.linspace(0.991, 0.999, 500), torch.linspace(0.26, 0.5, 500)]).double()
     half = Quantity.of("it", u)
@@ -253,7 +253,7 @@ def test_false_alarms_are_as_rare_as_stated():
     assert alarms / 60 < 0.2 + 4 * math.sqrt(0.2 * 0.8 / 60)
 
 
-def test_an_alarm_is_looked_into_with_four_times_as_many_other_data_sets():
+def test_an_alarm_is_repeated_with_four_times_as_many_other_data_sets():
     asked = []
 
     def counted(n, seed):
@@ -267,7 +267,7 @@ def test_an_alarm_is_looked_into_with_four_times_as_many_other_data_sets():
     assert len({seed for _, seed in asked}) == 4
 
 
-def test_a_seed_means_one_result_whatever_the_batch_size_of_a_sampler_that_ignores_it():
+def test_a_seed_gives_one_result_for_any_batch_size_of_a_sampler_that_ignores_it():
     def by_data(y, k, seed):  # each row by its own numbers
         return y[:, None] * torch.linspace(-1, 1, k, dtype=DOUBLE)[None, :, None]
 
@@ -278,7 +278,7 @@ def test_a_seed_means_one_result_whatever_the_batch_size_of_a_sampler_that_ignor
     assert one.as_json() == other.as_json()
 
 
-def test_parameters_and_data_of_any_shape_are_taken():
+def test_parameters_and_data_of_any_shape_are_accepted():
     def fields(n, seed):
         theta = torch.randn(n, 1, 5, 5, generator=gen(seed))
         return theta, theta.mean((1, 2, 3))
@@ -338,7 +338,7 @@ def test_a_result_is_a_table_json_and_a_picture(tmp_path):
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_in_a_sentence(change, error, words):
+def test_unfitting_arguments_are_refused_in_a_sentence(change, error, words):
     given = dict(draw=posterior, simulate=simulate, n=20) | change
     with pytest.raises(error, match=words):
         calibrate(given.pop("draw"), given.pop("simulate"), **given)

@@ -1,4 +1,4 @@
-"""What looks on: it sees the right numbers, harms nothing, and goes on where a run goes on."""
+"""Callbacks: they receive the right numbers, do not affect the run, and continue with it."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ EVENTS = ["on_start", "on_log", "on_checkpoint", "on_end"]
 
 
 def run(folder, *callbacks, steps=None, **changes):
-    """The trainer of a run of 13 steps, looked at after 2, 4, 5, 6, 8, 10, 12 and 13."""
+    """The trainer of a run of 13 steps, with log steps 2, 4, 5, 6, 8, 10, 12 and 13."""
     config = CONFIG.changed(**changes)
     trainer = Trainer(make(), data(), config, folder=folder, callbacks=callbacks)
     trainer.train(steps)
@@ -51,12 +51,12 @@ class Broken(Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("event", EVENTS)
-def test_a_callback_that_fails_is_dropped_with_one_warning_and_the_run_goes_on(tmp_path, event):
+def test_a_callback_that_fails_is_dropped_with_one_warning_and_the_run_continues(tmp_path, event):
     broken, behind = Broken(event, OSError("the wire is cut")), Broken(None, None)
     with pytest.warns(RuntimeWarning) as warned:
         disturbed = run(tmp_path / "disturbed", broken, behind)
     assert [str(w.message) for w in warned] == [
-        f"Broken.{event} failed with OSError: the wire is cut; the run goes on without it"
+        f"Broken.{event} failed with OSError: the wire is cut; the run continues without it"
     ]
     assert broken.calls == {"on_start": 1, "on_log": 2, "on_checkpoint": 5, "on_end": 13}[event]
     assert behind.calls == 13  # one start, 8 looks, 3 checkpoints and the end
@@ -93,7 +93,7 @@ class Spoiler(Callback):
 
 
 class Rows(Callback):
-    """Keeps what it is told."""
+    """A callback that keeps the rows of the log."""
 
     def __init__(self):
         self.seen = []
@@ -112,7 +112,7 @@ class Rows(Callback):
     ],
     ids=["zeros", "half", "mode"],
 )
-def test_what_a_callback_changes_reaches_neither_the_run_nor_the_others(tmp_path, spoil):
+def test_changes_by_a_callback_affect_neither_the_run_nor_other_callbacks(tmp_path, spoil):
     behind = Rows()
     disturbed = run(tmp_path / "disturbed", Spoiler(spoil), behind)
     assert_same(disturbed, run(tmp_path / "whole"))
@@ -146,7 +146,7 @@ def test_tensorboard_shows_the_log(tmp_path):
         assert scalars(tmp_path, name) == expected
 
 
-def test_tensorboard_goes_on_in_the_same_curve_after_a_crash(tmp_path):
+def test_tensorboard_continues_the_same_curve_after_a_crash(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         # after the look at step 8, while the last checkpoint is that of step 5
         run(tmp_path, TensorBoard(tmp_path), AtStep(8, KeyboardInterrupt()))
@@ -156,7 +156,7 @@ def test_tensorboard_goes_on_in_the_same_curve_after_a_crash(tmp_path):
 
 
 class AtStep(Callback):
-    """Raises at the look at a step."""
+    """A callback that raises at the log of a step."""
 
     def __init__(self, step, error):
         self.step, self.error = step, error
@@ -170,7 +170,7 @@ class AtStep(Callback):
 
 
 class Board(types.ModuleType):
-    """A module like wandb and trackio: takes what theirs take, and writes it down."""
+    """A module like wandb and trackio, which records its calls."""
 
     def __init__(self, name):
         super().__init__(name)
@@ -201,7 +201,7 @@ class Run:
 
 @pytest.fixture(params=[WandB, Trackio])
 def board(request, monkeypatch):
-    """A class of ours and the module that it talks to."""
+    """A callback class and the module that it calls."""
     name = request.param.__name__.lower()
     module = Board(name)
     monkeypatch.setitem(sys.modules, name, module)
@@ -210,7 +210,7 @@ def board(request, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_board_is_given_the_log_and_goes_on_under_the_same_name(board, tmp_path):
+def test_a_board_receives_the_log_and_continues_under_the_same_name(board, tmp_path):
     make_callback, module = board
     for steps in (6, None):
         run(tmp_path / "digits", make_callback(tmp_path / "digits"), steps=steps)
@@ -261,7 +261,7 @@ def test_pictures_leave_the_run_bit_for_bit_as_it_was(tmp_path):
 
 @pytest.mark.slow
 def test_the_shared_picture_of_samples_holds_no_data(tmp_path):
-    """`push` shares samples.png: it is the same whatever the data are."""
+    """`push` shares samples.png, so it must not depend on the data."""
     model, found = images(), []
     for value in (-1.0, 1.0):
         pictures = Pictures(tmp_path, n=4)
@@ -289,7 +289,7 @@ def images(levels=None):
 
 
 @pytest.mark.slow
-def test_the_samples_are_the_same_ones_whatever_the_global_state(tmp_path):
+def test_the_samples_do_not_depend_on_the_global_state(tmp_path):
     with torch.random.fork_rng(devices=[]):
         for step in (1, 2):
             torch.rand(step)
@@ -328,7 +328,7 @@ def test_points_are_shown_in_the_units_of_the_data(tmp_path, monkeypatch):
     torch.testing.assert_close(shown[2], 100 * shown[0])
 
 
-def test_a_number_of_samples_is_at_least_one(tmp_path):
+def test_the_number_of_samples_is_at_least_one(tmp_path):
     with pytest.raises(InvalidValueError, match="n must be an integer >= 1, got 0"):
         Pictures(tmp_path, n=0)
 
@@ -352,7 +352,7 @@ def test_samples_of_any_shape_are_drawn_beside_data(tmp_path, shape):
     assert (tmp_path / "samples.png").exists()
 
 
-def test_the_loss_of_held_out_data_is_a_curve_of_its_own(tmp_path, monkeypatch):
+def test_the_loss_of_held_out_data_is_a_separate_curve(tmp_path, monkeypatch):
     rows = ('{"step": 1, "loss": 2.0}', '{"step": 2, "loss": 1.0, "held_out": 1.5}')
     (tmp_path / "log.jsonl").write_text("\n".join(rows) + "\n")
     drawn = []
@@ -366,7 +366,7 @@ def test_the_loss_of_held_out_data_is_a_curve_of_its_own(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_perfect_score_is_at_the_loss_that_is_foretold(tmp_path, monkeypatch):
+def test_a_perfect_score_has_the_predicted_loss(tmp_path, monkeypatch):
     """Of a Gaussian the linear denoiser is the best: both curves agree within their intervals."""
     sde, var = VESDE(), 4.0
     with torch.random.fork_rng(devices=[]):
@@ -389,7 +389,7 @@ def test_a_perfect_score_is_at_the_loss_that_is_foretold(tmp_path, monkeypatch):
     assert (abs(ours[:, 1] / linear[:, 1] - 1) < 4.5 * spread).all()
 
 
-def test_a_line_that_was_cut_short_is_no_reason_to_stop_drawing(tmp_path):
+def test_a_truncated_line_of_the_log_does_not_stop_the_drawing(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo\n{"step": 3}\n')
     Pictures(tmp_path, n=2).on_checkpoint(3, images())
     assert (tmp_path / "loss.png").exists()
@@ -399,7 +399,7 @@ def test_a_line_that_was_cut_short_is_no_reason_to_stop_drawing(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_logs_where_it_is_told_to(tmp_path, capsys):
+def test_the_command_writes_the_logs_that_are_requested(tmp_path, capsys):
     assert train(tmp_path, "--log-to", "tensorboard", "pictures", "--log-every", "1") == 0
     assert [step for step, _ in scalars(tmp_path, "loss")] == [1, 2, 3, 4]
     assert size(tmp_path / "samples.png") > (4 * 8, 4 * 8)
@@ -408,7 +408,7 @@ def test_the_command_logs_where_it_is_told_to(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_unknown_and_missing_logs_are_told_before_the_work(tmp_path, capsys, monkeypatch):
+def test_unknown_and_missing_logs_are_reported_before_the_work(tmp_path, capsys, monkeypatch):
     assert train(tmp_path / "run", "--log-to", "tensorbord") == 1
     assert "unknown log 'tensorbord'; did you mean 'tensorboard'?" in said(capsys)
     for name in ("wandb", "trackio"):
@@ -428,7 +428,7 @@ def test_a_missing_package_is_an_error_with_its_extra(tmp_path, monkeypatch, cal
         callback(tmp_path)
 
 
-def test_a_package_that_is_there_and_broken_says_what_it_lacks(tmp_path, monkeypatch):
+def test_the_error_of_an_installed_but_broken_package_is_reported(tmp_path, monkeypatch):
     (tmp_path / "wandb.py").write_text("import something_that_nobody_has")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
@@ -446,7 +446,7 @@ def test_a_name_that_is_given_twice_logs_once(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["a link", "a secret", "a pipe", "bytes"])
-def test_nothing_of_another_file_is_sent_as_the_number_of_a_run(tmp_path, kind):
+def test_the_content_of_another_file_is_never_sent_as_the_number_of_a_run(tmp_path, kind):
     path, secret = tmp_path / "run-id", tmp_path / "secret"
     secret.write_text("abc")
     if kind == "a link":

@@ -90,7 +90,7 @@ def step_files(path):
     shape=st.lists(st.integers(1, 4), max_size=3).map(tuple),
     meta=st.dictionaries(st.text("xyz", max_size=4), JSON, max_size=3),
 )
-def test_what_is_saved_is_loaded_bit_for_bit(folder, seed, dtype, shape, meta):
+def test_a_saved_state_is_loaded_bit_for_bit(folder, seed, dtype, shape, meta):
     path = folder / "round_trip.safetensors"
     saved = tensors_of(seed, dtype, shape)
     checkpoint.save_tensors(path, saved, meta)
@@ -206,7 +206,7 @@ def test_a_header_that_is_no_header_is_refused(tmp_path, header):
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "[1]", '{"a": 1, "a": 2}'])
-def test_odd_json_is_refused_even_where_the_checksum_agrees(tmp_path, text):
+def test_unusual_json_is_refused_even_if_the_checksum_agrees(tmp_path, text):
     path = tmp_path / "odd.safetensors"
     digest = hashlib.sha256(f"2\n{text}".encode()).hexdigest()
     ours = {"format": "scoresde", "schema": "2", "meta": text, "sha256": digest}
@@ -225,7 +225,7 @@ def test_a_tensor_that_occurs_twice_is_refused(folder, good):
         checkpoint.load_tensors(path)
 
 
-def test_a_file_says_its_schema(folder, good):
+def test_a_file_stores_its_schema(folder, good):
     header, _ = header_and_data(good)
     assert header["__metadata__"]["format"] == "scoresde"
     assert header["__metadata__"]["schema"] == str(checkpoint.SCHEMA)
@@ -461,14 +461,14 @@ def failing(monkeypatch, name, errors):
     return calls
 
 
-def test_a_disk_that_was_away_for_a_moment_is_tried_once_more(tmp_path, monkeypatch):
+def test_a_write_that_fails_once_is_repeated(tmp_path, monkeypatch):
     calls = failing(monkeypatch, "replace", [errno.ESTALE])
     checkpoint.write_json(tmp_path / "a.json", {"a": 1})
     assert (len(calls), checkpoint.read_json(tmp_path / "a.json")) == (2, {"a": 1})
 
 
 @pytest.mark.parametrize("errors", [[errno.EIO, errno.EIO], [errno.ENOSPC], [errno.EROFS]])
-def test_a_disk_that_stays_away_or_is_full_is_an_error(tmp_path, monkeypatch, errors):
+def test_a_disk_that_is_missing_or_full_is_an_error(tmp_path, monkeypatch, errors):
     calls = failing(monkeypatch, "replace", errors)
     with pytest.raises(CheckpointError, match=f"{os.strerror(errors[-1])}; an older file"):
         checkpoint.write_json(tmp_path / "a.json", {"a": 1})
@@ -476,7 +476,7 @@ def test_a_disk_that_stays_away_or_is_full_is_an_error(tmp_path, monkeypatch, er
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_that_cannot_flush_a_folder_is_good_enough(tmp_path, monkeypatch):
+def test_a_file_system_that_cannot_flush_a_folder_is_accepted(tmp_path, monkeypatch):
     fsync = os.fsync
 
     def flush(descriptor):
@@ -489,7 +489,7 @@ def test_a_file_system_that_cannot_flush_a_folder_is_good_enough(tmp_path, monke
     assert checkpoint.read_json(tmp_path / "a.json") == {"a": 1}
 
 
-def test_what_cannot_be_removed_is_left_alone(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_removed_is_left(tmp_path, monkeypatch):
     for step in (1, 2):
         checkpoint.save_step(tmp_path, step, {}, {}, keep=2)
     (tmp_path / f".scoresde-{'0' * 32}.tmp").write_text("half")
@@ -529,7 +529,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
     assert (path.name, meta) == ("step-00000001.safetensors", {"step": 1})
 
 
-def test_a_damaged_later_checkpoint_does_not_push_out_a_good_one(tmp_path):
+def test_a_damaged_later_checkpoint_does_not_replace_a_good_one(tmp_path):
     for step in (1, 2, 9):
         checkpoint.save_step(tmp_path, step, {}, {}, keep=3)
     (tmp_path / "step-00000009.safetensors").write_bytes(b"")
@@ -538,7 +538,7 @@ def test_a_damaged_later_checkpoint_does_not_push_out_a_good_one(tmp_path):
     assert step_files(tmp_path) == names
 
 
-def test_a_newest_checkpoint_of_a_newer_scoresde_is_not_passed_over(tmp_path, monkeypatch):
+def test_a_newest_checkpoint_of_a_newer_scoresde_is_not_skipped(tmp_path, monkeypatch):
     checkpoint.save_step(tmp_path, 1, {}, {}, keep=2)
     monkeypatch.setattr("scoresde.checkpoint.tensors.SCHEMA", 3)
     checkpoint.save_step(tmp_path, 2, {}, {}, keep=2)
@@ -548,7 +548,7 @@ def test_a_newest_checkpoint_of_a_newer_scoresde_is_not_passed_over(tmp_path, mo
         checkpoint.latest(tmp_path)
 
 
-def test_what_is_set_aside_is_kept_and_counts_no_longer(tmp_path):
+def test_a_file_that_is_set_aside_is_kept_and_not_counted(tmp_path):
     for step in (1, 2, 3):
         checkpoint.save_step(tmp_path, step, {}, {}, keep=3)
     checkpoint.set_aside(tmp_path, after=1)
@@ -556,7 +556,7 @@ def test_what_is_set_aside_is_kept_and_counts_no_longer(tmp_path):
     assert len(list(tmp_path.glob("step-*.damaged"))) == 2
 
 
-def test_training_does_not_start_again_in_silence_when_all_checkpoints_are_damaged(tmp_path):
+def test_training_does_not_restart_silently_if_all_checkpoints_are_damaged(tmp_path):
     checkpoint.save_step(tmp_path, 1, {}, {}, keep=2)
     (tmp_path / "step-00000001.safetensors").write_bytes(b"junk")
     with pytest.raises(CheckpointError, match="no good checkpoint is left"):

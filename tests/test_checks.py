@@ -113,7 +113,7 @@ def test_annotations_are_read_as_classes_too():
         checks.check_fields(Mine(float("inf")), finite=True)
 
 
-def test_numbers_of_numpy_become_those_of_python():
+def test_numbers_of_numpy_become_numbers_of_python():
     """Torch does not assign a numpy.float32, and files store others than they were."""
     sde = VPSDE(T=np.float32(1), eps=np.float32(0.5), beta_max=np.int64(20), levels=np.int8(5))
     kinds = [type(value) for value in (sde.T, sde.eps, sde.beta_max, sde.levels)]
@@ -129,7 +129,7 @@ def test_a_window_is_made_of_numbers():
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_problem_begins_with_a_score_and_an_sde(problem):
     x = torch.zeros(2, 3)
-    with pytest.raises(InvalidValueError, match="knows no SDE of its own; give one"):
+    with pytest.raises(InvalidValueError, match="has no SDE in its facts; give one"):
         problem(lambda x, t: -x, None, x)
     for sde in ("vp", 3, VPSDE):
         with pytest.raises(InvalidTypeError, match="SDE"):

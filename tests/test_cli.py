@@ -150,7 +150,7 @@ def test_help_names_the_commands(capsys):
     "words",
     [[], ["paint"], ["demo", "--clas", "7"], ["demo", "--n", "many"], ["train"], ["info"]],
 )
-def test_options_that_cannot_be_understood_end_in_2(words, capsys):
+def test_options_that_cannot_be_read_end_with_exit_code_2(words, capsys):
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2
@@ -181,14 +181,14 @@ def test_demo_draws_digits_into_an_enlarged_picture(packaged, capsys):
 
 
 @pytest.mark.slow
-def test_demo_draws_one_class_and_as_many_steps_as_told(packaged, capsys):
+def test_demo_draws_one_class_in_the_given_number_of_steps(packaged, capsys):
     assert main(["demo", "--class", "7", "--n", "1", "--steps", "2", "--out", "seven.png"]) == 0
     assert " 3 evaluations " in capsys.readouterr().out
     assert main(["demo", "--n", "1", "--steps", "2", "--out", "zero.png"]) == 0
     assert Path("seven.png").read_bytes() != Path("zero.png").read_bytes()
 
 
-def test_demo_refuses_what_is_no_digit_before_it_draws(packaged, capsys):
+def test_demo_refuses_other_classes_than_digits_before_it_draws(packaged, capsys):
     assert main(["demo", "--class", "10"]) == 1
     assert said(capsys) == "scoresde: error: --class must lie in [0, 9], got 10"
     assert main(["demo", "--out", "digits.bmp"]) == 1
@@ -204,7 +204,7 @@ def test_demo_finds_its_model_beside_a_folder_of_the_same_name(packaged):
 
 
 class Recorder(nn.Module):
-    """A network that remembers the labels that it was given."""
+    """A network that records its labels."""
 
     config = {"num_classes": 3}  # noqa: RUF012
 
@@ -298,7 +298,9 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
         ("--columns 0 --out x.png", "--columns must be an integer >= 1, got 0"),
     ],
 )
-def test_wrong_options_of_sample_are_told_in_one_line(options, message, run, capsys, monkeypatch):
+def test_wrong_options_of_sample_are_reported_in_one_line(
+    options, message, run, capsys, monkeypatch
+):
     monkeypatch.chdir(run.parent)
     before = sorted(run.parent.iterdir())
     assert main(["sample", "run", "--out", "x.npy", *options.split()]) == 1
@@ -314,7 +316,7 @@ def test_a_class_of_a_model_without_any_is_refused(vectors, tmp_path, capsys):
 # info
 
 
-def test_info_says_what_a_run_is(run, capsys):
+def test_info_describes_a_run(run, capsys):
     assert main(["info", "--quiet", str(run)]) == 0
     rows = dict(
         re.split(r"\s{2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()
@@ -336,7 +338,7 @@ def test_info_says_what_a_run_is(run, capsys):
 
 
 @pytest.mark.slow
-def test_info_says_how_a_run_goes_on_and_the_command_does_it(tmp_path, capsys, monkeypatch):
+def test_info_shows_the_command_that_continues_a_run_and_it_works(tmp_path, capsys, monkeypatch):
     told(monkeypatch, signal.SIGINT)
     assert train(tmp_path / "my run") == 130
     monkeypatch.undo()
@@ -351,19 +353,19 @@ def test_info_says_how_a_run_goes_on_and_the_command_does_it(tmp_path, capsys, m
     assert "to the end" not in capsys.readouterr().out
 
 
-def test_a_run_without_a_checkpoint_says_which_command_goes_on(tmp_path, capsys):
+def test_a_run_without_a_checkpoint_names_the_command_that_continues_it(tmp_path, capsys):
     RunConfig(data=DataConfig(source="digits")).write(tmp_path / "config.toml")
     for words in (["info"], ["sample", "--out", "x.npy"]):
         assert main([words[0], str(tmp_path), *words[1:]]) == 1
         assert f"`scoresde train --config {tmp_path}/config.toml` continues it" in said(capsys)
 
 
-def test_info_knows_packaged_models_by_name(packaged, capsys):
+def test_info_describes_packaged_models_by_name(packaged, capsys):
     assert main(["info", "mnist"]) == 0
     assert "sampling          3 steps by --sampler fast, " in capsys.readouterr().out
 
 
-def test_info_describes_the_model_that_the_package_carries(capsys):
+def test_info_describes_the_packaged_model(capsys):
     """It was saved at the end of its training, without a count of the steps that were done."""
     assert main(["info", "mnist"]) == 0
     assert "trained           18,000 of 18,000 steps\n" in capsys.readouterr().out
@@ -384,7 +386,9 @@ def test_info_describes_a_network_of_a_foreign_class(tmp_path, capsys):
         ({"training": {"steps": "many"}}, "trained           many of many steps\n"),
     ],
 )  # fmt: skip
-def test_info_and_the_card_stand_what_somebody_stored_of_the_training(meta, told, tmp_path, capsys):
+def test_info_and_the_card_accept_any_stored_description_of_the_training(
+    meta, told, tmp_path, capsys
+):
     ScoreModel(built(nn.Linear, 2, 2), VESDE(), (2,)).save_pretrained(tmp_path, **meta)
     assert (tmp_path / "README.md").exists()
     assert main(["info", str(tmp_path)]) == 0
@@ -392,7 +396,7 @@ def test_info_and_the_card_stand_what_somebody_stored_of_the_training(meta, told
 
 
 @pytest.mark.slow
-def test_info_points_at_a_damaged_checkpoint_of_a_run(tmp_path, capsys):
+def test_info_names_a_damaged_checkpoint_of_a_run(tmp_path, capsys):
     assert train(tmp_path, "--save-every", "1", steps=2) == 0
     edited(tmp_path / "step-00000001.safetensors", -9)
     assert main(["info", str(tmp_path)]) == 1
@@ -402,7 +406,7 @@ def test_info_points_at_a_damaged_checkpoint_of_a_run(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_info_goes_through_every_file_though_the_model_itself_is_damaged(tmp_path, capsys):
+def test_info_verifies_every_file_even_if_the_model_is_damaged(tmp_path, capsys):
     assert train(tmp_path, "--save-every", "1", steps=2) == 0
     edited(tmp_path / "model.safetensors", -9)
     edited(tmp_path / "log.jsonl", 2)
@@ -420,13 +424,13 @@ def test_info_goes_through_every_file_though_the_model_itself_is_damaged(tmp_pat
     assert rows["set aside"].endswith("damaged when the run was resumed")
     assert rows["ema/sigma-0.1"].endswith(", of a newer scoresde")
     assert rows["log"].endswith("1 row, DAMAGED")
-    assert "written again from the checkpoints beside it" in found.err
+    assert "to write it again from the checkpoints beside it" in found.err
     assert train(tmp_path, "--save-every", "1", steps=2) == 0  # as it says
     assert different(tmp_path / "model.safetensors", tmp_path / "model.safetensors") == []
 
 
 @pytest.mark.slow
-def test_info_says_that_the_description_is_of_another_model(tmp_path, capsys):
+def test_info_reports_a_description_of_another_model(tmp_path, capsys):
     assert train(tmp_path, steps=1) == 0
     checkpoint.write_json(tmp_path / "config.json", {"a": 1})
     assert main(["info", str(tmp_path)]) == 0
@@ -462,7 +466,7 @@ def test_info_says_that_the_description_is_of_another_model(tmp_path, capsys):
     ],
     ids=["gone", "truncated", "flipped", "pickle", "text", "foreign", "stranger", "partial"],
 )
-def test_a_bad_checkpoint_is_told_in_one_line(
+def test_a_bad_checkpoint_is_reported_in_one_line(
     command, spoil, message, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -476,7 +480,7 @@ def test_a_bad_checkpoint_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("command", ["audit", "evaluate", "likelihood"])
-def test_a_model_is_asked_about_the_part_that_it_did_not_learn(
+def test_a_model_is_tested_with_data_that_it_was_not_trained_on(
     command, tmp_path, monkeypatch, capsys
 ):
     def load(source, *, split, **options):
@@ -541,7 +545,7 @@ def test_noise_levels_are_suggested_in_the_units_that_would_be_learnt(tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default:.*learning rate falls along a cosine:RuntimeWarning")
-def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsys):
+def test_train_starts_then_reports_that_it_is_finished_then_continues(tmp_path, capsys):
     assert train(tmp_path, steps=2) == 0
     out = capsys.readouterr().out
     assert out.startswith(
@@ -552,7 +556,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
     assert f"next, to see samples:\n  scoresde sample {tmp_path} --out samples.png" in out
     assert train(tmp_path, steps=2) == 0
     assert capsys.readouterr().out.endswith(
-        "\nfinished: all 2 steps are done; a larger --steps goes on\n"
+        "\nfinished: all 2 steps are done; a larger --steps continues\n"
     )
     assert train(tmp_path, steps=3) == 0
     out, err = capsys.readouterr()
@@ -603,7 +607,7 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
         ),
     ],
 )
-def test_wrong_options_of_train_are_told_in_one_line(
+def test_wrong_options_of_train_are_reported_in_one_line(
     source, options, message, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -618,7 +622,7 @@ def test_wrong_options_of_train_are_told_in_one_line(
     [
         ("--lr 0", "lr must be positive and finite, got 0.0"),
         ("--steps -1", "steps must be an integer >= 1, got -1"),
-        ("--learned-weight --loss ism", "a learned weight needs a loss that is positive"),
+        ("--learned-weight --loss ism", "a learned weight needs a positive loss"),
         ("--held-out 0 --patience 3", "patience needs the loss of held-out data"),
         ("--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
         ("--weight edm gamma=2", "unknown parameter 'gamma'; choose from var"),
@@ -630,7 +634,7 @@ def test_wrong_options_of_train_are_told_in_one_line(
         ("--law uniform mean=2", "uniform has no parameters, got mean=2"),
     ],
 )
-def test_a_wrong_value_is_told_before_anything_is_made(options, message, tmp_path, capsys):
+def test_a_wrong_value_is_reported_before_anything_is_made(options, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         train(tmp_path / "run", *options.split())
     assert ended.value.code == 2
@@ -639,7 +643,7 @@ def test_a_wrong_value_is_told_before_anything_is_made(options, message, tmp_pat
 
 
 @pytest.mark.slow
-def test_every_loss_is_trained_by_its_name_and_the_file_makes_it_again(tmp_path, capsys):
+def test_every_loss_can_be_trained_by_its_name_and_is_rebuilt_from_the_file(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 2)).astype("f4"))
     for i, words in enumerate(
         (
@@ -702,7 +706,7 @@ def test_images_get_a_u_net_and_anything_else_an_mlp(vectors, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 4, 4), (2, 4, 4), (2,)])
-def test_the_command_that_is_said_after_a_training_draws(shape, tmp_path, monkeypatch, capsys):
+def test_the_command_that_is_printed_after_a_training_works(shape, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.random.default_rng(0).standard_normal((20, *shape), dtype="f"))
     assert train(Path("my run"), source="x.npy", steps=1) == 0
@@ -713,7 +717,7 @@ def test_the_command_that_is_said_after_a_training_draws(shape, tmp_path, monkey
 
 @pytest.mark.slow
 @pytest.mark.global_rng
-def test_the_first_weights_are_a_function_of_the_seed_and_of_no_global_state(tmp_path):
+def test_the_first_weights_depend_on_the_seed_and_on_no_global_state(tmp_path):
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         torch.rand(1)
         assert train(tmp_path / name, "--seed", seed, steps=1) == 0
@@ -746,7 +750,7 @@ def told(monkeypatch, number):
 def test_ctrl_c_saves_and_ends_in_130(tmp_path, capsys, monkeypatch):
     told(monkeypatch, signal.SIGINT)
     assert train(tmp_path) == 130
-    words = f"SIGINT at step 2; saved in {tmp_path}, from which a new run goes on"
+    words = f"SIGINT at step 2; saved in {tmp_path}, from which a new run continues"
     assert said(capsys) == f"scoresde: {words}"
     monkeypatch.undo()
     assert train(tmp_path) == 0
@@ -769,7 +773,7 @@ def test_ctrl_c_while_drawing_ends_in_130(run, tmp_path, capsys, monkeypatch):
     assert said(capsys) == "scoresde: interrupted"
 
 
-def test_a_traceback_is_shown_to_those_who_ask_for_it(monkeypatch, tmp_path):
+def test_a_traceback_is_shown_on_request(monkeypatch, tmp_path):
     monkeypatch.setenv("SCORESDE_DEBUG", "1")
     with pytest.raises(DataError, match="does not exist"):
         train(tmp_path, source="./nothing.npy")
@@ -787,7 +791,7 @@ def test_a_warning_is_one_line_too(tmp_path, capsys):
     assert line.endswith("going on from step-00000001.safetensors")
 
 
-def test_a_reader_that_leaves_early_is_no_accident(monkeypatch, capfd):
+def test_a_closed_pipe_of_the_output_is_no_error(monkeypatch, capfd):
     """As in `scoresde info mnist | head -1`: no message, and nothing left to flush at the end."""
     turned = []
     monkeypatch.setattr(Info, "run", mock.Mock(side_effect=BrokenPipeError))
@@ -825,7 +829,7 @@ def test_a_run_killed_by_kill_9_ends_in_the_weights_of_one_that_never_was(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(tmp_path, capsys):
+def test_a_pipe_in_place_of_a_log_does_not_block(tmp_path, capsys):
     assert train(tmp_path, steps=1) == 0
     (tmp_path / "log.jsonl").unlink()
     os.mkfifo(tmp_path / "log.jsonl")
@@ -843,7 +847,7 @@ def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(tmp_path, capsys):
         [""],
     ],
 )
-def test_an_empty_word_is_not_this_folder(tmp_path, monkeypatch, capsys, words):
+def test_an_empty_word_does_not_mean_the_current_folder(tmp_path, monkeypatch, capsys, words):
     """As of a variable of the shell that is not set."""
     monkeypatch.chdir(tmp_path)
     assert main(words) == 1

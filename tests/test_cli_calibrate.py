@@ -45,7 +45,7 @@ class Posterior(nn.Module):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """The command on an exact model, or on one that is too sure; its exit code."""
+    """Run the command on an exact model, or on one with too narrow draws; return its exit code."""
     g = torch.Generator().manual_seed(0)
     label = torch.randint(2, (400,), generator=g)
     free, noise = torch.randn(2, 400, 2, generator=g)
@@ -94,7 +94,7 @@ def test_draws_are_rounded_to_the_levels_of_the_data(command, capsys):
 
 
 @pytest.mark.slow
-def test_draws_that_are_too_sure_are_found_and_no_error(command, capsys):
+def test_draws_that_are_too_narrow_are_detected(command, capsys):
     assert command(share=0.5) == 0
     out = capsys.readouterr().out
     assert "\nNot calibrated: " in out
@@ -172,12 +172,12 @@ def test_data_that_do_not_fit_are_refused(command, capsys, options, message):
         (["--out", "held.npz"], "is a file; name a folder"),
     ],
 )
-def test_options_that_are_impossible_are_refused(command, capsys, words, message):
+def test_impossible_options_are_refused(command, capsys, words, message):
     assert command(*words) == 1
     assert message in said(capsys)
 
 
-def test_a_model_without_conditions_is_sent_to_evaluate(tmp_path, capsys):
+def test_for_a_model_without_conditions_the_error_names_evaluate(tmp_path, capsys):
     ScoreModel(built(MLP, 2, hidden=(4,)), VPSDE(), (2,)).save_pretrained(tmp_path)
     assert main(["calibrate", str(tmp_path), "--data", "held.npz"]) == 1
     line = said(capsys)

@@ -23,7 +23,7 @@ def normal(*shape, seed=0):
 
 
 @pytest.mark.parametrize(("shape", "kind"), [((1, 8, 8), UNet), ((5,), MLP)])
-def test_the_network_of_a_command_takes_all_that_the_data_have(shape, kind):
+def test_the_network_of_a_command_takes_all_conditions_of_the_data(shape, kind):
     own = {"forcing": normal(20, 2, 4, 4)} if kind is UNet else {"forcing": normal(20, 2, 3)}
     data = Data(normal(20, *shape), label=torch.arange(20) % 3, y=5 + 2 * normal(20, 4), **own)
     run, model, same = RunConfig(data=DataConfig(source="")).begun(data)
@@ -88,7 +88,7 @@ def images(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_begins_with_a_model_and_takes_new_classes(trained, images, tmp_path):
+def test_a_run_can_begin_with_a_model_and_new_classes(trained, images, tmp_path):
     folder = tmp_path / "new"
     assert again(folder, images, "--init", str(trained)) == 0
     old, new = (ScoreModel.from_pretrained(path) for path in (trained, folder))
@@ -105,7 +105,7 @@ def test_a_run_begins_with_a_model_and_takes_new_classes(trained, images, tmp_pa
 
 
 @pytest.mark.slow
-def test_what_a_run_begins_with_is_the_model_itself(trained, images):
+def test_a_run_that_begins_with_a_model_has_its_output_at_first(trained, images):
     old, data = ScoreModel.from_pretrained(trained), load(str(images))
     model, own = begin(str(trained), data)
     x, label = own.batch(slice(5)), {"label": torch.tensor([0, 4, 9, -1, 3])}
@@ -115,7 +115,7 @@ def test_what_a_run_begins_with_is_the_model_itself(trained, images):
     assert own.transform == old.transform
 
 
-def test_data_come_in_the_units_of_the_model_and_labels_that_they_lack_are_missing(trained):
+def test_data_are_converted_to_the_units_of_the_model_and_absent_labels_are_missing(trained):
     raw = load("digits").raw[:20]
     assert load("digits").transform != BYTES
     model, own = begin(str(trained), Data(raw.float().contiguous()))
@@ -125,11 +125,11 @@ def test_data_come_in_the_units_of_the_model_and_labels_that_they_lack_are_missi
 
 
 @pytest.mark.parametrize("n", [9, 11])
-def test_names_of_other_classes_than_the_models_are_told(trained, n):
+def test_names_of_other_classes_than_the_models_are_reported(trained, n):
     names = [chr(97 + i % n) for i in range(33)]
     data = load("digits")[:33]
     data = Data(data, label=classes_of(names, "the names"))
-    with pytest.warns(UserWarning, match=f"knows 10 classes of 'label' .* {n}, .*: 'a' is 0"):
+    with pytest.warns(UserWarning, match=f"has 10 classes of 'label' .* {n}, .*: 'a' is 0"):
         begin(str(trained), data)
 
 
@@ -145,8 +145,8 @@ def test_a_model_of_vectors_learns_classes_beside_them():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--channels", "8"], "has its own network and SDE, VPSDE"),
-        (["--sde", "EDMSDE"], "has its own network and SDE, VPSDE"),
+        (["--channels", "8"], "the network and the SDE are those of"),
+        (["--sde", "EDMSDE"], "the network and the SDE are those of"),
         (["--init", "nowhere"], "there is no folder 'nowhere'"),
     ],
 )
@@ -156,7 +156,7 @@ def test_options_of_another_model_are_refused(trained, images, tmp_path, capsys,
     assert not (tmp_path / "new").exists()
 
 
-def test_data_that_the_model_does_not_know_are_refused(trained, tmp_path, monkeypatch):
+def test_data_with_other_classes_than_the_models_are_refused(trained, tmp_path, monkeypatch):
     with pytest.raises(ShapeError, match=r"shape \(1, 4, 4\), but those of .* \(1, 8, 8\)"):
         begin(str(trained), Data(normal(5, 1, 4, 4)))
     plain = ScoreModel.from_pretrained(trained)

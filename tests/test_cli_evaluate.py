@@ -41,7 +41,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def command(run, tmp_path, monkeypatch):
-    """The command on this run, from a folder of its own; its exit code."""
+    """Run the command on this run, in a separate folder; return its exit code."""
     monkeypatch.chdir(tmp_path)
 
     def call(*options, data="held.npz"):
@@ -64,7 +64,7 @@ def test_it_writes_a_table_a_file_and_a_picture(command, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_what_it_says_is_what_evaluate_says_of_its_samples(command, run, tmp_path):
+def test_the_command_prints_the_result_of_evaluate(command, run, tmp_path):
     assert command("--seed", "3", "--train-data", str(run.parent / "train.npz")) == 0
     stored = json.loads((tmp_path / "report/report.json").read_text())
     want = evaluate(
@@ -76,7 +76,7 @@ def test_what_it_says_is_what_evaluate_says_of_its_samples(command, run, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_same_command_again_draws_nothing_and_says_the_same(command, tmp_path, monkeypatch):
+def test_the_same_command_again_draws_nothing_and_prints_the_same(command, tmp_path, monkeypatch):
     assert command() == 0
     before = (tmp_path / "report/report.json").read_bytes()
     monkeypatch.setattr("scoresde.cli.sample.Run", None)  # calling it now fails
@@ -93,7 +93,7 @@ def labelled_model(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["held.npz", "labelled.npz"])
 def test_a_report_replaces_the_one_before_of_other_samples(command, tmp_path, data):
-    """As the command that `train` ends with must work for a second model, too."""
+    """The command that `train` prints must work for a second model, too."""
     assert command("--seed", "1", "--n", "30") == 0
     assert command("--seed", "2", data=data) == 0
     replaced = {path.name: path.read_bytes() for path in (tmp_path / "report/samples").iterdir()}
@@ -190,7 +190,7 @@ def test_the_same_command_again_draws_nothing_under_conditions(tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_samples_that_are_there_are_taken(command, run, tmp_path, capsys):
+def test_existing_samples_are_used(command, run, tmp_path, capsys):
     x = torch.from_numpy(np.load(run.parent / "held.npz")["x"])[:20] + 5
     checkpoint.save_tensors(tmp_path / "mine.safetensors", {"x": x})
     assert command("--samples", "mine.safetensors") == 0
@@ -201,7 +201,9 @@ def test_samples_that_are_there_are_taken(command, run, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_classifier_is_trained_apart_from_what_it_judges(command, tmp_path, monkeypatch, capsys):
+def test_a_classifier_is_not_trained_on_the_data_that_it_compares(
+    command, tmp_path, monkeypatch, capsys
+):
     seen = []
     fit = Classifier.fit
     monkeypatch.setattr(
@@ -219,7 +221,7 @@ def test_a_classifier_is_trained_apart_from_what_it_judges(command, tmp_path, mo
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_it_says_so_where_the_data_were_trained_on(command, run, capsys):
+def test_a_model_that_was_trained_on_the_data_is_reported(command, run, capsys):
     assert command(data="train.npz") == 0
     assert "warning: the model was trained on" in capsys.readouterr().err
     assert command("--train-data", str(run.parent / "train.npz"), data="train.npz") == 1
@@ -232,7 +234,7 @@ def test_it_says_so_where_the_data_were_trained_on(command, run, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_whose_configuration_cannot_be_read_is_a_model_like_any(command, run):
+def test_a_run_whose_configuration_cannot_be_read_is_treated_as_a_model(command, run):
     before = (run / "config.toml").read_text()
     (run / "config.toml").write_text("[unknown]\nkey = 1\n")
     assert command() == 0
@@ -263,7 +265,9 @@ def test_a_run_whose_configuration_cannot_be_read_is_a_model_like_any(command, r
         (["--out", "file/deep"], "'file' is a file"),
     ],
 )
-def test_what_cannot_be_is_one_line(command, capsys, monkeypatch, options, message):
+def test_impossible_requests_are_reported_in_one_line(
+    command, capsys, monkeypatch, options, message
+):
     name = "torch_fidelity.feature_extractor_inceptionv3"
     monkeypatch.setitem(__import__("sys").modules, name, None)
     monkeypatch.setattr("scoresde.cli.sample.Run", None)  # it is refused before any is drawn
@@ -300,7 +304,7 @@ def test_samples_that_were_written_as_a_table_with_classes_are_compared(
 
 
 @pytest.mark.slow
-def test_a_small_held_out_part_leaves_out_what_needs_more_and_a_report_lies_in_its_run(
+def test_metrics_that_need_more_data_are_left_out_and_the_report_is_in_the_folder_of_the_run(
     run, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)

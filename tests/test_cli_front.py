@@ -1,4 +1,4 @@
-"""The command line before and around its commands: what a stranger types, and is told."""
+"""The command line before and around its commands: wrong words, help, and messages."""
 
 import io
 import re
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def told(capsys, *words):
-    """What a command prints that cannot be understood."""
+    """The error of a command that cannot be parsed."""
     with pytest.raises(SystemExit) as ended:
         main(list(words))
     assert ended.value.code == 2
@@ -55,7 +55,7 @@ def test_the_list_of_commands_is_the_help(words, capsys):
     assert {*COMMANDS} <= {*listed}
 
 
-def test_nothing_at_all_prints_the_list_and_ends_in_2(capsys):
+def test_no_words_print_the_list_and_end_with_exit_code_2(capsys):
     assert "data check" in told(capsys)
 
 
@@ -108,7 +108,7 @@ def test_the_readme_and_the_reference_name_every_command():
         ("demo --n", "Missing value for argument '--n'"),
     ],
 )
-def test_a_slip_is_told_with_what_may_be_meant(words, meant, capsys):
+def test_a_misspelt_command_is_reported_with_a_suggestion(words, meant, capsys):
     text = told(capsys, *words.split())
     assert all(part in text for part in meant.split(" ... "))
     assert "Traceback" not in text
@@ -117,7 +117,7 @@ def test_a_slip_is_told_with_what_may_be_meant(words, meant, capsys):
 
 
 @pytest.mark.parametrize("words", ["help sample", "--quiet help sample", "sample --help"])
-def test_the_help_of_a_command_is_had_in_three_ways(words, capsys):
+def test_the_help_of_a_command_can_be_printed_in_three_ways(words, capsys):
     with pytest.raises(SystemExit) as ended:
         main(words.split())
     assert ended.value.code in (0, None)
@@ -126,7 +126,7 @@ def test_the_help_of_a_command_is_had_in_three_ways(words, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_takes_what_all_take_and_shows_no_words_of_python(name, capsys):
+def test_every_command_has_the_general_options_and_shows_no_words_of_python(name, capsys):
     found = options_of(_command(name))
     assert {"--help", "--quiet", "--device"} <= found.keys()
     with pytest.raises(SystemExit):
@@ -136,7 +136,7 @@ def test_every_command_takes_what_all_take_and_shows_no_words_of_python(name, ca
 
 @pytest.mark.parametrize("words", [["--device", "nowhere", "info", "mnist"],
                                    ["info", "mnist", "--device", "cuda:99"]])  # fmt: skip
-def test_a_device_that_is_not_there_is_told_in_a_sentence(words, capsys):
+def test_a_missing_device_is_reported_in_a_sentence(words, capsys):
     assert main(words) == 1
     text = said(capsys)
     assert "there is no device" in text
@@ -156,7 +156,7 @@ def test_quiet_leaves_results_and_errors(place, tmp_path, capsys):
     assert main([*words[:2], "none.npy", "--quiet"]) == 1
     out, err = capsys.readouterr()
     assert "none.npy does not exist" in out
-    assert "would fail, by 1 problem" in err
+    assert "would fail because of 1 problem" in err
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_quiet_leaves_results_and_errors(place, tmp_path, capsys):
         ("a seed must lie in [0, 1)", "a seed must lie in [0, 1)"),
     ],
 )
-def test_arguments_of_python_are_told_as_options(message, spoken):
+def test_arguments_of_python_are_reported_as_options(message, spoken):
     names = ("--batch-size", "--n", "--held-out", "--condition", "--seed")
     options = {name: [] for name in names} | {"--lazy": ["auto", "yes", "no"]}
     assert in_options(message, options) == spoken
@@ -196,7 +196,7 @@ def test_arguments_of_python_are_told_as_options(message, spoken):
         ("sample mnist --sampler dpmpp_2m", {"dpmpp_2m", "dpmpp_2m_sde"}),
         ("bench samplers --problems t", {"tuning"}),
         ("train --sd", {"--sde"}),
-        ("train --net ", {"auto", "unet", "mlp"}),
+        ("train --net ", {"auto", "unet", "mlp", "dit"}),
         ("train --sde a", {"auto"}),
         ("info --q", {"--quiet"}),
         ("completion ", {"bash", "zsh"}),
@@ -217,9 +217,9 @@ def test_bash_completes_commands_options_and_choices(line, words, tmp_path_facto
 
 
 @pytest.mark.parametrize("words", [[], ["fish"], ["bash", "zsh"]])
-def test_completion_names_the_shells_that_there_are(words, capsys):
+def test_completion_names_the_known_shells(words, capsys):
     assert main(["completion", *words]) == 1
-    assert "bash, zsh" in said(capsys)
+    assert "bash or zsh" in said(capsys)
 
 
 # What a run knows
@@ -246,7 +246,7 @@ COMMANDS_OF_DATA = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "options"), COMMANDS_OF_DATA)
 @pytest.mark.filterwarnings("error:the model was trained on")
-def test_a_run_is_asked_about_the_part_that_it_held_out(command, options, table, capsys):
+def test_a_run_is_tested_with_the_part_that_it_held_out(command, options, table, capsys):
     out = [] if command == "likelihood" else ["--out", str(table / command)]
     assert main([command, str(table / "run"), *options.split(), *out]) == 0
     first = capsys.readouterr().out.splitlines()[0]
@@ -255,7 +255,7 @@ def test_a_run_is_asked_about_the_part_that_it_held_out(command, options, table,
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default:the model was trained on")
-def test_a_run_is_asked_about_the_data_that_are_named(table, capsys):
+def test_a_run_is_tested_with_the_data_that_are_given(table, capsys):
     words = ["likelihood", str(table / "run"), "--n", "4", "--rtol", ".1", "--data"]
     assert main([*words, str(table / "t.csv")]) == 0  # its condition is known from the run
     out, err = capsys.readouterr()
@@ -270,7 +270,9 @@ def test_a_run_is_asked_about_the_data_that_are_named(table, capsys):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default:the model was trained on")
-def test_without_a_part_held_out_a_run_is_asked_about_what_it_learnt_and_says_so(tmp_path, capsys):
+def test_without_held_out_data_a_run_is_tested_with_its_training_data_and_a_warning(
+    tmp_path, capsys
+):
     assert train(tmp_path / "run", "--held-out", "0", steps=1) == 0
     capsys.readouterr()
     words = ["--n", "2", "--rtol", "1", "--error", "estimate"]
@@ -290,14 +292,14 @@ def test_the_training_data_of_a_run_are_without_the_part_that_it_held_out(table)
     assert not torch.isin(known.x[:, 0], apart.x[:, 0]).any()
 
 
-def test_a_model_of_no_run_asks_for_data(tmp_path, capsys):
+def test_a_model_without_a_run_needs_data(tmp_path, capsys):
     ScoreModel.from_pretrained("mnist").save_pretrained(tmp_path)
     for command, options in COMMANDS_OF_DATA:
         assert main([command, str(tmp_path), *options.split()]) == 1
         assert f"give --data: {tmp_path} is no run of `scoresde train`" in said(capsys)
 
 
-def test_data_of_a_run_that_have_gone_are_told(table, tmp_path, capsys):
+def test_missing_data_of_a_run_are_reported(table, tmp_path, capsys):
     shutil.copytree(table / "run", tmp_path / "run")
     text = (tmp_path / "run/config.toml").read_text()
     (tmp_path / "run/config.toml").write_text(text.replace("t.csv", "gone.csv"))
@@ -309,7 +311,7 @@ def test_data_of_a_run_that_have_gone_are_told(table, tmp_path, capsys):
 
 
 def nexts(out):
-    """The commands that are told to be next."""
+    """The commands that are printed as the next ones."""
     found = re.findall(r"^next, to .+:\n  scoresde (.+)$", out, re.MULTILINE)
     assert found, out
     return [shlex.split(line) for line in found]
@@ -337,7 +339,7 @@ def test_the_next_commands_can_be_pasted(table, tmp_path, monkeypatch, capsys):
         assert any(word.startswith(named) for word in words)
 
 
-def test_folders_go_before_packaged_models_of_their_name(tmp_path, monkeypatch, capsys):
+def test_folders_take_precedence_over_packaged_models(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("mnist").mkdir()
     assert main(["info", "mnist", "--quiet"]) == 0  # it holds no model
@@ -347,13 +349,11 @@ def test_folders_go_before_packaged_models_of_their_name(tmp_path, monkeypatch, 
     np.save("x.npy", np.random.default_rng(0).normal(size=(30, 2)).astype("f4"))
     assert train(Path("mnist"), source="x.npy", steps=1) == 0
     capsys.readouterr()
-    with pytest.warns(UserWarning, match="is read from the folder here"):
+    with pytest.warns(UserWarning, match="is read from the folder"):
         assert ScoreModel.from_pretrained("mnist").event_shape == (2,)
 
 
-def test_a_path_that_is_not_there_is_told_with_the_one_that_may_be_meant(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_missing_path_is_reported_with_a_suggestion(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     np.save("points.npy", np.zeros((3, 2), dtype="f4"))
     Path("my run").mkdir()
@@ -367,7 +367,7 @@ def test_a_path_that_is_not_there_is_told_with_the_one_that_may_be_meant(
         assert f"; did you mean '{meant}'?" in said(capsys)
 
 
-def test_every_extra_brings_what_a_message_says_it_brings():
+def test_every_extra_installs_the_packages_that_messages_name():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
@@ -389,7 +389,7 @@ def test_every_extra_brings_what_a_message_says_it_brings():
         ("cpu", "cpu"),
     ],
 )
-def test_a_device_that_is_named_is_the_one_of_all_commands(name, found, monkeypatch):
+def test_a_given_device_is_used_by_every_command(name, found, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -413,7 +413,7 @@ BROKEN = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*BROKEN, "objects.npy", "objects.npz"])
-def test_a_broken_array_is_a_sentence_of_ours_without_numpys_advice(
+def test_a_broken_array_is_reported_without_the_advice_of_numpy(
     name, vectors_of_two, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -451,7 +451,7 @@ def simulations(path, seed):
 
 @pytest.mark.slow
 @pytest.mark.global_rng
-def test_a_run_is_asked_about_a_file_of_the_arrays_that_it_was_trained_on(tmp_path, capsys):
+def test_a_run_is_tested_with_a_file_of_the_arrays_that_it_was_trained_on(tmp_path, capsys):
     for name, seed in (("mine.npz", 0), ("new.npz", 1)):
         simulations(tmp_path / name, seed)
     words = ["--data", str(tmp_path / "mine.npz"), "--sample", "theta"]

@@ -86,10 +86,15 @@ def test_conditions_are_numbers_or_files_with_one_row_or_n(files):
     [
         (["y"], {}, InvalidValueError, "NAME=VALUE"),
         (["yy=1"], {}, UnknownNameError, "unknown condition 'yy'; did you mean 'y'"),
-        (["y=a"], {}, InvalidValueError, "takes numbers with commas, or a .npy file; got 'a'"),
+        (
+            ["y=a"],
+            {},
+            InvalidValueError,
+            "takes numbers separated by commas, or a .npy file; got 'a'",
+        ),
         (["label=1.5"], {}, InvalidValueError, "have no names here"),
         (["label=3"], {}, InvalidValueError, "labels from 0 to 2"),
-        ([f"label={10**20}"], {}, InvalidValueError, "takes numbers with commas"),
+        ([f"label={10**20}"], {}, InvalidValueError, "takes numbers separated by commas"),
         (["label=floats.npy"], {}, InvalidTypeError, "integer labels"),
         (["y=1,2,3"], {}, ShapeError, r"needs the shape \(2,\), or \(4, 2\)"),
         (["y=three.npy"], {}, ShapeError, r"got \(3, 2\)"),
@@ -101,7 +106,7 @@ def test_conditions_are_numbers_or_files_with_one_row_or_n(files):
         ([], {"interval": (0.1, 1.0)}, InvalidValueError, "give --guidance too"),
     ],
 )
-def test_conditions_that_do_not_fit_are_told(words, options, error, message, files):
+def test_conditions_that_do_not_fit_are_reported(words, options, error, message, files):
     with pytest.raises(error, match=message):
         Given.of(Takes(), 4, words, **options)
 
@@ -140,7 +145,7 @@ def test_samples_of_the_command_are_those_of_python(model, tmp_path, capsys):
     assert not np.allclose(one, plain, atol=1e-3)
 
 
-def test_a_folder_of_other_conditions_is_not_gone_on_with(model, tmp_path, capsys):
+def test_a_folder_of_samples_with_other_conditions_is_not_continued(model, tmp_path, capsys):
     words = ["sample", str(model), "--n", "2", "--steps", "2", "--out", str(tmp_path / "many")]
     assert main([*words, "--condition", "label=1"]) == 0
     assert main([*words, "--condition", "label=1"]) == 0
@@ -242,7 +247,7 @@ def test_an_image_of_any_size_and_mode_is_edited(mode, model, tmp_path):
     assert found.max() < -0.7  # black is -1
 
 
-def test_an_image_says_nothing_to_a_model_of_standardised_numbers(model, tmp_path, capsys):
+def test_an_image_is_refused_by_a_model_of_standardised_numbers(model, tmp_path, capsys):
     made = ScoreModel.from_pretrained(model)
     made.transform = scoresde.units.Standardize((100.0,), (50.0,))
     made.save_pretrained(tmp_path / "model")
@@ -270,7 +275,7 @@ def test_an_image_says_nothing_to_a_model_of_standardised_numbers(model, tmp_pat
         ("--data data.npy --out x.gif", "out must end in .png, .jpg, .jpeg, .pdf, .svg, .npy"),
     ],
 )
-def test_wrong_options_of_edit_are_told_in_one_line(
+def test_wrong_options_of_edit_are_reported_in_one_line(
     options, message, model, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -287,7 +292,7 @@ def test_wrong_options_of_edit_are_told_in_one_line(
     assert not (tmp_path / "x.npy").exists()
 
 
-def test_a_pipe_is_no_file_of_conditions(files):
+def test_a_pipe_is_refused_as_a_file_of_conditions(files):
     os.mkfifo("pipe.npy")
     with pytest.raises(DataError, match=r"cannot read pipe\.npy: .*it is a pipe"):
         Given.of(Takes(), 4, ["y=pipe.npy"])

@@ -25,7 +25,7 @@ def files(folder):
 
 
 @pytest.mark.slow
-def test_what_is_known_of_an_image_is_kept(tmp_path, capsys):
+def test_the_known_part_of_an_image_is_kept(tmp_path, capsys):
     x, mask = files(tmp_path)
     words = ["--image", f"{tmp_path}/known.npy", "--mask", f"{tmp_path}/mask.npy"]
     words += ["--n", "2", "--resample", "1", "--steps", "2", "--out", f"{tmp_path}/out.npy"]
@@ -53,14 +53,14 @@ def test_a_measurement_in_the_units_of_the_data_is_met(tmp_path, capsys):
     ("operator", "words"),
     [
         ("downsampl=7", "did you mean 'downsample'"),
-        ("grey=3", "write grey alone"),
+        ("grey=3", "write grey without a value"),
         ("blur", "blur=VALUE"),
         ("blur=wide", "takes a number"),
         ("mask=none.npy", "does not exist"),
         ("downsample=5", "do not divide"),
     ],
 )
-def test_an_impossible_operator_is_a_line(operator, words, tmp_path, capsys):
+def test_an_impossible_operator_is_reported_in_one_line(operator, words, tmp_path, capsys):
     files(tmp_path)
     given = ["--y", f"{tmp_path}/y.npy", "--std", "2", "--out", f"{tmp_path}/out.npy"]
     assert main(["solve", "mnist", "--operator", operator, *given]) == 1
@@ -123,7 +123,7 @@ def test_no_file_that_is_read_is_replaced(name, tmp_path, capsys):
         (lambda path: os.mkfifo(path.with_suffix(".png")), "a pipe or a device"),
     ],
 )
-def test_what_is_no_image_is_a_line(make, words, tmp_path, capsys):
+def test_a_file_that_is_no_image_is_reported_in_one_line(make, words, tmp_path, capsys):
     files(tmp_path)
     make(tmp_path / "odd.npy")
     (odd,) = tmp_path.glob("odd.*")

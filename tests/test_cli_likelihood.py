@@ -74,7 +74,7 @@ def test_a_folder_that_lacks_a_class_is_refused_since_others_would_take_its_numb
     assert main([*words, "--rtol", "0.1"]) == 0
 
 
-def test_data_without_levels_have_nats_alone(folders, capsys):
+def test_data_without_levels_have_nats_only(folders, capsys):
     words = ["likelihood", str(folders / "plane"), "--data", str(folders / "plane.npz")]
     assert main(words) == 0
     out = capsys.readouterr().out
@@ -123,7 +123,7 @@ def test_levels_beyond_those_of_the_model_are_refused(folders, tmp_path, capsys)
         ("digits", ["--rtol", "nan"], "--rtol must be positive and finite, got nan\n"),
     ],
 )
-def test_wrong_words_are_one_line_on_stderr(folders, name, options, message, capsys):
+def test_wrong_options_are_one_line_on_stderr(folders, name, options, message, capsys):
     words = ["likelihood", str(folders / name), "--data", "digits", "--n", "2", *options]
     assert main(words) == 1
     err = capsys.readouterr().err
@@ -168,7 +168,7 @@ def test_a_density_whose_error_leaves_a_bit_open_is_not_known(folders, capsys):
     assert "8 at least" in said
 
 
-def test_what_takes_long_names_what_shortens_it(folders, capsys, monkeypatch):
+def test_a_long_computation_names_options_that_shorten_it(folders, capsys, monkeypatch):
     monkeypatch.setattr("scoresde.cli.likelihood._LONG", 0.0)
     words = ["likelihood", str(folders / "plane"), "--data", str(folders / "plane.npz")]
     assert main([*words, "--n", "1", "--rtol", ".1"]) == 0

@@ -1,4 +1,4 @@
-"""`scoresde sample` draws whatever the data are, and their way from noise."""
+"""`scoresde sample`: pictures and animations of samples of any kind."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from PIL import Image
 
 from scoresde import VESDE, ScoreModel, plot
 from scoresde.cli import main
-from scoresde.cli.look import Look, picture
+from scoresde.cli.sample_picture import PictureOptions, picture
 from scoresde.nn import MLP
 from scoresde.units import Standardize
 
@@ -80,11 +80,13 @@ def test_points_have_the_units_of_the_data_and_as_many_as_show_a_law(tmp_path, m
 def test_conditions_are_named_above_images_and_in_the_title_where_all_have_one(tmp_path):
     model = saved(tmp_path / "model", (1, 4, 4), num_classes=3, condition={"y": 2})
     x = torch.zeros(3, 1, 4, 4)
-    look = Look(given={"y": torch.tensor([[0.5, 2.0]])})
-    drawn = picture({"x": x, "y": torch.tensor([0, 2, 1])}, model, look)
+    options = PictureOptions(given={"y": torch.tensor([[0.5, 2.0]])})
+    drawn = picture({"x": x, "y": torch.tensor([0, 2, 1])}, model, options)
     texts = [text.get_text() for text in drawn.axes[0].texts]
     assert texts == ["label 0", "label 2", "label 1", "y = 0.5, 2"]
-    many = picture({"x": torch.zeros(65, 1, 4, 4), "y": torch.arange(65) % 3}, model, Look())
+    many = picture(
+        {"x": torch.zeros(65, 1, 4, 4), "y": torch.arange(65) % 3}, model, PictureOptions()
+    )
     assert not many.axes[0].texts
 
 
@@ -103,4 +105,4 @@ def test_samples_are_drawn_beside_data_in_their_units(tmp_path, monkeypatch, cap
     assert len(shown) == 5
     assert torch.cdist(shown, x).amin(1).max() < 1e-3
     assert main([*words, str(tmp_path / "x.npy")]) == 1
-    assert "--beside draws a picture" in capsys.readouterr().err
+    assert "--beside needs a picture" in capsys.readouterr().err

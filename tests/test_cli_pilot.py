@@ -14,10 +14,10 @@ from scoresde.score.pilot_file import PilotFile
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
-    """The folder of a model whose pilot takes long, as if."""
-    monkeypatch.setattr(pilot_file, "WORTH", 0.0)
-    monkeypatch.setattr("scoresde.cli.sample.WORTH", 0.0)
-    monkeypatch.setattr("scoresde.cli.pilots.WORTH", 0.0)
+    """The folder of a model whose pilot counts as slow."""
+    monkeypatch.setattr(pilot_file, "SLOW_PILOT", 0.0)
+    monkeypatch.setattr("scoresde.cli.sample.SLOW_PILOT", 0.0)
+    monkeypatch.setattr("scoresde.cli.pilots.SLOW_PILOT", 0.0)
     monkeypatch.chdir(tmp_path)
     with torch.random.fork_rng(devices=[]):
         ScoreModel(nn.MLP(2, hidden=(4,)), VESDE(), (2,)).save_pretrained("model")
@@ -36,7 +36,7 @@ def test_a_pilot_is_measured_once_and_the_samples_stay_the_same(saved, capsys, m
     assert measured.pilot is not None
     assert measured.given_pilot is None
     assert fingerprint(measured) == before
-    monkeypatch.setattr("scoresde.sampling.own.pilot_run", None)  # calling it now fails
+    monkeypatch.setattr("scoresde.sampling.model_pilot.pilot_run", None)  # calling it now fails
     assert main([*words, "b.npy"]) == 0
     assert "--sampler dpmpp_2m" not in capsys.readouterr().out
     assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
@@ -70,7 +70,7 @@ def test_another_file_of_that_name_is_left_alone(saved):
         assert path.read_bytes() == text
 
 
-def test_a_folder_that_cannot_be_written_is_no_fault(saved, monkeypatch):
+def test_a_folder_that_cannot_be_written_causes_no_error(saved, monkeypatch):
     def fail(*args):
         raise checkpoint.NewerError("read only")
 
@@ -81,6 +81,6 @@ def test_a_folder_that_cannot_be_written_is_no_fault(saved, monkeypatch):
 
 
 def test_a_quick_pilot_leaves_no_file(saved, monkeypatch):
-    monkeypatch.setattr(pilot_file, "WORTH", 1e9)
+    monkeypatch.setattr(pilot_file, "SLOW_PILOT", 1e9)
     model_of("model").measured_pilot()
     assert [path.name for path in saved.iterdir() if "pilot" in path.name] == []

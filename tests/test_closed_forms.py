@@ -71,7 +71,7 @@ def test_times_that_do_not_go_down_from_the_end_to_eps_are_refused(grid):
         altered(VPSDE(), times=lambda self, steps=None, *, spacing=None: grid)
 
 
-def test_times_that_go_down_and_a_prior_of_no_moments_are_told_apart():
+def test_decreasing_times_and_a_prior_without_moments_are_accepted():
     def times(self, steps=None, *, spacing=None):
         return torch.logspace(0, -3, steps + 1, dtype=torch.float64).clamp(self.eps, self.T)
 
@@ -213,14 +213,14 @@ class Tabled(SDE):
         return torch.from_numpy(np.asarray(np.sqrt(-np.expm1(-2 * t.detach().numpy()))))
 
 
-def test_what_autograd_cannot_differentiate_is_told_where_it_is_needed():
+def test_a_kernel_that_autograd_cannot_differentiate_is_reported_where_it_is_needed():
     with pytest.raises(InvalidValueError, match=r"cannot differentiate alpha .* override coeff"):
         Tabled().diffusion(0.5)
     assert Tabled().transition(0.2, 0.7)[1] > 0
 
 
 @pytest.mark.parametrize("name", METHODS[1:])
-def test_what_autograd_cannot_differentiate_is_compared_as_far_as_possible(name):
+def test_a_kernel_that_autograd_cannot_differentiate_is_compared_as_far_as_possible(name):
     closed = lambda _, t: (-torch.ones_like(t), 2 * torch.ones_like(t))  # noqa: E731
     sde = altered(Tabled(), coefficients=closed)
     assert float(sde.diffusion(0.5)) == pytest.approx(2**0.5)
@@ -235,13 +235,13 @@ def test_values_of_another_shape_are_named(name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_two_values_are_asked_for_where_there_are_two(name):
+def test_methods_with_two_results_must_return_two(name):
     with pytest.raises(ShapeError, match=f"^{name} of Mine must return two tensors"):
         altered(VPSDE(), **{name: lambda _, *times: times[0]})
 
 
 @given(sdes(), log_floats(1e-3, 1e3))
-def test_a_prior_of_its_own_is_that_of_data_of_some_variance(sde, std):
+def test_an_overridden_prior_must_be_that_of_data_of_some_variance(sde, std):
     """N(0, 1) for a VESDE of sigma up to 50, say, starts every sample elsewhere."""
     end = torch.tensor(sde.T, dtype=torch.float64)
     alpha, sigma = float(sde.alpha(end)), float(sde.sigma(end))

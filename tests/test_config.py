@@ -1,4 +1,4 @@
-"""A run as a file: it says everything, makes the same weights again, and refuses what is wrong."""
+"""The file of a run: it is complete, gives the same weights again, and faults in it are refused."""
 
 import dataclasses
 import re
@@ -141,7 +141,7 @@ def test_a_loss_a_weight_and_a_law_come_back_from_the_words_of_the_command_line(
         ("--learned-weight", "LearnedWeight( loss=dsm_loss, base=edm(0.25), law=None"),
     ],
 )
-def test_the_objective_is_spelt_by_its_options(words, expected):
+def test_the_objective_is_given_by_its_options(words, expected):
     command = Train.parse(["--out", "run", "--data", "x", *words.split()])
     loss = command.settings.objective.build(VESDE(), 0.25)
     assert expected in described(loss)
@@ -152,7 +152,7 @@ def test_a_short_file_means_the_defaults(tmp_path):
     assert RunConfig.read(text(tmp_path / "a.toml")) == RunConfig(data=DataConfig(source="digits"))
 
 
-def test_a_whole_number_stands_for_a_real_one(tmp_path):
+def test_a_whole_number_is_accepted_for_a_real_one(tmp_path):
     path = text(
         tmp_path / "a.toml",
         *("[train.optimiser]", "lr = 1", "[sde]", 'type = "VESDE"', "sigma_max = 9"),
@@ -318,7 +318,7 @@ def test_the_file_holds_the_whole_run_and_nothing_is_left_open(run):
     assert found["sde"].keys() == {"type", *toml.fields_of(VPSDE)} - {"levels"}
 
 
-def test_options_go_before_the_file(run, tmp_path):
+def test_options_override_the_file(run, tmp_path):
     file, out = str(run / "config.toml"), str(tmp_path)
     words = ["--config", file, "--out", out, "--steps", "2", "--sde", "VESDE", "sigma_max=7"]
     assert main(["train", *words]) == 0
@@ -327,7 +327,7 @@ def test_options_go_before_the_file(run, tmp_path):
     assert after == dataclasses.replace(before, sde=VESDE(sigma_max=7.0), train=changed)
 
 
-def test_the_file_of_a_run_takes_that_run_up_again(run, capsys, tmp_path):
+def test_the_file_of_a_run_resumes_the_run(run, capsys, tmp_path):
     assert main(["train", f"--config={run / 'config.toml'}"]) == 0
     assert "finished: all 4 steps are done" in capsys.readouterr().out
     copy = tmp_path / "mine.toml"
@@ -388,7 +388,7 @@ def test_help_shows_the_values_of_the_file(run, capsys):
         ("", "give the name of an SDE"),
     ],
 )
-def test_a_wrong_sde_is_told_before_anything_is_made(words, message, tmp_path, capsys):
+def test_a_wrong_sde_is_reported_before_anything_is_made(words, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         train(tmp_path / "run", "--sde", *words.split())
     assert ended.value.code == 2
@@ -396,7 +396,7 @@ def test_a_wrong_sde_is_told_before_anything_is_made(words, message, tmp_path, c
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_file_or_a_forgotten_name_is_told_in_one_line(tmp_path, capsys):
+def test_a_missing_file_or_name_is_reported_in_one_line(tmp_path, capsys):
     assert main(["train", "--config", str(tmp_path / "no.toml")]) == 1
     assert f"there is no file {tmp_path / 'no.toml'}" in said(capsys)
     with pytest.raises(SystemExit) as ended:
@@ -409,7 +409,7 @@ def test_the_tables_of_an_sde_name_its_class():
 
 
 def test_torchrun_leaves_every_option_to_the_command(capsys):
-    """It takes what begins as an option of its own does for an abbreviation, wherever it stands."""
+    """torchrun reads the beginning of one of its options as an abbreviation, at any position."""
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
     options = sorted(set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out)))
@@ -419,7 +419,7 @@ def test_torchrun_leaves_every_option_to_the_command(capsys):
     assert (found.training_script, found.training_script_args) == ("scoresde", words)
 
 
-def test_words_are_no_switches_and_integers_of_numpy_are_integers():
+def test_words_are_not_booleans_and_integers_of_numpy_are_integers():
     for make in (
         lambda: Compute(bf16="false"),
         lambda: Averages(snapshot_half="no"),

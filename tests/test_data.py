@@ -94,7 +94,7 @@ def test_the_order_is_the_same_on_every_machine():
 
 @given(seed=st.integers(0, 2**63), epoch=st.integers(0, 1000))
 @example(seed=2**63, epoch=0)  # float64 has no room for the seed next to it
-def test_seeds_and_epochs_have_orders_of_their_own(seed, epoch):
+def test_seeds_and_epochs_have_different_orders(seed, epoch):
     here = order(100, seed=seed, epoch=epoch)
     assert not torch.equal(here, order(100, seed=seed, epoch=epoch + 1))
     assert not torch.equal(here, order(100, seed=seed + 1, epoch=epoch))
@@ -110,7 +110,7 @@ def test_batches_use_every_sample_once_in_every_epoch(n, batch_size, seed):
 
 
 @given(step=st.integers(0, 500))
-def test_a_batch_does_not_depend_on_the_batches_asked_for_before(step):
+def test_a_batch_does_not_depend_on_earlier_batches(step):
     alone = batch_indices(37, 8, seed=3, step=step)
     for other in (0, step + 1, 499):
         batch_indices(37, 8, seed=3, step=other)
@@ -213,7 +213,7 @@ def test_levels_come_back_exactly_and_nothing_else_does(levels, low):
     assert transform.restore(torch.tensor([-9.0, 9.0])).tolist() == [low, low + levels - 1]
 
 
-def test_a_transform_nobody_could_rebuild_is_refused():
+def test_a_transform_that_cannot_be_rebuilt_is_refused():
     class Mine:
         levels = None
 
@@ -293,7 +293,7 @@ def test_a_split_that_leaves_a_part_empty_is_refused(fraction):
         Data(torch.zeros(10, 1)).split(fraction)
 
 
-def test_the_fingerprint_sees_samples_and_labels():
+def test_the_fingerprint_depends_on_samples_and_labels():
     x, label = torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])
     other = x.clone()
     other[3, 1] = 1e-30
@@ -307,7 +307,7 @@ def test_the_fingerprint_sees_samples_and_labels():
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (torch.zeros(2, 3, dtype=torch.uint8), DataError, r"make floats .* x.float\(\), or"),
+        (torch.zeros(2, 3, dtype=torch.uint8), DataError, r"convert other data by x.float\(\), or"),
         (torch.zeros(2, 3, dtype=torch.int64), InvalidTypeError, "got torch.int64; convert"),
         (torch.zeros(2, 3, dtype=torch.bool), InvalidTypeError, "got torch.bool; convert"),
         (torch.zeros(3), ShapeError, r"must have shape \(N, \*event\), got \(3,\)"),
@@ -346,7 +346,7 @@ def test_labels_beyond_the_declared_classes_are_refused():
     ("index", "message"),
     [(torch.tensor([5]), "numbers 0 to 4"), (torch.tensor([0.5]), "used as indices must be")],
 )
-def test_samples_that_are_not_there_are_refused_by_number(tmp_path, index, message):
+def test_missing_samples_are_refused_by_number(tmp_path, index, message):
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     np.save(tmp_path / "x.npy", x.numpy())
     for data in (Data(x), load(tmp_path / "x.npy")):
@@ -355,11 +355,11 @@ def test_samples_that_are_not_there_are_refused_by_number(tmp_path, index, messa
                 ask(index)
 
 
-def test_the_graph_of_a_tensor_is_left_behind():
+def test_the_graph_of_a_tensor_is_dropped():
     assert not Data(torch.ones(3, 2, requires_grad=True)).x.requires_grad
 
 
-def test_an_array_that_torch_does_not_know_is_refused():
+def test_an_array_of_a_dtype_that_torch_does_not_have_is_refused():
     with pytest.raises(InvalidTypeError, match=r"the samples must be numbers .*, got an array of"):
         load(np.zeros((3, 2), np.longdouble))
 
@@ -373,7 +373,7 @@ def test_options_of_images_are_refused_for_arrays(tmp_path):
 
 
 def test_folders_that_are_links_are_classes_as_others_are(tmp_path):
-    """Of a class that is a link nothing was read, and nothing said."""
+    """A class that is a link was ignored without a warning."""
     store(tmp_path / "elsewhere", pictures(3, (5, 6)))
     store(tmp_path / "x" / "dog", pictures(2, (5, 6)))
     (tmp_path / "x" / "cat").symlink_to(tmp_path / "elsewhere")
@@ -386,13 +386,13 @@ def test_folders_that_are_links_are_classes_as_others_are(tmp_path):
     assert any("itself" in remark for remark in report.remarks)
 
 
-def test_an_array_that_may_not_be_written_is_taken_without_a_word(tmp_path):
+def test_a_read_only_array_is_accepted_without_a_warning(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((3, 2)))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert torch.equal(load(mapped).x, torch.ones(3, 2, dtype=torch.float64))
 
 
-def test_a_folder_that_is_called_like_an_image_is_none(tmp_path):
+def test_a_folder_with_the_name_of_an_image_is_no_image(tmp_path):
     store(tmp_path / "x", pictures(2))
     (tmp_path / "x" / "photos.png").mkdir()
     assert len(load(tmp_path / "x")) == 2
@@ -405,7 +405,7 @@ def test_a_link_to_nowhere_is_a_broken_image(tmp_path):
         load(tmp_path / "x")
 
 
-def test_tensors_are_taken_as_they_are():
+def test_tensors_are_not_changed():
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     data = load(x, condition={"label": [0, 2, 1, 0, 0]})
     assert torch.equal(data.x, x)
@@ -417,7 +417,7 @@ def test_tensors_are_taken_as_they_are():
 
 
 @given(seed=st.integers(0, 1000), n=st.integers(1, 40))
-def test_bytes_in_memory_are_what_their_floats_are(seed, n):
+def test_bytes_in_memory_are_the_same_data_as_their_floats(seed, n):
     raw = torch.from_numpy(pictures(n, (1, 3, 2), seed))
     small, large = Data(raw, transform=BYTES), Data(BYTES.forward(raw))
     index = torch.from_numpy(np.random.default_rng(seed).integers(0, n, 7))
@@ -442,7 +442,7 @@ def test_a_part_of_a_part_is_a_part(n, seed):
 
 
 @pytest.mark.parametrize("index", [3, torch.tensor(3)])
-def test_one_number_is_no_part(index):
+def test_one_number_is_no_index(index):
     with pytest.raises(InvalidTypeError, match="indexed by a slice or a list of numbers"):
         Data(torch.zeros(5, 2))[index]
 
@@ -474,14 +474,16 @@ def header_of(path, shape, dtype="<f4"):
 
 @pytest.mark.parametrize("shape", [(2**40, 2**10), (2**62, 4), (-1, -(2**30)), (3, 2)])
 @pytest.mark.parametrize("room", [0, 10_000])
-def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path, monkeypatch, shape, room):
+def test_a_header_that_declares_more_than_the_file_has_is_refused(
+    tmp_path, monkeypatch, shape, room
+):
     monkeypatch.setattr(stores, "IN_MEMORY", room)
     path = header_of(tmp_path / "x.npy", shape)
-    with pytest.raises(DataError, match=r"x\.npy (has 128 bytes, and its header|is no array)"):
+    with pytest.raises(DataError, match=r"x\.npy (has 128 bytes, but its header|is no array)"):
         load(path)
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.write(path, "x.npy")
-    with pytest.raises(DataError, match=r"x\.npz (has 128 bytes, and its header|is no array)"):
+    with pytest.raises(DataError, match=r"x\.npz (has 128 bytes, but its header|is no array)"):
         load(tmp_path / "x.npz")
 
 
@@ -496,7 +498,7 @@ def test_samples_in_columns_are_read_or_refused(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs named pipes")
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
-def test_a_pipe_is_no_file_of_data_and_is_not_waited_for(tmp_path, name):
+def test_a_pipe_is_refused_as_data_and_does_not_block(tmp_path, name):
     os.mkfifo(tmp_path / name)
     with pytest.raises(DataError, match="it is a pipe or a device"):
         load(tmp_path / name)
@@ -520,7 +522,7 @@ CHANGES = [written_over, cut_off, written_over_within_one_tick]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_large_file_that_changes_is_found_out(tmp_path, large, change):
+def test_a_change_of_a_large_file_is_detected(tmp_path, large, change):
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     data = load(tmp_path / "x.npy")
@@ -528,7 +530,7 @@ def test_a_large_file_that_changes_is_found_out(tmp_path, large, change):
     assert {data.changed(turn) for turn in range(9)} == {""}
     change(tmp_path / "x.npy", x)
     if change is written_over_within_one_tick:
-        assert "are no longer what they were" in data.changed(3)
+        assert "have changed since the data were loaded" in data.changed(3)
     else:
         with pytest.raises(DataError, match="was written to since it was loaded"):
             data.changed(3)
@@ -538,7 +540,7 @@ def test_a_large_file_that_changes_is_found_out(tmp_path, large, change):
             ForkingPickler.loads(sent)
 
 
-def test_a_small_file_and_one_that_is_replaced_stay_what_they_were(tmp_path, monkeypatch):
+def test_data_of_a_small_or_a_replaced_file_do_not_change(tmp_path, monkeypatch):
     """What is in memory, or in a file that has lost its name only, cannot be changed."""
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     for room in (0, 10_000):
@@ -553,7 +555,7 @@ def test_a_small_file_and_one_that_is_replaced_stay_what_they_were(tmp_path, mon
         assert torch.equal(data.x, torch.from_numpy(x))
 
 
-def test_all_samples_have_their_turn(monkeypatch):
+def test_all_samples_are_compared_in_turn(monkeypatch):
     """One part after another is looked at, whichever it is that changes."""
     monkeypatch.setattr(stores, "PIECE", 48)
     monkeypatch.setattr("scoresde.data.survey.PIECE", 48)
@@ -606,7 +608,7 @@ def test_a_sample_that_is_larger_than_the_memory_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("room", [0, 10_000])
-def test_a_file_is_the_data_set_that_its_array_is_wherever_it_lies(tmp_path, monkeypatch, room):
+def test_a_file_is_the_same_data_set_as_its_array_in_any_folder(tmp_path, monkeypatch, room):
     monkeypatch.setattr(stores, "IN_MEMORY", room)
     x = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     np.save(tmp_path / "x.npy", x.numpy())
@@ -616,7 +618,7 @@ def test_a_file_is_the_data_set_that_its_array_is_wherever_it_lies(tmp_path, mon
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_a_large_file_with_a_number_that_is_none_is_refused(tmp_path, wrong, large):
+def test_a_large_file_with_a_nan_is_refused(tmp_path, wrong, large):
     x = np.zeros((9, 4), np.float32)
     x[7, 1] = wrong
     np.save(tmp_path / "x.npy", x)
@@ -624,7 +626,7 @@ def test_a_large_file_with_a_number_that_is_none_is_refused(tmp_path, wrong, lar
         load(tmp_path / "x.npy")
 
 
-def test_images_left_in_their_folder_are_those_in_memory(tmp_path):
+def test_images_read_from_their_folder_equal_those_in_memory(tmp_path):
     for name, n in (("a", 3), ("b", 4)):
         store(tmp_path / "x" / name, pictures(n, (5, 6, 3), seed=n))
     here, there = load(tmp_path / "x"), load(tmp_path / "x", lazy=True)
@@ -646,7 +648,7 @@ def test_a_copied_folder_in_another_format_is_the_same_data_set(tmp_path):
     assert load(store(tmp_path / "c", raw[::-1])).fingerprint() != first.fingerprint()
 
 
-def test_folders_beyond_the_room_in_memory_stay_where_they_are(tmp_path, monkeypatch):
+def test_images_of_large_folders_are_not_kept_in_memory(tmp_path, monkeypatch):
     folder = store(tmp_path / "x", pictures(4))
     monkeypatch.setattr(images, "_ROOM", 4 * 30 - 1)
     assert not isinstance(load(folder).store, InMemory)
@@ -676,7 +678,7 @@ def test_lazy_images_that_are_broken_are_found_when_they_are_loaded(tmp_path):
     assert data.x.shape == (19, 1, 40, 40)
 
 
-def test_a_photo_that_was_taken_sideways_has_the_size_it_is_shown_in(tmp_path):
+def test_a_rotated_photo_has_the_size_in_which_it_is_shown(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     tmp_path.joinpath("x").mkdir()
@@ -742,7 +744,7 @@ def test_a_data_set_of_numbers_and_text_alone_is_a_table():
     assert load(table, sample=["a"]).columns == ("a",)
 
 
-def test_a_table_of_arrays_is_taken_as_it_is():
+def test_a_table_of_arrays_is_read_unchanged():
     x = np.random.default_rng(0).normal(size=(5, 2, 3))
     data = load(Table(x=x.tolist()))
     assert torch.equal(data.x, torch.from_numpy(x))
@@ -785,7 +787,7 @@ def test_the_real_datasets_package_is_read_by_name_and_as_an_object(tmp_path):
     for source, error, message in (
         (f"hf:{tmp_path}/d:test:picture", UnknownNameError, "unknown column 'picture'"),
         (f"hf:{tmp_path}/d:nope", DataError, "cannot load 'hf:"),
-        ("hf:", InvalidValueError, "is no data set; write hf:name"),
+        ("hf:", InvalidValueError, "names no data set; write hf:name"),
     ):
         with pytest.raises(error, match=message):
             load(source)
@@ -815,7 +817,7 @@ def test_bytes_in_a_file_are_images_with_the_channel_first(tmp_path, shape, even
     assert np.array_equal(np.sort(again, axis=None), np.sort(raw, axis=None))
 
 
-def test_floats_in_a_file_are_taken_as_they_are(tmp_path):
+def test_floats_in_a_file_are_read_unchanged(tmp_path):
     x = np.random.default_rng(0).normal(size=(4, 2)).astype(">f8")
     np.savez(tmp_path / "a.npz", x=x, y=np.array([0, 1, 1, 0]))
     data = load(tmp_path / "a.npz")
@@ -825,8 +827,8 @@ def test_floats_in_a_file_are_taken_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["x.npy", "x.npz", "tensor", "table"])
-def test_small_differences_of_large_numbers_survive_the_way_there_and_back(tmp_path, source):
-    """Seconds since 1970: float32 knows every 128th of them."""
+def test_small_differences_of_large_numbers_survive_transform_and_inverse(tmp_path, source):
+    """For example seconds since 1970: float32 resolves 128 of them."""
     x = 1.7e9 + 100 * np.random.default_rng(0).normal(size=(50, 2))
     np.save(tmp_path / "x.npy", x)
     np.savez(tmp_path / "x.npz", x=x)
@@ -887,7 +889,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
             r"samples in .*label\.npz are int64, whose range is unknown",
         ),
         ("cut.npz", DataError, r"cut\.npz is no archive that numpy wrote, or it was truncated"),
-        ("a.xyz", DataError, r"a\.xyz has a suffix that is not read; pass a \.npy"),
+        ("a.xyz", DataError, r"a\.xyz has a suffix that cannot be read; pass a \.npy"),
         ("none.npy", DataError, r"none\.npy does not exist"),
         ("nowhere", DataError, "nowhere does not exist; pass"),
     ]:
@@ -937,7 +939,7 @@ def test_a_broken_image_is_named(tmp_path, damage):
         load(folder)
 
 
-def test_broken_images_are_passed_over_when_they_are_few(tmp_path):
+def test_a_few_broken_images_are_skipped_on_request(tmp_path):
     folder = store(tmp_path / "images", pictures(20))
     (folder / "3.png").write_bytes(b"")
     with pytest.warns(RuntimeWarning, match=r"left out 1 of 20 images .* the first is .*3\.png"):
@@ -957,7 +959,7 @@ def test_images_of_8_and_of_16_bits_are_not_mixed(tmp_path):
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"there are no images in .*; looked for \.bmp"):
+    with pytest.raises(DataError, match=r"there are no images in .* with a suffix \.bmp"):
         load(tmp_path)
 
 
@@ -992,7 +994,7 @@ class Squares:
 
 
 class Coloured:
-    """One that takes the name of its part, and knows no numbered classes."""
+    """A data set with a named split and without numbered classes."""
 
     def __init__(self, root, split="train", download=False):
         if split not in ("train", "test", "extra"):
@@ -1040,7 +1042,7 @@ def test_torchvision_data_sets_are_known_by_name():
 
 
 @pytest.mark.usefixtures("torchvision")
-def test_a_word_is_a_data_set_of_that_name_or_else_what_lies_here(tmp_path, monkeypatch):
+def test_a_word_is_a_data_set_of_that_name_or_else_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     x = store(Path("photos"), pictures(2)) and load("./photos")
     assert torch.equal(load("photos").x, x.x)
@@ -1066,7 +1068,7 @@ def test_names_and_parts_that_do_not_exist_are_refused():
 
 
 @pytest.mark.usefixtures("torchvision")
-def test_a_failed_download_says_so_in_one_sentence(tmp_path):
+def test_a_failed_download_is_reported_in_one_sentence(tmp_path):
     with pytest.raises(DataError) as caught:
         load("unreachable", root=tmp_path)
     assert str(caught.value) == (
@@ -1075,7 +1077,7 @@ def test_a_failed_download_says_so_in_one_sentence(tmp_path):
     )
 
 
-def test_arguments_that_mean_nothing_for_a_source_are_refused(tmp_path):
+def test_arguments_without_effect_on_a_source_are_refused(tmp_path):
     with pytest.raises(InvalidValueError, match="'digits' has no splits, and so no 'test'"):
         load("digits", split="test")
     with pytest.raises(InvalidValueError, match="a TensorDataset has no splits"):
@@ -1110,7 +1112,7 @@ def test_bytes_with_four_channels_last_are_images_of_four_channels(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes")
-def test_a_pipe_among_images_is_named_and_not_waited_for(tmp_path):
+def test_a_pipe_among_images_is_named_and_does_not_block(tmp_path):
     for name in ("a.png", "b.png"):
         Image.new("L", (8, 8)).save(tmp_path / name)
     data = load(tmp_path, lazy=True)
@@ -1122,7 +1124,7 @@ def test_a_pipe_among_images_is_named_and_not_waited_for(tmp_path):
         load(tmp_path)
 
 
-def test_folders_to_which_many_ways_lead_end_in_an_error(tmp_path):
+def test_a_folder_with_many_paths_to_it_is_an_error(tmp_path):
     """Twenty folders of two links each to the next have a million files of one."""
     folders = [tmp_path / str(k) for k in range(21)]
     for folder in folders:

@@ -69,7 +69,7 @@ def test_images_of_another_size_mode_or_depth_are_named(folder):
     Image.fromarray(deep).save(folder / "dog" / "deep.png")
     report = check(folder)
     assert "small.png" in only(report.problems, "images have another size than the 16x16 of most")
-    assert "deep.png" in only(report.problems, "1 images are not of 8 bits a channel as most")
+    assert "deep.png" in only(report.problems, "1 images do not have 8 bits a channel as most")
     only(report.remarks, "grey images are among coloured ones")
     assert report.facts["sizes"] == "16x16 (31), 8x9 (1)"
     assert report.facts["modes"] == "L (31), I;16 (1), RGB (1)"
@@ -79,7 +79,7 @@ def test_images_of_another_size_mode_or_depth_are_named(folder):
     assert resized.facts["samples"] == "32 of shape (3, 8, 8)"
 
 
-def test_copies_constant_images_and_files_that_are_none_are_remarked(folder):
+def test_copies_constant_images_and_other_files_are_remarked(folder):
     (folder / "dog" / "copy.png").write_bytes((folder / "cat" / "03.png").read_bytes())
     Image.new("L", (16, 16), 77).save(folder / "cat" / "zz.png")
     (folder / "cat" / "Thumbs.db").write_bytes(b"x")
@@ -95,7 +95,7 @@ def test_copies_constant_images_and_files_that_are_none_are_remarked(folder):
 def test_a_loose_image_that_takes_the_labels_away_is_named(folder):
     picture(77).save(folder / "loose.png")
     report = check(folder)
-    assert "loose.png" in only(report.remarks, "1 images lie beside the folders of the others")
+    assert "loose.png" in only(report.remarks, "1 images are in no folder of a class")
     assert report.facts["classes"] == "none"
 
 
@@ -105,7 +105,7 @@ def test_a_class_whose_images_are_all_broken_is_a_gap(folder):
     only(check(folder).remarks, "labels that no sample has: 0")
 
 
-def test_numbers_that_are_none_are_all_counted(tmp_path):
+def test_all_nans_are_counted(tmp_path):
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     x[[3, 39]] = np.nan
     x[7, 1] = np.inf
@@ -118,7 +118,7 @@ def test_numbers_that_are_none_are_all_counted(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.csv", "folder/"])
-def test_what_is_not_there_is_a_problem_and_no_traceback(tmp_path, name):
+def test_a_missing_source_is_a_problem_and_no_traceback(tmp_path, name):
     if name == "folder/":
         (tmp_path / "folder").mkdir()
     report = check(tmp_path / name)
@@ -139,9 +139,7 @@ def test_samples_that_are_all_the_same_are_a_problem(raw):
         (1e-25, r"a variance of \S+e-51 and means up to \S+, which float32 cannot", True),
     ],
 )
-def test_numbers_beyond_what_a_model_can_have_are_told_from_those_that_are_none(
-    tmp_path, scale, message, standardized
-):
+def test_numbers_that_overflow_are_distinguished_from_nans(tmp_path, scale, message, standardized):
     x = scale * np.random.default_rng(0).normal(size=(40, 3))
     np.save(tmp_path / "x.npy", x)
     np.savez(tmp_path / "x.npz", x=x)
@@ -200,7 +198,7 @@ def test_labels_that_are_large_numbers_from_elsewhere_are_not_counted_through():
     only(report.remarks, "labels that no sample has: 2, 3,", ", 21, and 999999999978 more")
 
 
-def test_wrong_arguments_are_no_faults_of_the_data(folder):
+def test_wrong_arguments_are_errors_and_not_faults_of_the_data(folder):
     with pytest.raises(InvalidValueError, match="each side in size must be an integer >= 1, got 0"):
         check(load(folder).x, size=0)
     with pytest.raises(InvalidValueError, match="each side in size must be an integer >= 1, got 0"):
@@ -225,7 +223,7 @@ def test_the_command_fails_where_the_training_would(folder, tmp_path, capsys):
     assert main(["data", "check", str(folder)]) == 1
     said = capsys.readouterr()
     assert "problem       1 of 30 images is damaged; " in said.out
-    assert said.err == f"scoresde: error: training on {folder} would fail, by 1 problem\n"
+    assert said.err == f"scoresde: error: training on {folder} would fail because of 1 problem\n"
     run = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), "--steps", "1"]
     assert main(run) == 1
 
@@ -238,7 +236,7 @@ def test_the_command_fails_where_the_training_would(folder, tmp_path, capsys):
         ("--size 0", "each side in size must be an integer >= 1, got 0"),
     ],
 )
-def test_wrong_words_are_one_line_on_stderr(folder, options, message, capsys):
+def test_wrong_options_are_one_line_on_stderr(folder, options, message, capsys):
     assert main(["data", "check", str(folder), *options.split()]) == 1
     assert message in capsys.readouterr().err
 
@@ -260,7 +258,7 @@ def test_a_constant_entry_is_only_shifted_in_float64_too():
     assert load(x, standardize=True).transform.scale[0] == 1
 
 
-def test_conditions_are_told_with_what_is_missing_and_what_they_do_not_say():
+def test_conditions_are_reported_with_missing_and_constant_entries():
     x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
     nan = torch.nan
     report = check(
@@ -314,7 +312,7 @@ def test_conditions_that_no_model_could_learn_from_are_problems(tmp_path, monkey
     only(check(tmp_path / "x.npz").problems, "condition 'y' of sample 0 is infinite")
 
 
-def test_classes_are_told_by_their_names_and_columns_by_words(tmp_path, monkeypatch, capsys):
+def test_classes_and_columns_are_reported_by_their_names(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.csv").write_text("a,b,kind,u,v\n1,2,cat,3,4\n2,3,dog,,5\n4,2,cat,5,6\n")
     words = ["data", "check", "x.csv", "--condition", "label=kind", "--condition"]

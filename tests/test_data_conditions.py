@@ -174,7 +174,7 @@ def test_the_moments_of_a_condition_are_those_of_what_is_known(found):
         assert found.isfinite().all()
 
 
-def test_entries_that_say_nothing_are_not_scaled():
+def test_constant_entries_are_not_scaled():
     y = torch.tensor([[0.1, torch.nan, 1], [0.1, torch.nan, 3], [torch.nan, torch.nan, 5]])
     mean, std = Data(X, y=y).condition_moments()["y"]
     torch.testing.assert_close(mean, torch.tensor([0.1, 0, 3]).double(), rtol=1e-7, atol=0)
@@ -184,7 +184,7 @@ def test_entries_that_say_nothing_are_not_scaled():
     assert field.std.unique().tolist() == [1]
 
 
-def test_numbers_that_float32_cannot_tell_apart_are_refused():
+def test_numbers_that_float32_cannot_resolve_are_refused():
     """Seconds since 1970, say, of which a model would see one or two."""
     y = 1.7e9 + 100 * normal(0, 50).double()
     data = Data(normal(1, 50, 2), time=y)
@@ -210,7 +210,7 @@ def test_surveys_do_not_depend_on_the_pieces(found, pieces):
         assert parts.fingerprint() == whole.fingerprint()
 
 
-def test_the_fingerprint_sees_every_condition_by_name():
+def test_the_fingerprint_depends_on_every_condition_and_its_name():
     x, y = torch.zeros(2, 1), torch.tensor([[1.0, torch.nan], [2, 3]])
     prints = [Data(x), Data(x, y=y), Data(x, z=y), Data(x, y=y, z=y), Data(x, y=y.nan_to_num())]
     assert len({data.fingerprint() for data in prints}) == len(prints)

@@ -1,4 +1,4 @@
-"""What people have, in whatever way they have it: the same numbers are the same data."""
+"""The same numbers are the same data in every format."""
 
 import sys
 import zipfile
@@ -49,7 +49,7 @@ def saved(folder, value, name="x.pt"):
     return folder / name
 
 
-def test_the_same_samples_with_labels_are_the_same_data_whoever_hands_them_out(tmp_path):
+def test_the_same_samples_with_labels_are_the_same_data_from_any_source(tmp_path):
     x, label = torch.from_numpy(X), torch.from_numpy(LABEL)
     np.savez(tmp_path / "x.npz", x=X, y=LABEL)
     tensors = TensorDataset(x, label)
@@ -75,7 +75,7 @@ def test_the_same_samples_with_labels_are_the_same_data_whoever_hands_them_out(t
     assert all(data.label.tolist() == LABEL.tolist() for data in found.values())
 
 
-def test_samples_alone_are_the_same_data_whoever_hands_them_out(tmp_path):
+def test_samples_alone_are_the_same_data_from_any_source(tmp_path):
     x = torch.from_numpy(X)
     sources = [X, x, list(X), list(x), X.tolist(), saved(tmp_path, x), {"x": X}, {"images": x}]
     sources += [
@@ -121,7 +121,7 @@ def table(request, tmp_path):
     return module.table(columns) if request.param == "pyarrow" else module.DataFrame(columns)
 
 
-def test_a_table_is_the_same_whatever_holds_it(table):
+def test_a_table_is_the_same_in_any_container(table):
     data = load(table, condition={"label": "kind", "n": ["n"]})
     assert data.columns == ("a", "b")
     assert data.names == {"label": ("cat", "dog", "emu"), "n": ("n",)}
@@ -209,7 +209,7 @@ def test_tuples_of_arrays_are_pairs_and_tuples_of_numbers_samples():
     assert load([[[1, 2], [3, 4]], [[5, 6], [7, 8.5]]], layout="CT").event_shape == (2, 2)
 
 
-def test_two_arrays_of_one_shape_are_not_guessed_at():
+def test_two_arrays_of_one_shape_are_refused_as_ambiguous():
     with pytest.raises(ShapeError, match=r"may be 2 samples, or 30 samples with conditions"):
         load((X, X))
     with pytest.raises(ShapeError, match=r"arrays of 30, 29 rows"):
@@ -247,7 +247,7 @@ def test_a_layout_moves_the_channels_to_the_front(layout, axes, tmp_path, monkey
      ((7,), (1, 7), "T"), ((4, 5, 6), (1, 4, 5, 6), "DHW"), ((3, 5, 6), (3, 5, 6), None),
      ((5, 6), (7, 8), None), ((6,), (5,), None)],
 )  # fmt: skip
-def test_the_shape_of_a_model_says_which_axis_is_which(shape, event, layout):
+def test_the_order_of_axes_follows_from_the_shape_of_a_model(shape, event, layout):
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(3, *shape)))
     found = laid_as(Data(x), event)
     assert found.event_shape == (event if layout else shape)
@@ -262,7 +262,7 @@ def test_bytes_of_any_layout_are_learnt_as_bytes():
 
 
 @pytest.mark.parametrize("shape", [(37, 53), (100, 3), (8, 8), (16, 16, 3), (32, 32, 32)])
-def test_a_shape_that_may_mean_something_else_is_told(shape):
+def test_an_ambiguous_shape_is_reported(shape):
     x = np.random.default_rng(0).normal(size=(3, *shape))
     with pytest.warns(UserWarning, match="are read as .* channels of .* write layout="):
         load(x)
@@ -271,14 +271,14 @@ def test_a_shape_that_may_mean_something_else_is_told(shape):
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 50), (12, 1000), (1, 37, 53), (3, 8, 8)])
-def test_a_shape_that_means_what_it_says_is_not_told(shape):
+def test_an_unambiguous_shape_is_not_reported(shape):
     assert load(np.random.default_rng(0).normal(size=(3, *shape))).event_shape == shape
 
 
 @pytest.mark.parametrize(
     ("layout", "error"), [("XY", InvalidValueError), ("CC", InvalidValueError), ("C", ShapeError)]
 )
-def test_a_layout_that_is_none_is_refused(layout, error):
+def test_an_invalid_layout_is_refused(layout, error):
     with pytest.raises(error, match="layout="):
         load(np.zeros((2, 3, 4)), layout=layout)
 
@@ -302,7 +302,7 @@ def test_images_of_16_bits_have_as_many_levels_as_they_use(tmp_path, bits, top):
         assert np.array_equal(back.numpy()[:, 0].astype(np.uint16), images)
 
 
-def test_images_of_floats_are_read_as_they_are(tmp_path):
+def test_images_of_floats_are_read_unchanged(tmp_path):
     images = RNG.normal(size=(3, 6, 5)).astype(np.float32)
     for i, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{i}.tif")
@@ -312,7 +312,7 @@ def test_images_of_floats_are_read_as_they_are(tmp_path):
     assert load(tmp_path, size=4).event_shape == (1, 4, 4)
 
 
-def test_a_palette_of_greys_is_grey_and_colours_of_16_bits_are_told(tmp_path):
+def test_a_palette_of_greys_is_grey_and_colours_of_16_bits_are_reported(tmp_path):
     (tmp_path / "grey").mkdir()
     Image.fromarray(RNG.integers(0, 255, (6, 5), dtype=np.uint8)).convert("P").save(
         tmp_path / "grey" / "0.png"
@@ -332,7 +332,9 @@ def test_a_palette_of_greys_is_grey_and_colours_of_16_bits_are_told(tmp_path):
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
-    with pytest.warns(UserWarning, match="1 of 1 images have 16 bits a colour, of which 8 are"):
+    with pytest.warns(
+        UserWarning, match="1 of 1 images have 16 bits a colour, of which only 8 are"
+    ):
         load(tmp_path / "deep")
 
 
@@ -345,11 +347,11 @@ def test_no_code_of_a_file_of_tensors_is_run(tmp_path):
             return sys.exit, ("run",)
 
     for k, value in enumerate((Evil(), TensorDataset(torch.zeros(2, 2)), {"x": Evil()})):
-        with pytest.raises(DataError, match="other things than tensors, which could run any code"):
+        with pytest.raises(DataError, match="objects other than tensors, which could run any code"):
             load(saved(tmp_path, value, f"{k}.pt"))
 
 
-def test_files_of_tensors_that_cannot_be_used_are_told(tmp_path, monkeypatch):
+def test_files_of_tensors_that_cannot_be_used_are_reported(tmp_path, monkeypatch):
     whole = saved(tmp_path, torch.zeros(30, 2)).read_bytes()
     (tmp_path / "cut.pt").write_bytes(whole[:200])
     with pytest.raises(DataError, match=r"cut\.pt: it is damaged"):
@@ -395,7 +397,7 @@ def test_advice_to_load_pickled_objects_is_never_given(tmp_path):
 # In words
 
 
-def test_data_are_told_in_one_line_and_as_a_table():
+def test_data_are_described_in_one_line_and_as_a_table():
     data = Data(X, columns=("wing", "<b>"), label=WORDS.tolist(), y=THETA)
     assert repr(data) == (
         "Data(30 samples, each 2 numbers (wing, <b>); float32 in memory; the numbers as they are; "
@@ -407,7 +409,7 @@ def test_data_are_told_in_one_line_and_as_a_table():
     assert repr(load("digits")).endswith("given label: 10 classes, 0 to 9; from digits)")
 
 
-def test_all_that_is_odd_about_columns_is_told_at_once():
+def test_all_faults_of_columns_are_reported_together():
     one = LABEL
     x = np.column_stack([X[:, 0], np.ones(30), one, one == 0, one == 1, one == 2, X[:, 0],
                          1000 * X[:, 1]])  # fmt: skip
@@ -434,7 +436,7 @@ def test_columns_that_are_one_hot_are_found_wherever_they_stand(k, before, seed)
     assert found[0].where[0] == f"number {before}"
 
 
-def test_channels_of_very_different_scales_are_told_and_standardized_away():
+def test_channels_of_very_different_scales_are_reported_and_can_be_standardized():
     x = np.random.default_rng(0).normal(size=(50, 2, 40)) * np.array([[1.0], [500.0]])
     remark = next(remark for remark in check(x).remarks if remark.topic == "scales")
     assert remark.where == ("channel 0", "channel 1")
@@ -476,7 +478,7 @@ def test_a_density_of_the_data_is_that_of_the_model_with_the_determinant(shape, 
 
 
 @pytest.mark.filterwarnings("always:1 of 30")
-def test_a_command_says_what_is_sampled_which_axis_and_what_is_left_out(tmp_path, capsys):
+def test_options_choose_the_samples_the_axes_and_the_samples_left_out(tmp_path, capsys):
     theta = RNG.normal(size=(30, 6, 5)).astype(np.float32)
     theta[4] = np.nan
     np.savez(tmp_path / "x.npz", x=X, theta=theta)
@@ -493,13 +495,13 @@ def test_a_command_says_what_is_sampled_which_axis_and_what_is_left_out(tmp_path
 
 
 @pytest.mark.parametrize("source", [[], (), np.zeros((0, 2)), np.zeros(3), np.array(3.0)])
-def test_what_are_no_samples_is_told_whether_or_not_any_may_be_missing(source):
+def test_invalid_samples_are_reported_whether_or_not_any_may_be_missing(source):
     for missing in ("raise", "drop"):
         with pytest.raises((ShapeError, DataError), match=r"samples"):
             load(source, missing=missing)
 
 
-def test_a_run_on_such_data_goes_on_bit_for_bit(tmp_path):
+def test_a_run_on_such_data_continues_bit_for_bit(tmp_path):
     x = np.random.default_rng(0).normal(size=(30, 6, 2)).astype(np.float32)
     x[3] = np.nan
     source = {"x": x, "label": WORDS}

@@ -47,7 +47,7 @@ def test_names_survive_training_saving_and_loading(tmp_path):
         assert facts(known).columns == known.columns == ("wing", "mass")
 
 
-def test_a_class_is_asked_for_by_its_name():
+def test_a_class_is_given_by_its_name():
     model = trained(animals(("dog", "cat")))
     by_name = sample(model, n=3, steps=3, seed=0, condition={"label": "dog"})
     assert torch.equal(by_name, sample(model, n=3, steps=3, seed=0, condition={"label": 1}))
@@ -58,7 +58,7 @@ def test_a_class_is_asked_for_by_its_name():
         sample(model, n=3, steps=3, seed=0, condition={"label": "dgo"})
 
 
-def test_a_class_without_a_name_is_asked_for_by_its_number():
+def test_a_class_without_a_name_is_given_by_its_number():
     with pytest.raises(InvalidValueError, match=r"have no names here, got 'dog'.* 0 to 1"):
         Condition.of({"label": "dog"}, 1, {"label": Classes(2)})
 
@@ -77,7 +77,7 @@ def test_as_many_names_as_classes_each_another_one(names):
 
 @given(st.permutations(["cat", "dog", "emu", "fox"]), st.integers(1, 4))
 def test_labels_are_mapped_by_name_whatever_the_order_and_the_number(words, n):
-    """A datum keeps the name of its class, under the numbers of any model that knows it."""
+    """A datum keeps the name of its class, with the number that the model has for it."""
     own, model = Classes(n, tuple(words[:n])), Classes(4, ("cat", "dog", "emu", "fox"))
     label = torch.arange(9) % (n + 1) - 1
     data = Data(torch.zeros(9, 2), label=label, kinds={"label": own})
@@ -88,7 +88,7 @@ def test_labels_are_mapped_by_name_whatever_the_order_and_the_number(words, n):
     assert mapped.kinds["label"].names == model.names
 
 
-def test_a_class_that_a_model_does_not_know_is_told_with_the_nearest():
+def test_an_unknown_class_is_reported_with_the_most_similar_one():
     model = trained(animals(("dog", "cat")))
     with pytest.raises(InvalidValueError, match=r"'label' of 'dogs' \(did you mean 'dog'\?\)"):
         Trainer(model, animals(("dogs", "cat")))
@@ -109,7 +109,7 @@ def test_data_without_names_leave_those_of_a_model():
     assert model.names["label"] == ("cat", "dog")
 
 
-def test_new_classes_come_after_those_that_a_model_knows(tmp_path):
+def test_new_classes_come_after_those_of_the_model(tmp_path):
     trained(animals(("dog", "cat")), tmp_path)
     model, data = begin(str(tmp_path), animals(("ant", "dog")))
     assert facts(model).conditions["label"].names == ("cat", "dog", "ant")
@@ -121,7 +121,7 @@ def test_new_classes_come_after_those_that_a_model_knows(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_line_asks_for_a_class_by_its_name(tmp_path, capsys):
+def test_the_command_line_takes_a_class_by_its_name(tmp_path, capsys):
     run = tmp_path / "run"
     trained(animals(("dog", "cat")), run)
     for k, words in enumerate(("--class dog", "--condition label=dog", "--class 1")):
@@ -135,7 +135,7 @@ def test_the_command_line_asks_for_a_class_by_its_name(tmp_path, capsys):
     assert "unknown class 'dgo'; did you mean 'dog'?" in capsys.readouterr().err
 
 
-def test_the_name_of_a_class_goes_before_its_number(tmp_path):
+def test_the_name_of_a_class_takes_precedence_over_its_number(tmp_path):
     """Folders called 1, 2 and 10 are numbered 0, 2 and 1."""
     trained(animals(("1", "2", "10", "x", "y", "z")), tmp_path)
     known = facts(ScoreModel.from_pretrained(tmp_path)).conditions
@@ -174,7 +174,7 @@ def test_names_that_are_not_those_of_the_model_are_refused_in_a_file(changed, tm
         ScoreModel.from_pretrained(tmp_path)
 
 
-def test_names_that_no_sample_has_need_not_be_known():
+def test_names_that_no_sample_has_need_not_be_classes_of_the_model():
     own = Classes(4, ("ant", "bee", "cat", "dog"))
     data = Data(torch.zeros(3, 2), label=[2, 3, -1], kinds={"label": own})
     assert data.as_kinds({"label": Classes(2, ("cat", "dog"))}).label.tolist() == [0, 1, -1]

@@ -102,7 +102,9 @@ def test_files_that_are_no_tables_are_refused(tmp_path, text, message):
 
 def test_numbers_with_words_among_them_are_no_classes(tmp_path):
     path = written(tmp_path / "x.csv", "a,b\n1,2\n2,low\n3,4\n4,5\n")
-    with pytest.raises(InvalidTypeError, match=r"'b' of .* holds numbers, but for 'low' in line 3"):
+    with pytest.raises(
+        InvalidTypeError, match=r"'b' of .* holds numbers except for 'low' in line 3"
+    ):
         load(path, condition={"label": "b"})
 
 
@@ -138,7 +140,7 @@ def test_text_is_as_wide_as_its_numbers_need(tmp_path):
         )
 
 
-def test_labels_that_are_large_numbers_stay_what_they_are(tmp_path):
+def test_labels_that_are_large_numbers_are_unchanged(tmp_path):
     path = written(tmp_path / "x.csv", "a,id\n1,123456789\n2,123456790\n3,\n")
     data = load(path, condition={"label": "id"})
     assert data.label.tolist() == [123456789, 123456790, -1]
@@ -200,7 +202,10 @@ def test_a_parquet_file_is_read_by_pandas(frame, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("column", "message"),
-    [([[1], [2], [3]], "'b' of the table is of object"), ([1j, 2, 3], "'b' .* is of complex")],
+    [
+        ([[1], [2], [3]], "'b' of the table has dtype object"),
+        ([1j, 2, 3], "'b' .* has dtype complex"),
+    ],
 )
 def test_columns_of_other_kinds_are_refused(frame, column, message):
     frame["b"] = column
@@ -297,7 +302,7 @@ def test_conditions_that_do_not_belong_to_a_folder_are_refused(photos, tmp_path)
 
 @pytest.mark.parametrize("text", ["0,1\n.5,2\n", "0, 1\n2, 3\n", "0\n.5\n"])
 def test_numbered_columns_are_taken_neither_for_names_nor_for_a_sample(tmp_path, text):
-    with pytest.raises(DataError, match="may be the names that pandas gives, or a sample"):
+    with pytest.raises(DataError, match="may be a sample, or default names that pandas wrote"):
         load(written(tmp_path / "x.csv", text))
 
 
@@ -307,7 +312,7 @@ def test_labels_of_one_column_may_begin_with_0(tmp_path):
 
 
 @pytest.mark.parametrize("y", [[[0], [1]], [False, True], [0, 1, 0]])
-def test_labels_of_an_archive_that_are_none_are_told(tmp_path, y):
+def test_invalid_labels_of_an_archive_are_reported(tmp_path, y):
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 2), np.float32), y=np.array(y))
     with pytest.warns(UserWarning, match=r"has 'y', which is left out: labels are integers"):
         assert load(tmp_path / "x.npz").kinds == {}

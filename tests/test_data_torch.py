@@ -151,7 +151,7 @@ Pair = namedtuple("Pair", ["image", "theta"])
     ],
 )
 @pytest.mark.parametrize("lazy", [None, True])
-def test_the_parts_of_a_sample_are_known_by_place_or_name(get, kinds, lazy):
+def test_the_parts_of_a_sample_are_identified_by_place_or_name(get, kinds, lazy):
     data = load(Items(get), lazy=lazy)
     assert (data.kinds, len(data), data.event_shape[0]) == (kinds, 6, data.x.shape[1])
     assert isinstance(data.raw, torch.Tensor) == (lazy is None)
@@ -190,7 +190,7 @@ def fails(i):
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:(divide|invalid)")
-def test_what_a_data_set_does_wrong_is_an_error_that_names_the_sample(source, error, message):
+def test_a_fault_of_a_data_set_is_an_error_that_names_the_sample(source, error, message):
     with np.errstate(all="ignore"), pytest.raises(error, match=message):
         load(source)
 
@@ -239,7 +239,7 @@ class Draws(Items):
         return x, self.rng.integers(10**6) if self.labels else i
 
 
-def test_random_samples_are_drawn_anew_and_the_user_is_told(tmp_path):
+def test_random_samples_are_drawn_again_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match=r"another one .* drawn whenever it is read, .* augment="):
         data = load(Draws())
     assert not torch.equal(data.x, data.x)
@@ -251,13 +251,13 @@ def test_random_samples_are_drawn_anew_and_the_user_is_told(tmp_path):
         model = ScoreModel(MLP(3, hidden=(4,), num_classes=6), VESDE(), (3,))
     config = TrainConfig().changed(steps=4, batch_size=4, save_every=2)
     Trainer(model, data, config, folder=tmp_path).train(2)
-    Trainer(model, data, config, folder=tmp_path).train()  # goes on
+    Trainer(model, data, config, folder=tmp_path).train()  # continues
     with pytest.warns(UserWarning, match="read once, and stays as it was drawn"):
         held = load(Draws(), lazy=False)
     assert torch.equal(held.x, held.x)
 
 
-def test_what_is_drawn_together_stays_together():
+def test_a_sample_and_its_random_condition_are_read_together():
     class Crops(Items):
         """A sample and its condition are cut from the same random place."""
 
@@ -346,7 +346,7 @@ def test_a_loader_that_chooses_samples_is_refused():
 
 
 @pytest.mark.slow
-def test_a_lazy_data_set_trains_alike_in_workers_and_here():
+def test_a_lazy_data_set_gives_the_same_training_with_and_without_workers():
     data = load(Items(lambda i: (X[i], i % 2)), lazy=True)
     results = []
     for workers in (0, 2):
@@ -360,7 +360,7 @@ def test_a_lazy_data_set_trains_alike_in_workers_and_here():
         assert torch.equal(value, results[1][name])
 
 
-def test_numbers_beside_missing_ones_stay_what_they_are():
+def test_numbers_beside_missing_ones_are_unchanged():
     ages = [0, 1, 2.5, None, 1e-3, 7]
     found = load(Items(lambda i: {"x": np.float32([i, 0]), "age": ages[i]}))
     assert found.kinds == {"age": Field((1,))}

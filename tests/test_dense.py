@@ -91,19 +91,19 @@ def test_states_of_a_process_are_tensors(x: object) -> None:
 
 
 @pytest.mark.parametrize("value", [(X,), [1.0, 2.0], None, 0.0, X.numpy()])
-def test_a_pilot_of_no_tensor_says_so(value: object) -> None:
+def test_a_pilot_of_another_type_is_reported(value: object) -> None:
     with pytest.raises(ScoreSDEError, match="must return a tensor"):
         scoresde.pilot(lambda x, t: value, SDE, shape=(2,), n=3, steps=6)  # type: ignore[arg-type, return-value]
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_a_score_that_changes_its_input_in_place_is_told_so(door: str) -> None:
+def test_a_score_that_changes_its_input_in_place_is_an_error(door: str) -> None:
     with pytest.raises(InvalidValueError, match="changed its input x in place"):
         DOORS[door](lambda x, t: x.mul_(-1), X)
 
 
 @pytest.mark.parametrize("value", [torch.tensor([1, 2, 0]), torch.ones(3, 2)])
-def test_a_score_that_changes_its_condition_in_place_is_told_so(value: Tensor) -> None:
+def test_a_score_that_changes_its_condition_in_place_is_an_error(value: Tensor) -> None:
     def score(x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
         condition["y"].zero_()
         return -x
@@ -124,9 +124,7 @@ def test_a_score_that_changes_its_condition_in_place_is_told_so(value: Tensor) -
 @pytest.mark.parametrize(
     "door", sorted(set(DOORS) - {"ism", "ssm", "log_prob"})
 )  # those differentiate
-def test_a_score_may_write_all_that_it_returns_into_one_place(
-    door: str, dtype: torch.dtype
-) -> None:
+def test_a_score_may_return_the_same_tensor_each_time(door: str, dtype: torch.dtype) -> None:
     places: dict[torch.Size, Tensor] = {}
 
     def written(x: Tensor, t: Tensor) -> Tensor:

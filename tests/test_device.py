@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import scoresde
-from scoresde.sde.told import batch_of, numbers_of
+from scoresde.sde.cpu_times import batch_time, cpu_time_of
 
 # scipy solves the batch on the CPU, and torchsde by code of its own
 EXEMPT = {"scipy", "torchsde"}
@@ -17,7 +17,7 @@ ADAPTIVE = {name for name, method in scoresde.SAMPLERS.items() if method.adaptiv
 
 
 def counted(what):
-    """By name, what a step reads and copies, in a process of its own."""
+    """The reads and copies of a step by name, counted in a separate process."""
     script = Path(__file__).with_name("played_law.py")
     ran = subprocess.run([sys.executable, script, what], capture_output=True, text=True, check=True)
     return json.loads(ran.stdout.splitlines()[-1])
@@ -48,7 +48,7 @@ def test_a_training_step_reads_nothing_copies_twice_and_needs_no_float64():
 
 
 def test_times_that_were_changed_in_place_no_longer_keep_their_numbers():
-    made = batch_of(torch.tensor(0.25, dtype=torch.float64), torch.zeros(3, 2))
-    assert numbers_of(made).item() == 0.25
+    made = batch_time(torch.tensor(0.25, dtype=torch.float64), torch.zeros(3, 2))
+    assert cpu_time_of(made).item() == 0.25
     made.mul_(2)
-    assert numbers_of(made) is None
+    assert cpu_time_of(made) is None

@@ -29,7 +29,7 @@ pytestmark = [
 
 
 def start(*words):
-    """Two processes, in a session of their own so that none can outlive its test."""
+    """Two processes, in a separate session, so that none can outlive its test."""
     return subprocess.Popen(
         [*LAUNCH, *map(str, words)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)},
@@ -170,7 +170,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_both(two):
         assert "No space left on device" in end["full_disk"]
 
 
-def test_both_go_on_from_the_checkpoint_that_process_0_finds_good(two):
+def test_both_continue_from_the_checkpoint_that_process_0_finds_intact(two):
     folder, ends = two
     assert [end["damaged"] for end in ends] == [6, 6]
     again, undisturbed = (
@@ -197,8 +197,8 @@ def test_parameters_that_no_gradient_reaches_are_named_rather_than_waited_for(tw
         assert end["unreached"].startswith("TrainingError: no gradient reaches 1 parameters (net.i")
 
 
-def test_a_run_goes_on_in_another_number_of_processes_with_a_warning(two):
-    with pytest.warns(RuntimeWarning, match="written with 2 processes and goes on with 1"):
+def test_a_run_continues_in_another_number_of_processes_with_a_warning(two):
+    with pytest.warns(RuntimeWarning, match="written with 2 processes and continues with 1"):
         trainer = several.resumed(two[0] / "undisturbed")
     assert trainer.step == 8
 
@@ -219,7 +219,7 @@ def test_two_processes_write_the_samples_of_one_bit_for_bit(two, tmp_path):
 # What the processes tell one another
 
 
-def test_what_fails_in_process_0_fails_everywhere(two):
+def test_an_error_of_process_0_is_raised_in_all_processes(two):
     ends = [end["failing_main"] for end in two[1]]
     assert ends == ["KeyError: 'only here'", "PeerError: KeyError: 'only here' (in process 0)"]
 
@@ -234,7 +234,7 @@ def test_numbers_and_tensors_arrive_as_they_were_sent(two):
     assert ends[0]["shared"] == {"a": [1.5, -0.0], "b": 7, "c": []}
 
 
-def test_an_environment_that_does_not_say_where_the_others_are_is_refused(monkeypatch):
+def test_an_environment_without_the_address_of_the_others_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
@@ -273,7 +273,7 @@ def children(process):
     return found
 
 
-def test_the_word_that_another_process_died_is_not_cut_short(monkeypatch):
+def test_the_message_that_another_process_died_is_printed_completely(monkeypatch):
     """As it was when torchrun's SIGTERM to those that are left came before it was printed."""
     before = signal.getsignal(signal.SIGTERM)
     for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):

@@ -85,7 +85,7 @@ def test_the_mean_and_the_variance_of_probes_are_the_formulas():
 
 
 @given(st.data())
-def test_the_divergence_of_the_score_of_a_gaussian_is_known_through_the_door(data):
+def test_the_divergence_of_the_score_of_a_gaussian_is_exact_through_the_reverse_sde(data):
     sde = data.draw(sdes())
     score, t = data.draw(exact_scores(sde)), data.draw(times_of(sde))
     x = torch.randn(3, 2, 2, generator=data.draw(generators()), dtype=DOUBLE)
@@ -138,7 +138,7 @@ def test_every_sample_has_the_divergence_that_it_has_alone():
     assert torch.equal(whole, torch.cat([divergence(f, x[i : i + 1])[1] for i in range(9)]))
 
 
-def test_an_empty_batch_and_a_constant_part_are_no_trouble():
+def test_an_empty_batch_and_a_constant_part_are_allowed():
     value, trace = divergence(lambda x: 2 * x, torch.ones(0, 3))
     assert (value.shape, trace.shape) == ((0, 3), (0,))
     assert divergence(lambda x: 0 * x + 1, torch.ones(2, 3))[1].tolist() == [0, 0]

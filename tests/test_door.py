@@ -1,4 +1,4 @@
-"""What a reverse SDE asks of a score, and what it refuses."""
+"""The calls of a score by the reverse SDE, and the scores that it refuses."""
 
 import math
 from types import SimpleNamespace
@@ -52,7 +52,7 @@ def test_the_denoiser_is_tweedies_formula_of_the_score_whatever_method_the_score
 
 
 @given(st.data())
-def test_the_score_is_asked_at_one_time_for_each_sample(data):
+def test_the_score_receives_one_time_for_each_sample(data):
     sde, shape, dtype = data.draw(sdes()), data.draw(shapes()), data.draw(dtypes())
     t = data.draw(times_of(sde))
     x = torch.ones(shape, dtype=dtype)
@@ -75,7 +75,7 @@ def test_the_score_is_asked_at_one_time_for_each_sample(data):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_states_are_asked_at_single_precision_times(dtype):
+def test_half_precision_states_have_single_precision_times(dtype):
     score = Exact(VESDE(), 0.0, 1.0)
     rsde = VESDE().reverse(score)
     out = rsde.score(torch.ones(2, 3, dtype=dtype), 0.123456)
@@ -123,7 +123,7 @@ def test_evaluations_are_counted_once_each():
     assert VPSDE().reverse(lambda x, t: -x).nfe == 0
 
 
-def test_the_reverse_sde_knows_its_process_and_moments():
+def test_the_reverse_sde_has_its_process_and_moments():
     sde, moments = VESDE(), Moments(0.5, var=2.0)
     rsde = sde.reverse(lambda x, t: -x, moments=moments)
     assert isinstance(rsde, ReverseSDE)
@@ -140,7 +140,7 @@ def test_gradients_pass_through_the_reverse_sde():
     assert_close(x.grad, torch.full((2, 3), -3.0))
 
 
-def test_the_state_is_left_as_it_was():
+def test_the_state_is_not_changed():
     x = torch.ones(2, 3)
     rsde = VPSDE().reverse(lambda x, t: -x)
     rsde.score(x, 0.5), rsde.drift(x, 0.5), rsde.denoise(x, 0.5)
@@ -226,7 +226,7 @@ def test_a_score_that_is_no_tensor_is_refused_with_an_adapter(out, kind):
         rsde.score(torch.ones(2, 3), 0.5)
 
 
-def test_what_cannot_be_called_is_no_score():
+def test_an_object_that_cannot_be_called_is_refused_as_a_score():
     with pytest.raises(InvalidTypeError, match=r"score must be a callable, got 3"):
         VPSDE().reverse(3)
 
@@ -258,7 +258,7 @@ BAD_TIMES = {
 
 @pytest.mark.parametrize("ask", ["score", "drift", "denoise"])
 @pytest.mark.parametrize("name", BAD_TIMES)
-def test_the_network_never_sees_an_impossible_time(name, ask):
+def test_the_network_never_receives_an_impossible_time(name, ask):
     t, message = BAD_TIMES[name]
     rsde = VPSDE().reverse(lambda x, t: pytest.fail("the network was asked"))
     with pytest.raises(ScoreSDEError, match=message) as caught:

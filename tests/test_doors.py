@@ -233,7 +233,7 @@ def test_integers_of_numpy_and_torch_are_integers_and_lists_are_tensors(n):
     assert example(n, np.zeros(3), sde=SDE) == n
 
 
-def test_a_word_that_is_none_of_those_listed_is_answered_with_the_nearest():
+def test_an_unknown_word_is_refused_with_the_most_similar_choice():
     with pytest.raises(UnknownNameError, match="did you mean 'gaussian'"):
         scoresde.ssm_loss(SCORE, SDE, X, projection="gaussia")
 
@@ -257,7 +257,7 @@ def _score(x, t):
         (lambda: sample(_score, VPSDE(), x=torch.zeros(2, 2).to_sparse()), "a dense tensor"),
     ],
 )
-def test_a_mistaken_call_is_refused_by_the_name_of_what_was_called(call, message):
+def test_a_wrong_call_is_refused_with_the_name_of_the_function(call, message):
     with pytest.raises(InvalidTypeError, match=message) as caught:
         call()
     assert "cls" not in str(caught.value)

@@ -78,7 +78,7 @@ def test_the_warmup_weighs_update_k_by_the_documented_rule(decay, updates):
     torch.testing.assert_close(ema.model.free[0].item(), left, rtol=1e-10, atol=1e-300)
 
 
-def test_weights_that_stand_still_are_their_own_average():
+def test_constant_weights_equal_their_average():
     model = point()
     ema = EMA(model, 0.999)
     for _ in range(50):
@@ -110,7 +110,7 @@ def test_the_average_is_a_frozen_model_in_eval_mode():
     assert not any(p.requires_grad for p in ema.model.parameters())
 
 
-def test_the_average_is_lent_to_the_model_within_the_block_only():
+def test_the_model_has_the_average_within_the_block_only():
     model = point()
     ema = EMA(model, 0.9)
     model.move()
@@ -134,7 +134,7 @@ def test_the_model_gets_its_weights_back_when_the_block_fails():
     assert same(model.state_dict(), own)
 
 
-def test_an_average_goes_on_from_its_state_bit_for_bit():
+def test_an_average_continues_from_its_state_bit_for_bit():
     model = point(1)
     whole, first = EMA(model, 0.99), EMA(model, 0.99)
     for _ in range(5):
@@ -230,7 +230,7 @@ def test_a_parameter_that_is_freed_or_frozen_later_is_treated_so_from_then_on():
         torch.testing.assert_close(ema.model.frozen, expected.detach(), rtol=1e-12, atol=1e-12)
 
 
-def test_an_average_can_go_on_with_another_model():
+def test_an_average_can_continue_with_another_model():
     one, other = point(1), point(2)
     ema = EMA(one, 0.5, warmup=False)
     ema.update(one)
@@ -253,7 +253,7 @@ def test_an_exponent_that_no_spread_has_is_refused(gamma):
 
 
 @pytest.mark.parametrize("value", ["0.1", None, (0.1,)])
-def test_what_is_no_number_is_told_by_name(value):
+def test_a_parameter_that_is_no_number_is_reported_by_name(value):
     for make, name in ((Power, "sigma"), (Exponential, "decay"), (sigma_of, "gamma")):
         with pytest.raises(InvalidTypeError, match=f"{name}( of .*)? must be a number, got "):
             make(value)
@@ -270,7 +270,7 @@ def test_the_weights_of_another_model_are_refused_and_change_nothing(sizes):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("make", [EMA, PowerEMA])
-def test_an_average_that_would_stand_still_is_warned_of(make, dtype):
+def test_an_average_that_would_not_change_causes_a_warning(make, dtype):
     with pytest.warns(RuntimeWarning, match=f"an average of {dtype} weights"):
         make(nn.LayerNorm(2).to(dtype))
     make(nn.LayerNorm(2).to(dtype).requires_grad_(False))  # which is copied

@@ -102,7 +102,7 @@ def test_a_law_and_times_exclude_each_other():
 
 
 @given(sde=sdes(), data=st.data())
-def test_the_control_variate_is_what_has_mean_zero_given_the_data(sde, data):
+def test_the_control_variate_has_mean_zero_given_the_data(sde, data):
     """(loss - controlled) sigma^2 / lambda = 2 sigma z s(alpha x0) + |z|^2 - D."""
     t = data.draw(times_of(sde))
     generator = data.draw(generators())
@@ -189,7 +189,7 @@ def test_the_learned_uncertainty_of_a_constant_loss_is_that_loss_by_dimension(sd
 
 
 @pytest.mark.slow
-def test_a_learned_weight_finds_how_large_the_loss_is_at_each_level():
+def test_a_learned_weight_learns_the_loss_at_each_level():
     """Of an exact score: e^u = floor / D, over four decades of the noise."""
     sde = VESDE(0.01, 100.0)
     target = targets.Gaussian([0.0, 0.0], var=1.0)

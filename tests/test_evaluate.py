@@ -1,4 +1,4 @@
-"""`evaluate`: sources, features, intervals that hold, floors, and what it says."""
+"""`evaluate`: sources, features, coverage of intervals, floors, and verdicts."""
 
 import json
 import math
@@ -124,7 +124,7 @@ def test_an_interval_is_wider_where_its_spread_is_known_less():
 
 
 @given(st.floats(-5, 50), st.floats(0, 1), seeds)
-def test_the_interval_of_a_square_holds_what_is_within_reach_at_its_own_variance(value, bias, seed):
+def test_the_interval_of_a_square_inverts_the_test_at_each_value(value, bias, seed):
     parts = randn(200, seed=seed)
     values = torch.cat(
         [
@@ -196,7 +196,7 @@ def covered(truths, metrics, draw, n, reps, resamples=40):
 
 
 @pytest.mark.slow
-def test_intervals_of_different_gaussians_hold_the_closed_forms_as_often_as_they_say():
+def test_intervals_of_different_gaussians_have_their_nominal_coverage():
     n, d, shift, scale, s, reps = 120, 4, 0.4, 1.2, 2.0, 150
 
     def draw(seed, reference=False):
@@ -244,7 +244,7 @@ def test_the_limit_has_less_of_the_bias_that_grows_with_the_number_of_features()
 
 
 @pytest.mark.slow
-def test_samples_of_the_exact_law_are_as_far_as_the_floor():
+def test_samples_of_the_exact_law_have_the_distance_of_the_floor():
     starred = figures = 0
     for seed in range(25):
         found = evaluate(
@@ -284,7 +284,7 @@ def test_shares_on_which_all_halves_agree_have_an_interval_and_no_star_for_one_s
     assert not Comparison(*[Estimate(0.5, 0.5, 0.5)] * 3).differs
 
 
-def test_the_table_says_what_may_be_taken_amiss():
+def test_the_table_has_notes_on_figures_that_may_mislead():
     found = evaluate(
         randn(20, 200, seed=1), randn(40, 200, seed=2), metrics=["kid", "mmd"], resamples=4,
         progress=False,
@@ -297,7 +297,7 @@ def test_the_table_says_what_may_be_taken_amiss():
     assert len(repr(found)) < 200
 
 
-def test_there_is_no_bar_for_features_of_tensors_nor_on_errors(capsys):
+def test_no_bar_is_shown_for_features_of_tensors_nor_after_errors(capsys):
     evaluate(SAMPLES, REAL, **QUICK | {"progress": True})
     with pytest.raises(ShapeError):
         evaluate(SAMPLES[:1], REAL, **QUICK | {"progress": True})
@@ -352,7 +352,7 @@ def test_stored_samples_are_in_the_units_of_the_data(tmp_path):
     assert found.as_json() == evaluate(few[:30], few, **QUICK).as_json()
 
 
-def test_features_are_what_is_compared():
+def test_features_are_compared_instead_of_samples():
     want = evaluate(SAMPLES[:, 0], REAL[:, 0], **QUICK)
     found = evaluate(SAMPLES, REAL, features=lambda x: x[:, 0], **QUICK)
     assert found.figures == want.figures
@@ -360,7 +360,7 @@ def test_features_are_what_is_compared():
     assert evaluate(SAMPLES, REAL, features="pixels", **QUICK) == evaluate(SAMPLES, REAL, **QUICK)
 
 
-def test_a_map_may_change_what_it_is_given():
+def test_a_map_may_change_its_input_in_place():
     samples = SAMPLES.clone()
     found = evaluate(samples, REAL, features=lambda x: x.mul_(2), **QUICK)
     assert torch.equal(samples, SAMPLES)
@@ -391,7 +391,7 @@ def test_the_floor_is_of_other_real_data_against_the_same_reference():
     assert held != sorted(held)
 
 
-def test_the_order_of_samples_means_nothing_to_symmetric_figures():
+def test_symmetric_figures_do_not_depend_on_the_order_of_samples():
     mixed = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     one, two = (evaluate(x, REAL, **QUICK) for x in (SAMPLES, SAMPLES[mixed]))
     for name in ("frechet", "kid"):
@@ -400,7 +400,7 @@ def test_the_order_of_samples_means_nothing_to_symmetric_figures():
         assert two[name].floor == row.floor
 
 
-def test_a_figure_that_was_not_found_is_absent_as_in_any_mapping():
+def test_a_figure_that_was_not_computed_is_absent_from_the_mapping():
     found = evaluate(SAMPLES, REAL, **QUICK)
     assert "kid" in found
     assert "fid" not in found
@@ -433,7 +433,7 @@ def told(stars, figures, n, clear=1.001):
     return Evaluation(names, n, 2, "x", 0, 100, 0.95).verdict()
 
 
-def test_a_verdict_is_no_surer_than_its_samples_and_its_stars():
+def test_a_verdict_states_few_samples_and_few_stars():
     for n in (10, 99):
         assert told(0, 8, n).startswith(f"Cannot tell: with {n} samples")
         assert "1 of 8 figures is worse" in told(1, 8, n)
@@ -471,7 +471,7 @@ def test_the_difference_is_that_of_the_figures():
             assert part.low <= part.value <= part.high
 
 
-def test_memorised_samples_are_told_and_new_ones_are_not():
+def test_memorised_samples_are_reported_and_new_ones_are_not():
     train, held, other = (randn(100, 4, seed=i) for i in range(3))
     options = {"metrics": [], "train": train, "resamples": 40}
     copies = evaluate(train + 1e-4 * other, held, **options)
@@ -481,7 +481,7 @@ def test_memorised_samples_are_told_and_new_ones_are_not():
     assert not new["nearer"].differs
 
 
-def test_a_metric_of_ones_own_is_a_callable():
+def test_a_user_defined_metric_is_a_callable():
     def shift(x, y, rows, others):
         pairs = zip(rows, others, strict=True)
         return {"shift": torch.stack([(x[i].mean(0) - y[j].mean(0)).norm() for i, j in pairs])}
@@ -492,7 +492,7 @@ def test_a_metric_of_ones_own_is_a_callable():
 
 
 @pytest.mark.slow
-def test_what_is_found_is_a_table_a_file_and_a_picture(tmp_path):
+def test_the_result_is_a_table_a_file_and_a_picture(tmp_path):
     found = evaluate(SAMPLES, REAL, resamples=4)
     text = str(found)
     assert text.startswith("30 samples, and 30 real ones as the floor")
@@ -707,7 +707,7 @@ def test_bytes_are_in_the_units_of_the_data_they_are_compared_with():
     assert found == evaluate(BYTES.forward(raw[:30]), real, **QUICK)
 
 
-def test_every_name_is_a_metric_that_stands_degenerate_features():
+def test_every_metric_accepts_degenerate_features():
     flat_rows = torch.ones(24, 3)
     found = evaluate(flat_rows, flat_rows.repeat(2, 1), metrics=METRICS, resamples=3)
     assert found["precision"].samples.value == 1
@@ -716,7 +716,7 @@ def test_every_name_is_a_metric_that_stands_degenerate_features():
     assert all(math.isfinite(number) for row in few.values() for part in row for number in part)
 
 
-def test_networks_that_make_features_are_evaluated_and_given_back_as_they_were():
+def test_networks_of_features_are_in_evaluation_mode_and_restored():
     x, y = torch.arange(80.0).reshape(40, 2), torch.arange(200.0).reshape(100, 2)
     layers = torch.nn.BatchNorm1d(2), torch.nn.Dropout(0.5)
     net = torch.nn.Sequential(*layers).train()

@@ -349,7 +349,7 @@ EVEN = sorted(name for name in SAMPLERS if "dpmpp" in name or name in {"unipc", 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*EVEN, "deis", "er_sde", "pc", "seeds_2"])
-def test_few_of_the_levels_of_a_table_serve_as_well_as_the_process_that_it_stands_for(name):
+def test_few_levels_of_a_table_are_as_good_as_the_continuous_process(name):
     """Levels that are even in the index, as DDPM takes them, are half of them of no use here."""
     sampler, errors = SAMPLERS[name], []
     for sde in (VPSDE(), BetaLadder(torch.linspace(1e-4, 0.02, 1000))):

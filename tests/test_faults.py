@@ -1,4 +1,4 @@
-"""Every kind of fault at a random instant; `python tests/faults.py` strikes more often."""
+"""Every kind of fault at a random instant; `python tests/faults.py` tests more instants."""
 
 import os
 import re
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork, sig
 
 
 def strike(log, *words, prepare=lambda: None):
-    """The exit code and the words of the table, in a fork that need not import anything again."""
+    """Return the exit code and the text of the table, from a fork that has imported everything."""
     pid = os.fork()
     if pid == 0:
         code = 3
@@ -32,7 +32,7 @@ def strike(log, *words, prepare=lambda: None):
 
 
 def careless():
-    """Write files as one does who has never seen a power cut."""
+    """Write files without regard to power cuts."""
 
     def write(path, data):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def careless():
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_nothing_good_is_lost_and_every_run_can_be_taken_up_again(tmp_path):
+def test_no_intact_checkpoint_is_lost_and_every_run_can_be_resumed(tmp_path):
     code, text = strike(tmp_path / "log", "--instants", "1")
     assert code == 0, text
     table = re.findall(r"^(\S.*?) +1 +(\d+) +(\d+)  \S", text, re.MULTILINE)
@@ -53,7 +53,7 @@ def test_nothing_good_is_lost_and_every_run_can_be_taken_up_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_table_finds_what_a_careless_writer_loses(tmp_path):
+def test_the_table_detects_the_losses_of_a_careless_writer(tmp_path):
     words = ("--only", "power cut", "--instants", "6")
     code, text = strike(tmp_path / "log", *words, prepare=careless)
     assert code == 1, text

@@ -82,7 +82,7 @@ def test_one_module_writes_all_files():
 
 
 def victim(folder):
-    """A file of the user's that is no business of ours."""
+    """A file of the user that must not change."""
     path = folder / "victim"
     path.write_text("dear")
     path.chmod(0o640)
@@ -106,7 +106,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("how", ["symbolic", "hard", "dangling"])
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_planted_link_is_replaced_and_what_it_points_to_is_left_alone(tmp_path, how, name):
+def test_a_planted_link_is_replaced_and_its_target_is_unchanged(tmp_path, how, name):
     path, target = tmp_path / "run" / name, victim(tmp_path)
     if how == "dangling":
         plant("symbolic", path, tmp_path / "nowhere")
@@ -119,7 +119,7 @@ def test_a_planted_link_is_replaced_and_what_it_points_to_is_left_alone(tmp_path
 
 
 def test_the_name_of_a_file_that_is_written_cannot_be_guessed(tmp_path, monkeypatch):
-    """And whoever guesses it all the same is not followed."""
+    """A link of the guessed name is not followed either."""
     names, tokens = [], iter(["00", "11", "22"])
     monkeypatch.setattr(files.secrets, "token_hex", lambda n: 16 * next(tokens))
     replace = os.replace
@@ -138,7 +138,7 @@ def test_the_name_of_a_file_that_is_written_cannot_be_guessed(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("make_it", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_is_neither_replaced_nor_waited_for(tmp_path, make_it):
+def test_a_pipe_or_a_folder_is_not_replaced_and_does_not_block(tmp_path, make_it):
     path = tmp_path / "a.json"
     make_it(path)
     with pytest.raises(CheckpointError, match=r"cannot write .* (it is a pipe|a directory)"):
@@ -160,7 +160,7 @@ def test_a_new_file_has_the_permissions_that_the_user_gives_to_new_files(tmp_pat
     assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o755
 
 
-def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+def test_only_the_remains_of_killed_writers_are_removed(tmp_path):
     mine = [".notes.tmp", ".model.safetensors.99.tmp", "a.tmp", f"{LEFT}.old", LEFT[1:]]
     for name in [LEFT, *mine]:
         (tmp_path / name).write_text("half")
@@ -178,7 +178,7 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
     assert target.read_text() == "dear"
 
 
-def test_a_writer_outlives_somebody_who_cleans_up_all_the_time(tmp_path, monkeypatch):
+def test_a_writer_succeeds_while_another_process_removes_temporary_files(tmp_path, monkeypatch):
     """Before it is locked, a file may be taken for one that was left: then it is written anew."""
     real, calls = files.locked, []
 
@@ -198,7 +198,7 @@ def test_a_writer_outlives_somebody_who_cleans_up_all_the_time(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("how", ["symbolic", "hard"])
-def test_a_log_goes_on_in_a_file_of_its_own(tmp_path, how):
+def test_a_log_continues_in_a_regular_file(tmp_path, how):
     log, target = JSONLines(tmp_path / "run" / "log.jsonl"), victim(tmp_path)
     target.write_text('{"step": 1}\n')
     plant(how, log.path, target)
@@ -211,7 +211,7 @@ def test_a_log_goes_on_in_a_file_of_its_own(tmp_path, how):
 
 
 @pytest.mark.parametrize("how", ["symbolic", "hard", "folder", "pipe"])
-def test_a_lock_that_is_no_file_of_its_own_is_refused(tmp_path, how):
+def test_a_lock_that_is_a_link_is_refused(tmp_path, how):
     target, path = victim(tmp_path), tmp_path / "run" / ".lock"
     if how in ("folder", "pipe"):
         path.parent.mkdir()
@@ -257,7 +257,7 @@ def test_of_two_runs_that_begin_in_one_empty_folder_the_second_is_refused(tmp_pa
 
 @pytest.mark.slow
 def test_other_descriptors_of_the_lock_do_not_end_it(tmp_path):
-    """As they do for locks of POSIX."""
+    """Unlike locks of POSIX."""
     one, other = Lock(tmp_path), Lock(tmp_path)
     assert one.take()
     assert not one.take()
@@ -294,8 +294,8 @@ def test_a_child_neither_has_the_lock_of_its_parent_nor_keeps_it(tmp_path):
     os.waitpid(pid, 0)
 
 
-def test_a_folder_is_free_when_its_holder_is_killed_though_its_children_live(tmp_path):
-    """Workers look after their parent every few seconds only, and must not keep the folder."""
+def test_a_folder_is_free_when_its_holder_is_killed_even_if_its_children_live(tmp_path):
+    """Workers check every few seconds whether their parent lives, and must not keep the lock."""
     source, target = os.pipe()
     held, told = os.pipe()
     pid = os.fork()
@@ -317,7 +317,7 @@ def test_a_folder_is_free_when_its_holder_is_killed_though_its_children_live(tmp
         os.close(end)
 
 
-def test_random_locks_of_many_objects_shut_one_another_out(tmp_path, monkeypatch):
+def test_random_locks_of_many_objects_exclude_each_other(tmp_path, monkeypatch):
     """A model of what they do: at most one has the folder, and the holder always does."""
     monkeypatch.setattr(gc, "collect", lambda: 0)  # which takes its time
     chance, locks, holder = random.Random(0), [Lock(tmp_path) for _ in range(4)], None
@@ -336,7 +336,7 @@ def test_random_locks_of_many_objects_shut_one_another_out(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_of_two_trainers_of_a_folder_the_one_that_trains_has_it(tmp_path):
+def test_of_two_trainers_of_a_folder_the_one_that_trains_has_the_lock(tmp_path):
     errors = []
 
     def elsewhere(out):
@@ -371,8 +371,8 @@ def test_of_two_trainers_of_a_folder_the_one_that_trains_has_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cell_that_is_run_again_goes_on(tmp_path):
-    """Whether its trainer has trained, was broken off, failed, or is only garbage by now."""
+def test_a_notebook_cell_that_is_run_again_continues(tmp_path):
+    """Its trainer may have finished, been interrupted, failed, or be garbage already."""
     shown = begin(tmp_path)  # a notebook keeps what a cell showed
     trainer = begin(tmp_path)
     assert shown.step == trainer.step == 0
@@ -402,14 +402,16 @@ def interrupt(*_):
 
 
 def refusal(folder):
-    """The words by which another trainer is kept out."""
+    """The message with which another trainer is refused."""
     with pytest.raises(CheckpointError) as caught:
         begin(folder)
     return str(caught.value)
 
 
 @pytest.mark.slow
-def test_a_disk_that_knows_no_locks_is_warned_of_and_keeps_out_this_process(tmp_path, monkeypatch):
+def test_a_disk_without_locks_causes_a_warning_and_still_excludes_this_process(
+    tmp_path, monkeypatch
+):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -429,7 +431,7 @@ def test_a_disk_that_knows_no_locks_is_warned_of_and_keeps_out_this_process(tmp_
     assert not (tmp_path / LEFT).exists()
 
 
-def test_whoever_may_not_write_a_lock_can_still_be_kept_out(tmp_path, monkeypatch):
+def test_a_process_that_may_not_write_the_lock_is_excluded_too(tmp_path, monkeypatch):
     """In a folder of several users, `.lock` is of the one who came first."""
     real = os.open
 
@@ -447,7 +449,7 @@ def test_whoever_may_not_write_a_lock_can_still_be_kept_out(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC, errno.EACCES])
-def test_a_lock_that_cannot_be_opened_is_missed_only_where_nothing_can_be_written(
+def test_a_lock_that_cannot_be_opened_is_ignored_only_in_a_read_only_folder(
     tmp_path, monkeypatch, number
 ):
     real = os.open
@@ -508,11 +510,52 @@ def test_a_run_whose_folder_was_given_to_another_ends(tmp_path):
     assert_same(others[0], whole)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["between two calls", "in a call"])
+@pytest.mark.parametrize("other", [False, True])
+def test_a_folder_that_was_renamed_under_a_run_is_told_and_no_other_run_replaced(
+    tmp_path, when, other
+):
+    folder = tmp_path / "run"
+
+    def rename(out=None):
+        folder.rename(tmp_path / "moved")
+        if other:
+            begin(folder, lr=0.5).train(1)
+        return out
+
+    late = when == "in a call"
+    trainer = Trainer(hooked(6, rename) if late else make(), data(), CONFIG, folder=folder)
+    trainer.train(4)
+    if not late:
+        rename()
+    if other:
+        with pytest.raises(CheckpointError, match="now holds another run"):
+            trainer.train()
+        assert begin(folder, lr=0.5).step == 1
+    else:
+        with pytest.warns(RuntimeWarning, match="was removed or renamed"):
+            trainer.train()
+        assert checkpoint.steps_in(folder)[-1][0] == CONFIG.steps
+
+
+def test_a_change_of_the_working_directory_does_not_split_a_run(tmp_path, monkeypatch):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    trainer = begin("run")
+    trainer.train(2)
+    monkeypatch.chdir(tmp_path / "there")
+    trainer.train(2)
+    assert not list(Path().iterdir())
+    assert [step for step, _ in checkpoint.steps_in(tmp_path / "here" / "run")] == [2, 4]
+
+
 # Signals
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
-def test_a_signal_in_the_last_save_is_obeyed(tmp_path, pieces):
+def test_a_signal_during_the_last_save_ends_the_run(tmp_path, pieces):
     class Ended(Callback):
         def on_checkpoint(self, step, model):
             signal.raise_signal(signal.SIGTERM)
@@ -525,8 +568,8 @@ def test_a_signal_in_the_last_save_is_obeyed(tmp_path, pieces):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_after_the_last_save_is_obeyed(tmp_path, number):
-    """While workers end, say; the run is whole, and what follows in the program is not begun."""
+def test_a_signal_after_the_last_save_ends_the_program(tmp_path, number):
+    """For example while workers end; the run is complete, and the program ends."""
 
     class Ended(Callback):
         def on_end(self, step):
@@ -570,7 +613,7 @@ def test_a_terminal_that_is_closed_costs_no_step(tmp_path, numbers, code):
     assert signal.getsignal(HUP) == before
 
 
-def test_a_second_signal_that_asks_for_the_end_ends_at_once(tmp_path):
+def test_a_second_signal_ends_the_run_at_once(tmp_path):
     with pytest.raises(SystemExit):
         Trainer(hooked(4, send(HUP, TERM)), data(), CONFIG, folder=tmp_path).train()
     assert list(tmp_path.glob("step-*")) == []
@@ -605,7 +648,7 @@ def test_a_line_to_a_terminal_that_is_closed_is_no_error():
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("lost", ["a full disk", "a reader that has gone"])
 def test_a_line_that_cannot_be_printed_costs_no_step(tmp_path, monkeypatch, lost):
-    """The log of a run under `nohup` lies on the disk that is full, and a warning says so."""
+    """The log of a run under `nohup` is on the full disk, which causes a warning."""
     if lost == "a full disk":
         stream = open("/dev/full", "w")  # noqa: SIM115
     else:
@@ -646,7 +689,7 @@ def test_no_file_of_a_run_gets_the_number_of_a_closed_stream():
 # Data
 
 
-def test_samples_that_change_unseen_end_the_run_before_they_are_kept(tmp_path):
+def test_changed_samples_end_the_run_before_a_checkpoint(tmp_path):
     """Here those in memory, which a notebook may write to."""
     x = data(labels=False).raw.clone()
     trainer = Trainer(make(num_classes=None), x, CONFIG, folder=tmp_path)
@@ -696,7 +739,7 @@ def test_data_that_cannot_be_read_any_more_cost_no_step(tmp_path, step):
 # TensorBoard, which writes its own files
 
 
-def test_event_files_have_names_that_nobody_can_guess_and_no_link_for_a_folder(tmp_path):
+def test_event_files_have_random_names_and_no_link_for_a_folder(tmp_path):
     pytest.importorskip("tensorboard")
     board = TensorBoard(tmp_path)
     for _ in range(2):

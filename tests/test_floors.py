@@ -85,7 +85,7 @@ def test_a_module_imports_only_from_floors_below():
         ("misc.py", "import torch"),
     ],
 )
-def test_the_checker_sees_a_wrong_import(path, source):
+def test_the_checker_detects_a_wrong_import(path, source):
     assert len(violations(source, path)) == 1
 
 
@@ -133,7 +133,7 @@ def test_a_model_is_loaded_without_the_compiler_of_torch():
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["help"]])
-def test_the_command_line_says_what_it_is_without_torch(words):
+def test_the_list_of_commands_is_printed_without_torch(words):
     code = f"import sys; from scoresde.cli import main; main({words!r}); print({{*sys.modules}})"
     assert "'torch" not in in_another_process(code)
 
@@ -172,7 +172,7 @@ def public_objects() -> dict[str, object]:
 PUBLIC = public_objects()
 
 
-def test_a_public_name_has_a_docstring_of_its_own():
+def test_every_public_name_has_a_docstring():
     bare = []
     for name, thing in PUBLIC.items():
         doc = vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__

@@ -52,7 +52,7 @@ def ratio(sde, t):
 
 
 class Numbered:
-    """Given numbers, one for each time at which one is asked for."""
+    """Given numbers, one for each time of a draw."""
 
     def __init__(self, z):
         self.z, self.times = z, []
@@ -119,7 +119,7 @@ def karras(denoiser, sigmas, x, draws, churn, low, high, s_noise):
 
 @pytest.mark.slow
 @given(generators(), st.floats(0.5, 10), st.floats(0.9, 1.1))
-def test_heun_is_the_published_algorithm_down_to_no_noise_at_all(generator, churn, s_noise):
+def test_heun_is_the_published_algorithm_down_to_zero_noise(generator, churn, s_noise):
     sde = EDMSDE()
     target = GaussianMixture([0.3, 0.7], [[-1.0, 0.5], [2.0, 0.0]], stds=0.4)
     sigmas = [60.0, 20.0, 4.0, 1.0, 0.3, 0.05, 0.0]
@@ -174,7 +174,7 @@ def test_dpm2_is_the_published_formula(data):
     assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(x.abs().max()))
 
 
-def test_dpm2_is_euler_where_no_noise_is_left():
+def test_dpm2_is_euler_in_a_step_to_zero_noise():
     sde, x = EDMSDE(), torch.ones(2, 1, dtype=torch.float64)
     t, s = torch.tensor([0.5, 0.0], dtype=torch.float64)
     rsde = sde.reverse(gaussian(sde, 0.3, 0.5))
@@ -214,14 +214,14 @@ def test_the_weights_of_unequal_steps_are_the_integrals_of_the_polynomials_of_la
 
 @given(st.data(), st.integers(1, 6), st.sampled_from(["uniform", "karras", "log_snr"]))
 def test_a_multistep_method_integrates_slopes_of_its_degree_exactly(data, order, spacing):
-    """Once it knows as many slopes as its order, whatever the SDE and the grid."""
+    """Once there are as many slopes as its order, for any SDE and grid."""
     sde = data.draw(sdes(continuous=True))
     times = sde.times(data.draw(st.integers(order + 1, 12)), spacing=spacing)
     check_degree(LMS(order), order - 1, sde, times, data.draw(generators()))
 
 
 @given(st.data(), st.integers(1, 4))
-def test_fixed_weights_do_so_where_the_steps_are_equal(data, order):
+def test_fixed_weights_integrate_exactly_if_the_steps_are_equal(data, order):
     sde = data.draw(sdes(continuous=True))
     times = sde.times(order + 4, spacing=Karras(1.0))
     check_degree(IPNDM(order), order - 1, sde, times, data.draw(generators()))
@@ -276,7 +276,7 @@ def test_whole_runs_converge_at_their_order(case, sde):
 @pytest.mark.parametrize("name", sorted(RESCALED - {"ancestral_large", "fast_pilot", "heun_churn"}))
 @FEWER
 @given(st.data())
-def test_data_at_one_point_come_out_exactly(name, data):
+def test_data_at_one_point_are_sampled_exactly(name, data):
     """Their flow is a line, and their posterior a point."""
     sde = data.draw(sdes())
     times = sde.times(data.draw(st.integers(1, min(sde.levels - 1 if sde.levels else 6, 6))))
@@ -314,7 +314,7 @@ def test_ddim_multiplies_standard_normal_data_under_vp_by_the_cosine_of_its_angl
 
 @pytest.mark.slow
 @given(st.data(), st.integers(1, 8))
-def test_a_multistep_method_starts_and_stays_with_ddim_where_it_has_no_memory(data, order):
+def test_a_multistep_method_is_ddim_without_earlier_slopes(data, order):
     sde = data.draw(sdes())
     times = sde.times(1 if sde.levels == 2 else 2)
     score, x = gaussian(sde, 0.3, 0.5), randn(data.draw(generators()), 3, 1)
@@ -367,7 +367,7 @@ def test_consistent_annealed_sampling_has_ddim_and_ancestral_sampling_at_its_end
 
 
 @pytest.mark.slow
-def test_restarts_contract_what_was_wrong_before_them():
+def test_restarts_contract_earlier_errors():
     """By the factor that the transition up and the flow map down make, each time."""
     sde = VESDE(0.01, 5)
     score, times = gaussian(sde, 0.7, 0.04), sde.times(60)
@@ -401,7 +401,7 @@ def test_restarts_keep_the_law_at_the_order_of_their_sampler(sde):
 
 
 @given(st.data(), st.integers(1, 5), log_floats(1e-3, 10), log_floats(1.01, 1e4))
-def test_restarts_go_up_where_they_should_and_cost_what_they_say(data, steps, low, factor):
+def test_restarts_begin_at_their_levels_and_have_the_stated_cost(data, steps, low, factor):
     sde = data.draw(sdes())
     steps = min(steps, sde.levels - 1) if sde.levels else steps
     score, times, asked = gaussian(sde, 0.0, 0.5), sde.times(steps), []
@@ -426,7 +426,7 @@ def test_restarts_go_up_where_they_should_and_cost_what_they_say(data, steps, lo
     assert asked[ups[1] + 3 :] == [float(t) for t in times[:-1] if t <= end]
 
 
-def test_a_stretch_is_gone_down_on_the_grid_of_karras():
+def test_an_interval_is_sampled_on_the_grid_of_karras():
     sde, asked = VPSDE(), []
     score = gaussian(sde, 0.0, 0.5)
     rsde = sde.reverse(lambda x, t: asked.append(t[0]) or score(x, t))
@@ -439,7 +439,7 @@ def test_a_stretch_is_gone_down_on_the_grid_of_karras():
     assert_close(down.diff(), down.diff().mean().expand(5), rtol=1e-9, atol=0)
 
 
-def test_several_stretches_are_gone_over_each_at_its_end():
+def test_several_intervals_are_repeated_each_at_its_end():
     sde, asked = EDMSDE(), []
     score, times = gaussian(sde, 0.0, 0.5), sde.times(18)
     rsde = sde.reverse(lambda x, t: asked.append(float(t[0])) or score(x, t))
@@ -464,7 +464,7 @@ def test_several_stretches_are_gone_over_each_at_its_end():
 
 
 class Asked:
-    """Noise that writes down what is asked of it, and of its forks."""
+    """Noise that records its draws and those of its forks."""
 
     def __init__(self, noise, record, path=()):
         self.noise, self.record, self.path = noise, record, path
@@ -477,7 +477,7 @@ class Asked:
         return Asked(self.noise.fork(k), self.record, (*self.path, k))
 
 
-def test_no_number_serves_two_stretches_two_passes_or_the_way_down():
+def test_no_random_number_is_used_twice_in_restarts():
     sde, record = EDMSDE(), []
     rsde, times = sde.reverse(gaussian(sde, 0.0, 0.5)), sde.times(8)
     interval = RestartInterval(0.1, 1.0, k=2, steps=2)
@@ -492,7 +492,7 @@ def test_no_number_serves_two_stretches_two_passes_or_the_way_down():
     assert len(torch.cat(numbers).unique()) == 2 * len(record)
 
 
-def test_a_run_of_no_steps_has_nothing_to_go_over_again():
+def test_a_run_without_steps_has_no_restart():
     sde, x = EDMSDE(), torch.ones(2, 1)
     assert list(Restart().trajectory(sde.reverse(lambda x, t: -x), x, sde.times(3)[:1], None)) == []
 
@@ -506,7 +506,7 @@ def test_no_restart_is_the_sampler_itself():
     assert torch.equal(one, two)
 
 
-def test_a_restart_may_end_where_no_noise_is_left():
+def test_a_restart_may_end_at_zero_noise():
     sde = EDMSDE()
     rsde, x = sde.reverse(gaussian(sde, 0.3, 0.5)), torch.ones(2, 1, dtype=torch.float64)
     times = torch.tensor([80.0, 0.0], dtype=torch.float64)

@@ -70,7 +70,7 @@ def test_a_run_that_leaves_steps_out_is_the_same_in_parts(tmp_path_factory, bad,
     assert sum(row["skipped"] for row in rows(folder)) <= len(bad)
 
 
-def test_a_run_that_broke_down_may_go_on_by_leaving_the_step_out(tmp_path):
+def test_a_run_that_broke_down_can_continue_by_skipping_the_step(tmp_path):
     config = CONFIG.changed(log_every=1)
     with pytest.raises(TrainingError, match="broke down at step 7:"):
         trainer_of({7}, config, tmp_path).train()
@@ -97,7 +97,7 @@ def test_ten_steps_in_a_row_may_be_left_out_and_no_more(tmp_path, number, ends):
         assert quietly(trainer_of(bad, folder=tmp_path)).finished
 
 
-def test_a_loss_without_end_whose_gradient_is_finite_is_never_left_out():
+def test_an_infinite_loss_with_a_finite_gradient_is_never_skipped():
     calls = iter(range(99))
 
     def broken(score, sde, x, **options):
@@ -111,7 +111,7 @@ def test_a_loss_without_end_whose_gradient_is_finite_is_never_left_out():
 @pytest.mark.slow
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("part", ["weight", "average of the optimiser"])
-def test_what_is_not_finite_is_not_saved(tmp_path, part, value):
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, part, value):
     trainer = Trainer(make(), data(), CONFIG, folder=tmp_path)
     trainer.train(5)
     step = trainer.optimizer.step
@@ -149,14 +149,14 @@ def test_a_buffer_that_became_nan_is_not_saved(tmp_path):
         MemoryError(),
     ],
 )
-def test_a_step_without_memory_is_explained_and_the_run_can_go_on(tmp_path, error):
+def test_an_out_of_memory_step_is_explained_and_the_run_can_continue(tmp_path, error):
     def refuse(out):
         raise error
 
     trainer = Trainer(hooked(8, refuse), data(), CONFIG, folder=tmp_path)
     with pytest.raises(
         MemoryLimitError,
-        match=r"step 7, of 8 samples, .* last good checkpoint is \S+-00000005\S+; go on with a ",
+        match=r"step 7, of 8 samples, .* last good checkpoint is \S+-00000005\S+; continue with a ",
     ):
         trainer.train()
     resumed = Trainer(hooked(-1, None), data(), CONFIG, folder=tmp_path)
@@ -169,7 +169,7 @@ def test_a_step_without_memory_is_explained_and_the_run_can_go_on(tmp_path, erro
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_trainer_that_was_stopped_within_an_update_does_not_go_on(tmp_path, when):
+def test_a_trainer_that_was_stopped_within_an_update_does_not_continue(tmp_path, when):
     trainer = Trainer(make(), data(), CONFIG, folder=tmp_path)
     trainer.train(7)
     step = trainer.optimizer.step
@@ -192,7 +192,7 @@ def test_a_trainer_that_was_stopped_within_an_update_does_not_go_on(tmp_path, wh
     assert_same(resumed, whole)
 
 
-def test_a_trainer_whose_network_failed_goes_on_exactly():
+def test_a_trainer_whose_network_failed_continues_exactly():
     def fail(out):
         raise RuntimeError("for once")
 
@@ -205,7 +205,7 @@ def test_a_trainer_whose_network_failed_goes_on_exactly():
     assert_same(trainer, whole)
 
 
-def test_what_a_killed_writer_left_beside_other_averages_is_removed_too(tmp_path):
+def test_the_remains_of_a_killed_writer_beside_other_averages_are_removed_too(tmp_path):
     config = CONFIG.changed(ema=(0.9, 0.99))
     Trainer(make(), data(), config, folder=tmp_path).train(2)
     left = tmp_path / "ema-0.99" / ".scoresde-00000000000000000000000000000000.tmp"
@@ -214,7 +214,7 @@ def test_what_a_killed_writer_left_beside_other_averages_is_removed_too(tmp_path
     assert not left.exists()
 
 
-def test_memory_that_is_really_not_there_is_told_apart_from_other_errors():
+def test_out_of_memory_errors_are_distinguished_from_others():
     with pytest.raises(MemoryLimitError, match="too much"), in_memory("too much"):
         torch.empty(2**46, dtype=torch.uint8)
     for error in (RuntimeError("expected a matrix"), ValueError("can't allocate memory")):

@@ -157,7 +157,7 @@ def test_only_the_branches_that_are_needed_are_evaluated_and_counted(scale, inte
     assert (rsde.nfe, rsde.passes) == (1, given + free)
 
 
-def test_passes_of_guidance_within_guidance_add_up():
+def test_passes_of_nested_guidance_add_up():
     score = linear()
     inner = classifier_free(score, 2.0, interval=(0.1, 1.0))
     for weaker in (lambda x, t, condition=None: score(x, t), classifier_free(score, 0.5)):
@@ -233,7 +233,7 @@ def test_a_sample_is_guided_by_its_own_time():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the samples are .* times as large")  # of two steps
 @pytest.mark.parametrize(("name", "sampler"), in_turn(GUIDANCE, SAMPLERS, len(SAMPLERS)))
-def test_every_guidance_stands_in_every_sampler(name, sampler):
+def test_every_guidance_works_with_every_sampler(name, sampler):
     """Finite, counted, keeping the facts, and each sample by itself; the SDEs take turns."""
     pool = [key for key, sde in SDES.items() if can_run(sampler, sde)]
     sde = SDES[pool[(7 * list(SAMPLERS).index(sampler) + list(GUIDANCE).index(name)) % len(pool)]]
@@ -536,7 +536,7 @@ class Bare:
         (
             lambda: classifier_free(Bare(), 2.0, interval=(0.1, 1.0)),
             InvalidValueError,
-            "this score knows no SDE",
+            "this score has no SDE in its facts",
         ),
         (
             lambda: classifier_free(scoresde.targets.TwoMoons().at(VP), 2.0),
@@ -557,7 +557,7 @@ class Bare:
         (lambda: classifier(linear(), linear(d=3), 2.0), ShapeError, "events"),
     ],
 )
-def test_what_cannot_be_guidance_is_refused_when_it_is_made(make, error, message):
+def test_impossible_guidance_is_refused_when_it_is_made(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
@@ -567,7 +567,7 @@ def test_guidance_without_a_condition_is_refused_before_the_first_evaluation():
     for scale, interval in ((2.0, None), (1.0, None), (2.0, (0.1, 1.0))):
         made = classifier_free(score, scale, interval=interval)
         with pytest.raises(
-            InvalidValueError, match=r"needs a condition .*give condition=.'y': ...."
+            InvalidValueError, match=r"needs a condition.* give condition=.'y': ...."
         ):
             scoresde.sample(made, seed=0)
     assert score.given + score.free == 0
@@ -587,7 +587,7 @@ def test_guidance_without_a_condition_is_refused_before_the_first_evaluation():
         (lambda x: x.sum(1), InvalidTypeError, "called as"),
     ],
 )
-def test_what_is_no_log_probability_is_refused(log_prob, error, message):
+def test_an_invalid_log_probability_is_refused(log_prob, error, message):
     made = classifier(Exact(VP, 0.0, 1.0), log_prob, 1.0)
     with pytest.raises(error, match=message):
         scoresde.sample(made, VP, shape=(2,), steps=1, seed=0)

@@ -154,7 +154,7 @@ class Modes:
 
 
 @pytest.mark.parametrize("covariance", ["moments", "jacobian"])
-def test_a_batch_of_none_is_composed(covariance):
+def test_an_empty_batch_is_composed(covariance):
     score = linear()
     given = score.moments(2) if covariance == "moments" else covariance
     made = compose(score, {"y": observed(score, 2)}, given)
@@ -188,11 +188,14 @@ def test_the_jacobian_of_a_detached_score_is_refused(mode):
             return self.ask(self.score, x, t, condition).detach()
 
     score, x, t = linear(), torch.ones(1, 2).double(), torch.tensor([0.5]).double()
-    with mode(), pytest.raises(InvalidValueError, match=r"can be differentiated.*inference_mode"):
+    with (
+        mode(),
+        pytest.raises(InvalidValueError, match=r"cannot be differentiated.*inference_mode"),
+    ):
         compose(Detached(score), {"y": observed(score, 2)}, "jacobian")(x, t)
 
 
-def test_observed_names_are_taken_no_longer_and_others_are_handed_on():
+def test_observed_conditions_are_no_longer_taken_and_others_are_passed_on():
     seen = []
 
     class Two:
@@ -217,7 +220,7 @@ def test_observed_names_are_taken_no_longer_and_others_are_handed_on():
         scoresde.sample(made, condition={"y": torch.zeros(1, 1)}, seed=0)
 
 
-def test_a_prior_of_its_own_is_asked_for_the_prior_score():
+def test_a_given_prior_is_evaluated_for_the_prior_score():
     score, other = linear(), linear()
     made = compose(score, {"y": observed(score, 2)}, score.moments(2), prior=other)
     made(torch.zeros(1, 2).double(), torch.tensor([0.5]).double())
@@ -231,7 +234,7 @@ def test_a_prior_of_its_own_is_asked_for_the_prior_score():
         (lambda s: compose(s, {"y": torch.zeros(0, 1)}), InvalidValueError, "no observation"),
         (lambda s: compose(s, {"z": torch.zeros(2, 1)}), UnknownNameError, "unknown condition 'z'"),
         (lambda s: compose(s, {"y": torch.zeros(2, 3)}), ShapeError, "n = 2"),
-        (lambda s: compose(s, {"y": torch.zeros(1)}), ShapeError, "needs n rows"),
+        (lambda s: compose(s, {"y": torch.zeros(1)}), ShapeError, "needs as many rows"),
         (lambda s: compose(s, {"y": torch.zeros(2, 1, dtype=int)}), InvalidTypeError, "floating"),
         (lambda s: compose(s, [1.0]), InvalidTypeError, "observations"),
         (lambda s: compose(s, {"y": torch.zeros(2, 1)}, "gaus"), UnknownNameError, "gaus"),
@@ -270,6 +273,6 @@ def test_a_prior_of_its_own_is_asked_for_the_prior_score():
         ),
     ],
 )
-def test_what_cannot_be_composed_is_refused_when_it_is_made(make, error, message):
+def test_impossible_compositions_are_refused_when_they_are_made(make, error, message):
     with pytest.raises(error, match=message):
         make(linear())

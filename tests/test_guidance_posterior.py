@@ -36,7 +36,7 @@ STD = 0.1
 
 
 class Blind(Wrapped):
-    """A score of which nobody knows the moments."""
+    """A score without moments in its facts."""
 
     @property
     def facts(self) -> Facts:
@@ -231,7 +231,7 @@ def test_an_operator_is_linear_and_measures_each_event_by_itself(name):
     torch.testing.assert_close(made, exact(at, torch.tensor(0.4)), rtol=1e-8, atol=1e-8)
 
 
-def test_operators_see_what_they_say():
+def test_operators_measure_what_their_names_say():
     x = normal(torch.Generator().manual_seed(0), 2, *IMAGES)
     assert torch.equal(Mask(KEEP)(x)[1], x[1][KEEP])
     assert torch.equal(Downsample(2)(x)[1, 2, 1, 2], x[1, 2, 2:4, 4:6].mean())
@@ -284,7 +284,7 @@ def never(x, t):
 
 
 class Unasked:
-    """A score that knows what it is of, and is never asked."""
+    """A score with facts that is never evaluated."""
 
     facts = Facts(sde=VP, event_shape=(4,), conditions={})
     __call__ = staticmethod(never)
@@ -301,11 +301,11 @@ class Unasked:
         (InvalidTypeError, Linear(lambda x: x @ torch.ones(5, 2), 0.1), "A fails for a batch"),
         (ShapeError, Linear(lambda x: x[0], 0.1), "a row for each"),
         (ShapeError, Linear(lambda x: x[:, :0], 0.1), "A measures nothing"),
-        (NonFiniteError, Linear(lambda x: x / 0, 0.1), "what A returns"),
+        (NonFiniteError, Linear(lambda x: x / 0, 0.1), "the result of A"),
         (InvalidValueError, Linear(lambda x: x.clamp(-5, 5), 0.1), "is not linear"),
         (ShapeError, Linear(lambda x: x, torch.ones(3)), "std must be a number or of the shape"),
-        (ShapeError, Linear(torch.ones(2, 5), 0.1), "A is of events of 5 numbers"),
-        (ShapeError, Linear(Mask([1, 0, 1]), 0.1), "the mask is of events"),
+        (ShapeError, Linear(torch.ones(2, 5), 0.1), "A is for events of 5 numbers"),
+        (ShapeError, Linear(Mask([1, 0, 1]), 0.1), "the mask is for events"),
         (ShapeError, Linear(Downsample(3, dims=1), 0.1), "do not divide"),
         (ShapeError, Linear(Grey(), 0.1), "3 channels"),
         (ShapeError, Linear(Blur(1.0), 0.1), "last 2 axes"),
@@ -326,8 +326,8 @@ def test_a_map_that_measures_nothing_of_the_events_is_refused_before_any_evaluat
         (InvalidValueError, dict(iterations=0), "iterations"),
         (InvalidValueError, dict(units=True), "transform"),
         (UnknownNameError, dict(method="mmpps"), "mmps"),
-        (InvalidValueError, dict(name=""), "name= is a word"),
-        (ShapeError, dict(shape=(2,)), r"\(4,\) by A, and \(2,\) by shape="),
+        (InvalidValueError, dict(name=""), "name= must be a word"),
+        (ShapeError, dict(shape=(2,)), r"\(4,\) by A, but \(2,\) by shape="),
     ],
 )
 def test_an_impossible_posterior_is_refused(error, options, match):
@@ -353,14 +353,14 @@ def test_a_measurement_that_does_not_fit_is_an_error_before_any_evaluation():
         scoresde.sample(made, n=4, **options)
     with pytest.raises(InvalidValueError, match="another name"):
         posterior(made, Linear(torch.ones(2, 4), 0.1))
-    with pytest.raises(InvalidValueError, match="knows no SDE"):
+    with pytest.raises(InvalidValueError, match="has no SDE in its facts"):
         posterior(never, Linear(torch.ones(2, 4), 0.1))
     with pytest.raises(UnknownNameError, match="method of a log-likelihood"):
         posterior(Unasked(), lambda y, x0: -x0.sum(1), "pigdm")
 
 
 class Loose:
-    """A score that does not know its event shape, nor what conditions it takes."""
+    """A score without an event shape and conditions in its facts."""
 
     facts = Facts(sde=VP)
 
@@ -376,9 +376,9 @@ def test_a_score_without_an_event_shape_is_checked_at_its_first_call():
     x = scoresde.sample(made, shape=(4,), condition={"measurement": y}, **options)
     assert x.sum(1).abs().max() < 0.5 < scoresde.sample(Loose(), shape=(4,), **options).abs().max()
     fresh = posterior(Loose(), Linear(torch.ones(2, 4), 0.1))
-    with pytest.raises(ShapeError, match="A is of events of 4 numbers"):
+    with pytest.raises(ShapeError, match="A is for events of 4 numbers"):
         scoresde.sample(fresh, shape=(5,), condition={"measurement": y}, **options)
-    with pytest.raises(ShapeError, match=r"needs (the shape|one row)"):
+    with pytest.raises(ShapeError, match=r"(must have the shape|needs one row)"):
         scoresde.sample(made, shape=(4,), condition={"measurement": torch.zeros(3, 5)}, **options)
 
 
@@ -388,7 +388,7 @@ def test_a_score_that_cannot_be_differentiated_is_named():
             return -x.detach()
 
     made = posterior(Flat(), Linear(torch.ones(2, 4), 0.1))
-    with pytest.raises(InvalidValueError, match="can be differentiated"):
+    with pytest.raises(InvalidValueError, match="cannot be differentiated"):
         made(torch.ones(1, 4), torch.tensor([0.5]), {"measurement": torch.ones(1, 2)})
 
 
@@ -494,7 +494,7 @@ def test_poisson_counts_lead_near_their_posterior():
         (lambda x0: -(x0**2).sum(1), InvalidTypeError),
     ],
 )
-def test_what_is_no_log_likelihood_is_refused(function, error):
+def test_an_invalid_log_likelihood_is_refused(function, error):
     prior, _, _ = correlated()
     x, y = torch.ones(2, 6), {"measurement": torch.ones(2, 2)}
     with pytest.raises(error):
@@ -514,12 +514,12 @@ def test_matrices_in_any_real_numbers_are_one():
         assert measured(x).flatten().tolist() == [3.0, 3.0]
 
 
-def test_a_map_in_double_precision_alone_is_told_in_single():
+def test_a_map_for_double_precision_alone_is_reported_in_single():
     own = torch.ones(1, 4, dtype=torch.float64)
     measured = Linear(lambda x: x @ own.T, 0.1)
     assert measured.check((4,), own.device) == (1,)
     assert measured(torch.ones(1, 4).double()).item() == 4
-    with pytest.raises(InvalidTypeError, match=r"by A\.to\(x\), or sample with dtype"):
+    with pytest.raises(InvalidTypeError, match=r"dtype of its argument, or sample with dtype"):
         measured(torch.ones(1, 4))
 
 
@@ -599,7 +599,7 @@ def test_the_residual_of_each_sample_is_reported_whatever_the_batch():
     assert scoresde.Run.of(prior.at(VP), **options).draw().info == {}
 
 
-def test_the_facts_of_the_prior_are_kept_but_for_its_density():
+def test_the_facts_of_the_prior_are_kept_except_its_density():
     prior, a, y = correlated()
     known = facts(posterior(prior.at(VP), Linear(a, STD)))
     assert (known.sde, known.event_shape, known.density) == (VP, (6,), False)
@@ -616,7 +616,7 @@ def test_the_facts_of_the_prior_are_kept_but_for_its_density():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", scoresde.SAMPLERS)
-def test_a_sharp_measurement_carries_no_sampler_away(name):
+def test_a_sharp_measurement_makes_no_sampler_diverge(name):
     """At ten steps and a noise of a fiftieth, where the likelihood's own slope is 2,500."""
     prior, a, y = correlated(std=0.02)
     moments = prior.moments()
@@ -633,8 +633,8 @@ def test_a_sharp_measurement_carries_no_sampler_away(name):
             assert float((x @ a.T - y).abs().mean()) < 0.5
 
 
-def test_a_stiff_guided_score_that_is_carried_away_is_told():
-    """The likelihood of the denoised state as a classifier, which nothing bounds."""
+def test_a_stiff_guided_score_that_diverges_causes_a_warning():
+    """The likelihood of the denoised state as a classifier, which is unbounded."""
     target, sde = Gaussian([0.0, 0.0], var=1.0), scoresde.EDMSDE()
     score = target.at(sde)
 

@@ -1,4 +1,4 @@
-"""Files from anybody: whatever they hold, they are read for what it is or refused in a sentence."""
+"""Untrusted files: any content is read correctly or refused in a sentence."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from scoresde.errors import (
     NonFiniteError,
     ScoreSDEError,
 )
-from scoresde.nn import MLP, NCSNpp, UNet
+from scoresde.nn import MLP, DiT, NCSNpp, NCSNv2, UNet
 from scoresde.pretrained import rebuild
 from scoresde.pretrained.markdown import block, code
 from scoresde.score import Pilot, ScoreModel
@@ -42,6 +42,8 @@ NETS = {
     "NCSNpp": lambda: (
         NCSNpp(1, 8, width=8, mult=(1, 2), blocks=1, attention=(4,)), (1, 8, 8),
     ),
+    "NCSNv2": lambda: (NCSNv2(1, 8, 4), (1, 8, 8)),
+    "DiT": lambda: (DiT(1, width=8, depth=1, heads=2, num_classes=3), (1, 8, 8)),
 }  # fmt: skip
 UNITS = {"y": (torch.arange(4.0), torch.arange(4.0) + 1)}
 
@@ -62,7 +64,7 @@ def changed(value, path, new):
 
 
 def forged(folder, *changes, name="MLP", spoil=lambda tensors: tensors):
-    """A model whose description somebody has changed, with a checksum that agrees."""
+    """A model with a changed description and a checksum that agrees."""
     model(name).save_pretrained(folder)
     path = folder / "model.safetensors"
     tensors, config = checkpoint.load_tensors(path)
@@ -127,6 +129,11 @@ def test_every_network_of_ours_has_an_outline(tmp_path, name):
         ("MLP", "condition", {f"y{i}": 1 for i in range(100_000)}),
         ("UNet", "condition", {"y": [4], "forcing": 2**40}),
         ("UNet", "condition", {"y": [2**62], "forcing": [2, 4, 4]}),
+        ("NCSNv2", "width", 2**40),
+        ("NCSNv2", "channels", 2**40),
+        ("DiT", "width", 2**40),
+        ("DiT", "depth", 10**12),
+        ("DiT", "patch", 2**40),
         ("NCSNpp", "width", 2**40),
         ("NCSNpp", "blocks", 10**12),
         ("NCSNpp", "mult", [1] * 5_000),
@@ -134,20 +141,20 @@ def test_every_network_of_ours_has_an_outline(tmp_path, name):
         ("NCSNpp", "channels", 2**40),
     ],
 )
-def test_a_network_is_no_larger_than_what_is_stored(tmp_path, name, option, value):
+def test_a_network_is_not_larger_than_its_stored_tensors(tmp_path, name, option, value):
     folder = forged(tmp_path, (f"net.config.{option}", value), name=name)
     refused(folder, r"larger than its \d+ tensors|RuntimeError: |RecursionError|ValueError: |Over")
 
 
 @pytest.mark.parametrize("fourier", [None, 16.0])
-def test_the_frequencies_of_a_network_are_no_more_than_what_is_stored(tmp_path, fourier):
-    """They are no weights that are learnt, and were made before the limit was looked at."""
+def test_the_frequencies_of_a_network_are_not_more_than_the_stored_ones(tmp_path, fourier):
+    """They are not trained, and were made before the limit was checked."""
     changes = [("net.config.fourier", fourier), ("net.config.width", 2**28)]
     refused(forged(tmp_path, *changes, name="NCSNpp"), "larger than its")
 
 
 @pytest.mark.parametrize("hidden", [[2**20, 2**20], [8] * 100, [8] * 2_000])
-def test_nothing_is_made_in_memory_before_that_is_known(tmp_path, monkeypatch, hidden):
+def test_nothing_is_made_in_memory_before_the_size_is_checked(tmp_path, monkeypatch, hidden):
     made = []
     folder = forged(tmp_path, ("net.config.hidden", hidden))
     real = MLP.__init__
@@ -190,11 +197,11 @@ def test_a_network_of_the_same_size_and_other_tensors_is_refused_by_their_names(
         ("event_shape", [1] * 17, "its event shape is"),
         ("event_shape", [3], "expected x of shape"),
         ("event_shape", [2, 1], "expected x of shape"),
-        ("steps", 0, "the number of steps is from 1 to 100,000"),
-        ("steps", 10**12, "the number of steps is from 1 to 100,000"),
-        ("steps", 2.5, "the number of steps is from 1 to 100,000"),
-        ("steps", "many", "the number of steps is from 1 to 100,000"),
-        ("steps", True, "the number of steps is from 1 to 100,000"),
+        ("steps", 0, "the number of steps must be from 1 to 100,000"),
+        ("steps", 10**12, "the number of steps must be from 1 to 100,000"),
+        ("steps", 2.5, "the number of steps must be from 1 to 100,000"),
+        ("steps", "many", "the number of steps must be from 1 to 100,000"),
+        ("steps", True, "the number of steps must be from 1 to 100,000"),
         ("predicts", "everything", "unknown predicts"),
         ("predicts", 3, "predicts"),
         ("sde.type", "os.system", r"sde of the class os\.system"),
@@ -227,7 +234,7 @@ def test_fields_are_no_larger_than_a_field_may_be(tmp_path):
     """Their sizes leave no trace in the weights."""
     forcing = {"y": [4], "forcing": [2, 2**40, 2**40]}
     folder = forged(tmp_path, ("net.config.condition", forcing), name="UNet")
-    refused(folder, "takes conditions of more than 2,147,483,648 numbers")
+    refused(folder, "has conditions of more than 2,147,483,648 numbers")
 
 
 @pytest.mark.parametrize(
@@ -354,7 +361,7 @@ def test_a_pilot_of_other_numbers_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs named pipes")
-def test_a_pipe_or_a_device_is_no_model_and_is_not_waited_for(tmp_path):
+def test_a_pipe_or_a_device_is_refused_as_a_model_and_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "model.safetensors")
     for path in (tmp_path, tmp_path / "model.safetensors", "/dev/zero"):
         with pytest.raises(CheckpointError, match="it is a pipe or a device"):
@@ -364,7 +371,7 @@ def test_a_pipe_or_a_device_is_no_model_and_is_not_waited_for(tmp_path):
         RunConfig.read(tmp_path / "config.toml")
 
 
-def test_a_file_beyond_the_memory_is_refused_with_its_size(tmp_path, monkeypatch):
+def test_a_file_larger_than_the_memory_is_refused_with_its_size(tmp_path, monkeypatch):
     class Endless(io.BytesIO):
         def fileno(self):
             return descriptor
@@ -420,7 +427,7 @@ def test_any_toml_is_read_or_refused_in_a_sentence(tmp_path, text):
 
 
 @pytest.mark.parametrize("foreign", [True, False])
-def test_words_of_a_file_give_no_orders_to_a_terminal(tmp_path, capsys, foreign):
+def test_text_of_a_file_contains_no_control_characters_for_a_terminal(tmp_path, capsys, foreign):
     evil = "\x1b]0;owned\x07\x1b[2J"
     changes = [("average", {"profile": evil}), ("transform", evil), ("net.config.embedding", evil)]
     if foreign:
@@ -437,7 +444,7 @@ def test_words_of_a_file_give_no_orders_to_a_terminal(tmp_path, capsys, foreign)
 @pytest.mark.slow
 @pytest.mark.parametrize("keys", ["event_shape", "steps", "sde", "net", "predicts", "transform"])
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, "a", -1, None, {"type": ["a"]}])
-def test_what_a_model_is_said_to_be_is_shown_or_refused(tmp_path, capsys, keys, value):
+def test_a_description_of_a_model_is_shown_or_refused(tmp_path, capsys, keys, value):
     forged(tmp_path, ("net.type", "Mine"), (keys, value))
     main(["info", str(tmp_path)])
     told = capsys.readouterr().err
@@ -448,7 +455,7 @@ WORDS = st.text(st.sampled_from("`|\\ab\n#<[~ *"), max_size=20)
 
 
 @given(text=WORDS)
-def test_no_word_ends_the_code_that_it_stands_in(text):
+def test_no_text_ends_the_code_block_that_contains_it(text):
     span = code(text)
     fence = re.match("`+", span)[0]
     assert span.endswith(fence)
@@ -464,16 +471,16 @@ def test_no_word_ends_the_code_that_it_stands_in(text):
 # Names
 
 
-def test_a_slip_of_a_path_is_answered_at_once(tmp_path, monkeypatch):
+def test_a_misspelt_path_is_reported_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model().save_pretrained("runs/exp10")
     asked = []
     monkeypatch.setattr("scoresde.pretrained.hub.fetch", lambda name: asked.append(name) or 1 / 0)
     with pytest.raises(CheckpointError) as caught:
         ScoreModel.from_pretrained("runs/exp1")
-    assert "but there is one 'runs'; did you mean 'runs/exp10'?" in str(caught.value)
+    assert "but there is a folder 'runs'; did you mean 'runs/exp10'?" in str(caught.value)
     assert "'runs/exp1@main'" in str(caught.value)
-    with pytest.raises(CheckpointError, match=r"there is one 'runs'; for a model of the hub"):
+    with pytest.raises(CheckpointError, match=r"there is a folder 'runs'; for a model of the hub"):
         ScoreModel.from_pretrained("runs/quite-another")
     assert asked == []
     for name in ("runs/exp1@main", "somebody/exp1"):
@@ -535,7 +542,7 @@ def test_a_checkpoint_that_no_run_wrote_is_refused(run, what, value):
     ],
     ids=["shape", "integers", "axis", "missing"],
 )
-def test_memories_of_an_optimiser_of_other_weights_are_refused(run, key, spoil):
+def test_the_state_of_an_optimiser_of_other_weights_is_refused(run, key, spoil):
     begin, path = run
     raw = path.read_bytes()
     tensors, meta = checkpoint.load_tensors(path)

@@ -1,4 +1,4 @@
-"""Sharing: the card says what the model is, and the hub is asked for two files and no code."""
+"""Sharing: the card describes the model, and two files without code are downloaded."""
 
 import inspect
 import re
@@ -105,7 +105,7 @@ def test_a_model_comes_back_from_the_hub_bit_for_bit(hub):
     assert names == ["README.md", "config.json", "model.safetensors"]
 
 
-def test_two_files_are_asked_for_and_nothing_else(hub):
+def test_only_two_files_are_downloaded(hub):
     model().push_to_hub("me/points")
     hub.calls.clear()
     ScoreModel.from_pretrained("me/points@v1.0")
@@ -115,7 +115,7 @@ def test_two_files_are_asked_for_and_nothing_else(hub):
     ]
 
 
-def test_a_folder_and_a_path_come_before_the_hub(hub):
+def test_a_folder_and_a_path_take_precedence_over_the_hub(hub):
     model().push_to_hub("me/points")
     hub.calls.clear()
     model(VESDE()).save_pretrained("me/points")
@@ -129,7 +129,7 @@ def test_a_folder_and_a_path_come_before_the_hub(hub):
 
 
 @pytest.mark.parametrize("repo", ["points", "me/", "/points", "me/points@v1", "a/b/c", "me /x", ""])
-def test_what_is_no_repository_is_refused_before_the_work(hub, repo):
+def test_an_invalid_name_of_a_repository_is_refused_before_the_work(hub, repo):
     with pytest.raises(
         InvalidValueError, match=f"is called 'user/name', got {re.escape(repr(repo))}"
     ):
@@ -155,7 +155,7 @@ def test_what_is_no_repository_is_refused_before_the_work(hub, repo):
         (TimeoutError(), "TimeoutError: no reason given"),
     ],
 )
-def test_whatever_the_hub_raises_is_one_error_with_what_to_do(hub, error, message):
+def test_every_error_of_the_hub_is_one_error_with_advice(hub, error, message):
     hub.error = error
     for act, what in (
         (
@@ -170,12 +170,12 @@ def test_whatever_the_hub_raises_is_one_error_with_what_to_do(hub, error, messag
         assert "\n" not in str(caught.value)
 
 
-def test_a_repository_without_a_model_says_so(hub):
+def test_a_repository_without_a_model_is_reported(hub):
     with pytest.raises(CheckpointError, match=r"it has no model.safetensors"):
         ScoreModel.from_pretrained("me/else")
 
 
-def test_the_real_library_offline_is_told_in_a_sentence():
+def test_the_real_library_offline_is_reported_in_a_sentence():
     with pytest.raises(CheckpointError, match=r"no model of that name .* cannot be reached"):
         ScoreModel.from_pretrained("me/x")
     with pytest.raises(CheckpointError, match=r"cannot push to 'me/x': .*HF_HUB_OFFLINE is set"):
@@ -206,7 +206,7 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_is_pushed_with_what_says_what_it_is_and_without_its_checkpoints(run, hub, capsys):
+def test_a_run_is_pushed_with_its_descriptions_and_without_its_checkpoints(run, hub, capsys):
     shutil.copytree(run, "run")
     assert main(["push", "run", "me/digits", "--license", "cc-by-4.0"]) == 0
     told = capsys.readouterr().out
@@ -223,7 +223,7 @@ def test_a_run_is_pushed_with_what_says_what_it_is_and_without_its_checkpoints(r
 
 
 @pytest.mark.slow
-def test_a_push_of_what_is_no_model_is_refused_before_it(hub, capsys, run):
+def test_a_push_without_a_model_is_refused_before_the_upload(hub, capsys, run):
     assert main(["push", "nothing", "me/x"]) == 1
     assert "there is no folder 'nothing' and no packaged model" in said(capsys)
     assert main(["push", str(run), "me"]) == 1
@@ -241,7 +241,7 @@ def test_a_push_of_what_is_no_model_is_refused_before_it(hub, capsys, run):
     assert hub.calls == []
 
 
-def test_the_bytes_that_were_verified_are_sent_whatever_becomes_of_the_file(hub, monkeypatch):
+def test_the_verified_bytes_are_sent_even_if_the_file_changes(hub, monkeypatch):
     model().save_pretrained("run")
     file, secret = Path("run/model.safetensors"), Path("secret")
     verified = file.read_bytes()
@@ -260,7 +260,7 @@ def test_the_bytes_that_were_verified_are_sent_whatever_becomes_of_the_file(hub,
     assert (hub.root / "me/x/model.safetensors").read_bytes() == verified
 
 
-def test_a_dry_run_lists_what_would_go_and_sends_nothing(run, hub, capsys):
+def test_a_dry_run_lists_the_files_and_sends_nothing(run, hub, capsys):
     shutil.copytree(run, "run")
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
     assert main(["push", "run", "me/digits", "--dry-run"]) == 0
@@ -273,7 +273,7 @@ def test_a_dry_run_lists_what_would_go_and_sends_nothing(run, hub, capsys):
     assert {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()} == before
 
 
-def test_the_hub_is_asked_once_whether_it_is_there(hub, monkeypatch):
+def test_the_hub_is_contacted_once_before_a_download(hub, monkeypatch):
     """And then tried no more: a download would for half a minute."""
     model().push_to_hub("me/points")
     asked = []
@@ -317,7 +317,7 @@ def test_the_hub_is_asked_once_whether_it_is_there(hub, monkeypatch):
         ("mnist", "mnist"),
     ],
 )
-def test_what_is_shared_has_names_for_paths(run, hub, source, shown):
+def test_shared_files_have_names_instead_of_paths(run, hub, source, shown):
     shutil.copytree(run, "run")
     text = Path("run/config.toml").read_text()
     assert 'source = "digits"' in text
@@ -333,7 +333,7 @@ def test_what_is_shared_has_names_for_paths(run, hub, source, shown):
     assert Path("run/config.toml").read_text() == text  # which still makes the run again
 
 
-def test_a_run_says_which_data_it_learnt_by_their_digest(run):
+def test_a_run_identifies_its_data_by_a_digest(run):
     _, config = checkpoint.load_tensors(run / "model.safetensors")
     assert re.fullmatch(r"1797 x 1 x 8 x 8, SHA-256 [0-9a-f]{16}", config["data"])
     assert f"| Data | `{config['data']}` |" in (run / "README.md").read_text()
@@ -341,7 +341,7 @@ def test_a_run_says_which_data_it_learnt_by_their_digest(run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["samples.png", "loss.png", "README.md"])
-def test_a_link_among_what_is_shared_is_not_followed(run, hub, capsys, name):
+def test_a_link_among_the_shared_files_is_not_followed(run, hub, capsys, name):
     shutil.copytree(run, "run")
     Path("secret").write_text("key")
     (Path("run") / name).unlink()
@@ -370,7 +370,7 @@ def test_a_link_to_another_configuration_or_folder_is_neither_sent_nor_shown(
     assert "key" not in Path("run/README.md").read_text()
 
 
-def test_a_config_that_is_none_is_not_shared(run, hub):
+def test_an_invalid_config_is_not_shared(run, hub):
     shutil.copytree(run, "run")
     Path("run/config.toml").write_text("secret")
     assert main(["push", "run", "me/digits"]) == 0
@@ -391,8 +391,8 @@ EVIL = [
 
 
 @pytest.mark.parametrize("evil", EVIL)
-def test_words_of_others_stay_words_on_a_card(tmp_path, evil):
-    """Outside of code and comments nothing of them is a mark, and a line of theirs is never one."""
+def test_untrusted_text_is_escaped_on_a_card(tmp_path, evil):
+    """Outside of code and comments it contains no markup and no line of the card."""
     made = model()
     folder = tmp_path / evil.replace("/", "|")
     made.save_pretrained(folder, average={"profile": evil}, data=evil, training={"done": evil})
@@ -420,7 +420,7 @@ def test_words_of_others_stay_words_on_a_card(tmp_path, evil):
 
 
 @pytest.mark.parametrize("licence", ["mit\n- x", "", "a: b", "[x]", 3, None, "x" * 200])
-def test_what_is_no_licence_is_refused(tmp_path, capsys, licence):
+def test_an_invalid_licence_is_refused(tmp_path, capsys, licence):
     with pytest.raises(InvalidValueError, match="a licence has a name of letters and digits"):
         model().save_pretrained(tmp_path, license=licence)
     assert list(tmp_path.iterdir()) == []
@@ -439,7 +439,7 @@ def front_matter(text):
     return dict(re.findall(r"^(\w+): (.+)$", head[1], re.MULTILINE)), head[1]
 
 
-def test_the_card_of_a_run_says_how_it_came_to_be(run):
+def test_the_card_of_a_run_shows_its_training(run):
     text = (run / "README.md").read_text()
     fields, head = front_matter(text)
     assert fields == {
@@ -451,7 +451,7 @@ def test_the_card_of_a_run_says_how_it_came_to_be(run):
     assert "![Samples of the model](samples.png)" in text
     assert "A sample is a grey image of 8x8 pixels, of shape (1, 8, 8), of 10 classes" in text
     assert "`VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.01, sigma_max=9.0)`" in text
-    assert "\n2 steps. The same again" in text
+    assert "\n2 steps. To repeat it" in text
     assert f"```toml\n{(run / 'config.toml').read_text()}```" in text
     count = sum(p.numel() for p in ScoreModel.from_pretrained(run).net.parameters())
     assert f"| Parameters | {count:,} |" in text
@@ -544,7 +544,7 @@ def report(path, **changes):
 
 
 @pytest.mark.parametrize("name", ["report.json", "report/report.json"])
-def test_the_card_shows_what_an_evaluation_found(tmp_path, name):
+def test_the_card_shows_the_result_of_an_evaluation(tmp_path, name):
     report(tmp_path / name)
     model().save_pretrained(tmp_path)
     text = (tmp_path / "README.md").read_text()
@@ -584,7 +584,7 @@ def test_a_card_is_kept_up_to_date_until_it_is_edited(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"# Mine\n", b"\xff\xfe", b"", b"<!-- scoresde x: -->\n# A"])
-def test_a_readme_of_the_users_own_is_left_alone(tmp_path, content):
+def test_a_readme_that_the_user_wrote_is_not_changed(tmp_path, content):
     (tmp_path / "README.md").write_bytes(content)
     model().save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_bytes() == content

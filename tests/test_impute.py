@@ -145,7 +145,7 @@ def test_a_multistep_method_inside_is_of_first_order():
     assert first.isfinite().all()
 
 
-def test_a_sample_is_its_own_and_costs_what_is_told():
+def test_a_sample_is_independent_of_its_batch_and_has_the_stated_cost():
     run = scoresde.Run.of(
         PAIR.at(VP), sampler=Impute(Heun(), 3), n=7, steps=5, seed=0, condition=GIVEN
     )
@@ -156,7 +156,7 @@ def test_a_sample_is_its_own_and_costs_what_is_told():
     assert with_none.isfinite().all()
 
 
-def test_a_score_never_sees_what_the_sampler_takes():
+def test_a_score_never_receives_the_conditions_of_the_sampler():
     seen = []
 
     def bare(x, t, condition=None):
@@ -184,7 +184,7 @@ def test_a_score_never_sees_what_the_sampler_takes():
         (InvalidValueError, dict(label=3), "takes no condition"),
     ],
 )
-def test_what_is_known_is_checked_before_any_evaluation(error, change, match):
+def test_known_entries_are_checked_before_any_evaluation(error, change, match):
     class Unasked:
         facts = scoresde.Facts(sde=VP, event_shape=(2,), conditions={})
 
@@ -198,7 +198,7 @@ def test_what_is_known_is_checked_before_any_evaluation(error, change, match):
             scoresde.sample(Unasked(), None, Impute(), condition=missing, seed=0)
 
 
-def test_what_is_not_known_may_be_anything():
+def test_unknown_entries_may_have_any_value():
     nothing = {"known": torch.tensor([1.5, torch.nan]), "mask": torch.tensor([1, 0])}
     assert torch.equal(draw(Impute(), condition=nothing), draw(Impute()))
 
@@ -208,12 +208,12 @@ def test_what_is_not_known_may_be_anything():
     ("error", "make", "match"),
     [
         (InvalidValueError, lambda: Impute(resample=0), "resample"),
-        (InvalidTypeError, lambda: Impute(ProbabilityFlow()), "chooses its own steps"),
+        (InvalidTypeError, lambda: Impute(ProbabilityFlow()), "chooses its steps itself"),
         (InvalidValueError, lambda: Impute(basis=[[1.0, 0.0], [1.0, 1.0]]), "orthonormal"),
         (InvalidValueError, lambda: Impute(basis=[[torch.nan]]), "orthonormal"),
         (ShapeError, lambda: Impute(basis=[[1.0, 0.0]]), "square"),
         (ShapeError, lambda: draw(Impute(basis=torch.eye(3))), "3 rows"),
-        (InvalidValueError, lambda: scoresde.sample(PAIR.at(VP), None, PC(Impute())), "outside"),
+        (InvalidValueError, lambda: scoresde.sample(PAIR.at(VP), None, PC(Impute())), "outermost"),
         (InvalidTypeError, lambda: Impute("ddim"), "Sampler"),
     ],
 )

@@ -120,7 +120,7 @@ def mlp():
 
 
 def inputs(score):
-    """The conditions of six rows, of every kind that a score says it takes."""
+    """The conditions of six rows, of every kind that a score declares."""
     found = {}
     for name, kind in (score.facts.conditions or {}).items():
         if isinstance(kind, Classes):
@@ -175,7 +175,7 @@ def test_the_card_has_a_program_that_runs(tmp_path, monkeypatch):
         assert ("net=net" in program) == (made.net is made.net and "EDM" in program)
 
 
-def test_what_no_file_holds_is_given_again(tmp_path):
+def test_parts_that_a_file_does_not_hold_must_be_given(tmp_path):
     time = lambda sde, t: 7 * t  # noqa: E731
     score = from_network(lambda x, t: -x * t[:, None], VPSDE(), "eps", time, **SHAPE)
     score.save_pretrained(tmp_path)
@@ -194,13 +194,13 @@ def test_what_no_file_holds_is_given_again(tmp_path):
         (nn.Linear(2, 2), r"does not fit NetworkScore; 2 missing: net\.weight.*5 unexpected"),
     ],
 )
-def test_a_network_that_is_missing_or_another_is_told_so(net, message, tmp_path):
+def test_a_missing_or_wrong_network_is_reported(net, message, tmp_path):
     from_network(Net(), VPSDE(), "eps", **SHAPE).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=message):
         scoresde.load(tmp_path, net=net)
 
 
-def test_a_score_that_cannot_be_described_says_what_to_give(tmp_path):
+def test_for_a_score_that_cannot_be_described_the_error_names_what_to_give(tmp_path):
     net = Net()
     with pytest.raises(InvalidValueError, match="give event_shape="):
         from_network(net, VPSDE(), "eps").save_pretrained(tmp_path)
@@ -274,7 +274,7 @@ def test_a_pipeline_of_diffusers_opens_as_its_score_and_as_our_file(tmp_path):
         ({"scheduler": [None, None]}, "pipeline of unet, and only one of"),
     ],
 )  # fmt: skip
-def test_a_pipeline_that_is_no_score_of_data_is_told_so(change, message, tmp_path):
+def test_a_pipeline_that_is_no_score_of_data_is_refused(change, message, tmp_path):
     pytest.importorskip("diffusers")
     index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index | change))
@@ -282,7 +282,7 @@ def test_a_pipeline_that_is_no_score_of_data_is_told_so(change, message, tmp_pat
         scoresde.load(tmp_path)
 
 
-def test_without_diffusers_its_models_name_it(tmp_path, monkeypatch):
+def test_without_diffusers_the_error_names_it(tmp_path, monkeypatch):
     index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     monkeypatch.setitem(sys.modules, "diffusers", None)
@@ -318,7 +318,7 @@ def test_the_commands_open_what_is_rebuilt_without_code(kind, tmp_path, capsys, 
     assert main(["audit", str(folder), *words, "--levels", "3", "--steps", "3"]) == 0
 
 
-def test_a_command_ends_in_a_sentence_for_a_network_of_the_users(tmp_path, capsys):
+def test_a_command_refuses_a_network_of_the_user_in_a_sentence(tmp_path, capsys):
     from_network(Net(), VPSDE(), "eps", **SHAPE).save_pretrained(tmp_path)
     assert main(["sample", str(tmp_path), "--out", str(tmp_path / "x.npy")]) == 1
     assert "a net of the class Net, which is not scoresde's" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def loop(net, scheduler, x, steps, **condition):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_ddim_on_a_model_of_diffusers_is_theirs(prediction):
+def test_ddim_on_a_model_of_diffusers_equals_theirs(prediction):
     net = unet()
     scheduler = importlib.import_module("diffusers").DDIMScheduler(
         prediction_type=prediction, clip_sample=False
@@ -83,7 +83,7 @@ def test_ddim_on_a_model_of_diffusers_is_theirs(prediction):
 
 
 @pytest.mark.slow
-def test_a_model_of_diffusers_brings_its_facts():
+def test_facts_are_read_from_a_model_of_diffusers():
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.DDPMScheduler(num_train_timesteps=50)
     facts = interop.from_diffusers(unet(num_class_embeds=4), scheduler).facts
@@ -109,11 +109,11 @@ def test_labels_and_a_learned_variance_go_through():
     assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_a_scheduler_that_cannot_be_used_is_told_so():
+def test_a_scheduler_that_cannot_be_used_is_refused():
     diffusers = pytest.importorskip("diffusers")
     with pytest.raises(InvalidTypeError, match="FlowMatchEulerDiscreteScheduler' has no table"):
         interop.from_diffusers(unet(), diffusers.FlowMatchEulerDiscreteScheduler())
-    with pytest.raises(InvalidValueError, match="nothing is left of the data"):
+    with pytest.raises(InvalidValueError, match="the state is noise alone"):
         interop.from_diffusers(unet(), diffusers.DDIMScheduler(rescale_betas_zero_snr=True))
     scheduler = diffusers.DDIMScheduler()
     scheduler.register_to_config(prediction_type="flow")
@@ -144,7 +144,7 @@ def test_a_pipeline_of_diffusers_takes_a_score():
     assert abs(images - 0.75).max() < 0.05  # it maps [-1, 1] to [0, 1]
 
 
-def test_a_model_that_leaves_for_diffusers_and_returns_is_the_same():
+def test_a_model_converted_to_diffusers_and_back_is_the_same():
     diffusers = pytest.importorskip("diffusers")
     score = MIXTURE.at(BetaLadder(torch.linspace(1e-3, 0.2, 40).tolist()))
     back = interop.from_diffusers(*interop.to_diffusers(score), event_shape=(2,))

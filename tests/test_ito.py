@@ -203,7 +203,7 @@ def test_coefficients_of_another_shape_are_named(value):
         Wrong()
 
 
-def test_both_kinds_of_numbers_are_wanted():
+def test_drift_and_diffusion_are_both_required():
     with pytest.raises(TypeError, match="abstract"):
         ItoSDE()
     with pytest.raises(InvalidTypeError, match="sigma0 of Given must be a number"):

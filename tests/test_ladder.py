@@ -97,7 +97,7 @@ def test_the_steps_of_variance_are_positive_and_telescope(sde):
 
 
 @given(ladders())
-def test_a_table_is_met_at_its_levels(sde):
+def test_the_kernel_has_the_values_of_the_table_at_its_levels(sde):
     t = sde.times().flip(0)
     if isinstance(sde, NCSNLadder):
         close(sde.sigma(t), torch.tensor(sde.sigmas, dtype=torch.float64), 1e-12)
@@ -394,6 +394,6 @@ def test_a_long_table_is_not_quoted_whole(make):
 
 @pytest.mark.parametrize("kind", [NCSNLadder, BetaLadder])
 @pytest.mark.parametrize("values", ["12", ["0.1", "0.2"], [0.1, True], [b"1", 0.2], 3, [None]])
-def test_words_and_truth_values_are_no_levels(kind, values):
+def test_words_and_booleans_are_refused_as_levels(kind, values):
     with pytest.raises(InvalidTypeError, match="must be numbers, got"):
         kind(values)

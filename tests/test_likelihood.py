@@ -163,7 +163,7 @@ def test_the_gap_of_another_prior_is_the_closed_form(data):
 
 
 @pytest.mark.slow
-def test_a_prior_of_the_wrong_moments_is_corrected_by_the_score_and_told():
+def test_a_prior_of_the_wrong_moments_is_corrected_by_the_score_with_a_warning():
     """Gaussian data in a VP process that ends at T = .5, where alpha is still .28."""
     sde, x = VPSDE(T=0.5), draws(MIXTURE, 6)
     for moments, far in ((Moments(0.5, var=1.0), True), (None, False)):
@@ -178,8 +178,8 @@ def test_a_prior_of_the_wrong_moments_is_corrected_by_the_score_and_told():
 
 
 @pytest.mark.slow
-def test_the_score_that_is_no_gradient_shows_in_the_prior():
-    """A rotation does no work on the straight line, and a bent path sees it."""
+def test_a_score_that_is_no_gradient_is_detected_in_the_prior():
+    """The integral of a rotation along a straight line is 0, but not along a bent path."""
     sde, x = VPSDE(), draws(MIXTURE, 6)
     turn = torch.tensor([[0.0, 1e-2], [-1e-2, 0.0]], dtype=DOUBLE)
     known = dict(moments=MIXTURE.moments())
@@ -298,7 +298,7 @@ def test_the_bar_of_the_way_to_the_data_is_no_wider_than_an_inexact_score_needs(
 
 
 @pytest.mark.slow
-def test_what_the_heat_equation_leaves_falls_with_the_fourth_power_of_the_noise():
+def test_the_error_of_the_heat_equation_falls_with_the_fourth_power_of_the_noise():
     errors, bars = [], []
     for sigma in (0.08, 0.04):
         sde = VESDE(sigma, 50.0)
@@ -378,7 +378,7 @@ def test_the_solvers_error_is_estimated_and_follows_the_tolerance(error):
     assert last < 1e-4
 
 
-def test_an_error_of_a_step_is_weighed_by_what_it_does_to_the_density(monkeypatch):
+def test_an_error_of_a_step_is_weighted_by_its_effect_on_the_density(monkeypatch):
     """By the difference of exact densities at two states, less that of the integrals."""
     seen, sde, x = {}, VPSDE(), draws(MIXTURE, 5)
 
@@ -511,7 +511,7 @@ def test_the_trace_of_the_gaussian_part_costs_no_probes():
     assert (blind.value - exact).abs().mean() > 0.1
 
 
-def test_the_trace_is_exact_up_to_64_dimensions_unless_it_is_asked_for_otherwise():
+def test_the_trace_is_exact_up_to_64_dimensions_by_default():
     sde = VPSDE()
     for size, exact in ((64, True), (65, False)):
         score = skewed(size).at(sde)
@@ -530,7 +530,7 @@ def test_as_many_probes_as_dimensions_are_the_axes():
 
 
 @pytest.mark.slow
-def test_without_an_sde_the_one_that_the_score_knows_is_taken():
+def test_without_an_sde_the_one_in_the_facts_of_the_score_is_taken():
     sde, x = VPSDE(), draws(MIXTURE, 3)
     score, quick = MIXTURE.at(sde), dict(rtol=1e-3, atol=1e-3)
     assert torch.equal(
@@ -543,9 +543,9 @@ def test_without_an_sde_the_one_that_the_score_knows_is_taken():
     own, _ = sample_with_log_prob(score, None, 2, seed=0, **quick)
     assert torch.equal(own, sample_with_log_prob(score, sde, 2, seed=0, **quick)[0])
     for door in (log_prob, elbo, encode, decode):
-        with pytest.raises(InvalidValueError, match="knows no SDE of its own"):
+        with pytest.raises(InvalidValueError, match="has no SDE in its facts"):
             door(lambda x, t: -x, None, x)
-    with pytest.raises(InvalidValueError, match="knows no SDE of its own"):
+    with pytest.raises(InvalidValueError, match="has no SDE in its facts"):
         sample_with_log_prob(lambda x, t: -x, None, shape=(2,))
 
 
@@ -1030,14 +1030,14 @@ def plain(x, t, condition):
         ),
     ],
 )
-def test_bad_input_is_refused_in_words(change, error, message):
+def test_bad_input_is_refused_in_a_sentence(change, error, message):
     sde = VPSDE()
     arguments = dict(score=MIXTURE.at(sde), sde=sde, x=torch.ones(2, 2)) | change
     with pytest.raises(error, match=message):
         log_prob(**arguments)
 
 
-def test_a_score_of_nan_is_an_error_and_no_likelihood():
+def test_a_score_of_nan_is_an_error():
     sde = VPSDE()
     with pytest.raises(NonFiniteError):
         log_prob(lambda x, t: x * math.nan, sde, torch.ones(2, 2), moments=Moments(0.0, var=1.0))
@@ -1053,7 +1053,7 @@ def test_no_samples_have_no_likelihood():
         found.mean()
 
 
-def test_counts_and_shapes_that_are_none_are_refused():
+def test_invalid_counts_and_shapes_are_refused():
     with pytest.raises(InvalidValueError, match="n must be an integer >= 0"):
         sample_with_log_prob(MIXTURE.at(VPSDE()), VPSDE(), -1)
     for n in (1.5, "a", None, True):
@@ -1078,7 +1078,7 @@ def test_samples_of_no_dimension_have_the_density_one(n):
 
 @pytest.mark.slow
 @pytest.mark.global_rng
-def test_a_network_of_levels_warns_that_it_is_asked_between_them_and_a_formula_does_not():
+def test_a_network_of_levels_warns_if_it_is_evaluated_between_them_and_a_formula_does_not():
     ladder = VESDE(levels=12)
     x = torch.zeros(2, 2)
     model = ScoreModel(MLP(2, hidden=(8,)), ladder, (2,))

@@ -97,7 +97,7 @@ def test_singular_covariances_keep_their_digits(seed):
 
 
 @given(st.integers(2, 3000), seeds)
-def test_features_are_taken_of_every_sample_in_its_order(n, seed):
+def test_features_are_computed_for_every_sample_in_order(n, seed):
     g = generator(seed)
     x, y = randn(n, 1, 2, 3, g=g), randn(7, 1, 2, 3, g=g)
     weight = randn(6, 4, g=g)

@@ -252,7 +252,7 @@ def test_the_statistic_of_new_samples_is_standard_normal():
     assert float(found.var()) == pytest.approx(1, abs=4.5 * math.sqrt(2 / 400))
 
 
-def test_copies_are_told_from_new_samples():
+def test_copies_are_distinguished_from_new_samples():
     train, held, new = (randn(300, 4, seed=i) for i in range(3))
     copies = memorisation(train + 1e-3 * new, held, train)
     assert copies.copied == 1

@@ -79,7 +79,7 @@ def test_the_sliced_distance_of_a_shifted_copy_is_the_mean_squared_shift(d, seed
 
 
 @pytest.mark.parametrize("law", ["normal", "square", "log-normal"])
-def test_the_interval_of_a_skewed_mean_holds_it_as_often_as_it_says(law):
+def test_the_interval_of_a_skewed_mean_has_its_nominal_coverage(law):
     n, reps, hits, widths = 100, 400, 0, []
     z = randn(reps, n, seed=3)
     values, mean = {
@@ -104,7 +104,7 @@ def test_both_ends_of_a_skewed_mean_are_missed_equally():
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20), st.floats(0.5, 0.999))
-def test_the_interval_is_students_where_nothing_leans_and_turns_with_the_sign(values, level):
+def test_the_interval_is_students_without_skewness_and_changes_with_the_sign(values, level):
     v = torch.tensor(values, dtype=torch.float64)
     low, high = mean_interval(v, level=level)
     assert low <= float(v.mean()) <= high

@@ -46,7 +46,7 @@ def apart(x, y):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [BELL, HUMPS], ids=repr)
 @pytest.mark.parametrize("kappa", [0.3, 1.5, 6.0])
-def test_any_step_leaves_the_density_alone_where_unadjusted_ones_do_not(target, kappa):
+def test_any_step_leaves_the_density_unchanged_unlike_unadjusted_ones(target, kappa):
     rsde, noise = SDE.reverse(target.at(SDE)), Noise.of(0, N)
     x, fresh = draws(target, 1), draws(target, 2)
     adjusted = correct(MALA(kappa), 3, rsde, x, T, noise)
@@ -157,7 +157,7 @@ def with_density(function):
 @pytest.mark.parametrize(
     ("score", "error", "message"),
     [
-        (lambda x, t: -x, InvalidTypeError, r"no log_prob\(x, t\) of its own; use an EnergyScore"),
+        (lambda x, t: -x, InvalidTypeError, r"no method log_prob\(x, t\); use an EnergyScore"),
         (with_density(lambda x, t: 1.0), InvalidTypeError, "must return a tensor, got float"),
         (with_density(lambda x, t: x), ShapeError, r"expected \(3,\), got \(3, 2\)"),
         (with_density(lambda x, t: x[:, 0] * math.nan), NonFiniteError, r"in samples \[0, 1, 2\]"),

@@ -77,7 +77,7 @@ def test_log_density_is_that_of_the_normal_law(data):
 
 
 @given(st.floats(-3, 3), st.floats(1e-3, 10), shapes(), generators())
-def test_numbers_stand_for_every_dimension(mean, var, shape, generator):
+def test_numbers_hold_for_every_dimension(mean, var, shape, generator):
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     moments = Moments(mean, var=var)
     expected = Normal(mean, math.sqrt(var)).log_prob(x).reshape(shape[0], -1).sum(1)

@@ -129,7 +129,7 @@ def _inside(name, p):
     return name.startswith("body") and p.ndim > 1
 
 
-def test_a_step_in_bfloat16_is_that_step_but_for_rounding():
+def test_a_step_in_bfloat16_is_the_same_up_to_rounding():
     x = drawn(3, 4, 8, 24).float()
     torch.testing.assert_close(
         orthogonal(x.bfloat16()).float(), orthogonal(x), rtol=0.05, atol=0.03
@@ -158,7 +158,7 @@ def test_of_another_network_they_are_all_but_its_first_and_last():
 
 
 @pytest.mark.parametrize("outer", [5, "ab", ["nothing"], [0], ["weight"]])
-def test_a_network_whose_outer_parts_are_none_is_told_so(outer):
+def test_a_network_with_wrong_outer_parts_is_reported(outer):
     with torch.random.fork_rng(devices=[]):
         net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
     net.outer = outer
@@ -219,7 +219,7 @@ def test_a_run_in_bfloat16_is_another_run_near_by():
     assert all((half[k] - whole()[k]).abs().max() < 0.1 for k in weights)
 
 
-def test_an_optimiser_of_another_rule_does_not_go_on_with_a_run(tmp_path):
+def test_an_optimiser_of_another_rule_does_not_continue_a_run(tmp_path):
     trained(folder=tmp_path, steps=1)
     with pytest.raises(InvalidValueError, match="rule was 'muon' and is 'adam'"):
         trained(folder=tmp_path, rule="adam", steps=2)

@@ -380,23 +380,25 @@ def test_a_derivative_that_is_nan_where_the_score_is_finite_is_an_error():
 @pytest.mark.parametrize(
     ("dtype", "far"), [("float16", 1e4), ("float32", 1e30), ("float64", 1e200)]
 )
-def test_points_so_far_out_that_a_dtype_has_no_density_for_them_are_named(dtype, far):
+def test_points_whose_density_overflows_are_named(dtype, far):
     x = torch.tensor([[0.0, 1.0], [far, 0.0]], dtype=getattr(torch, dtype))
     for function in (TARGET.log_prob, SDE.prior_log_prob, Moments(0.0, var=1.0).log_prob):
         assert function(x[:1]).isfinite().all()
-        with pytest.raises(NonFiniteError, match=f"points .1. lie so far out that torch.{dtype}"):
+        with pytest.raises(
+            NonFiniteError, match=f"points .1. are so far from the data that torch.{dtype}"
+        ):
             function(x)
 
 
-def test_points_whose_component_cannot_be_told_are_named():
+def test_points_whose_component_cannot_be_determined_are_named():
     pair = targets.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [1.0, 0.0]], stds=0.3)
     far = torch.tensor([[1e200, 0.0]], dtype=torch.float64)
     for function in (pair.score, pair.denoise, pair.responsibilities, pair.assign):
-        with pytest.raises(NonFiniteError, match="lie so far out"):
+        with pytest.raises(NonFiniteError, match="are so far from the data"):
             function(far)
 
 
-def test_losses_say_what_of_them_is_nan():
+def test_the_part_of_a_loss_that_is_nan_is_named():
     x, noise = X.double(), Noise.of(0, len(X))
     for function in (scoresde.dsm_loss, scoresde.ism_loss, scoresde.ssm_loss, scoresde.fd_ssm_loss):
         for options, words in (

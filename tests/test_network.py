@@ -93,7 +93,7 @@ def test_channels_last_is_another_layout_of_the_same_weights():
     assert found["ema.model.net.stem.weight"].stride() == kernel.stride()
 
 
-def test_a_run_in_channels_last_is_taken_up_again_bit_for_bit(tmp_path):
+def test_a_run_in_channels_last_is_resumed_bit_for_bit(tmp_path):
     config = CONFIG.changed(channels_last=True)
     Trainer(make(), data(), config, folder=tmp_path).train(3)
     again = Trainer(make(), data(), config, folder=tmp_path)
@@ -199,7 +199,7 @@ def updates(**options):
     step=st.integers(0, 10**6),
     seed=st.integers(0, 2**64 - 1),
 )
-def test_a_process_draws_for_its_rows_what_one_draws_that_has_all(n, cut, step, seed):
+def test_a_process_draws_the_same_numbers_for_its_rows_as_a_single_process(n, cut, step, seed):
     update = updates(batch_size=n, seed=seed)
     like, cut = torch.empty(n, 3), 1 + cut % (n - 1)
     whole = update.noise(step, slice(0, n)).normal(like, 0.0)
@@ -219,7 +219,7 @@ def test_the_noise_of_rows_and_steps_is_standard_normal_and_independent():
     assert correlation.fill_diagonal_(0).abs().max() < 6 / z.shape[1] ** 0.5
 
 
-def test_every_part_of_every_step_has_dropout_of_its_own():
+def test_every_part_of_every_step_has_different_dropout():
     seeds = [seed for step in range(5) for seed in seeds_of_step(0, step, 5)]
     assert len(set(seeds)) == 25
 

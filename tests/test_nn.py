@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from scoresde.nn import MLP, Fourier, LogSNR, Sinusoidal, UNet
+from scoresde.errors import InvalidValueError
+from scoresde.nn import MLP, DiT, Fourier, LogSNR, Sinusoidal, UNet
 from scoresde.nn.blocks import Attention, ResidualBlock, from_patches, norm, to_patches
+from scoresde.nn.dit import places
 from scoresde.nn.embedding import Embedding
 from scoresde.nn.mlp import ResidualLayer
 
@@ -103,6 +105,28 @@ def mlps(draw: st.DrawFn) -> Drawn:
     return net, x, normal(draw(SEEDS), 3), draw(conditions(net, x))
 
 
+@st.composite
+def dits(draw: st.DrawFn) -> Drawn:
+    """A transformer of any kind, with an input that suits it."""
+    seed, spatial, heads = draw(SEEDS), draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    field, vector = st.integers(1, 2), st.tuples(st.integers(1, 3))
+    options = dict(
+        width=heads * draw(st.integers(1, 5)),
+        depth=draw(st.integers(1, 2)),
+        heads=heads,
+        patch=draw(st.integers(1, 3)),
+        spatial=spatial,
+        embedding=draw(st.sampled_from(EMBEDDINGS)),
+        num_classes=draw(st.none() | st.integers(1, 4) | st.just({"label": 2, "kind": 3})),
+        condition=draw(st.dictionaries(NAMES, field | vector, max_size=2)),
+        seed=seed,
+    )
+    net = built(lambda: DiT(2, **options))
+    size = [draw(st.integers(1, 6 if spatial < 3 else 4)) for _ in range(spatial)]
+    x = normal(seed, 3, 2, *size)
+    return net, x, normal(seed + 1, 3), draw(conditions(net, x))
+
+
 def small(**options: object) -> nn.Module:
     return built(lambda: UNet(1, channels=(8, 8), blocks=1, features=8, **options))
 
@@ -111,8 +135,8 @@ def small(**options: object) -> nn.Module:
 
 
 @pytest.mark.slow
-@given(unets(1, 2, 3))
-def test_a_unet_of_any_kind_returns_the_shape_of_its_input_and_finite_values(drawn):
+@given(unets(1, 2, 3) | dits())
+def test_a_network_of_any_kind_returns_the_shape_of_its_input_and_finite_values(drawn):
     net, x, c, condition = drawn
     y = net(x, c, **condition)
     assert y.shape == x.shape
@@ -123,14 +147,14 @@ def test_a_unet_of_any_kind_returns_the_shape_of_its_input_and_finite_values(dra
 @pytest.mark.law(58)
 @pytest.mark.parametrize("size", [(28, 28), (15, 18), (9, 1), (27, 28), (7, 13)])
 @pytest.mark.parametrize("patch", [1, 2])
-def test_odd_and_oblong_images_keep_their_own_shape(size, patch):
+def test_odd_and_oblong_images_keep_their_shape(size, patch):
     net = built(lambda: UNet(3, channels=(8, 8, 8), blocks=1, patch=patch, out_channels=5))
     assert net(normal(0, 2, 3, *size), normal(1, 2)).shape == (2, 5, *size)
 
 
 @pytest.mark.slow
 @given(SEEDS, st.floats(0.01, 1e4))
-def test_what_comes_back_from_a_coarser_level_is_bounded_where_that_is_asked_for(seed, by):
+def test_the_output_of_a_coarser_level_is_bounded_on_request(seed, by):
     found = []
     for bounded in (False, True):
         net = small(bounded=bounded)
@@ -215,7 +239,7 @@ def test_levels_are_counted_from_the_finest():
     assert [level.down[0].conv1.weight.shape[0] for level in levels] == [4, 6, 8]
 
 
-def test_an_embedding_is_the_sum_of_what_level_and_label_say():
+def test_an_embedding_is_the_sum_of_those_of_level_and_label():
     embedding = built(lambda: Embedding("log_snr", 6, classes={"label": 2}))
     c, label = normal(0, 3), torch.tensor([0, -1, 1])
     said = embedding.mix(c[:, None]) + embedding.label.weight[label]
@@ -272,7 +296,7 @@ def test_the_noise_level_matters_after_a_few_steps_of_training(embedding):
 
 
 @pytest.mark.law(56)
-def test_a_new_network_returns_zero_and_learns_all_the_same():
+def test_a_new_network_returns_zero_and_has_nonzero_gradients():
     for net, x in [
         (built(lambda: UNet(1, channels=(8, 8), blocks=1, attention=(1,)), zeros=True), (1, 8, 8)),
         (built(lambda: MLP(3, hidden=(8, 8)), zeros=True), (3,)),
@@ -463,7 +487,7 @@ def test_bad_labels_are_refused_with_the_range_and_what_came_in():
 
 
 @pytest.mark.slow
-@given(unets(1, 2, 3) | mlps())
+@given(unets(1, 2, 3) | mlps() | dits())
 def test_the_config_survives_json_and_rebuilds_the_network(drawn):
     net, x, c, condition = drawn
     config = json.loads(json.dumps(net.config))
@@ -474,6 +498,45 @@ def test_the_config_survives_json_and_rebuilds_the_network(drawn):
         assert torch.equal(ours, theirs), "random frequencies are part of the architecture"
     copy.load_state_dict(net.state_dict())
     torch.testing.assert_close(copy(x, c, **condition), net(x, c, **condition), rtol=0, atol=0)
+
+
+# --- the transformer ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+def test_a_transformer_without_places_commutes_with_shifts_by_patches(spatial, monkeypatch):
+    net = built(lambda: DiT(2, width=8, depth=2, heads=2, patch=2, spatial=spatial))
+    x, c = normal(0, 2, 2, *(4,) * spatial), normal(1, 2)
+    axes = tuple(range(2, 2 + spatial))
+    shifted = x.roll((2,) * spatial, axes)
+    assert (net(shifted, c) - net(x, c).roll((2,) * spatial, axes)).abs().max() > 1e-3
+    monkeypatch.setattr("scoresde.nn.dit.places", lambda grid, width: torch.zeros(1, width))
+    torch.testing.assert_close(
+        net(shifted, c), net(x, c).roll((2,) * spatial, axes), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_the_blocks_of_a_transformer_begin_as_the_identity():
+    net, h = built(lambda: DiT(1, width=8, depth=3, heads=2), zeros=True), normal(0, 2, 5, 8)
+    for block in net.blocks:
+        assert torch.equal(block(h, normal(1, 2, 8)), h)
+    assert not net(normal(0, 2, 1, 4, 4), normal(1, 2)).any()
+
+
+def test_each_place_of_a_grid_has_waves_of_its_own():
+    for grid in ((40,), (7, 9), (3, 4, 5)):
+        rows = places(grid, 13)
+        apart = torch.cdist(rows, rows) + 9 * torch.eye(len(rows))
+        assert rows.shape == (math.prod(grid), 13)
+        assert apart.min() > 0.1
+
+
+@pytest.mark.parametrize(
+    "options", [dict(width=7, heads=2), dict(depth=0), dict(spatial=4), dict(patch=0)]
+)
+def test_an_impossible_transformer_is_refused(options):
+    with pytest.raises(InvalidValueError):
+        DiT(1, **options)
 
 
 # --- the MLP ------------------------------------------------------------------------------------
@@ -537,7 +600,7 @@ def test_inputs_of_another_type_are_refused_with_the_fix():
         (dict(num_classes=0), says("num_classes", ">= 1", "0")),
         (dict(channels=(8, 8), blocks=(1,)), says("positive number per resolution (2)", "(1,)")),
         (dict(blocks=0), says("positive number", "(0, 0, 0)")),
-        (dict(attention=(3,)), says("0 ... 2", "(3,)")),
+        (dict(attention=(3,)), says("0 to 2", "(3,)")),
     ],
 )
 def test_impossible_architectures_are_refused_at_construction(options, message):

@@ -7,13 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_nn import SEEDS, built, mlps, normal, says, unets
+from test_nn import SEEDS, built, dits, mlps, normal, says, unets
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.nn import MLP, UNet
+from scoresde.nn import MLP, DiT, UNet
 
 NETS = {
     "UNet": (lambda **options: UNet(1, channels=(4, 6), features=8, **options), (1, 8, 8)),
+    "DiT": (lambda **options: DiT(1, width=8, depth=1, heads=2, **options), (1, 8, 8)),
     "MLP": (lambda **options: MLP((1, 8, 8), hidden=(8, 8), **options), (1, 8, 8)),
 }
 KINDS = dict(num_classes={"label": 3, "kind": 2}, condition={"y": (3,), "forcing": (2, 4, 4)})
@@ -35,8 +36,8 @@ def some(n=3):
 
 @pytest.mark.slow
 @settings(max_examples=30)
-@given(unets(1, 2, 3) | mlps())
-def test_each_sample_hears_its_own_condition_alone(drawn):
+@given(unets(1, 2, 3) | mlps() | dits())
+def test_each_sample_depends_on_its_own_condition_alone(drawn):
     net, x, c, condition = drawn
     whole = net(x, c, **condition)
     for i in range(len(x)):
@@ -46,8 +47,8 @@ def test_each_sample_hears_its_own_condition_alone(drawn):
 
 @pytest.mark.slow
 @settings(max_examples=30)
-@given(unets(1, 2, 3) | mlps())
-def test_what_is_missing_everywhere_gives_what_its_name_left_out_gives_bit_for_bit(drawn):
+@given(unets(1, 2, 3) | mlps() | dits())
+def test_a_condition_missing_everywhere_equals_one_that_is_left_out_bit_for_bit(drawn):
     net, x, c, condition = drawn
     missing = {}
     for name, shape in net.declared(x.shape[1:]).items():
@@ -90,7 +91,7 @@ def test_every_entry_matters_and_one_that_is_missing_is_no_zero(name):
 def test_every_weight_learns_from_the_first_steps_on(name):
     net, x, c = conditional(name)
     with torch.no_grad():
-        for p in (net.head if name == "MLP" else net.head[-1]).parameters():
+        for p in (net.head[-1] if name == "UNet" else net.head).parameters():
             p.zero_()  # as it begins
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     before = {k: p.detach().clone() for k, p in net.named_parameters()}
@@ -152,7 +153,7 @@ def test_a_coarse_field_is_repeated_over_its_cells_and_of_a_fine_one_means_are_t
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_the_order_of_names_means_nothing(name):
+def test_the_order_of_names_does_not_matter(name):
     net, x, c = conditional(name)
     turned = {key: dict(reversed(value.items())) for key, value in KINDS.items()}
     other, *_ = conditional(name, **turned)
@@ -161,7 +162,7 @@ def test_the_order_of_names_means_nothing(name):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_a_network_without_conditions_is_described_as_ever(name):
+def test_the_description_of_a_network_without_conditions_is_unchanged(name):
     kind, _ = NETS[name]
     one, three, named = (
         built(lambda known=known: kind(num_classes=known)) for known in (None, 3, {"label": 3})
@@ -176,7 +177,7 @@ def test_a_network_without_conditions_is_described_as_ever(name):
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("before", [None, 3, {"kind": 2, "label": 3}])
-def test_a_network_that_grows_gives_what_it_gave_and_a_new_class_begins_as_a_missing_one(
+def test_a_network_with_more_classes_has_the_same_outputs_and_a_new_class_begins_as_missing(
     name, before
 ):
     net, x, c = conditional(name, num_classes=before)
@@ -227,7 +228,7 @@ def test_conditions_that_do_not_fit_are_refused_with_their_names(name):
 
 
 @settings(max_examples=10)
-@given(unets(1, 2, 3) | mlps())
+@given(unets(1, 2, 3) | mlps() | dits())
 def test_conditions_may_have_the_names_of_the_arguments(drawn):
     net, x, c, _ = drawn
     options = {**net.config, "num_classes": {"c": 3}, "condition": {"x": 2}}
@@ -244,11 +245,11 @@ def test_conditions_may_have_the_names_of_the_arguments(drawn):
         (dict(condition={"y": ()}), InvalidValueError, says("y", "(1,)")),
         (dict(condition={"y": (0,)}), InvalidValueError, says("shape of condition y", "0")),
         (dict(condition={"y": 2.5}), InvalidValueError, says("shape of condition y", "2.5")),
-        (dict(condition={"self": 2}), InvalidValueError, says("'self'", "cannot be one")),
+        (dict(condition={"self": 2}), InvalidValueError, says("'self'", "cannot be its")),
         (dict(condition={"a b": 2}), InvalidValueError, says("'a b'", "name of letters")),
         (dict(condition={1: 2}), InvalidValueError, says("name of letters")),
         (dict(num_classes={"kind": 0}), InvalidValueError, says("num_classes of kind", "0")),
-        (dict(num_classes=2, condition={"label": 2}), InvalidValueError, says("label", "one name")),
+        (dict(num_classes=2, condition={"label": 2}), InvalidValueError, says("label", "only one")),
     ],
 )
 def test_impossible_declarations_are_refused_at_construction(name, options, error, message):

@@ -86,7 +86,7 @@ DRAWS = {
 
 
 @pytest.mark.parametrize("other", DRAWS)
-def test_noise_asked_for_elsewhere_is_independent(other):
+def test_noise_at_other_times_is_independent(other):
     noise, x = Noise.of(7, N), like(N, 4)
     z, w = noise.normal(x, 0.5), DRAWS[other](noise, x)
     assert not (z == w).any()
@@ -152,7 +152,7 @@ def test_a_sample_is_the_same_bit_for_bit_in_any_batch(seed, first, event, data)
 
 @pytest.mark.slow
 @given(SEEDS, EVENTS)
-def test_nothing_is_remembered_between_draws(seed, event):
+def test_no_state_is_kept_between_draws(seed, event):
     fresh, used = Noise.of(seed, 3), Noise.of(seed, 3)
     x = like(3, *event)
     for t in (0.1, 0.9, 0.3):
@@ -319,7 +319,7 @@ def test_numbers_of_torch_are_those_of_numpy_to_rounding(seed, event, dtype, one
         assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_numbers_asked_for_outside_the_counter_are_refused():
+def test_numbers_outside_the_range_of_the_counter_are_refused():
     noise = Noise.of(0, 1)
     for k in (-1, 2**32):
         with pytest.raises(InvalidValueError, match=r"numbered below 2\*\*32, got .*; fork"):
@@ -338,14 +338,14 @@ def test_numbers_asked_for_outside_the_counter_are_refused():
 
 
 @pytest.mark.parametrize("name", ["increment", "area"])
-def test_a_fork_has_a_path_of_its_own(name):
+def test_a_fork_has_an_independent_path(name):
     noise, x = Noise.of(7, N), like(N, 4)
     one, *others = (getattr(n, name)(x, 0.25, 0.5) for n in (noise, noise.fork(0), noise.fork(1)))
     for other in others:
         assert uncorrelated(one, other)
 
 
-def test_torch_generators_are_left_alone():
+def test_torch_generators_are_not_changed():
     before = torch.get_rng_state()
     Noise.of(0, 5).normal(like(5, 3), 0.5)
     Noise.of(0, 5).increment(like(5, 3), 0.2, 0.5)
@@ -401,7 +401,7 @@ def test_increments_over_disjoint_intervals_are_uncorrelated(seed, t):
 
 @pytest.mark.slow
 @given(SEEDS, st.floats(0.05, 0.95), st.floats(0.1, 0.9))
-def test_overlapping_increments_correlate_as_their_overlap_says(seed, t, u):
+def test_overlapping_increments_are_correlated_by_their_overlap(seed, t, u):
     s = t * u
     z = Noise.of(seed, N)
     part, whole = z.increment(like(N, 4), s, t), z.increment(like(N, 4), 0, t)
@@ -427,12 +427,12 @@ def values(*places):
     found = {path.START: {}}
     for step in path.steps(places, ()):
         ends = (1 - step.theta, found[step.low]), (step.theta, found[step.high])
-        found[step.place] = combine(*ends, (step.std, {step.node: 1.0}))
+        found[step.instant] = combine(*ends, (step.std, {step.node: 1.0}))
     return [found[place] for place in places]
 
 
 def value(t):
-    return values(path.place(t))[0]
+    return values(path.instant(t))[0]
 
 
 def chords(s, t):
@@ -458,9 +458,9 @@ def test_the_value_at_a_time_is_the_sum_of_levy_and_ciesielski(s, t):
             expected[2**depth + i] = 2 ** (-depth / 2) * hat
         gap = combine((1, value(u)), (-1, expected))
         assert max(map(abs, gap.values()), default=0) < 1e-15
-    one, two = path.place(s), path.place(t)
+    one, two = path.instant(s), path.instant(t)
     first = path.steps([one], ())
-    more = path.steps([one, two], [step.place for step in first])
+    more = path.steps([one, two], [step.instant for step in first])
     assert [*first, *more] == path.steps([one, two], ())
 
 
@@ -507,7 +507,7 @@ def test_increments_and_areas_of_a_grid_are_exactly_independent(data, steps):
 
 @pytest.mark.slow
 @given(st.floats(0, 0.9), st.floats(0.05, 1))
-def test_the_area_is_that_of_the_path_but_for_one_part_in_256_of_its_variance(s, part):
+def test_the_area_is_that_of_the_path_up_to_one_part_in_256_of_its_variance(s, part):
     t = s + part * (1 - s)
     h, n = t - s, 512
     of_chords, rest = chords(s, t)
@@ -576,7 +576,7 @@ def test_times_that_differ_by_rounding_share_one_path(data):
         assert_close(noise.increment(x, s, near), z, rtol=0, atol=1e-6)
 
 
-def test_a_path_has_no_interval_below_its_resolution_and_says_so():
+def test_intervals_below_the_resolution_of_a_path_are_refused():
     noise, x = Noise.of(0, 2, horizon=80.0), like(2, 3)
     for draw in (noise.increment, noise.area):
         with pytest.raises(InvalidValueError, match=r"below the resolution .* use fewer steps"):
@@ -635,7 +635,7 @@ def test_empty_batches_and_events_have_noise_of_their_shape(n, event):
         ("0", InvalidTypeError, "a seed is an integer, got '0'"),
     ],
 )
-def test_what_is_no_seed_is_refused(seed, error, message):
+def test_an_invalid_seed_is_refused(seed, error, message):
     with pytest.raises(error, match=message):
         Noise.of(seed, 1)
 
@@ -656,7 +656,7 @@ def test_the_last_sample_of_a_seed_is_not_the_first():
     assert (last - Noise.of(0, 1).normal(like(1, 16), 0.5)).abs().max() > 0.1
 
 
-def test_a_generator_gives_every_sample_a_seed_of_its_own():
+def test_a_generator_gives_every_sample_a_different_seed():
     seeds, indices = seeds_of(5, None, torch.Generator().manual_seed(1), 0)
     assert len(set(seeds)) == 5
     assert indices == [0] * 5
@@ -679,7 +679,7 @@ def test_a_list_of_generators_gives_one_seed_each():
 
 
 @pytest.mark.global_rng
-def test_without_seed_or_generator_the_global_generator_governs():
+def test_without_seed_or_generator_the_global_generator_is_used():
     # of 63 bits, so that two runs hardly ever meet
     assert max(seeds_of(1, None, None, 0)[0][0] for _ in range(9)) > 2**40
     state = torch.get_rng_state()
@@ -700,6 +700,6 @@ def test_without_seed_or_generator_the_global_generator_governs():
         ((2, None, 5, 0), InvalidTypeError, "generator= takes a torch.Generator .* got 5"),
     ],
 )
-def test_seeds_that_cannot_be_had_are_refused(arguments, error, message):
+def test_impossible_ranges_of_seeds_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         seeds_of(*arguments)

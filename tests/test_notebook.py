@@ -76,7 +76,7 @@ def test_a_trainer_and_a_model_are_shown_with_their_pictures(outputs):
         assert "data:image/png;base64," in page
 
 
-def test_sampling_shows_a_bar_unless_it_is_told_not_to(outputs):
+def test_sampling_shows_a_bar_unless_progress_is_false(outputs):
     assert "sampling" in text_of(outputs[5])
     assert text_of(outputs[7]) == ""
 
@@ -100,7 +100,7 @@ def test_a_notebook_of_the_examples_runs_and_is_stored_without_its_outputs(path,
 
 
 class Net(nn.Module):
-    """A network of somebody else's."""
+    """A network of another library."""
 
     def __init__(self, forward):
         super().__init__()
@@ -114,7 +114,7 @@ class Net(nn.Module):
     "forward",
     [lambda x: x + {}, lambda x: [][1], lambda x: x / 0, lambda x: torch.cat([x, x]), lambda x: {}],
 )
-def test_a_model_is_described_whatever_its_network_does(forward):
+def test_a_model_is_described_even_if_its_network_fails(forward):
     page = ScoreModel(Net(forward), VESDE(), (2,))._repr_html_()
     assert "Net, 1 parameters" in page
     assert "<img" not in page

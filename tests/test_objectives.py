@@ -385,7 +385,7 @@ def run(x=None, model=lambda x, t: -x, sde=None, **options):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
-def test_bytes_and_integers_are_no_data(dtype):
+def test_bytes_and_integers_are_refused_as_data(dtype):
     message = r"x must be floating point, got .*8-bit images: x\.float\(\) / 127\.5 - 1"
     with pytest.raises(InvalidTypeError, match=message):
         run(torch.zeros(2, 3, dtype=dtype))
@@ -503,7 +503,7 @@ def test_a_floor_takes_a_number_for_its_time_and_one_variance_for_all_entries():
     assert dsm_floor(EDMSDE(), 1.0, Moments(torch.zeros(3), var=1.0)) == whole
 
 
-def test_a_learned_weight_refuses_a_loss_whose_weight_would_be_lost():
+def test_a_learned_weight_refuses_a_loss_whose_weight_would_be_ignored():
     for bound in ({"weight": edm(0.25)}, {"law": LogNormal()}):
         with pytest.raises(InvalidValueError, match="would be lost"):
             LearnedWeight(functools.partial(dsm_loss, **bound))

@@ -166,7 +166,7 @@ def test_the_next_step_is_that_of_the_controller(ratio, previous):
 
 
 def test_an_attempt_is_damped_by_the_last_error_that_was_accepted(monkeypatch):
-    """A step that is tried again too, whose own error says nothing of the trend."""
+    """This holds for a repeated step too, whose own error does not show the trend."""
     seen, inner = [], ode._factor
 
     def spy(ratio, previous, retry):
@@ -245,7 +245,7 @@ def test_an_outlier_in_the_batch_changes_no_bit_of_the_others(data):
     assert whole.y.dtype == dtype
 
 
-def test_samples_that_have_arrived_are_evaluated_no_more():
+def test_samples_at_the_last_time_are_not_evaluated_again():
     seen = []
 
     def f(t, y, rows):
@@ -282,7 +282,7 @@ def test_a_field_that_vanishes_takes_few_steps():
     assert out.nfe.max() <= DOPRI5.stages + 2
 
 
-def test_parts_of_a_state_may_have_tolerances_and_a_norm_of_their_own():
+def test_parts_of_a_state_may_have_different_tolerances_and_a_norm():
     """The second entry is stiff and of no interest."""
     y = torch.ones(1, 2, dtype=DOUBLE)
 
@@ -334,7 +334,7 @@ def test_the_budget_of_evaluations_is_kept_and_its_end_is_an_error(max_nfe):
 
 
 @pytest.mark.slow
-def test_a_singularity_ends_in_an_error_and_not_in_a_standstill():
+def test_a_singularity_is_an_error_and_no_endless_loop():
     begin = time.process_time()
     with pytest.raises((ConvergenceError, NonFiniteError)):
         solve(lambda t, y, rows: y**2, torch.ones(1, 1, dtype=DOUBLE), 0.0, 2.0)
@@ -416,7 +416,7 @@ def test_scipy_in_time_finds_the_same_samples_of_a_mixture(sde):
     assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
-def test_in_scipys_one_system_samples_meet_within_the_tolerance():
+def test_in_scipys_single_system_samples_depend_on_each_other_within_the_tolerance():
     sde = VPSDE()
     score = Gaussian([0.5, -1.0], var=[0.3, 1.0]).at(sde)
     arguments = dict(sampler=Scipy("DOP853", 1e-8, 1e-8), seed=0, dtype=DOUBLE)
@@ -462,7 +462,7 @@ def test_a_budget_is_never_exceeded(name):
 
     # nobody takes an angle for a time
     where = "" if name in {"scipy", "adaptive"} else r"arctan\(sigma / alpha\) = [\d.]+ of "
-    message = rf"max_nfe = 19 .* only to {where}.* raise max_nfe, or loosen"
+    message = rf"max_nfe = 19 .* reached only {where}.* raise max_nfe, or loosen"
     with pytest.raises(ConvergenceError, match=message):
         sample(score, sde, name, n=2, shape=(2,), seed=0, nfe=20)
     assert len(calls) <= 20
@@ -478,7 +478,7 @@ def test_an_adaptive_method_takes_one_step_of_the_grid_by_default(name):
         assert [float(state.t) for state in states] == [sde.T, sde.eps]
 
 
-def test_the_steps_of_a_model_are_not_meant_for_adaptive_methods():
+def test_adaptive_methods_ignore_the_steps_of_a_model():
     sde = VPSDE()
 
     class Model:

@@ -160,21 +160,21 @@ def test_events_of_any_shape_and_no_samples_are_drawn(shape, n):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Parallel(ProbabilityFlow()), InvalidTypeError, "chooses its own steps"),
-        (lambda: Parallel(AdaptiveSDE()), InvalidTypeError, "chooses its own steps"),
+        (lambda: Parallel(ProbabilityFlow()), InvalidTypeError, "chooses its steps itself"),
+        (lambda: Parallel(AdaptiveSDE()), InvalidTypeError, "chooses its steps itself"),
         (lambda: Parallel(DDIM(), 0.0), InvalidValueError, "tolerance"),
         (lambda: Parallel(DDIM(), float("nan")), InvalidValueError, "tolerance"),
         (lambda: Parallel(DDIM(), width=0), InvalidValueError, "width"),
-        (lambda: PC(Parallel(DDIM())), InvalidTypeError, "more than its steps"),
+        (lambda: PC(Parallel(DDIM())), InvalidTypeError, "more in a run than its steps"),
         (lambda: drawn(MIXTURE.at(VP), Parallel(PC(DDIM(), MALA()))), InvalidTypeError, "log_prob"),
         (
             lambda: drawn(MIXTURE.at(VP), Parallel(DDIM()), grad=True),
             InvalidTypeError,
-            "no gradient",
+            "not differentiable",
         ),
     ],
 )
-def test_what_cannot_be_run_in_parallel_is_an_error_that_says_so(make, error, message):
+def test_samplers_that_cannot_run_in_parallel_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from methods import ALL
 from oracle import affine
 
 import scoresde
@@ -21,6 +22,9 @@ from scoresde.samplers import (
     MeanStart,
     Particles,
     ProbabilityFlow,
+    Restart,
+    RestartInterval,
+    SASolver,
     SplitGibbs,
 )
 from scoresde.sde.spacings import even_times
@@ -31,6 +35,8 @@ PAIR = Gaussian([0.0, 0.0], var=[1.0, 0.5])
 A, Y = torch.tensor([[1.0, 0.5]]), torch.tensor([0.8])
 MODES = GaussianMixture([0.5, 0.5], [[2.0, 1.0], [-2.0, -1.0]], stds=[0.6, 0.3])
 STD = 1.5
+# like others of the list, or slow
+MORE = {"torchsde_srk", "torchsde_heun", "torchsde_reversible", "fixed", "mala"}
 
 
 def run(method, target=MODES, std=STD, **options):
@@ -99,7 +105,7 @@ def test_the_evidence_of_a_gaussian_is_exact_to_its_monte_carlo_error():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log_evidence_error is infinite:UserWarning")
 @pytest.mark.parametrize("sampler", [Ancestral(), DDIM(1.0), EulerMaruyama()])
-def test_the_particles_of_a_sample_are_its_own(sampler):
+def test_the_particles_of_a_sample_do_not_depend_on_other_samples(sampler):
     method = Particles(sampler, k=4, sweeps=1, evidence=True)
     options = dict(n=5, dtype=torch.float64)
     whole, parts = run(method, **options).draw(), run(method, **options).draw(batch_size=2)
@@ -152,11 +158,11 @@ def test_a_limit_of_evaluations_holds_for_particles_with_their_evidence():
             steps = method.steps_for(nfe)
             assert steps == 0 or method.cost(steps) <= nfe
             assert method.cost(steps + 1) > nfe
-    with pytest.raises(InvalidValueError, match="two steps at least"):
+    with pytest.raises(InvalidValueError, match="at least two steps"):
         run(Particles(k=4, evidence=True), steps=1).draw()
 
 
-def test_the_states_of_particles_are_the_way_of_one():
+def test_the_states_of_particles_are_the_trajectory_of_one():
     states = list(run(Particles(k=4)).states())
     assert len(states) == 8
     assert len({s.x.data_ptr() for s in states[:-1]}) == 7
@@ -201,6 +207,10 @@ def test_other_likelihoods_weigh_particles_too():
         lambda: SplitGibbs(Heun(), 0.3),
         lambda: SplitGibbs(DDIM(), 0.3),
         lambda: SplitGibbs(DDIM(0.5), 0.3),
+        lambda: SplitGibbs(PC(Ancestral()), 0.3),
+        lambda: SplitGibbs(SASolver(), 0.3),
+        lambda: MeanStart(Particles(k=2)),
+        lambda: MeanStart(MeanStart(Heun())),
         lambda: scoresde.sample(PAIR.at(VP), None, Particles(k=2), seed=0),
         lambda: scoresde.sample(PAIR.at(VP), None, SplitGibbs(Ancestral(), 0.3), seed=0),
         lambda: scoresde.sample(
@@ -209,9 +219,30 @@ def test_other_likelihoods_weigh_particles_too():
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_weighted_or_split_is_refused(make):
+def test_samplers_that_particles_or_split_gibbs_cannot_use_are_refused(make):
     with pytest.raises(InvalidTypeError):
         make()
+
+
+@pytest.mark.slow
+def test_a_sampler_is_conditional_if_it_draws_what_follows_from_a_given_state():
+    """By the mean and variance of 25 steps from one state, within four standard errors."""
+    start, end = torch.tensor([0.5, 0.2], dtype=torch.float64)
+    law = Gaussian([0.0], std=0.5).at(VP)
+    later, earlier = (VP.alpha(t) ** 2 / 4 + VP.sigma(t) ** 2 for t in (start, end))
+    gain = VP.transition(end, start)[0] * earlier / later
+    var = earlier - gain**2 * later
+    rest = Restart(Ancestral(), (RestartInterval(k=0),))
+    more = {"pc0": PC(Ancestral(), k=0), "pc": PC(Ancestral()), "rest": rest, "own": SASolver()}
+    for name, method in (ALL | more).items():
+        if not method.stochastic or not method.stepwise or method.adaptive or name in MORE:
+            continue
+        x = scoresde.sample(
+            law, None, method, x=torch.ones(2500, 1), times=torch.linspace(0.5, 0.2, 26),
+            seed=0, denoise=False, progress=False,
+        )  # fmt: skip
+        near = [abs(x.mean() / gain - 1) < 0.24, abs(x.var() / var - 1) < 0.12]
+        assert all(near) == method.conditional, (name, x.mean() / gain, x.var() / var)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +291,7 @@ def ends(t):
 
 
 @pytest.mark.law(72)
-def test_the_bias_of_split_gibbs_sampling_is_that_of_a_wider_noise():
+def test_the_bias_of_split_gibbs_sampling_is_that_of_wider_noise():
     """std^2 + rho^2 in the place of std^2: of the second order in rho."""
     std, gaps = 0.6, []
     for rho in (0.2, 0.4):
@@ -293,7 +324,7 @@ def test_particles_take_no_start_and_split_gibbs_no_times_above_rho():
     prior = Gaussian([0.0, 0.0], var=1.0).at(VPSDE())
     made = posterior(prior, Linear(torch.tensor([[1.0, 0.0]]), 0.3))
     given = {"measurement": [1.0]}
-    with pytest.raises(InvalidValueError, match="starts of its own"):
+    with pytest.raises(InvalidValueError, match="draws its initial states itself"):
         scoresde.sample(
             made, None, Particles(Ancestral(), 4), x=torch.zeros(2, 2), seed=0, condition=given
         )
@@ -305,7 +336,7 @@ def test_particles_take_no_start_and_split_gibbs_no_times_above_rho():
 
 
 @pytest.mark.parametrize("rows", [[[1.0, 0.5], [1.0, 0.5]], [[0.0, 0.0]]])
-def test_a_measurement_without_a_density_is_told(rows):
+def test_a_measurement_without_a_density_causes_a_warning(rows):
     score = posterior(PAIR.at(VP), Linear(torch.tensor(rows), 0.0))
     y = {"measurement": torch.full((len(rows),), 0.5)}
     method = Particles(k=2, evidence=True)
@@ -320,5 +351,5 @@ def test_weights_of_an_unlikely_measurement_are_numbers_or_an_error():
         info = run(Particles(k=3, evidence=True), condition={"measurement": [1e5]}).draw().info
     assert (info.pop("log_evidence_error") == math.inf).all()
     assert all(value.isfinite().all() for value in info.values())
-    with pytest.raises(NonFiniteError, match="next to impossible"):
+    with pytest.raises(NonFiniteError, match="hardly any probability"):
         run(Particles(k=3), std=1e-6, condition={"measurement": [1e9]}).draw()

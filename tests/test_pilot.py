@@ -30,7 +30,7 @@ from scoresde.samplers import PC, DPMSolverPP, Fast, Langevin, Restart, UniPC
 from scoresde.samplers.multistep.fast import SETTINGS, step_errors, usual_setting
 from scoresde.samplers.multistep.interpolation import Measured
 from scoresde.sampling.learn import pilot_run
-from scoresde.score import ScoreModel, Setting
+from scoresde.score import ScoreModel, Setting, from_network
 from scoresde.sde import EDMSDE, VESDE, VPSDE
 from scoresde.targets import Gaussian, GaussianMixture
 
@@ -212,7 +212,7 @@ def test_a_model_and_its_condition_are_evaluated_together():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sde", [VPSDE(), VESDE(), EDMSDE()])
-def test_moments_that_nobody_knows_are_read_from_the_run(sde):
+def test_unknown_moments_are_estimated_from_the_run(sde):
     n, d, mean, c = 64, 400, 3.0, 0.49
     score = Gaussian([mean] * d, var=[c] * d).at(sde)
     p = pilot(lambda x, t: score(x, t), sde, shape=(d,), n=n)
@@ -351,7 +351,7 @@ def test_noise_does_not_spoil_the_spread_of_modes_in_many_dimensions(tau):
 
 
 @pytest.mark.slow
-def test_with_the_pilot_of_another_target_fast_converges_all_the_same():
+def test_with_the_pilot_of_another_target_fast_still_converges():
     sde = VPSDE()
     score, x, sizes = MIXTURE.at(sde), draws(sde), (10, 20, 40, 80, 160)
     exact = end_of(UniPC(), score, x, 800)
@@ -419,7 +419,7 @@ def test_a_stored_model_has_the_whole_pilot(tmp_path):
 
 
 def trained(sde=None):
-    """A network that nobody has asked for samples."""
+    """A network that has not been sampled yet."""
     torch.default_generator.manual_seed(0)
     return ScoreModel(MLP(2, hidden=(8,)), sde or VPSDE(), (2,))
 
@@ -429,7 +429,7 @@ ASKED = dict(n=3, steps=5, seed=0, progress=False)
 
 @pytest.mark.slow
 @pytest.mark.global_rng  # as networks begin
-def test_a_pilot_is_measured_when_it_is_first_asked_for_and_kept_until_a_weight_changes():
+def test_a_pilot_is_measured_at_its_first_use_and_kept_until_a_weight_changes():
     model = trained()
     sample(model, sampler="ddim", **ASKED)
     assert model.pilot is None
@@ -453,8 +453,8 @@ def test_a_pilot_is_measured_when_it_is_first_asked_for_and_kept_until_a_weight_
 
 @pytest.mark.slow
 @pytest.mark.global_rng
-def test_a_pilot_without_asking_is_a_function_of_the_model_alone(tmp_path):
-    """Not of the request that asked first, its steps, its grid, its thread, or the file."""
+def test_an_automatic_pilot_is_a_function_of_the_model_alone(tmp_path):
+    """It does not depend on the first request, its steps, its grid, its thread, or the file."""
     plain = sample(trained(), sampler="fast", **ASKED)
     other = trained()
     with torch.autocast("cpu", torch.bfloat16):
@@ -485,7 +485,7 @@ def test_pilot_false_measures_none_and_samples_as_dpmpp_2m():
 
 
 @pytest.mark.global_rng
-def test_a_posterior_asks_for_no_pilot_of_its_model():
+def test_a_posterior_measures_no_pilot_of_its_model():
     model = trained()
     made = posterior(model, Linear(torch.eye(2), 0.5))
     measurement = {"measurement": torch.zeros(2)}
@@ -495,14 +495,62 @@ def test_a_posterior_asks_for_no_pilot_of_its_model():
 
 @pytest.mark.slow
 @pytest.mark.global_rng
-def test_a_model_for_which_no_pilot_can_be_measured_says_so_and_samples_without():
+def test_a_model_for_which_no_pilot_can_be_measured_warns_and_samples_without():
     model = trained(VPSDE(levels=5))
     assert model.measured_pilot() is None
     model = trained()
     broken = Broken(model.net, model.sde, (2,))
-    with pytest.warns(UserWarning, match="no pilot could be measured for .fast., which goes on"):
+    with pytest.warns(UserWarning, match="no pilot could be measured for .fast., which continues"):
         sample(broken, sampler="fast", **ASKED)
     sample(broken, sampler="fast", **ASKED)  # and does not try again
+
+
+class Eps(torch.nn.Module):
+    """A network of another library, which predicts the noise of a mixture."""
+
+    def __init__(self, asks=False):
+        super().__init__()
+        self.asks = asks
+        self.shift = torch.nn.Parameter(torch.zeros(2))
+
+    def forward(self, x, t, y=None):
+        if self.asks and y is None:
+            raise TypeError("y is missing")
+        return -VPSDE().at(t.double(), x)[1] * MIXED.at(VPSDE())(x - self.shift, t)
+
+
+MIXED = GaussianMixture([0.4, 0.6], [[0.0, 1.0], [2.0, -1.0]], stds=0.4)
+
+
+@pytest.mark.slow
+def test_a_network_of_another_library_has_a_pilot_without_asking_until_its_weights_change():
+    net = Eps()
+    score = from_network(net, VPSDE(), "eps", event_shape=(2,))
+    options = dict(n=32, steps=6, seed=0, progress=False)
+    exact = sample(score, sampler="dpmpp_3m", **options | {"steps": 200})
+    found, plain = (
+        (sample(score, sampler="fast", pilot=given, **options) - exact).square().mean().sqrt()
+        for given in (None, False)
+    )
+    assert found < plain / 2
+    with torch.no_grad():
+        net.shift += 0.1
+    assert score.pilot is None
+    # the weights of a function, and the shape of a sample, are not known
+    for unknown in (
+        from_network(lambda x, t: net(x, t), VPSDE(), "eps", event_shape=(2,)),
+        from_network(net, VPSDE(), "eps"),
+    ):
+        sample(unknown, sampler="fast", shape=(2,), n=1, steps=2, seed=0)
+        assert unknown.pilot is None
+
+
+def test_a_network_that_needs_a_condition_is_sampled_without_a_pilot():
+    score = from_network(Eps(asks=True), VPSDE(), "eps", event_shape=(2,))
+    options = dict(n=2, steps=3, seed=0, progress=False, condition={"y": torch.zeros(2, 1)})
+    with pytest.warns(UserWarning, match="no pilot could be measured.*y is missing"):
+        found = sample(score, sampler="fast", **options)
+    torch.testing.assert_close(found, sample(score, sampler="dpmpp_2m", **options))
 
 
 class Broken(ScoreModel):
@@ -531,7 +579,7 @@ def test_the_setting_is_the_one_that_comes_nearest_to_the_ends_of_the_pilot_run(
     assert model.pilot.choices == {n: expected}
 
 
-def test_orders_that_are_given_hold_whatever_the_pilot_chose(known):
+def test_given_orders_override_the_choice_of_the_pilot(known):
     chosen = replace(known, choices={5: Setting(1, 0, 0.0)})
     score = MIXTURE.at(VPSDE())
     own = sample(score, sampler=Fast(order=3, corrector=1, pilot=known), **ASKED)

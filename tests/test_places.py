@@ -24,7 +24,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_warning_points_to_the_line_of_whoever_called_the_package(name):
+def test_a_warning_points_to_the_line_that_called_the_package(name):
     call = CALLS[name]
     lines, first = inspect.getsourcelines(call)
     with (

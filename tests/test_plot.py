@@ -88,7 +88,7 @@ def test_a_picture_is_large_enough_to_look_at_and_small_enough_to_keep(n, height
 
 
 @pytest.mark.slow
-def test_what_a_picture_has_no_place_for_is_left_out_and_said():
+def test_images_without_room_in_a_picture_are_left_out_with_a_note():
     drawn = plot.images(torch.zeros(30, 1, 20, 20), scale=60)
     assert (drawn.get_size_inches() * drawn.dpi).max() <= 4200
     assert any("of 30" in text.get_text() for text in drawn.axes[0].texts)
@@ -102,7 +102,7 @@ def test_bytes_half_precision_and_graphs_are_drawn_alike():
     assert (pixels(plot.images(grey, scale=1))[2:4, 2:4] == 128).all()
 
 
-def test_a_label_stands_above_its_image_and_does_not_touch_it():
+def test_a_label_is_above_its_image_and_does_not_touch_it():
     x = torch.full((4, 1, 9, 9), -1.0)
     drawn = plot.images(x, labels=["a", "b", "c", "d"], columns=2, scale=10, title="four")
     texts = {text.get_text(): text.get_position() for text in drawn.axes[0].texts}
@@ -112,7 +112,7 @@ def test_a_label_stands_above_its_image_and_does_not_touch_it():
     assert (black.sum(0).max(), black.sum(1).max()) == (180, 180)
 
 
-def test_channels_that_are_no_colours_stand_side_by_side():
+def test_channels_that_are_not_colours_are_side_by_side():
     x = torch.stack([torch.full((4, 4), -1.0), torch.full((4, 4), 1.0)])[None]
     picture = pixels(plot.images(x, scale=2))
     assert (picture[2:10, 2:10] == 0).all()
@@ -151,7 +151,7 @@ def test_the_place_between_and_below_slices_is_empty_and_not_dark():
     assert white.any()
 
 
-def test_channels_that_have_no_place_are_said():
+def test_channels_without_room_are_noted():
     texts = [text.get_text() for text in plot.samples(normal(4, 12, 6, 6)).axes[0].texts]
     assert "the first 8 of 12 channels" in texts
 
@@ -183,7 +183,7 @@ def test_arrays_lists_and_data_are_drawn_as_tensors_are(shape, form):
     np.testing.assert_array_equal(pixels(plot.samples(form(x)), dpi=32), want)
 
 
-def test_data_stand_in_their_units_beside_samples_that_are_brought_there():
+def test_samples_are_converted_to_the_units_of_the_data_beside_them():
     units = Standardize((10.0, 20.0), (2.0, 3.0))
     raw = units.inverse(normal(50, 2))
     data = scoresde.data.Data(raw, transform=units, columns=["height", "mass"])
@@ -208,7 +208,7 @@ def test_every_function_draws_in_the_units_of_the_data(draw):
 
 @pytest.mark.parametrize("form", [as_list, as_array, lambda labels: labels])
 @pytest.mark.parametrize("shape", [(1, 6, 6), (1, 3, 4, 5)])
-def test_labels_stand_above_the_images_of_every_set(shape, form):
+def test_labels_are_above_the_images_of_every_set(shape, form):
     labels = form(torch.tensor([7, 8, 7]))
     x = normal(3, *shape)
     drawn = plot.samples({"data": x, "samples": x}, labels=labels)
@@ -281,13 +281,13 @@ def test_samples_are_drawn_in_the_units_of_the_data():
     assert pixels(drawn)[2, [2, 5, 8], 0].tolist() == [0, 128, 255]
 
 
-def test_what_a_label_says_are_sets_of_points():
+def test_points_are_divided_into_sets_by_their_labels():
     drawn = plot.samples(normal(6, 2), labels=["a", "b", "a", "b", "a", "a"])
     sizes = {c.get_label(): len(c.get_offsets()) for c in drawn.axes[0].collections}
     assert sizes == {"a": 4, "b": 2}
 
 
-def test_values_that_are_no_brightness_have_a_scale_beside_them():
+def test_values_that_are_not_grey_levels_have_a_scale_beside_them():
     x = 7 * normal(2, 1, 5, 5) + 30
     (scale,) = plot.samples(x).axes[0].child_axes
     low, high = scale.get_ylim()
@@ -309,7 +309,7 @@ def test_a_point_lies_where_it_should_and_the_truth_is_marked():
     assert {"data", "samples", "the truth"} == set(axes.get_legend_handles_labels()[1])
 
 
-def test_in_a_corner_every_pair_stands_in_its_row_and_column():
+def test_in_a_corner_plot_every_pair_is_in_its_row_and_column():
     x = normal(20, 4) * torch.tensor([1.0, 10.0, 100.0, 1000.0])
     drawn = plot.points(x)
     for row in range(4):
@@ -330,7 +330,7 @@ def test_the_density_of_a_line_integrates_to_one_as_its_histogram_does():
     assert area == pytest.approx(1, rel=1e-6)
 
 
-def test_one_sample_that_ran_away_does_not_shrink_the_others_and_is_counted():
+def test_an_outlier_does_not_set_the_scale_and_is_counted():
     samples = normal(1000, 2)
     samples[0] = 1e9
     axes = plot.points(samples).axes[0]
@@ -341,7 +341,7 @@ def test_one_sample_that_ran_away_does_not_shrink_the_others_and_is_counted():
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [(), ("height", "mass")])
 @pytest.mark.parametrize("sets", [1, 2, 3])
-def test_what_stands_below_points_is_not_cut_off(names, sets):
+def test_the_note_below_points_is_not_cut_off(names, sets):
     x = normal(1000, 2)
     x[:3] = 1e6
     drawn = plot.samples({f"set {i}": x for i in range(sets)}, names=names, title="step 100")
@@ -428,7 +428,7 @@ def test_the_panels_of_a_film_stay_where_they_are_and_the_axes_never_widen(
 
 
 @pytest.mark.slow
-def test_the_last_state_of_a_film_and_of_a_strip_is_said_to_be_denoised(tmp_path):
+def test_the_last_state_of_an_animation_and_of_a_strip_is_labelled_denoised(tmp_path):
     score = Gaussian(torch.zeros(1, 6, 6), var=0.5).at(VESDE())
     run = [*scoresde.trajectory(score, sampler="euler", n=1, steps=2, seed=0)]
     assert "denoised" in plot.animate(run, tmp_path / "film.html").read_text()
@@ -485,7 +485,7 @@ def test_a_strip_of_numbers_is_drawn():
     assert plot.strip(run_of((3,), (3,)), n=3)._repr_png_()
 
 
-def test_curves_that_only_a_later_panel_has_stand_in_the_legend_of_an_axes_too():
+def test_curves_of_a_later_panel_only_are_in_the_legend_of_an_axes_too():
     panel = plot.figure((4, 3)).subplots()
     plot.pareto({"a": {}, "b": {"curve": [(1.0, 1.0, 0.5, 2.0)]}}, ax=panel)
     legends = [axes.get_legend() for axes in panel.child_axes]
@@ -520,7 +520,7 @@ def test_a_ladder_shows_alpha_sigma_and_their_ratio_at_its_times(sde):
         assert len(marks.get_xdata()) == len(sde.times(None if sde.levels else 5))
 
 
-def test_losses_stand_above_their_floor():
+def test_losses_are_drawn_above_their_floor():
     rows = [(r, 2 / r, 1.5 / r, 3 / r) for r in (4.0, 1.0, 2.0)]
     axes = plot.loss_by_noise(
         {"model": rows}, floor=[(r, 1 / r, 0, 0) for r in (1.0, 2.0, 4.0)]
@@ -607,7 +607,7 @@ FUNCTIONS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_figure_is_the_same_in_a_dark_style_and_drawn_where_told(name):
+def test_a_figure_is_the_same_in_a_dark_style_and_drawn_into_a_given_axes(name):
     own = pixels(FUNCTIONS[name](None), dpi=32)
     with matplotlib.rc_context({"savefig.facecolor": "black", "lines.color": "white"}):
         from matplotlib import style
@@ -640,7 +640,7 @@ def test_a_notebook_finds_the_picture_of_a_figure():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "pdf", "svg", "PNG"])
-def test_a_figure_is_saved_as_its_suffix_says_and_nothing_else_stays(tmp_path, suffix):
+def test_a_figure_is_saved_in_the_format_of_its_suffix_without_other_files(tmp_path, suffix):
     path = tmp_path / "a" / "b" / f"picture.{suffix}"
     for _ in range(2):
         assert plot.save(plot.images(torch.zeros(1, 3, 4, 4)), str(path)) == path
@@ -667,7 +667,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypat
         plot.save(drawn, path / "below_a_file.png")
 
 
-def test_names_in_letters_that_no_font_has_or_formulas_that_are_none_are_no_obstacle():
+def test_names_with_missing_glyphs_or_wrong_formulas_are_drawn():
     names = ["\u4e00$x", "a_{b$ $\ud800"]
     drawn = plot.points({"$\\bad{": normal(9, 2), "\u4e01": normal(9, 2)}, names=names)
     assert drawn._repr_png_()

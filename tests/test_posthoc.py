@@ -143,7 +143,7 @@ def test_a_single_snapshot_is_all_there_is():
     ("profile", "at"),
     [(Power(0.15), 4000), (Exponential(0.95), 4000), (Exponential(0.9), 3700), (Power(0.1), 700)],
 )
-def test_of_many_updates_few_are_looked_at_with_the_same_result(profile, at, monkeypatch):
+def test_a_few_of_many_updates_are_used_with_the_same_result(profile, at, monkeypatch):
     stored = steps(4000, 500)
     whole = fit(stored, profile, at)
     monkeypatch.setattr(fitting, "_NODES", 256)
@@ -169,7 +169,7 @@ def test_the_rounding_of_the_snapshots_is_not_amplified_more_than_it_is_worth():
     assert off[0] < 0.1 * off[1]
 
 
-def test_a_run_of_a_million_updates_is_fitted_in_no_time():
+def test_a_run_of_a_million_updates_is_fitted_quickly():
     stored = steps(10**6, 10**6 // 64)
     assert fit(stored, Power(0.15), 10**6).error < 1e-5
     assert fit(stored, Exponential(0.9999), 10**6).error < 0.02
@@ -306,7 +306,7 @@ def test_of_very_many_snapshots_few_are_read_and_suffice(tmp_path, monkeypatch):
     assert reconstruct(tmp_path, Power(0.1), at=2).error < 1e-6
 
 
-def test_snapshots_that_do_not_suffice_are_warned_of(tmp_path):
+def test_too_few_snapshots_cause_a_warning(tmp_path):
     tracked(tmp_path, walk(40, 1000), [], every=20)
     with pytest.warns(RuntimeWarning, match="do not suffice for sigma 0.01 at step 31: the expect"):
         reconstruct(tmp_path, Power(0.01), at=31)
@@ -363,7 +363,7 @@ def same(one, other):
 
 
 @pytest.mark.slow
-def test_every_decay_is_the_result_of_a_run_of_its_own(run, tmp_path):
+def test_every_decay_is_the_result_of_a_separate_run(run, tmp_path):
     folder, trainer = run
     for decay, where in ((0.9, folder), (0.99, folder / "ema-0.99")):
         said = checkpoint.read_json(where / "config.json")["average"]
@@ -391,7 +391,7 @@ def test_the_average_of_a_real_run_is_reconstructed(run, decay):
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_a_run_stores_its_snapshots_in_half_precision_where_it_is_asked_to(tmp_path, half):
+def test_a_run_stores_its_snapshots_in_half_precision_on_request(tmp_path, half):
     config = SEVERAL.changed(steps=4, ema_sigma=(0.1,), snapshot_half=half)
     Trainer(make(), data(), config, folder=tmp_path).train()
     (snapshot,) = snapshots_in(tmp_path)
@@ -437,9 +437,9 @@ def test_a_snapshot_of_another_run_is_refused(run, tmp_path):
         reconstruct(tmp_path, Power(0.08))
 
 
-def test_a_snapshot_that_cannot_be_written_is_warned_of_and_training_goes_on(tmp_path):
+def test_a_snapshot_that_cannot_be_written_causes_a_warning_and_training_continues(tmp_path):
     (tmp_path / "ema").write_text("in the way")
-    with pytest.warns(RuntimeWarning, match="training goes on without this snapshot"):
+    with pytest.warns(RuntimeWarning, match="training continues without this snapshot"):
         Trainer(make(), data(), SEVERAL.changed(steps=4), folder=tmp_path).train()
     assert checkpoint.latest(tmp_path)[2]["step"] == 4
 
@@ -484,7 +484,7 @@ def test_impossible_averages_are_refused(change, message):
 # On the command line
 
 
-def test_the_command_writes_the_model_and_says_how_good_it_is(run, tmp_path, capsys):
+def test_the_command_writes_the_model_and_prints_its_error(run, tmp_path, capsys):
     folder, _ = run
     out = tmp_path / "model"
     assert main(["ema", str(folder), "--decay", "0.99", "--at", "56", "--out", str(out)]) == 0
@@ -531,7 +531,7 @@ def test_train_takes_one_decay_or_several_on_the_command_line(tmp_path):
         ("--out {run}/ema-0.99 --sigma 0.1", "{run}/ema-0.99 holds a model that `scoresde ema` di"),
     ],
 )
-def test_wrong_options_of_ema_are_told_in_one_line(
+def test_wrong_options_of_ema_are_reported_in_one_line(
     options, message, run, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)

@@ -254,7 +254,7 @@ def euler_maruyama_variance(sde: SDE, steps: int) -> float:
 @pytest.mark.slow
 @pytest.mark.law(10)
 @given(ve_sdes(levels=st.none()))
-def test_euler_maruyama_on_ve_is_biased_as_its_left_points_say(sde):
+def test_euler_maruyama_on_ve_has_the_bias_of_its_left_points(sde):
     """Left points add up to 2 L h / (exp(2 L h) - 1) of the variance, L = log(ratio)."""
     rate = math.log(sde.sigma_max / sde.sigma_min)
     x = 2 * rate / 60
@@ -401,7 +401,9 @@ def test_another_process_than_the_score_s_own_is_refused_by_name(name):
         (lambda t: torch.ones_like(t), lambda t: t.numpy(), "a tensor of floating point numbers"),
     ],
 )
-def test_two_functions_that_are_no_process_are_refused_when_the_sde_is_made(alpha, sigma, message):
+def test_two_functions_that_define_no_process_are_refused_when_the_sde_is_made(
+    alpha, sigma, message
+):
     class Made(SDE):
         def alpha(self, t):
             return alpha(t)

@@ -1,4 +1,4 @@
-"""Progress: a bar where somebody looks, lines in a log, and nothing that can end the work."""
+"""Progress: a bar in terminals and notebooks, lines in a log, and no errors."""
 
 import io
 import itertools
@@ -33,7 +33,7 @@ def clock(monkeypatch):
 
 
 class Terminal(io.StringIO):
-    """A stream that says that it leads to a terminal."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self):
         return True
@@ -64,7 +64,7 @@ def test_short_work_outside_of_a_terminal_is_silent(capfd, clock):
     assert capfd.readouterr().err == ""
 
 
-def test_long_work_outside_of_a_terminal_says_how_far_it_is_and_how_long_it_takes(capfd, clock):
+def test_long_work_outside_of_a_terminal_reports_progress_and_time(capfd, clock):
     with showing(2000, "training", done=400) as shown:
         shown.note(loss=0.5715, held_out=0.61)
         for _ in range(1600):
@@ -118,7 +118,7 @@ def test_a_notebook_has_a_bar_though_its_stream_is_no_terminal(monkeypatch):
 
 
 @pytest.mark.parametrize("seconds", [-1.0, math.inf, math.nan])
-def test_no_duration_is_made_of_what_is_none(seconds):
+def test_an_invalid_duration_is_refused(seconds):
     with pytest.raises(InvalidValueError, match="seconds"):
         duration(seconds)
 
@@ -127,7 +127,7 @@ def test_no_duration_is_made_of_what_is_none(seconds):
 @example(59.6)
 @example(3599.9)
 @example(86399.9)
-def test_a_duration_is_said_to_its_second_unit(seconds):
+def test_a_duration_has_at_most_two_units(seconds):
     sizes = {"s": 1, "min": 60, "h": 3600, "d": 86400}
     words = duration(seconds).split()
     said = sum(int(n) * sizes[unit] for n, unit in zip(words[::2], words[1::2], strict=True))

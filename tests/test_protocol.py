@@ -27,7 +27,7 @@ def pairs(names, k):
 
 
 class Spy(Wrapped):
-    """The exact score, which notes what it is given."""
+    """The exact score, which records its arguments."""
 
     def __init__(self, score):
         super().__init__(score)
@@ -81,7 +81,7 @@ def test_every_sampler_keeps_the_contract_under_every_sde(name, process):
 
 @pytest.mark.slow
 @pairs([name for name in SAMPLERS if not SAMPLERS[name].coupled], 3)
-def test_every_sample_is_its_own_under_every_sde(name, process):
+def test_every_sample_is_independent_of_its_batch_under_every_sde(name, process):
     path = SDES[process]
     score, arguments = TARGET.at(path), dict(steps=3, seed=2**63 + 5)
     whole = sample(score, path, name, n=5, **arguments)

@@ -29,7 +29,7 @@ def model():
     ],
     ids=lambda part: type(part).__name__,
 )
-def test_a_repr_is_one_line_that_says_what_it_is(thing, words):
+def test_a_repr_is_one_line_that_describes_the_object(thing, words):
     text = repr(thing)
     assert "\n" not in text
     assert "tensor(" not in text

@@ -73,7 +73,7 @@ def test_a_result_has_a_table_json_a_picture_and_a_page(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_comes_from_data_is_no_markup_in_a_notebook():
+def test_text_from_data_is_escaped_in_a_notebook():
     found = replace(RESULTS["evaluation without intervals"](), features="<script>x</script>")
     assert "<script>" in str(found)
     assert "<script>" not in found._repr_html_()

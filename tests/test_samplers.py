@@ -84,7 +84,7 @@ class Bayes(Sampler):
 
 
 class Given:
-    """The same number wherever noise is asked for."""
+    """Noise that is the same number everywhere."""
 
     def __init__(self, z):
         self.z = z
@@ -262,7 +262,7 @@ def test_reverse_diffusion_and_euler_maruyama_differ_by_the_second_order(data):
 
 
 @pytest.mark.law(15)
-def test_reverse_diffusion_and_euler_maruyama_part_at_the_power_three_halves():
+def test_reverse_diffusion_and_euler_maruyama_differ_pathwise_at_the_power_three_halves():
     sde, t = VESDE(0.01, 5), torch.tensor(0.6, dtype=torch.float64)
     rsde = sde.reverse(gaussian(sde, 1.3, 0.25))
     gaps = [
@@ -578,7 +578,7 @@ def test_under_ve_predictors_are_the_published_formulas(data):
 
 @pytest.mark.slow
 @given(st.data(), st.floats(0, 2))
-def test_euler_maruyama_is_its_formula_on_the_grid_it_was_given(data, eta):
+def test_euler_maruyama_is_its_formula_on_a_given_grid(data, eta):
     sde = data.draw(sdes())
     s, t = data.draw(times_of(sde, 2, gap=0.01))
     score = data.draw(data_of(sde, 3))
@@ -590,7 +590,7 @@ def test_euler_maruyama_is_its_formula_on_the_grid_it_was_given(data, eta):
     assert_close(found, expected, rtol=1e-11, atol=1e-11 * float(expected.abs().max()))
 
 
-def test_euler_maruyama_without_noise_asks_for_none():
+def test_euler_maruyama_without_noise_draws_none():
     sde = VPSDE()
     t, s = sde.times(10)[:2]
     step = EulerMaruyama(0.0).step(
@@ -664,7 +664,7 @@ def test_one_corrector_step_changes_the_variance_by_the_square_of_its_step(data,
 
 @pytest.mark.slow
 @given(st.data())
-def test_a_corrector_reads_its_last_time_only(data):
+def test_a_corrector_uses_its_last_time_only(data):
     sde = data.draw(sdes())
     s, t = data.draw(times_of(sde, 2, gap=0.01))
     score, x = data.draw(data_of(sde, 2)), randn(data.draw(generators()), 4, 2)
@@ -694,7 +694,7 @@ def test_the_batch_mean_rule_is_the_published_one_and_couples_the_samples():
 
 
 @pytest.mark.parametrize("norm", ["sample", "expected"])
-def test_the_other_rules_treat_every_sample_alone(norm):
+def test_the_other_rules_treat_every_sample_separately(norm):
     sde, s = VESDE(), torch.tensor(0.4, dtype=torch.float64)
     score = Gaussian(torch.zeros(4, 20), std=0.5).at(sde)
     x, z = randn(torch.Generator(), 2, 6, 4, 20)
@@ -721,7 +721,7 @@ def test_the_rules_agree_in_expectation_where_the_data_is_a_point():
 
 
 @pytest.mark.parametrize(("norm", "times"), [("batch_mean", 1), ("sample", 10)])
-def test_a_vanishing_score_meets_a_bounded_step(norm, times):
+def test_a_vanishing_score_has_a_bounded_step(norm, times):
     """The expected step, or the largest that the rule of each sample allows."""
     sde, s = VESDE(), torch.tensor(0.5, dtype=torch.float64)
     x, z = randn(torch.Generator(), 2, 3, 64)
@@ -745,7 +745,7 @@ def test_the_batch_mean_rule_takes_steps_of_any_size(factor):
 
 
 @pytest.mark.parametrize("norm", ["batch_mean", "sample"])
-def test_norms_in_few_dimensions_are_warned_of(norm):
+def test_norms_in_few_dimensions_cause_a_warning(norm):
     sde, s = VESDE(), torch.tensor(0.5, dtype=torch.float64)
     with pytest.warns(UserWarning, match=rf"norm='{norm}' .* in 63 dimensions; use norm='expected"):
         Langevin(norm=norm).step(
@@ -831,7 +831,7 @@ def test_langevin_steps_from_level_to_level_keep_the_mean_under_every_sde(data, 
 @pytest.mark.slow
 @given(st.data(), st.integers(1, 4))
 def test_predictor_corrector_composes_its_two_maps_with_fresh_noise_each(data, k):
-    """V goes through the predictor and k times through the corrector: no number serves twice."""
+    """V goes through the predictor and k times through the corrector; no number is used twice."""
     sde = data.draw(sdes())
     score = data.draw(data_of(sde, 2))
     s, t = data.draw(times_of(sde, 2, gap=0.01))
@@ -942,7 +942,7 @@ def test_rotated_noise_under_the_rotated_score_gives_rotated_samples(name, data)
 @FEWER
 @given(st.data(), st.floats(-5, 5))
 def test_shifted_data_gives_shifted_samples(name, data, c):
-    """Exactly where alpha is 1, and for what sees x / alpha alone everywhere."""
+    """Exactly where alpha is 1, and everywhere for samplers that depend on x / alpha alone."""
     sde = data.draw(sdes() if name in RESCALED else ve_sdes())
     times = data.draw(grids_of(sde, 4))
     assume(times.diff().abs().min() > 1e-6 * sde.T)
@@ -991,7 +991,7 @@ def test_scaled_noise_levels_and_data_give_scaled_samples(name, data, c):
 
 
 class Standard:
-    """The score and the density of N(0, I), and a record of who asked for them."""
+    """The score and the density of N(0, I), with a record of their evaluations."""
 
     def __init__(self):
         self.calls = []
@@ -1008,7 +1008,7 @@ class Standard:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIXED)
 @pytest.mark.parametrize("n", [1, 7])
-def test_evaluations_are_counted_foretold_and_budgeted(name, n):
+def test_evaluations_are_counted_predicted_and_limited(name, n):
     sampler, sde = ALL[name], VPSDE()
     score = Standard()
     rsde = ReverseSDE(sde, score)
@@ -1045,7 +1045,7 @@ def test_a_trajectory_is_its_steps_at_the_times_of_the_grid(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
-def test_steps_leave_their_input_alone_and_keep_shape_and_dtype(name):
+def test_steps_do_not_change_their_input_and_keep_shape_and_dtype(name):
     sde = VESDE(0.1, 2.0)
     for dtype in (torch.float32, torch.float64):
         for shape in ((3,), (3, 2), (3, 2, 4), (2, 1, 3, 2, 2)):
@@ -1143,14 +1143,14 @@ def test_impossible_hyperparameters_are_refused(make, message):
         (lambda: PC(corrector="langevin"), "corrector of PC must be a Sampler, got 'langevin'"),
         (lambda: PC(corrector=None), "corrector of PC must be a Sampler, got None"),
         (lambda: Restart(Heun), "sampler of Restart must be a Sampler, got <class"),
-        # a run that is more than its steps, in what makes steps alone or other runs of them
-        (lambda: PC(Restart()), "is more than its steps"),
-        (lambda: Impute(Restart()), "is more than its steps"),
-        (lambda: Restart(Restart()), "is more than its steps"),
-        (lambda: Restart(MeanStart()), "is more than its steps"),
-        (lambda: Restart(SplitGibbs(Ancestral(), 0.2)), "is more than its steps"),
-        (lambda: SplitGibbs(Restart(Ancestral()), 0.2), "is more than its steps"),
-        (lambda: SplitGibbs(MeanStart(Ancestral()), 0.2), "is more than its steps"),
+        # samplers that do more than step along the grid, inside samplers that call `step` alone
+        (lambda: PC(Restart()), "does more in a run than its steps"),
+        (lambda: Impute(Restart()), "does more in a run than its steps"),
+        (lambda: Restart(Restart()), "does more in a run than its steps"),
+        (lambda: Restart(MeanStart()), "does more in a run than its steps"),
+        (lambda: Restart(SplitGibbs(Ancestral(), 0.2)), "does more in a run than its steps"),
+        (lambda: SplitGibbs(Restart(Ancestral()), 0.2), "does more in a run than its steps"),
+        (lambda: SplitGibbs(MeanStart(Ancestral()), 0.2), "does more in a run than its steps"),
     ],
 )
 def test_samplers_are_made_of_sampler_objects(make, message):
@@ -1158,7 +1158,7 @@ def test_samplers_are_made_of_sampler_objects(make, message):
         make()
 
 
-def test_the_map_of_a_function_is_read_off_exactly():
+def test_the_affine_map_of_a_function_is_found_exactly():
     def function(x: Tensor, noise: Probe) -> Tensor:
         return 2 * x + 3 + 5 * noise.normal(x, 0.1) - 7 * noise.fork(0).normal(x, 0.1)
 
@@ -1170,7 +1170,7 @@ def test_the_map_of_a_function_is_read_off_exactly():
 
 
 class _Recorder:
-    """Noise that writes down where each draw was asked for."""
+    """Noise that records the time and the number of each draw."""
 
     def __init__(self, draws, stream=()):
         self.draws, self.stream = draws, stream

@@ -1,4 +1,4 @@
-"""The front door: what goes into `sample` and `trajectory`, and what comes out."""
+"""The functions `sample` and `trajectory`: their arguments and results."""
 
 import copy
 import math
@@ -84,7 +84,7 @@ COUPLED = {name for name in SAMPLERS if SAMPLERS[name].coupled}
 
 
 class Net(nn.Module):
-    """A network with a layer that tells training from evaluation, and a record of its mode."""
+    """A network with a layer that depends on the mode, and a record of its mode."""
 
     def __init__(self):
         super().__init__()
@@ -228,7 +228,7 @@ def test_a_seed_or_a_generator_leaves_the_global_generator_alone():
 
 @pytest.mark.law(29)
 @pytest.mark.global_rng
-def test_with_neither_the_global_generator_governs_as_everybody_expects():
+def test_with_neither_the_global_generator_is_used():
     def draw():
         return sample(DIAGONAL.at(SDE), SDE, n=3, steps=2)
 
@@ -302,7 +302,7 @@ def test_evaluations_are_per_sample_and_do_not_add_up_over_chunks():
 @pytest.mark.parametrize(
     "sde", [VPSDE(), EDMSDE(), VPSDE(T=0.7, eps=0.02), VESDE(levels=9)], ids=repr
 )
-def test_the_grid_goes_from_T_to_eps_exactly_and_the_score_is_asked_within_it(name, sde):
+def test_the_grid_goes_from_T_to_eps_exactly_and_the_score_is_evaluated_within_it(name, sde):
     score = Counted(DIAGONAL.at(sde))
     if SAMPLERS[name].between and sde.levels:
         with pytest.raises(InvalidValueError, match="evaluates the score between the times"):
@@ -334,7 +334,7 @@ def test_the_first_state_is_the_start_and_the_last_repeats_its_time_and_adds_the
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - ADAPTIVE))
-def test_what_is_done_to_a_state_in_place_does_not_reach_the_run(name):
+def test_changes_of_a_state_in_place_do_not_affect_the_run(name):
     start = torch.ones(2, 3, requires_grad=True)
     arguments = dict(x=start, steps=3, seed=0)
     for state in trajectory(DIAGONAL.at(SDE), SDE, name, **arguments):
@@ -373,7 +373,7 @@ def test_steps_nfe_and_times_exclude_each_other(pair):
         sample(DIAGONAL.at(SDE), SDE, seed=0, **{name: values[name] for name in pair})
 
 
-def test_times_of_ones_own_are_used_as_they_are():
+def test_given_times_are_used_unchanged():
     times = torch.tensor([1.0, 0.37, 0.2, 0.05], dtype=torch.float64)
     states = list(trajectory(DIAGONAL.at(SDE), SDE, "em", times=times, seed=0, denoise=False))
     assert torch.equal(torch.stack([state.t for state in states]), times)
@@ -392,7 +392,7 @@ def test_a_start_below_T_is_drawn_from_the_law_there_and_not_from_the_prior(sde)
     assert (gap.abs() < 4.9 * (var / len(x)).sqrt()).all()
 
 
-def test_a_start_below_T_that_nobody_knows_is_asked_for():
+def test_a_run_that_begins_below_T_needs_a_start_or_moments():
     with pytest.raises(InvalidValueError, match=r"starts at 0\.4, below T = 1\.0.*x=.*moments="):
         sample(lambda x, t: -x, SDE, shape=(2,), times=[0.4, 0.1], seed=0)
     sample(lambda x, t: -x, SDE, x=torch.ones(1, 2), times=[0.4, 0.1], seed=0)
@@ -408,7 +408,7 @@ def test_a_start_below_T_that_nobody_knows_is_asked_for():
     st.integers(0, 3),
     st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
 )
-def test_any_shape_and_floating_dtype_comes_out_as_it_was_asked_for(name, shape, n, dtype):
+def test_samples_have_the_requested_shape_and_dtype(name, shape, n, dtype):
     out = sample(lambda x, t: -x, SDE, name, shape=shape, n=n, steps=2, seed=0, dtype=dtype)
     assert (out.shape, out.dtype) == ((n, *shape), dtype)
     assert out.isfinite().all()
@@ -434,7 +434,7 @@ def test_the_shape_of_an_event_changes_no_number(name):
 @pytest.mark.slow
 @pytest.mark.law(37)
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_strides_change_nothing_and_the_start_is_left_alone(name):
+def test_strides_have_no_effect_and_the_start_is_not_changed(name):
     target = Gaussian(torch.zeros(2, 3, 4), std=0.5)
     plain = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0))
     strided = plain.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
@@ -494,7 +494,7 @@ def test_single_and_double_precision_follow_one_path(name):
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
-def test_samples_are_where_the_model_is_however_it_is_wrapped(depth):
+def test_samples_are_on_the_device_of_the_model_however_it_is_wrapped(depth):
     score = nn.Linear(3, 3, device="meta")
     for _ in range(depth):
         score = Holder(score)
@@ -548,7 +548,7 @@ def test_denoise_ends_with_tweedie_and_without_it_with_a_draw_of_the_last_margin
 
 
 @pytest.mark.law(60)
-def test_a_model_is_evaluated_and_each_of_its_modules_gets_its_own_mode_back():
+def test_a_model_is_in_evaluation_mode_and_each_module_gets_its_mode_back():
     model = ScoreModel(Net(), SDE, (3,)).train()
     model.net.frozen.eval()
     sample(model, SDE, "em", steps=2, seed=0)
@@ -576,7 +576,7 @@ def test_the_mode_is_restored_between_steps_on_an_early_break_and_after_an_error
 
 
 class Wrapper(nn.Module):
-    """A module with a model inside and layers of its own."""
+    """A module with a model inside and further layers."""
 
     def __init__(self, model):
         super().__init__()
@@ -628,7 +628,7 @@ def test_every_layer_around_a_model_is_evaluated_too(score, recwarn):
         assert inner.drop.training
 
 
-def test_a_condition_goes_with_its_samples_into_their_chunks():
+def test_conditions_are_divided_into_chunks_with_their_samples():
     class Shift:
         facts = Facts(event_shape=(1,))
 
@@ -788,7 +788,7 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (
             dict(steps=None, times=[1.0, 0.3], sde=VESDE(levels=5)),
             InvalidValueError,
-            "levels=5 and exists only there; take times from sde.times()",
+            "levels=5 and is defined only at them; take times from sde.times()",
         ),
         (dict(seed=-1), InvalidValueError, r"\[0, 2\*\*64\), got -1"),
         (dict(seed=0.5), InvalidTypeError, "seed must be an integer or None, got 0.5"),
@@ -819,7 +819,7 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (dict(model=lambda x, t: x / 0), NonFiniteError, "although its input was finite; try more"),
     ],
 )  # fmt: skip
-def test_bad_input_is_refused_in_words(arguments, error, message):
+def test_bad_input_is_refused_in_a_sentence(arguments, error, message):
     arguments = dict(model=plain, sde=SDE, sampler="pc") | OK | arguments
     model, sde, sampler = (arguments.pop(name) for name in ("model", "sde", "sampler"))
     with pytest.raises(error, match=message) as caught:
@@ -851,7 +851,9 @@ class Straight(scoresde.SDE):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_process_that_ends_in_noise_alone_is_refused_before_anything_divides_by_it(name):
-    with pytest.raises(InvalidValueError, match=r"left of the data at t = 1 .* T = 0.999"):
+    with pytest.raises(
+        InvalidValueError, match=r"at t = 1 the state of .* is noise alone.* T = 0.999"
+    ):
         sample(plain, Straight(), name, shape=(1,), seed=0)
 
 
@@ -870,7 +872,7 @@ def test_a_score_may_scale_its_time_in_place(n):
     assert all(torch.equal(a.x, b.x) and a.t == b.t for a, b in zip(plain, scaling, strict=True))
 
 
-def test_functions_of_time_that_are_no_tensors_are_named():
+def test_functions_of_time_that_return_no_tensors_are_named():
     with pytest.raises(ShapeError, match=r"alpha of Straight must .* shape .* \(7,\), got 1.0"):
         Straight(constant=1.0)
 
@@ -926,7 +928,7 @@ def test_numbers_beyond_memory_are_explained():
         SDE.times(10**9)
 
 
-def test_other_errors_of_a_model_are_its_own():
+def test_other_errors_of_a_model_are_not_changed():
     def score(x, t):
         raise RuntimeError("something else")
 
@@ -934,7 +936,7 @@ def test_other_errors_of_a_model_are_its_own():
         sample(score, SDE, shape=(2,), steps=1, seed=0)
 
 
-def test_a_model_elsewhere_is_explained():
+def test_a_model_on_another_device_is_explained():
     def score(x, t):
         raise RuntimeError("Expected all tensors to be on the same device, but found two")
 
@@ -970,7 +972,7 @@ def test_mixtures_of_any_shape_are_sampled():
     assert ((out.abs() - 1).abs() < 0.8).all()
 
 
-def test_a_condition_that_maps_no_names_is_refused_whatever_it_holds():
+def test_a_condition_that_is_no_mapping_is_refused():
     for condition in (torch.tensor([0]), torch.tensor([7]), torch.tensor([1, 2])):
         with pytest.raises(InvalidTypeError, match="condition must be a mapping or None"):
             sample(lambda x, t: -x, VPSDE(), shape=(2,), n=1, steps=2, seed=0, condition=condition)
@@ -1002,7 +1004,7 @@ INNER = {
 
 @pytest.mark.parametrize("inner", INNER)
 @pytest.mark.parametrize(("outer", "nfe"), [(PC, 40), (Restart, 61)])
-def test_a_budget_counts_what_nested_samplers_spend(outer, nfe, inner):
+def test_a_budget_includes_the_evaluations_of_nested_samplers(outer, nfe, inner):
     sampler = outer(INNER[inner])
     *_, last = trajectory(lambda x, t: -x, VPSDE(), sampler, shape=(2,), nfe=nfe, seed=0)
     # no other step would have been paid for
@@ -1012,7 +1014,7 @@ def test_a_budget_counts_what_nested_samplers_spend(outer, nfe, inner):
 def test_a_budget_that_levels_cannot_use_is_refused_with_the_one_that_they_can():
     sde, sampler = VESDE(levels=5), AnnealedLangevin(k=2)
     asked = dict(shape=(2,), seed=0)
-    with pytest.raises(InvalidValueError, match=r"nfe = 40 is 18 steps, .* give nfe=11"):
+    with pytest.raises(InvalidValueError, match=r"nfe = 40 allows 18 steps, .* give nfe=11"):
         sample(lambda x, t: -x, sde, sampler, nfe=40, **asked)
     *_, last = trajectory(lambda x, t: -x, sde, sampler, nfe=11, **asked)
     assert last.nfe == 11
@@ -1021,7 +1023,7 @@ def test_a_budget_that_levels_cannot_use_is_refused_with_the_one_that_they_can()
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(4, 4), nn.Conv1d(3, 3, 1)], ids=["linear", "conv"])
-def test_a_network_of_another_precision_than_the_state_is_told_how_to_meet_it(layer):
+def test_for_a_network_of_another_precision_the_error_names_the_conversion(layer):
     def score(x, t):
         return layer(x)
 
@@ -1043,7 +1045,7 @@ def test_numbers_of_numpy_and_of_torch_are_numbers(four):
 
 
 @pytest.mark.parametrize("device", ["foo", "cuda:999"])
-def test_a_device_that_is_not_there_is_named(device):
+def test_a_missing_device_is_named(device):
     with pytest.raises(DeviceError, match=f"device='{device}' cannot be used here"):
         sample(lambda x, t: -x, VPSDE(), shape=(2,), steps=2, seed=0, device=device)
 
@@ -1084,7 +1086,7 @@ def test_much_noise_at_the_start_leaves_steps_for_the_data(name, sde):
 
 
 @pytest.mark.parametrize("name", ["ipndm", "heun"])
-def test_a_grid_that_begins_beyond_all_data_is_told(name):
+def test_a_grid_that_begins_at_too_large_noise_causes_a_warning(name):
     """By `ipndm` the std was 1e11 for .5, and no word of it."""
     sde, target = VPSDE(T=3.0), Gaussian([0.3], std=0.5)
     both = r"at t = 3 the noise is 5.56e\+19 times the data|the samples are .* times as large"
@@ -1094,7 +1096,7 @@ def test_a_grid_that_begins_beyond_all_data_is_told(name):
     sample(target.at(sde), sde, "dopri5", n=50, seed=0)  # which finds its own steps
 
 
-def test_samples_that_no_such_data_have_are_told():
+def test_samples_that_are_too_large_cause_a_warning():
     target = Gaussian([0.3], std=0.5)
     with pytest.warns(UserWarning, match="samples are .* times as large as the data .* more steps"):
         sample(target.at(VESDE()), sampler="em", n=50, steps=4, seed=0)

@@ -169,7 +169,7 @@ def test_a_network_is_scaled_with_the_mean_of_the_variances():
 
 @pytest.mark.law(45)
 @given(sde=sdes(), var=log_floats(1e-2, 10), data=st.data())
-def test_the_target_of_an_edm_network_has_unit_variance_and_knows_nothing_of_its_input(
+def test_the_target_of_an_edm_network_has_unit_variance_and_is_uncorrelated_with_its_input(
     sde, var, data
 ):
     """Var F = 1 and Cov(F, x) = 0, exactly, for data of variance v."""
@@ -188,7 +188,7 @@ def test_the_target_of_an_edm_network_has_unit_variance_and_knows_nothing_of_its
     assert abs(correlation) <= rounding * (1 + var)
 
 
-def test_an_edm_network_that_says_nothing_is_the_exact_score_of_gaussian_data():
+def test_an_edm_network_that_returns_zero_is_the_exact_score_of_gaussian_data():
     gaussian = targets.Gaussian([1.0, -2.0], var=0.25)
     for sde in SDES.values():
         model = ScoreModel(
@@ -245,7 +245,7 @@ def test_a_model_in_half_precision_keeps_the_moments_of_its_data(dtype):
         assert_close(denoised(half, x, 0.01), exact, rtol=0, atol=5e-3)
 
 
-def test_autocast_reaches_the_network_and_nothing_else():
+def test_autocast_affects_the_network_only():
     net = built(MLP, 3, hidden=(8,))
     dtypes = []
     net.head.register_forward_hook(lambda module, args, out: dtypes.append(out.dtype))
@@ -293,7 +293,7 @@ def test_a_state_of_another_shape_is_refused(shape, message):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
-def test_bytes_and_integers_are_no_states(dtype):
+def test_bytes_and_integers_are_refused_as_states(dtype):
     with pytest.raises(
         InvalidTypeError, match=r"must be floating.point, got .*x\.float\(\) / 127\.5 - 1"
     ):
@@ -367,7 +367,7 @@ def test_a_model_comes_back_bit_for_bit(which, kind, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["licence"] == "MIT"
 
 
-def test_half_precision_halves_the_network_and_leaves_the_data_alone(tmp_path):
+def test_half_precision_halves_the_network_and_not_the_data(tmp_path):
     net, shape = nets()[1]
     model = ScoreModel(net, VESDE(), shape, moments=Moments(0.1234567, var=0.7654321))
     model.save_pretrained(tmp_path, dtype=torch.float16)
@@ -384,7 +384,7 @@ def test_half_precision_halves_the_network_and_leaves_the_data_alone(tmp_path):
 
 
 @pytest.mark.global_rng
-def test_a_network_or_sde_of_a_foreign_class_is_handed_over(tmp_path):
+def test_a_network_or_sde_of_a_foreign_class_must_be_given(tmp_path):
     ScoreModel(built(nn.Bilinear, 2, 1, 2), UserSDE(), (2,)).save_pretrained(tmp_path)
     message = (
         r"has a net of the class Bilinear, which is not scoresde's; pass it: from_pretrained\("
@@ -421,7 +421,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["sde", "net", "steps", "transform", "pilot"])
-def test_what_a_user_stores_beside_a_model_does_not_replace_what_it_is(name, tmp_path):
+def test_fields_that_a_user_stores_do_not_replace_the_description(name, tmp_path):
     model = ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,))
     model.save_pretrained(tmp_path)
     with pytest.raises(InvalidValueError, match=f"file already has {name}"):
@@ -463,7 +463,7 @@ def test_an_exact_denoiser_is_the_exact_score(data):
 
 
 class Exact:
-    """The score of a target, as if a model had learnt it under one SDE."""
+    """The score of a target under one SDE, with facts like those of a model."""
 
     def __init__(self, target, sde):
         self.target, self.sde, self.conditions = target, sde, []
@@ -509,7 +509,7 @@ def test_a_vp_score_rescheduled_is_a_ve_score(t, seed):
     assert ((through - exact).abs() * sigma).max() <= 1e-9
 
 
-def test_a_rescheduled_score_has_the_facts_of_the_score_inside_but_for_the_sde():
+def test_a_rescheduled_score_has_the_facts_of_the_score_inside_except_the_sde():
     model, sde = Exact(MIXTURE, VPSDE()), VESDE(0.02, 20.0)
     rescheduled = Rescheduled(model, sde)
     assert facts(rescheduled) == replace(model.facts, sde=sde)
@@ -523,7 +523,7 @@ def test_a_score_is_not_rescheduled_beyond_its_noise_levels(sde):
     message = r"noise levels sigma / alpha of VESDE.* beyond those of the score, 0\.01049 to 152"
     with pytest.raises(InvalidValueError, match=message):
         Rescheduled(Exact(MIXTURE, VPSDE()), sde)
-    with pytest.raises(InvalidValueError, match="knows no SDE of its own"):
+    with pytest.raises(InvalidValueError, match="has no SDE in its facts"):
         Rescheduled(lambda x, t: x, sde)
 
 
@@ -590,7 +590,7 @@ def test_loading_a_state_brings_the_preconditioning_with_it():
     assert torch.equal(fresh(x, 0.5), ours(x, 0.5))
 
 
-def test_moments_are_no_pair_of_numbers():
+def test_a_pair_of_numbers_is_refused_as_moments():
     with pytest.raises(
         InvalidTypeError, match=r"moments must be a Moments or None, got \(0.0, 1.0\)"
     ):

@@ -1,4 +1,4 @@
-"""A model's conditions: what it declares, in which units its network hears them, and its files."""
+"""A model's conditions: their declaration, the units of its network, and its files."""
 
 import json
 import math
@@ -67,7 +67,7 @@ def test_a_model_declares_classes_and_shapes_for_its_events():
     assert scoresde.load("mnist").classes == 10
 
 
-def test_the_network_hears_vectors_and_fields_standardised():
+def test_the_network_receives_standardised_vectors_and_fields():
     model, plain = unet(y=Y, forcing=FORCING), unet()
     x, condition = normal(0, 5, 1, 4, 4), some()
     told = dict(condition)
@@ -109,7 +109,7 @@ def test_a_half_network_keeps_the_units_of_its_conditions():
     assert model.double().condition_units.mean_y.dtype == torch.float64
 
 
-def test_units_travel_with_the_model_and_old_files_have_none(tmp_path):
+def test_units_are_stored_with_the_model_and_old_files_have_none(tmp_path):
     model = unet(y=Y, forcing=FORCING)
     model.save_pretrained(tmp_path, dtype=torch.float16)
     found = ScoreModel.from_pretrained(tmp_path)
@@ -122,14 +122,14 @@ def test_units_travel_with_the_model_and_old_files_have_none(tmp_path):
 
 
 def test_an_old_model_is_described_word_by_word_as_in_its_file():
-    """A run goes on only where the words are the same."""
+    """A run continues only if its description is the same."""
     digits = scoresde.load("mnist")
     stored = json.loads((packaged("mnist") / "config.json").read_text())
     assert json.dumps(digits.net.config) == json.dumps(stored["net"]["config"])
     assert not any("condition" in name for name in digits.state_dict())
 
 
-def test_a_model_grows_and_gives_what_it_gave(tmp_path):
+def test_a_model_with_more_classes_has_the_same_outputs(tmp_path):
     model = unet(y=Y, forcing=FORCING)
     grown = model.grown(7)
     x, condition = normal(0, 5, 1, 4, 4), some()
@@ -145,7 +145,7 @@ def test_a_model_grows_and_gives_what_it_gave(tmp_path):
         ScoreModel(built(nn.Linear, 2, 2), VESDE(), (2,)).grown(3)
 
 
-def test_a_network_of_somebody_else_says_what_it_takes_by_declared_or_not_at_all():
+def test_a_foreign_network_declares_its_conditions_by_declared_or_not_at_all():
     class Theirs(nn.Module):
         def forward(self, x, c, **condition):
             return x + condition["y"].sum(1)[:, None]
@@ -186,7 +186,7 @@ def test_impossible_units_are_refused_by_name(units, error, message):
         unet(**units)
 
 
-def test_a_kind_of_no_values_is_refused_when_it_is_made():
+def test_a_kind_without_values_is_refused_when_it_is_made():
     for n in (0, -1):
         with pytest.raises(InvalidValueError, match="the number of classes must be"):
             Classes(n)

@@ -86,7 +86,7 @@ def test_an_energy_is_differentiated_again_in_x_and_in_its_weights():
     assert_close(in_a, -(x**3).sum())
 
 
-def test_an_energy_knows_its_log_density_up_to_a_constant():
+def test_an_energy_has_its_log_density_up_to_a_constant():
     sde, t = VPSDE(), torch.full((4,), 0.3, dtype=torch.float64)
     model = EnergyScore(energy_of(TARGET, sde), sde, (2,), moments=TARGET.moments())
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -151,13 +151,13 @@ def test_the_weights_of_an_energy_learn_from_every_objective():
         (lambda x, t: x.detach().sum(1), InvalidValueError, "remove no_grad and detach inside it"),
     ],
 )
-def test_what_is_no_energy_is_refused(energy, error, message):
+def test_an_invalid_energy_is_refused(energy, error, message):
     with pytest.raises(error, match=message):
         EnergyScore(energy)(torch.ones(3, 2), torch.zeros(3))
 
 
 class _Watched(nn.Module):
-    """A score that remembers in which mode it was asked."""
+    """A score that records the mode in which it is evaluated."""
 
     def __init__(self):
         super().__init__()
@@ -210,7 +210,7 @@ def test_a_network_in_a_slot_a_class_a_global_or_a_deque_runs_in_evaluation_mode
 
 
 @pytest.mark.slow
-def test_a_mock_is_a_score_that_knows_nothing():
+def test_a_mock_is_a_score_without_facts():
     mock = unittest.mock.MagicMock(side_effect=lambda x, t: -x)
     assert facts(mock) == Facts()
     assert sample(mock, VPSDE(), "ddim", shape=(2,), steps=2, seed=0).shape == (1, 2)
@@ -235,7 +235,7 @@ def test_a_score_that_cannot_be_called_as_scores_are_is_refused():
             sample(score, VPSDE(), "ddim", shape=(2,), steps=2, seed=0, condition=condition)
 
 
-def test_an_error_within_a_score_stays_what_it_is():
+def test_an_error_within_a_score_is_not_changed():
     def score(x, t):
         return len(x, t)
 
@@ -252,7 +252,7 @@ def test_an_error_within_a_score_stays_what_it_is():
         ({"label": torch.tensor([1, 1, 1])}, ShapeError),
     ],
 )
-def test_a_condition_that_is_made_already_is_checked_like_any_mapping(values, error):
+def test_a_condition_object_is_checked_like_a_mapping(values, error):
     with torch.random.fork_rng():
         model = ScoreModel(MLP(2, num_classes=3, hidden=(4,)), VESDE(), (2,))
     with pytest.raises(error):

@@ -117,7 +117,7 @@ def test_a_checkpoint_gives_the_outputs_of_the_authors_network(name, prefix, tmp
     assert_close(found.flatten()[::47][:8], torch.tensor(stored).double(), rtol=1e-4, atol=1e-5)
 
 
-def test_the_averages_are_taken_unless_the_last_weights_are_asked_for(tmp_path):
+def test_the_averages_are_used_by_default(tmp_path):
     given = config()
     path = checkpoint(tmp_path / "c.pth", given)
     mean, last = (load_score_sde(path, given, averaged=flag).net for flag in (True, False))
@@ -138,7 +138,7 @@ def test_the_averages_are_taken_unless_the_last_weights_are_asked_for(tmp_path):
         (config(continuous=False), VESDE(0.01, 50.0, levels=1000), "sigma_score", None),
     ],
 )
-def test_a_checkpoint_brings_its_process_and_its_units(given, sde, predicts, transform, tmp_path):
+def test_a_checkpoint_gives_its_process_and_its_units(given, sde, predicts, transform, tmp_path):
     score = load_score_sde(checkpoint(tmp_path / "c.pth", given), given, steps=9)
     facts = score.facts
     assert (facts.sde, score.predicts, facts.event_shape, facts.steps) == (
@@ -169,12 +169,12 @@ class Hostile:
     ("write", "message"),
     [
         (lambda path, given: None, "does not exist"),
-        (lambda path, given: write_pickle(Hostile(), path), "it is damaged, or holds other things"),
-        (lambda path, given: path.write_bytes(b"x" * 99), "it is damaged, or holds other things"),
+        (lambda path, given: write_pickle(Hostile(), path), "is damaged, or holds objects other"),
+        (lambda path, given: path.write_bytes(b"x" * 99), "is damaged, or holds objects other"),
         (
             lambda path, given: path.write_bytes(
                 checkpoint(path, given).read_bytes()[:5000]
-            ), "it is damaged, or holds other things",
+            ), "is damaged, or holds objects other",
         ),
         (lambda path, given: write_pickle([1], path), "no checkpoint of score_sde"),
         (lambda path, given: write_pickle({"model": {1: 2}}, path), "no checkpoint of score_sde"),
@@ -184,12 +184,12 @@ class Hostile:
         (lambda path, given: checkpoint(path, given, spoil=torch.Tensor.int), "floating point"),
         (lambda path, given: checkpoint(path, given, spoil=torch.Tensor.cfloat), "floating point"),
         (lambda path, given: checkpoint(path, given, twice="module."), "weights twice"),
-        (lambda path, given: checkpoint(path, given, shadow=1), "not one average for each"),
+        (lambda path, given: checkpoint(path, given, shadow=1), "no average under .ema."),
         (lambda path, given: checkpoint(path, config(nf=16)), "has shape"),
-        (lambda path, given: checkpoint(path, config(num_res_blocks=2)), "layout of score_sde"),
+        (lambda path, given: checkpoint(path, config(num_res_blocks=2)), "the network of"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_used_is_told_so(write, message, tmp_path):
+def test_a_file_that_cannot_be_used_is_refused(write, message, tmp_path):
     write(tmp_path / "c.pth", config())
     with pytest.raises(CheckpointError, match=message):
         load_score_sde(tmp_path / "c.pth", config())
@@ -216,7 +216,7 @@ def test_a_file_that_cannot_be_used_is_told_so(write, message, tmp_path):
         ({"model": {}}, InvalidTypeError, r"no model\.name"),
     ],
 )
-def test_a_configuration_of_another_model_is_told_so(given, error, message, tmp_path):
+def test_a_configuration_of_another_model_is_refused(given, error, message, tmp_path):
     with pytest.raises(error, match=message):
         load_score_sde(checkpoint(tmp_path / "c.pth", config()), given)
 
@@ -300,7 +300,7 @@ def test_every_combination_of_options_is_a_network():
         (lambda: built(nn.NCSNpp)(torch.zeros(2, 3, 8, 8).double(), torch.zeros(2)), TypeError),
     ],
 )
-def test_the_network_names_what_it_cannot_take(call, error):
+def test_the_network_names_arguments_that_it_refuses(call, error):
     with pytest.raises(error) as caught:
         call()
     assert isinstance(caught.value, scoresde.ScoreSDEError)

@@ -74,7 +74,7 @@ def test_every_exported_sde_is_a_row_of_the_table_and_goes_through_the_protocol(
 
 
 @every_kind
-def test_a_signal_that_vanishes_ends_between_a_75th_and_a_thousandth_of_the_noise(kind):
+def test_a_vanishing_signal_is_at_T_between_a_75th_and_a_thousandth_of_the_noise(kind):
     sde = made(kind)
     end = torch.tensor(sde.T, dtype=torch.float64)
     if sde.alpha(end) < 0.5:
@@ -250,7 +250,7 @@ def test_half_precision_states_stay_half_and_finite(sde, dtype):
 
 
 @every_sde
-def test_words_and_truth_values_are_no_numbers(sde):
+def test_words_and_booleans_are_refused_as_numbers(sde):
     numbers = [field.name for field in fields(sde) if field.init and field.type in ("float", float)]
     for name, wrong in itertools.product(numbers, [True, False, "1", "a", None]):
         with pytest.raises(InvalidTypeError, match=f"{name} of .* got {wrong!r}"):
@@ -339,7 +339,7 @@ def test_impossible_values_are_named(name):
     assert isinstance(caught.value, (ValueError, TypeError))
 
 
-def test_half_a_level_is_of_another_type():
+def test_a_fractional_number_of_levels_is_refused():
     with pytest.raises(InvalidTypeError, match="levels of VPSDE must be an integer or None"):
         VPSDE(levels=2.5)
 

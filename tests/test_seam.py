@@ -37,7 +37,7 @@ class Energy(nn.Module):
 
 
 class Own(nn.Module):
-    """A user's score: a module that says its process, and nothing else."""
+    """A user's score: a module whose facts have the process alone."""
 
     def __init__(self):
         super().__init__()
@@ -71,7 +71,7 @@ def test_a_score_that_is_no_model_is_trained_and_its_average_returned(tmp_path, 
 
 
 @pytest.mark.parametrize("score", [energy, own])
-def test_a_score_that_is_no_model_is_taken_up_again_bit_for_bit(tmp_path, score):
+def test_a_score_that_is_no_model_is_resumed_bit_for_bit(tmp_path, score):
     Trainer(score(), data(False), CONFIG, folder=tmp_path).train(6)
     again = Trainer(score(), data(False), CONFIG, folder=tmp_path)
     assert again.step == 6
@@ -95,7 +95,7 @@ def test_an_energy_learns_a_gaussian():
 
 
 @pytest.mark.parametrize("options", [{"bf16": True}, {"channels_last": True}, {"recompute": True}])
-def test_what_changes_how_a_step_is_computed_acts_on_a_module_itself(options):
+def test_options_of_how_a_step_is_computed_apply_to_any_module(options):
     trainer = Trainer(own(), data(False), CONFIG.changed(steps=3, **options))
     seen = []
     trainer.score.layers[0][0].register_forward_hook(lambda m, i, out: seen.append(out.dtype))
@@ -105,7 +105,7 @@ def test_what_changes_how_a_step_is_computed_acts_on_a_module_itself(options):
     assert "forward" not in vars(trainer.score)
 
 
-def test_modes_of_layers_are_those_of_before():
+def test_modes_of_layers_are_restored():
     score = own()
     score.layers[0].eval()
     with training(score, CONFIG.changed(bf16=True, recompute=True)):
@@ -118,7 +118,7 @@ def test_modes_of_layers_are_those_of_before():
 
 
 def squares(score, sde, x, *, noise, condition=None):
-    """A loss of a user: the denoiser's error at times of their own."""
+    """A loss of a user: the denoiser's error at other times."""
     t = torch.linspace(0.1, 1.0, len(x), dtype=torch.float64)
     alpha, sigma = sde.at(t, x)
     z = noise.normal(x, 0.0, 1)
@@ -198,7 +198,7 @@ def test_a_module_bound_in_a_loss_is_optimised_and_a_frozen_one_left_alone():
     assert not frozen.training
 
 
-def test_a_loss_that_asks_the_score_that_is_trained_trains_it_once():
+def test_a_loss_that_contains_the_trained_score_optimises_it_once():
     model = make()
 
     def loss(score, sde, x, *, noise, condition):
@@ -219,11 +219,36 @@ def test_a_loss_that_asks_the_score_that_is_trained_trains_it_once():
         (lambda score, sde, x, **given: dsm_loss(score, sde, x, **given), "<lambda>"),
     ],
 )
-def test_a_run_is_known_by_its_loss(tmp_path, change, told):
+def test_a_run_is_identified_by_its_loss(tmp_path, change, told):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train(1)
     match = rf"another loss: it was dsm_loss\(weight=edm\(1\)\) and is {told}"
     with pytest.raises(InvalidValueError, match=match):
         Trainer(make(), data(), CONFIG, loss=change, folder=tmp_path)
+
+
+def doubled(x, generator):
+    return 2 * x
+
+
+def with_moments(mean):
+    model = make()
+    return ScoreModel(model.net, model.sde, (2,), moments=Moments(mean, var=1.0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"score": make().double()}, "was torch.float32 and is torch.float64"),
+        ({"score": with_moments(0.5)}, "its mean was"),
+        ({"augment": doubled}, "another augment: it was None and is doubled"),
+    ],
+)
+def test_a_run_is_known_by_its_precision_its_moments_and_its_augmentation(tmp_path, change, told):
+    options = {"score": make(), "data": data(), "config": CONFIG, "folder": tmp_path}
+    Trainer(**options).train(1)
+    with pytest.raises(InvalidValueError, match=told):
+        Trainer(**options | change)
 
 
 def test_a_description_holds_no_address_and_keeps_what_is_bound():
@@ -240,7 +265,7 @@ def test_a_description_holds_no_address_and_keeps_what_is_bound():
 
 
 @pytest.mark.parametrize("loss", ["dsm", dsm_loss.__call__, LearnedWeight, lambda score, x: x])
-def test_what_is_no_loss_is_refused_before_the_first_step(loss):
+def test_an_invalid_loss_is_refused_before_the_first_step(loss):
     if loss == dsm_loss.__call__:
         loss = lambda score, sde, x, noise: x  # noqa: E731
     with pytest.raises(InvalidTypeError, match=r"loss must be a (function|callable)"):
@@ -273,7 +298,7 @@ def normal(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_moments_that_the_data_do_not_have_are_warned_of():
+def test_moments_that_the_data_do_not_have_cause_a_warning():
     images = 128 + 74 * normal(50, 1, 4, 4)
     mean, variance = told(None, images)
     assert "mean differs from that of the model's moments by up to" in mean
@@ -282,7 +307,7 @@ def test_moments_that_the_data_do_not_have_are_warned_of():
     assert told(Moments(*Data(images).moments()), images) == []
 
 
-def test_moments_that_are_near_are_not_warned_of():
+def test_moments_that_are_near_cause_no_warning():
     assert told(None, normal(100, 2)) == []
     assert told(None, 1.5 * normal(100, 2) + 2) == []
     assert told(None, torch.zeros(9, 2)) == []
@@ -294,7 +319,7 @@ def test_the_moments_are_those_of_the_transformed_data():
     assert len(told(Moments(128.0, var=2000.0), pixels, BYTES)) == 1
 
 
-def test_columns_of_very_different_variances_are_warned_of():
+def test_columns_of_very_different_variances_cause_a_warning():
     x = normal(100, 2) * torch.tensor([1.0, 0.01])
     (line,) = told(Moments(*Data(x).moments()), x)
     assert "one variance for all columns" in line
@@ -364,7 +389,7 @@ def test_a_run_ends_when_it_has_waited_for_long_enough(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_judged_is_the_same_in_parts_wherever_it_is_interrupted(tmp_path):
+def test_a_run_with_held_out_data_is_the_same_in_parts_wherever_it_is_interrupted(tmp_path):
     config = HELD.changed(patience=3)
     whole = Trainer(make(), data(), config, folder=tmp_path / "whole")
     whole.train()
@@ -389,7 +414,7 @@ def test_a_best_model_that_a_kill_left_unwritten_is_written(tmp_path):
     assert (tmp_path / "best/model.safetensors").read_bytes() == before
 
 
-def test_a_best_model_that_is_gone_is_told(tmp_path):
+def test_a_missing_best_model_is_reported(tmp_path):
     worse(Trainer(make(), data(), HELD, folder=tmp_path)).train(8)
     shutil.rmtree(tmp_path / "best")
     with pytest.warns(RuntimeWarning, match="best does not hold the best model, that of step 4"):
@@ -404,7 +429,7 @@ def test_a_best_model_that_is_gone_is_told(tmp_path):
         ({"held_out": 0.1, "patience": 0}, "patience must be an integer >= 1, got 0"),
     ],
 )
-def test_what_cannot_be_held_out_is_refused(options, message):
+def test_impossible_shares_of_held_out_data_are_refused(options, message):
     with pytest.raises(InvalidValueError, match=message):
         CONFIG.changed(**options)
 

@@ -15,7 +15,7 @@ SEED = {"seed": 3, "steps": 5}
 
 
 class Drawing:
-    """Sample i is the number i; remembers what it was asked for."""
+    """A function that draws the number i as sample i, and records its calls."""
 
     def __init__(self):
         self.asked = []
@@ -78,7 +78,7 @@ def test_samples_of_another_request_are_refused_by_name_and_kept(tmp_path):
 
 
 @pytest.mark.parametrize("n", [9, 8, 5])
-def test_a_folder_may_grow_but_holds_no_more_than_was_asked_for(tmp_path, n):
+def test_a_folder_may_grow_but_holds_no_more_samples_than_requested(tmp_path, n):
     draw(tmp_path, 10)
     with pytest.raises(InvalidValueError, match=f"holds more than {n} samples, see shard-0000[12]"):
         draw(tmp_path, n)
@@ -95,7 +95,7 @@ def test_scratch_of_another_request_is_drawn_again(tmp_path):
     assert checkpoint.load_tensors(tmp_path / "shard-00001.safetensors")[1]["request"]["seed"] == 4
 
 
-def test_an_interrupted_drawing_goes_on_where_it_was(tmp_path):
+def test_an_interrupted_drawing_continues(tmp_path):
     class Interrupted(Drawing):
         def __call__(self, rows):
             if rows.start == 8:
@@ -107,7 +107,7 @@ def test_an_interrupted_drawing_goes_on_where_it_was(tmp_path):
     assert draw(tmp_path, 14) == [8, 12]
 
 
-def test_what_is_not_ours_in_the_folder_stays(tmp_path):
+def test_other_files_in_the_folder_are_kept(tmp_path):
     names = ["notes.txt", "shard-1.safetensors", "shard-mine.safetensors"]
     for name in names:
         (tmp_path / name).write_text("keep me")
@@ -126,7 +126,7 @@ def test_what_is_not_ours_in_the_folder_stays(tmp_path):
         ({"x": torch.zeros(4, 1)}, {}),
     ],
 )
-def test_a_shard_that_was_not_drawn_so_is_drawn_again_or_refused(tmp_path, tensors, meta):
+def test_a_shard_of_another_size_is_drawn_again_or_refused(tmp_path, tensors, meta):
     checkpoint.save_tensors(tmp_path / "shard-00000.safetensors", tensors, meta)
     if meta.get("request") == SEED:
         assert draw(tmp_path, 6) == [0, 4]

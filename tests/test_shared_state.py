@@ -34,6 +34,7 @@ from scoresde import (
 from scoresde.audit import audit
 from scoresde.errors import TrainingError
 from scoresde.guidance import Blur, Downsample, Grey, Linear, Projection, posterior
+from scoresde.nn import MLP
 from scoresde.noise import seeds_of
 from scoresde.objectives import LOSSES, LearnedWeight, dsm_loss
 from scoresde.precision import full_precision, in_user_settings
@@ -89,7 +90,7 @@ def test_two_interleaved_trajectories_of_a_model_with_dropout_are_those_of_each_
     assert all(layer.training for layer in model.modules())
 
 
-def test_what_is_done_to_the_arguments_of_a_run_does_not_reach_it():
+def test_later_changes_of_the_arguments_do_not_affect_a_run():
     """The start, the times and the conditions are those at the time when they were given."""
     x, label = torch.ones(2, 2), torch.zeros(2)
     times = torch.tensor([0.5, 0.1], dtype=torch.float64)
@@ -157,7 +158,7 @@ class Held(Net):
 
 
 @pytest.mark.parametrize("first", ["sample", "train", "loss"])
-def test_what_another_thread_would_disturb_is_refused_and_the_first_is_undisturbed(first):
+def test_a_conflicting_use_by_a_second_thread_is_refused_without_effect_on_the_first(first):
     """A model is trained or evaluated by one thread, never both by two: weights change in place."""
     model, there, go = built(), threading.Event(), threading.Event()
     Held.there, Held.go = there, go  # events cannot be copied, as a trainer copies its model
@@ -220,7 +221,7 @@ def test_two_models_with_dropout_learn_in_two_threads_what_each_learns_alone():
     assert all(torch.equal(weight, alone) for weight in found)
 
 
-def test_a_model_that_is_set_to_training_mode_while_it_is_evaluated_is_told():
+def test_setting_training_mode_during_an_evaluation_is_reported():
     net = built().net.eval()
 
     def score(x, t):
@@ -400,7 +401,7 @@ def learned():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.filterwarnings("ignore:memory:UserWarning")
-def test_autocast_changes_nothing_of_ours(name):
+def test_autocast_does_not_change_the_code_of_the_package(name):
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(0)
         expected = CALLS[name]()
@@ -415,7 +416,7 @@ def test_autocast_changes_nothing_of_ours(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.filterwarnings("ignore:memory:UserWarning")
-def test_a_default_device_changes_nothing_of_ours(name):
+def test_a_default_device_does_not_change_the_code_of_the_package(name):
     """The meta device stands for a GPU: a number that is made there and read is an error."""
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(0)
@@ -426,6 +427,28 @@ def test_a_default_device_changes_nothing_of_ours(name):
             assert torch.empty(0).is_meta
     assert found.device.type == "cpu"
     assert torch.equal(found, expected)
+
+
+@pytest.mark.global_rng
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_default_dtype_changes_neither_a_stored_model_nor_numbers(tmp_path, dtype):
+    model = ScoreModel(MLP(2, hidden=(4,), embedding="sinusoidal"), SDE, (2,)).eval()
+    model.save_pretrained(tmp_path)
+    before, moments = torch.get_default_dtype(), Moments(0.3, var=[0.1, 0.7])
+    torch.set_default_dtype(dtype)
+    try:
+        found, same = ScoreModel.from_pretrained(tmp_path), Moments(0.3, var=[0.1, 0.7])
+        waves = MLP(2, hidden=(4,)).embedding.wave
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(found(X[:, :2], 0.5), model(X[:, :2], 0.5))
+    assert same.var.tolist() == pytest.approx(moments.var.tolist(), rel=1e-6)
+    assert torch.equal(waves.frequencies, MLP(2, hidden=(4,)).embedding.wave.frequencies)
+
+
+def test_numbers_stay_on_the_cpu_under_a_default_device_without_numbers():
+    with torch.device("meta"):
+        assert Linear(torch.eye(2, device="cpu"), 0.2).std == 0.2
 
 
 def test_the_users_network_runs_under_the_users_default_device():
@@ -461,7 +484,7 @@ def test_the_users_network_runs_under_the_users_autocast(dtype):
     assert model.net.dtypes == {torch.float32}
 
 
-def test_what_a_score_asks_for_itself_is_not_undone():
+def test_settings_that_a_score_makes_itself_are_kept():
     seen = []
 
     def quiet(x, t):
@@ -524,7 +547,7 @@ def picture():
 @pytest.mark.global_rng
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 @pytest.mark.parametrize("action", [drawn, picture])
-def test_forked_processes_without_a_seed_draw_samples_of_their_own(action):
+def test_forked_processes_without_a_seed_draw_different_samples(action):
     def again():  # a fork of a fork
         return forked(action)
 
@@ -535,7 +558,7 @@ def test_forked_processes_without_a_seed_draw_samples_of_their_own(action):
 @pytest.mark.slow
 @pytest.mark.global_rng
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
-def test_seeds_govern_in_the_parent_and_where_a_fork_sets_another():
+def test_seeds_determine_samples_in_the_parent_and_after_a_fork_that_sets_one():
     torch.default_generator.manual_seed(7)
     expected = drawn()
     torch.default_generator.manual_seed(7)
@@ -566,7 +589,7 @@ def left(other):
 
 
 @pytest.mark.slow
-def test_a_run_that_nobody_can_reach_any_more_gives_networks_that_live_on_their_mode_back():
+def test_an_unreachable_run_restores_the_modes_of_its_networks():
     with torch.random.fork_rng():
         model = ScoreModel(Net(), SDE, (4,)).train()
     left(model)
@@ -575,7 +598,7 @@ def test_a_run_that_nobody_can_reach_any_more_gives_networks_that_live_on_their_
 
 
 @pytest.mark.slow
-def test_a_run_that_nobody_can_reach_may_end_while_another_begins():
+def test_an_unreachable_run_may_end_while_another_begins():
     class Collecting(nn.Linear):
         def __setattr__(self, name, value):
             super().__setattr__(name, value)

@@ -86,7 +86,7 @@ ASKED = {
 
 
 class Output(nn.Module):
-    """A network whose output has a dtype of its own."""
+    """A network whose output has a given dtype."""
 
     def __init__(self, cast):
         super().__init__()
@@ -108,7 +108,7 @@ MADE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("cast", ["int", "bool", "cfloat"])
 @pytest.mark.parametrize("made", MADE)
-def test_integers_truth_values_and_complex_numbers_are_no_scores(made, cast):
+def test_integers_booleans_and_complex_numbers_are_refused_as_scores(made, cast):
     """A score rounded to integers gave a standard deviation of 2.27 for 1."""
     for ask in ASKED.values():
         with pytest.raises(ScoreSDEError, match=r"floating point|differentiate"):
@@ -118,7 +118,7 @@ def test_integers_truth_values_and_complex_numbers_are_no_scores(made, cast):
 @pytest.mark.parametrize(
     "net", [lambda: MLP(2, hidden=(8,)), lambda: UNet(1, channels=(8,), features=8)]
 )
-def test_a_network_of_the_package_says_which_dtype_it_has(net):
+def test_the_error_for_another_dtype_names_the_dtype_of_the_network(net):
     net = seeded(net)
     shape = (2,) if isinstance(net, MLP) else (1, 8, 8)
     with pytest.raises(InvalidTypeError, match=r"x is torch.float64 but the weights are .*float32"):
@@ -178,7 +178,7 @@ def test_the_meta_device_holds_no_numbers(call):
         dict(shape=(3,), moments=Moments(torch.zeros(2), var=1.0)),
     ],
 )  # fmt: skip
-def test_a_prior_is_asked_for_in_one_way(arguments):
+def test_a_prior_has_one_way_of_giving_moments(arguments):
     with pytest.raises(ScoreSDEError):
         SDE.prior_sample(**arguments)
 
@@ -197,7 +197,7 @@ def test_labels_of_data_are_numbers_one_a_sample(label):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("denoise", [True, False])
-def test_one_time_gives_the_start_itself_without_its_graph(name, denoise):
+def test_a_grid_of_one_time_returns_the_start_without_its_graph(name, denoise):
     x = X.clone().requires_grad_()
     found = sample(score, SDE, name, x=x, times=[0.5], denoise=denoise, seed=0)
     assert not found.requires_grad
@@ -229,7 +229,7 @@ def forever(x, t):
 
 @pytest.mark.parametrize("made", [itself, each_other, lambda: forever])
 @pytest.mark.parametrize("asked", [*ASKED, "facts", "a call"])
-def test_a_score_that_holds_itself_is_told(made, asked):
+def test_a_score_that_contains_itself_is_reported(made, asked):
     if made not in (itself, each_other) and asked in ("facts", "a call"):
         return
     calls = {**ASKED, "facts": facts, "a call": lambda s: s(X, torch.ones(20))}
@@ -262,12 +262,12 @@ class Learnt:
         lambda: Rescheduled(Learnt(), VPSDE(T=0.5, eps=0.05, levels=5)),
     ],
 )
-def test_a_score_of_levels_is_not_asked_between_them_without_a_word(call):
+def test_a_score_of_levels_causes_a_warning_if_it_is_evaluated_between_them(call):
     with pytest.warns(UserWarning, match="the score belongs to 5 levels, was not trained between"):
         call()
 
 
-def test_a_score_of_levels_is_asked_at_its_levels_without_a_word():
+def test_a_score_of_levels_causes_no_warning_at_its_levels():
     same = NCSNLadder.geometric(0.1, 5.0, 5)
     for sde in (None, LADDER, same, VESDE(0.1, 5.0, levels=3)):
         assert sample(Learnt(), sde, seed=0).isfinite().all()
@@ -320,7 +320,7 @@ def pictures(folder, modes):
 
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("lazy", [True, False])
-def test_few_images_with_colours_among_grey_ones_are_told(tmp_path, lazy):
+def test_a_few_coloured_images_among_grey_ones_cause_a_warning(tmp_path, lazy):
     mixed = pictures(tmp_path / "mixed", ["L"] * 9 + ["RGB"])
     with pytest.warns(UserWarning, match="1 of 10 images have colours, so that all become RGB"):
         assert load(mixed, lazy=lazy).event_shape == (3, 4, 4)
@@ -360,7 +360,7 @@ def test_columns_whose_squares_vanish_have_no_scale():
 
 
 @pytest.mark.parametrize("std", [5e-3, 1e-6])
-def test_a_column_below_the_smallest_noise_is_told_before_training(std):
+def test_a_column_below_the_smallest_noise_is_reported_before_training(std):
     x = std * torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
     model = ScoreModel(seeded(MLP, 3), VESDE(0.01, 1.0), (3,), moments=Moments(*Data(x).moments()))
     with pytest.warns(UserWarning, match="3 of 3 columns of the data have a standard deviation"):
@@ -399,7 +399,7 @@ def test_bytes_are_not_compared_with_other_numbers(wrap, features):
     assert metrics.evaluate(wrap(RAW[:20]), wrap(RAW[20:]), **options)["sliced"].samples.value > 0
 
 
-def test_numbers_of_another_scale_are_asked_about():
+def test_numbers_of_another_scale_cause_a_warning():
     with pytest.warns(UserWarning, match="the range of real is 255 and that of samples"):
         metrics.evaluate(FLOAT[:20], RAW[20:].float(), resamples=0, progress=False)
 
@@ -412,7 +412,7 @@ def test_numbers_of_another_scale_are_asked_about():
     ],
 )  # fmt: skip
 @pytest.mark.global_rng
-def test_no_distance_is_one_from_bytes_to_other_numbers(distance):
+def test_no_distance_compares_bytes_with_other_numbers(distance):
     with pytest.raises(InvalidTypeError, match="are bytes and"):
         distance(RAW[:30].flatten(1), FLOAT[30:].flatten(1))
 
@@ -426,7 +426,7 @@ def test_no_distance_is_one_from_bytes_to_other_numbers(distance):
         (["heun"], dict(budgets=(2,)), "budgets of 2 evaluations are too small for a step of heun"),
     ],
 )
-def test_a_comparison_of_nobody_is_no_result(samplers, options, message):
+def test_a_comparison_without_samplers_is_refused(samplers, options, message):
     with pytest.raises(InvalidValueError, match=message):
         arena.compare(samplers, arena.TUNING[:1], **{"budgets": (10,), "n": 4, **options})
 
@@ -435,7 +435,7 @@ def test_a_comparison_of_nobody_is_no_result(samplers, options, message):
 
 
 @pytest.mark.parametrize("decay", ["cosine", "constant"])
-def test_the_jump_of_the_learning_rate_of_a_prolonged_run_is_told(tmp_path, decay):
+def test_the_jump_of_the_learning_rate_of_a_prolonged_run_causes_a_warning(tmp_path, decay):
     config = TrainConfig(steps=6, batch_size=4).changed(decay=decay, warmup=0)
     make = lambda: ScoreModel(seeded(MLP, 2, hidden=(8,)), SDE, (2,))  # noqa: E731
     Trainer(make(), X, config, folder=tmp_path).train(progress=False)
@@ -452,7 +452,7 @@ def test_the_jump_of_the_learning_rate_of_a_prolonged_run_is_told(tmp_path, deca
     assert math.isfinite(replace(longer.optimiser).lr_at(0, 60))
 
 
-def test_a_range_of_levels_has_no_level_for_a_nan():
+def test_a_nan_is_not_rounded_to_a_level():
     for bad in (math.nan, math.inf, -math.inf):
         x = torch.tensor([0.0, bad])
         with pytest.raises(NonFiniteError, match="x holds NaN or infinity"):
@@ -472,7 +472,7 @@ def test_a_range_of_levels_has_no_level_for_a_nan():
         ),
     ],
 )
-def test_masked_numbers_are_not_taken_for_others(use):
+def test_masked_numbers_are_refused(use):
     x = np.ma.array(np.full((3, 2), -999.0, np.float32), mask=np.eye(3, 2))
     with pytest.raises(InvalidTypeError, match="masked numbers, whose mask would be lost"):
         use(x)

@@ -100,7 +100,7 @@ def test_the_grid_of_edm_is_that_of_its_paper(steps, low, high, rho):
 
 
 @given(st.sampled_from(["ays", "ays_sdxl", "ays_deepfloyd", "ays_video"]), st.integers(1, 12))
-def test_a_published_table_is_itself_where_its_range_is_that_of_the_sde(name, k):
+def test_a_published_table_is_unchanged_for_an_sde_of_its_range(name, k):
     """At its ten steps, and at multiples of them with more in between, even in the logarithm."""
     table = torch.tensor(spacings.SPACINGS[name].sigmas, dtype=torch.float64)
     sde = EDMSDE(T=float(table[0]), eps=float(table[-1]))
@@ -392,7 +392,7 @@ def test_impossible_grids_and_laws_are_named(name):
     assert isinstance(caught.value, ScoreSDEError)
 
 
-def test_times_of_ones_own_spacing_are_in_double_precision():
+def test_times_of_a_user_defined_spacing_are_in_double_precision():
     t = VPSDE().times(4, spacing=lambda sde, n: torch.linspace(sde.T, sde.eps, n + 1))
     assert (t.dtype, t[-1]) == (torch.float64, 1e-3)
 

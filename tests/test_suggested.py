@@ -159,7 +159,7 @@ def options_of(**optimiser):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2,), (1, 8, 8)])
-def test_a_wider_network_that_is_asked_for_gets_a_lower_rate_of_adam(shape):
+def test_a_wider_network_has_a_lower_rate_of_adam(shape):
     samples, source = Data(normal(20, *shape)), DataConfig(source="")
 
     def rate(width=1024, **options):
@@ -171,7 +171,7 @@ def test_a_wider_network_that_is_asked_for_gets_a_lower_rate_of_adam(shape):
     assert rate(lr=0.5) == 0.5
 
 
-def test_every_rule_has_a_rate_of_its_own():
+def test_every_optimiser_has_its_rate():
     samples, source = Data(normal(20, 1, 8, 8)), DataConfig(source="")
     for rule in ("adam", "muon"):
         run = RunConfig(data=source, train=options_of(rule=rule)).begun(samples)[0]
@@ -201,7 +201,7 @@ def test_a_model_to_begin_with_gets_the_rate_of_its_own_width(points, tmp_path):
         ((1, 4, 4, 4, 4), MLP, "1 channel of 4x4x4x4"),
     ],
 )
-def test_it_is_said_how_a_shape_is_read(shape, kind, words):
+def test_the_meaning_of_a_shape_is_printed(shape, kind, words):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="samples of 40x3 are read as")
         found = suggest(normal(8, *shape))
@@ -210,7 +210,7 @@ def test_it_is_said_how_a_shape_is_read(shape, kind, words):
     assert isinstance(found.model().net, kind)
 
 
-def test_a_network_may_be_asked_for_where_there_is_one():
+def test_a_network_can_be_chosen_if_it_fits_the_shape():
     assert isinstance(suggest(normal(9, 1, 8, 8), net="mlp").model().net, MLP)
     with pytest.raises(UnknownNameError, match="unknown network 'unt'; did you mean 'unet'"):
         suggest(normal(9, 2), net="unt")
@@ -218,6 +218,33 @@ def test_a_network_may_be_asked_for_where_there_is_one():
         suggest(normal(9, 2), net="unet")
     with pytest.raises(InvalidValueError, match="use the network mlp"):
         NetConfig(type="unet", channels=(4,)).build((2,), {})
+
+
+@pytest.mark.parametrize("shape", [(2, 300), (1, 8, 8), (1, 20, 20, 20)])
+def test_a_transformer_that_is_asked_for_has_256_tokens_at_most(shape):
+    found = suggest(normal(9, *shape), net="dit")
+    patch = found.net.patch
+    assert math.prod(math.ceil(side / patch) for side in shape[1:]) <= 256
+    assert found.config.optimiser.rule == "adam"
+    with torch.random.fork_rng(devices=[]):
+        net = found.net.build(shape, {"label": Classes(3), "y": Field((2,))})
+    assert net.declared(shape) == {"label": 3, "y": (2,)}
+
+
+@pytest.mark.parametrize("options", [dict(channels=(8, 4)), dict(channels=()), dict(blocks=2)])
+def test_a_transformer_has_one_width_and_no_options_of_a_u_net(options):
+    with pytest.raises(InvalidValueError, match="one width for each of its blocks"):
+        NetConfig(**({"type": "dit", "channels": (8, 8)} | options))
+
+
+@pytest.mark.slow
+def test_a_transformer_is_trained_and_sampled_by_the_commands(tmp_path):
+    run, x = tmp_path / "run", tmp_path / "x.npy"
+    words = ["--steps", "2", "--batch-size", "8", "--channels", "8", "8", "--no-pilot"]
+    assert main(["train", "--data", "digits", "--net", "dit", "--out", str(run), *words]) == 0
+    assert main(["sample", str(run), "--sampler", "ddim", "--n", "2", "--out", str(x)]) == 0
+    more = ["--init", str(run), "--out", str(tmp_path / "more"), "--steps", "1", "--no-pilot"]
+    assert main(["train", "--data", "digits", *more]) == 0
 
 
 def test_a_condition_of_other_axes_gets_a_network_that_takes_it():
@@ -261,7 +288,7 @@ def test_train_and_suggest_agree_to_the_last_weight(points):
 
 @pytest.mark.slow
 @given(st.integers(0, 9), st.sampled_from([(1,), (2,), (1, 8, 8)]), st.floats(0, 30))
-def test_the_data_check_has_nothing_to_say_against_the_noise_that_is_suggested(seed, shape, far):
+def test_the_data_check_has_no_remark_on_the_suggested_noise(seed, shape, far):
     x = torch.randn(200, *shape, generator=torch.Generator().manual_seed(seed))
     x[: 60 * (seed % 2) + 1] += far  # a mode, or an outlier
     found = suggest(x)
@@ -287,7 +314,7 @@ def test_a_tenth_is_held_out_but_not_more_than_a_thousand_nor_any_of_a_few(n):
     assert why.startswith(f"{n if n < 50 else round(share * n):,} samples")
 
 
-def test_a_run_holds_out_data_unless_it_is_told_not_to(points):
+def test_a_run_holds_out_data_by_default(points):
     for words, share in (((), 0.1), (("--held-out", "0"), 0.0), (("--held-out", "0.3"), 0.3)):
         given = Train.parse(["--data", points, "--out", "run", *words]).settings
         samples = given.data.load()
@@ -299,7 +326,7 @@ def test_a_run_holds_out_data_unless_it_is_told_not_to(points):
 
 @pytest.mark.parametrize("name", OVERRIDES)
 @pytest.mark.parametrize("shape", [(2,), (1, 8, 8)])
-def test_an_option_that_is_given_leaves_the_others_as_they_were(name, shape):
+def test_a_given_option_does_not_change_the_others(name, shape):
     samples, source = Data(normal(20, *shape)), DataConfig(source="")
     plain = RunConfig(data=source).begun(samples)[0].words()
     own = RunConfig(data=source, **OVERRIDES[name]).begun(samples)[0].words()
@@ -309,7 +336,7 @@ def test_an_option_that_is_given_leaves_the_others_as_they_were(name, shape):
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", ["yes", "no"])
 @pytest.mark.parametrize("shape", [(2,), (1, 8, 8)])
-def test_the_precision_that_is_asked_for_is_taken_and_changes_nothing_else(shape, answer):
+def test_a_given_precision_is_used_and_changes_nothing_else(shape, answer):
     samples = Data(normal(20, *shape))
     words = ["--data", "points.npz", "--out", "run"]
     plain, own = (
@@ -329,7 +356,7 @@ def test_bfloat16_is_for_u_nets_on_devices_that_have_it():
 
 
 @pytest.mark.slow
-def test_a_run_of_a_whole_file_asks_nothing_again(points, tmp_path, monkeypatch, capsys):
+def test_a_run_of_a_complete_file_has_no_open_options(points, tmp_path, monkeypatch, capsys):
     words = ["train", "--data", points, "--steps", "2"]
     assert main([*words, "--out", "a"]) == 0
     told = capsys.readouterr().out
@@ -359,15 +386,15 @@ def test_the_word_auto_leaves_an_option_open(points):
     assert (closed.net.attention, closed.net.patch) == ((), 2)
 
 
-def test_samples_that_are_all_the_same_are_told_before_anything_is_made(tmp_path, capsys):
+def test_equal_samples_are_reported_before_anything_is_made(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.ones((9, 2), "f"))
     words = ["train", "--data", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run")]
     assert main(words) == 1
-    assert "are all equal, so that they have no scale" in said(capsys)
+    assert "are all equal, so they have no scale" in said(capsys)
     assert not (tmp_path / "run").exists()
 
 
-def test_the_help_is_in_groups_with_defaults_as_people_write_them(capsys, monkeypatch):
+def test_the_help_is_in_groups_with_readable_defaults(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])

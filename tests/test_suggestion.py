@@ -71,7 +71,7 @@ def test_a_ladder_has_the_fewest_levels_whose_ratio_is_small_enough(size, n, see
 
 
 @pytest.mark.parametrize("ratio", [1.04, 1.2, 1.36])
-def test_annealed_steps_leave_the_variance_that_is_foretold(ratio):
+def test_annealed_steps_leave_the_predicted_variance(ratio):
     kappa, k, left = noise._annealing(ratio)
     sde = VESDE(0.1, 1.0)
     score = oracle.gaussian(sde, 0.0, 0.0)
@@ -142,7 +142,7 @@ def test_one_outlier_changes_nothing_much():
     x = normal(1500, 2)
     plain = suggestion.suggest(x)
     x[7] = 1e6
-    with pytest.warns(UserWarning, match="a few samples lie so far out that sigma_data is"):
+    with pytest.warns(UserWarning, match="a few outliers make sigma_data"):
         found = suggestion.suggest(x)
     for name in ("sigma_min", "sigma_max"):
         assert getattr(found, name) == pytest.approx(getattr(plain, name), rel=0.2)
@@ -191,7 +191,7 @@ def test_the_thinnest_direction_bounds_the_smallest_noise():
 
 
 @pytest.mark.parametrize("n", [30, 60])
-def test_it_is_said_where_samples_are_too_few_to_tell_the_smallest_noise(n):
+def test_too_few_samples_for_the_smallest_noise_are_reported(n):
     told = suggestion.suggest(normal(n, 20)).reasons["sigma_min"]
     assert (f"; {n} samples are few to tell that in 20 dimensions" in told) == (n < 40)
 
@@ -216,7 +216,7 @@ def test_neighbours_in_the_plane_bound_the_smallest_noise():
     assert "neighbours" in found.reasons["sigma_min"]
 
 
-def test_copies_of_a_sample_are_no_neighbours():
+def test_copies_of_a_sample_are_not_counted_as_neighbours():
     x = normal(60, 2)
     assert suggestion.suggest(x.repeat(3, 1)).sigma_min == pytest.approx(
         suggestion.suggest(x).sigma_min, rel=0.05
@@ -232,7 +232,7 @@ def test_nearly_equal_samples_still_have_a_scale():
 
 
 @pytest.mark.slow
-def test_many_samples_are_looked_at_by_the_seed():
+def test_the_seed_chooses_which_of_many_samples_are_compared():
     x = normal(5000, 2)
     one, two = suggestion.suggest(x), suggestion.suggest(x, seed=1)
     assert "2000 samples" in one.reasons["sigma_max"]
@@ -285,7 +285,7 @@ def test_a_seed_may_be_an_integer_of_numpy():
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, "a"])
-def test_a_seed_that_is_none_is_refused(seed):
+def test_an_invalid_seed_is_refused(seed):
     with pytest.raises(ScoreSDEError, match="seed must be an integer"):
         suggestion.suggest(normal(9, 2), seed=seed)
 

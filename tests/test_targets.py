@@ -197,7 +197,9 @@ def test_float32_differs_from_float64_by_its_rounding_only(kind, shape, sde, see
 
 
 @given(st.sampled_from(ELEMENTWISE), shapes, sdes(), seeds)
-def test_without_a_matrix_product_a_result_is_bitwise_its_own(kind, shape, sde, seed):
+def test_without_a_matrix_product_a_result_does_not_depend_on_its_batch_bitwise(
+    kind, shape, sde, seed
+):
     g = generator(seed)
     target = kind(shape, g)
     x, t = points(target, sde, 33, g)
@@ -211,7 +213,9 @@ def test_without_a_matrix_product_a_result_is_bitwise_its_own(kind, shape, sde, 
 
 
 @given(st.sampled_from([full_mixture, full_gaussian]), shapes, sdes(), seeds)
-def test_with_a_matrix_product_a_result_is_its_own_up_to_rounding(kind, shape, sde, seed):
+def test_with_a_matrix_product_a_result_does_not_depend_on_its_batch_up_to_rounding(
+    kind, shape, sde, seed
+):
     g = generator(seed)
     target = kind(shape, g)
     x, t = points(target, sde, 33, g)
@@ -221,7 +225,7 @@ def test_with_a_matrix_product_a_result_is_its_own_up_to_rounding(kind, shape, s
 
 @given(kinds, shapes, st.sampled_from([1.0, 1e3, 1e8]), seeds)
 @example(isotropic_mixture, (2,), 1e3, 0)
-def test_far_away_and_nearly_without_noise_everything_is_finite(kind, shape, distance, seed):
+def test_far_away_and_with_hardly_any_noise_everything_is_finite(kind, shape, distance, seed):
     g = generator(seed)
     target, sde = kind(shape, g), VESDE(sigma_min=1e-6, sigma_max=1e3)
     x = distance * randn(6, *shape, g=g)
@@ -297,7 +301,7 @@ def test_samples_have_the_moments_within_five_standard_errors(kind, shape, noisy
 
 
 @given(kinds, shapes, seeds)
-def test_each_sample_may_have_a_time_of_its_own(kind, shape, seed):
+def test_each_sample_may_have_a_different_time(kind, shape, seed):
     target, sde = kind(shape, generator(seed)), VESDE()
     t = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
     each = target.sample(3, sde, t, generator=generator(seed))
@@ -306,7 +310,7 @@ def test_each_sample_may_have_a_time_of_its_own(kind, shape, seed):
         assert torch.allclose(alone[i], each[i], rtol=1e-6)
 
 
-def test_samples_land_in_the_components_as_often_as_their_weights_say():
+def test_samples_have_the_weights_of_the_components():
     target = GaussianMixture([0.0, 0.7, 0.3], [[0.0], [10.0], [20.0]], stds=1.0)
     n = 50_000
     x = target.sample(n, generator=generator(1))
@@ -317,7 +321,7 @@ def test_samples_land_in_the_components_as_often_as_their_weights_say():
 
 
 @given(kinds, shapes, seeds)
-def test_a_generator_decides_the_samples_whatever_their_dtype(kind, shape, seed):
+def test_a_generator_determines_the_samples_for_any_dtype(kind, shape, seed):
     target = kind(shape, generator(seed))
     wide, narrow = (
         target.sample(9, generator=generator(seed), dtype=dtype)
@@ -382,7 +386,7 @@ def test_moments_of_a_diagonal_gaussian_are_its_variances():
     assert moments.cov is None
 
 
-def test_a_score_knows_what_a_sampler_asks_of_it():
+def test_the_score_of_a_target_has_all_facts_for_a_sampler():
     target, sde = Gaussian([1.0, 2.0], var=[1.0, 4.0]), VPSDE()
     score = target.at(sde)
     known = facts(score)
@@ -476,13 +480,13 @@ def test_impossible_parameters_are_refused_where_they_are_written(make, error, m
         (lambda q: q.sample(3, VPSDE(), torch.ones(4)), ShapeError, r"\(4,\)"),
     ],
 )
-def test_bad_questions_are_answered_with_what_is_wrong(call, error, message):
+def test_wrong_arguments_are_refused_in_a_sentence(call, error, message):
     with pytest.raises(error, match=message):
         call(Gaussian([0.0, 0.0], var=1.0))
 
 
 @pytest.mark.global_rng
-def test_without_a_generator_torchs_own_randomness_governs():
+def test_without_a_generator_torchs_global_generator_is_used():
     state = torch.get_rng_state()
     first = TwoMoons().sample(5)
     torch.set_rng_state(state)

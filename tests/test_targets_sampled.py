@@ -57,7 +57,7 @@ def grid(sde, steps):
 
 
 def method_grid(name, sde, steps):
-    """The grid of a method that has one of its own, else that of the SDE."""
+    """The default grid of a method, which may be that of the SDE."""
     sampler = SETTLING[name]
     return grid(sde, steps) if type(sampler).times is Sampler.times else sampler.times(sde, steps)
 

@@ -59,7 +59,7 @@ def limits():
 
 @pytest.mark.slow
 @given(st.data(), shapes(), dtypes())
-def test_its_euler_is_ours_on_the_same_path(data, shape, dtype):
+def test_the_euler_of_torchsde_is_ours_on_the_same_path(data, shape, dtype):
     sde = data.draw(sdes(continuous=True))
     times = sde.times(data.draw(st.integers(1, 9)))
     x = torch.ones(shape, dtype=dtype)
@@ -174,7 +174,7 @@ def test_an_adaptive_run_ends_within_its_budget():
     rsde = sde.reverse(gaussian(sde, 1.3, 0.25))
     x = torch.ones(2, 1, dtype=torch.float64)
     rsde.score(x, sde.T)
-    with pytest.raises(ConvergenceError, match=r"max_nfe = 50 evaluations .* loosen rtol"):
+    with pytest.raises(ConvergenceError, match=r"max_nfe = 50 evaluations.* loosen rtol"):
         last(sampler, rsde, x, sde.times(1), Noise.of(0, 2))
     assert rsde.nfe == 1 + 50
 
@@ -220,7 +220,7 @@ def test_an_adaptive_run_visits_the_times_of_its_grid(method):
 
 
 @pytest.mark.slow
-def test_an_adaptive_run_goes_from_one_end_to_the_other_and_takes_a_budget_for_a_bound():
+def test_an_adaptive_run_goes_from_T_to_eps_and_a_budget_is_its_limit():
     sde, sampler = VPSDE(), TorchSDE("heun", adaptive=True)
     arguments = dict(n=2, shape=(1,), seed=0)
     score = gaussian(sde, 1.3, 0.25)

@@ -1,4 +1,4 @@
-"""Training: bit-exact resume, whatever ended the run, and reports instead of NaNs."""
+"""Training: bit-exact resume after any end of the run, and reports instead of NaNs."""
 
 import argparse
 import errno
@@ -94,7 +94,7 @@ def rows(folder):
 
 @pytest.fixture(scope="module")
 def whole():
-    """The run that nothing disturbed."""
+    """The undisturbed run."""
     trainer = Trainer(make(), data(), CONFIG)
     trainer.train()
     return trainer
@@ -201,17 +201,17 @@ def test_a_damaged_newest_checkpoint_costs_only_its_own_steps(tmp_path, whole):
     assert_same(trainer, whole)
 
 
-def test_what_a_killed_writer_left_is_removed_at_the_start(tmp_path):
+def test_the_remains_of_a_killed_writer_are_removed_at_the_start(tmp_path):
     (tmp_path / f".scoresde-{'0' * 32}.tmp").write_text("half")
     Trainer(make(), data(), CONFIG, folder=tmp_path)
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_another_number_of_threads_is_warned_of(tmp_path):
+def test_another_number_of_threads_causes_a_warning(tmp_path):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train(1)
     torch.set_num_threads(2)
     try:
-        with pytest.warns(RuntimeWarning, match="written with 1 threads and goes on with 2"):
+        with pytest.warns(RuntimeWarning, match="written with 1 threads and continues with 2"):
             Trainer(make(), data(), CONFIG, folder=tmp_path)
     finally:
         torch.set_num_threads(1)
@@ -244,7 +244,7 @@ def test_another_model_or_data_set_in_the_same_folder_is_refused(tmp_path):
         Trainer(make(), Data(data().x + 1, label=data().label), CONFIG, folder=tmp_path)
 
 
-def test_steps_may_grow_and_what_is_kept_may_change(tmp_path):
+def test_the_number_of_steps_may_grow_and_the_checkpoints_kept_may_change(tmp_path):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train()
     longer = CONFIG.changed(steps=20, save_every=4, keep=2, log_every=3)
     with pytest.warns(RuntimeWarning, match="its learning rate falls along a cosine"):
@@ -275,7 +275,7 @@ def test_a_finished_run_does_nothing_but_write_its_model(tmp_path, whole):
     assert all(torch.equal(v, stored[k]) for k, v in model.state_dict().items())
 
 
-def test_what_was_made_of_the_model_of_a_finished_run_stays(tmp_path):
+def test_the_files_of_a_finished_run_are_not_written_again(tmp_path):
     """Only files that a kill or damage left behind are written again."""
     Trainer(make(), data(), CONFIG, folder=tmp_path).train()
     model = ScoreModel.from_pretrained(tmp_path)
@@ -287,7 +287,7 @@ def test_what_was_made_of_the_model_of_a_finished_run_stays(tmp_path):
         (tmp_path / "config.json").write_text("{}")
 
 
-def test_a_model_that_is_trained_on_loses_the_pilot_of_its_old_weights(tmp_path):
+def test_further_training_drops_the_pilot_of_the_old_weights(tmp_path):
     model = make()
     model.pilot = Pilot.measure(torch.arange(6.0) - 3, torch.eye(6), Moments(0.0, var=1.0), 6)
     model = Trainer(model, data(), CONFIG, folder=tmp_path).train(1)
@@ -296,7 +296,7 @@ def test_a_model_that_is_trained_on_loses_the_pilot_of_its_old_weights(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_a_model_that_no_run_left_is_not_replaced(tmp_path, name):
+def test_a_model_of_no_run_is_not_replaced(tmp_path, name):
     make().save_pretrained(tmp_path / "other")
     before = (tmp_path / "other" / name).read_bytes()
     (tmp_path / name).write_bytes(before)
@@ -315,7 +315,7 @@ def test_a_file_that_is_no_checkpoint_of_a_run_is_refused(tmp_path):
 
 
 class Seen(Callback):
-    """Writes down what it is told."""
+    """A callback that records its calls."""
 
     def __init__(self):
         self.calls = []
@@ -333,7 +333,7 @@ class Seen(Callback):
         self.calls.append(("end", step))
 
 
-def test_a_callback_is_told_of_every_look_and_every_checkpoint(tmp_path):
+def test_a_callback_is_called_at_every_log_and_every_checkpoint(tmp_path):
     seen = Seen()
     trainer = Trainer(make(), data(), CONFIG, folder=tmp_path, callbacks=[seen])
     trainer.train(6)
@@ -341,7 +341,7 @@ def test_a_callback_is_told_of_every_look_and_every_checkpoint(tmp_path):
     assert seen.calls == [("start", 0), *looks, ("end", 6)]
 
 
-def test_a_callback_is_told_of_the_end_of_a_run_that_broke_down():
+def test_a_callback_is_called_at_the_end_of_a_run_that_broke_down():
     seen = Seen()
     trainer = Trainer(hooked(3, lambda out: out * math.nan), data(), CONFIG, callbacks=[seen])
     with pytest.raises(TrainingError):
@@ -381,7 +381,7 @@ def test_the_average_follows_the_weights_of_every_step():
     torch.testing.assert_close(trainer.ema.model.net.stem.weight.detach(), expected)
 
 
-def test_training_sees_every_sample_once_an_epoch_with_its_label():
+def test_training_uses_every_sample_once_an_epoch_with_its_label():
     x = torch.arange(37.0)[:, None].expand(37, 2) / 37
     seen = []
 
@@ -440,7 +440,7 @@ def test_every_loss_weight_and_law_of_times_trains(loss, weight, law):
     assert not torch.equal(before, trainer.score.net.head.weight)
 
 
-def test_the_global_random_state_decides_nothing(whole):
+def test_the_global_random_state_has_no_effect(whole):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(123)
         trainer = Trainer(make(), data(), CONFIG)
@@ -454,7 +454,7 @@ def test_another_seed_is_another_run(whole):
     assert not torch.equal(trainer.score.net.head.weight, whole.score.net.head.weight)
 
 
-def test_every_step_has_times_noise_and_dropout_of_its_own():
+def test_every_step_has_different_times_noise_and_dropout():
     trainer = Trainer(make(num_classes=None), Data(torch.zeros(8, 2)), CONFIG)
     torch.nn.init.ones_(trainer.score.net.head.weight)
     trainer.score.train()
@@ -475,7 +475,7 @@ def test_a_long_gradient_is_scaled_down_to_the_clip():
     assert float(torch.cat(grads).norm()) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_frozen_parameters_stay_as_they_are(tmp_path):
+def test_frozen_parameters_do_not_change(tmp_path):
     def frozen():
         model = make()
         model.net.stem.requires_grad_(False)
@@ -531,7 +531,7 @@ def test_training_mode_is_on_within_and_restored_after():
     assert not model.training
 
 
-def test_a_bar_with_the_loss_is_shown_when_asked_for(capfd):
+def test_a_bar_with_the_loss_is_shown_on_request(capfd):
     Trainer(make(), data(), CONFIG.changed(steps=4)).train(progress=True)
     assert "4/4" in (shown := capfd.readouterr().err)
     assert "loss=" in shown
@@ -539,7 +539,7 @@ def test_a_bar_with_the_loss_is_shown_when_asked_for(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_the_log_has_one_line_for_every_look_and_none_twice(tmp_path):
+def test_the_log_has_one_line_for_every_log_step(tmp_path):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train(12)
     (tmp_path / "step-00000012.safetensors").unlink()
     with (tmp_path / "log.jsonl").open("a") as file:
@@ -587,11 +587,11 @@ def test_a_signal_ends_the_run_after_its_step_and_a_checkpoint(
     assert handlers() == before
     if code is None:
         assert str(caught.value) == (
-            f"SIGINT at step 4; saved in {tmp_path}, from which a new run goes on"
+            f"SIGINT at step 4; saved in {tmp_path}, from which a new run continues"
         )
     else:
         assert caught.value.code == code
-    trainer.train()  # and the same trainer goes on
+    trainer.train()  # and the same trainer continues
     ends = [trainer.score.state_dict()[f"net.net.{k}"] for k in whole.score.net.state_dict()]
     assert all(
         torch.equal(a, b) for a, b in zip(ends, whole.score.net.state_dict().values(), strict=True)
@@ -614,7 +614,7 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path, number, error):
     assert handlers() == before
 
 
-def test_a_run_in_another_thread_leaves_signals_alone(whole):
+def test_a_run_in_another_thread_handles_no_signals(whole):
     trainer = Trainer(make(), data(), CONFIG)
     thread = threading.Thread(target=trainer.train)
     thread.start()
@@ -635,7 +635,7 @@ def test_a_loss_that_is_not_finite_is_reported_and_never_saved(tmp_path, bad):
     assert checkpoint.latest(tmp_path)[2]["step"] == 5
 
 
-def test_a_gradient_that_is_not_finite_is_reported_though_the_loss_is_fine(tmp_path):
+def test_a_gradient_that_is_not_finite_is_reported_even_if_the_loss_is_finite(tmp_path):
     class Cliff(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -652,7 +652,7 @@ def test_a_gradient_that_is_not_finite_is_reported_though_the_loss_is_fine(tmp_p
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_outlived_once_and_keeps_what_there_was(tmp_path, monkeypatch):
+def test_a_run_survives_a_full_disk_and_keeps_earlier_checkpoints(tmp_path, monkeypatch):
     config = CONFIG.changed(steps=30, save_every=5)
     trainer = Trainer(make(), data(), config, folder=tmp_path)
     trainer.train(5)
@@ -662,7 +662,7 @@ def test_a_full_disk_is_outlived_once_and_keeps_what_there_was(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "fsync", full)
     with (
-        pytest.warns(RuntimeWarning, match="No space left on device.*training goes on"),
+        pytest.warns(RuntimeWarning, match="No space left on device.*training continues"),
         pytest.raises(CheckpointError, match="No space left on device"),
     ):
         trainer.train()
@@ -680,7 +680,9 @@ def test_a_full_disk_is_outlived_once_and_keeps_what_there_was(tmp_path, monkeyp
     steps=st.integers(1, 400), log=st.integers(1, 60), save=st.integers(1, 500),
     n=st.integers(1, 5000), batch=st.integers(1, 300),
 )  # fmt: skip
-def test_held_out_data_are_looked_at_often_whatever_the_checkpoints(steps, log, save, n, batch):
+def test_the_loss_of_held_out_data_is_measured_often_for_any_checkpoints(
+    steps, log, save, n, batch
+):
     config = TrainConfig(steps=steps, batch_size=batch).changed(log_every=log, save_every=save)
     held = HeldOut(Data(torch.zeros(n, 1)), VESDE(), dsm_loss, config)
     held.loss, cost = lambda model: 0.0, n / batch / 3
@@ -688,16 +690,16 @@ def test_held_out_data_are_looked_at_often_whatever_the_checkpoints(steps, log, 
     looks = [
         step
         for step in range(1, steps)
-        if held.judge(step, averages, due=False, end=False) is not None
+        if held.loss_if_due(step, averages, due=False, end=False) is not None
     ]
     assert all(step % log == 0 for step in looks)  # where a line is written
     assert len(looks) <= 20
     assert cost * len(looks) <= 0.05 * steps
     gaps = [b - a for a, b in zip([0, *looks], [*looks, steps], strict=True)]
     assert max(gaps) <= max(steps / 20, 20 * cost) + log
-    assert held.judge(steps, averages, due=False, end=True) is not None
+    assert held.loss_if_due(steps, averages, due=False, end=True) is not None
     assert held.at is None  # which checkpoints alone decide
-    held.judge(steps, averages, due=True, end=True)
+    held.loss_if_due(steps, averages, due=True, end=True)
     assert held.at == steps
 
 
@@ -748,7 +750,7 @@ def test_impossible_numbers_are_refused_by_field(field, value, message):
         TrainConfig().changed(**{field: value})
 
 
-def test_a_number_of_numpys_is_a_number(tmp_path):
+def test_a_number_of_numpy_is_a_number(tmp_path):
     config = CONFIG.changed(steps=1, lr=np.float32(0.5), clip=np.float64(2))
     assert config == CONFIG.changed(steps=1, lr=0.5, clip=2)
     assert Trainer(make(), data(), config, folder=tmp_path).train() is not None
@@ -765,13 +767,13 @@ def test_a_number_of_numpys_is_a_number(tmp_path):
         ("optimiser", {"lr": 0.1}, r"optimiser must be a Optimiser, got {'lr': 0.1}"),
     ],
 )
-def test_what_is_no_number_is_refused_by_field(field, value, message):
+def test_a_field_that_is_no_number_is_refused_by_name(field, value, message):
     with pytest.raises(InvalidTypeError, match=message):
         TrainConfig().changed(**{field: value})
 
 
 @pytest.mark.parametrize("steps", [-1, 1.5, "3", True])
-def test_a_number_of_updates_that_is_none_is_refused_before_the_first(steps):
+def test_an_invalid_number_of_updates_is_refused_before_the_first(steps):
     trainer = Trainer(make(), data(), CONFIG)
     with pytest.raises((InvalidValueError, InvalidTypeError), match="steps must be an integer"):
         trainer.train(steps)
@@ -779,15 +781,15 @@ def test_a_number_of_updates_that_is_none_is_refused_before_the_first(steps):
 
 
 @pytest.mark.parametrize("progress", ["yes", 1, 0.0])
-def test_a_progress_that_is_no_answer_is_refused_before_the_first_update(progress):
+def test_an_invalid_progress_is_refused_before_the_first_update(progress):
     trainer = Trainer(make(), data(), CONFIG)
     with pytest.raises(InvalidTypeError, match="progress must be True, False or None, got"):
         trainer.train(progress=progress)
     assert trainer.step == 0
 
 
-def test_what_is_no_model_or_configuration_is_refused():
-    with pytest.raises(InvalidValueError, match=r"knows no SDE of its own; .* `facts = Facts"):
+def test_an_invalid_model_or_configuration_is_refused():
+    with pytest.raises(InvalidValueError, match=r"has no SDE in its facts; .* `facts = Facts"):
         Trainer(make().net, data())
     with pytest.raises(InvalidTypeError, match=r"a score that is an nn.Module, got Wrapped"):
         Trainer(Wrapped(make()), data())
@@ -806,8 +808,8 @@ class Own(nn.Linear):
         return super().forward(x)
 
 
-def test_a_network_with_a_configuration_of_its_own_kind_is_trained_and_taken_up_again(tmp_path):
-    """It was refused at the first checkpoint, or as another one that it was not."""
+def test_a_network_with_another_kind_of_configuration_is_trained_and_resumed(tmp_path):
+    """It was refused at the first checkpoint, or mistaken for another one."""
     for step in (1, 2):
         with torch.random.fork_rng(devices=[]):
             model = ScoreModel(Own(), VESDE(), (2,))
@@ -819,7 +821,7 @@ def test_a_network_with_a_configuration_of_its_own_kind_is_trained_and_taken_up_
     assert torch.equal(again.net.weight, trainer.ema.model.net.weight)
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_the_first_update(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported_before_the_first_update(tmp_path):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / "a\0b"):
         with pytest.raises(CheckpointError, match="cannot make the folder"):
@@ -839,7 +841,7 @@ def test_a_model_that_no_file_can_hold_is_refused_before_the_first_update(tmp_pa
         Trainer(make(Tabled(table=torch.ones(1))), data(), CONFIG, folder=tmp_path)
 
 
-def test_a_result_is_trained_again_once_it_is_thawed():
+def test_a_result_can_be_trained_again_after_its_weights_require_gradients():
     result = Trainer(make(), data(), CONFIG).train()
     with pytest.raises(InvalidValueError, match=r"nothing to train; .* `score.requires_grad_\(\)`"):
         Trainer(result, data(), CONFIG)
@@ -848,7 +850,7 @@ def test_a_result_is_trained_again_once_it_is_thawed():
     assert not torch.equal(result.net.stem.weight, before)
 
 
-def test_a_network_whose_weights_are_out_of_reach_is_reported():
+def test_a_network_whose_weights_cannot_be_found_is_reported():
     trainer = Trainer(hooked(1, torch.Tensor.detach), data(), CONFIG)
     with pytest.raises(TrainingError, match="no gradient reaches any parameter"):
         trainer.train()
@@ -870,14 +872,14 @@ def test_unknown_names_are_refused_with_the_nearest(field, value, message):
 @pytest.mark.parametrize(
     "wrong", [{"folder": 3}, {"callbacks": 3}, {"augment": 3}, {"callback": ()}, {"callbacks": [3]}]
 )
-def test_a_trainer_refuses_what_it_cannot_use_before_it_trains(wrong):
+def test_a_trainer_refuses_wrong_arguments_before_it_trains(wrong):
     with torch.random.fork_rng():
         model = ScoreModel(MLP(2, hidden=(4,)), VESDE(), (2,))
     with pytest.raises(InvalidTypeError):
         Trainer(model, torch.randn(8, 2, generator=torch.Generator().manual_seed(0)), **wrong)
 
 
-def test_a_resumed_trainer_says_where_it_stands_before_it_trains(tmp_path):
+def test_a_resumed_trainer_has_its_step_before_it_trains(tmp_path):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train(4)
     again = Trainer(make(), data(), CONFIG, folder=tmp_path)
     assert f"step 4 of {CONFIG.steps}, loss " in repr(again)
@@ -887,7 +889,7 @@ def test_a_resumed_trainer_says_where_it_stands_before_it_trains(tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_callbacks_hear_of_checkpoints_though_nothing_is_kept():
+def test_callbacks_are_called_at_checkpoints_even_if_nothing_is_kept():
     heard = []
 
     class Listener(Callback):

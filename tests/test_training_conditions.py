@@ -65,7 +65,7 @@ class Listening(nn.Module):
         return self.scale * x
 
 
-def test_every_sample_comes_with_its_own_conditions():
+def test_every_sample_has_its_own_conditions():
     x = torch.arange(37.0)[:, None, None]
     own = Data(x.expand(37, 2, 2), label=torch.arange(37), y=x[:, 0], forcing=x[..., None])
     pairs = []
@@ -161,7 +161,7 @@ def test_the_units_of_a_condition_change_nothing_but_rounding(scale, shift):
         torch.testing.assert_close(weights[1][name], value, rtol=0, atol=1e-4)
 
 
-def test_a_model_that_would_see_a_condition_in_other_units_warns():
+def test_a_model_that_would_receive_a_condition_in_other_units_warns():
     x, y = vectors(20, [2, 3])
     known = Data(x.float(), y=100 * y + 1000)
     net = built(MLP, 2, hidden=(4,), condition={"y": 3})
@@ -248,7 +248,7 @@ def test_a_trained_network_approaches_the_exact_conditional_score():
 # What does not fit
 
 
-def test_conditions_that_the_score_does_not_take_as_they_are_are_refused():
+def test_conditions_that_the_score_does_not_take_are_refused():
     wide = data()
     for options, message in [
         (dict(num_classes=1), r"'label' of the data is Classes\(n=2\), the score takes .*=1\)"),
@@ -275,7 +275,7 @@ def test_data_in_other_units_than_the_model_learnt_are_refused():
 
 
 @pytest.mark.parametrize("name", ["y", "label"])
-def test_conditions_in_memory_that_change_under_a_run_end_it(name):
+def test_conditions_in_memory_that_change_during_a_run_end_it(name):
     own = data()
     trainer = Trainer(model(), own, CONFIG)
     trainer.train(2, progress=False)

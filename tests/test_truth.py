@@ -199,7 +199,7 @@ class Guided(Wrapped):
 
 
 @pytest.mark.slow
-def test_guidance_is_eight_lines_and_samples_with_all_that_the_model_knows():
+def test_guidance_is_eight_lines_and_samples_with_all_facts_of_the_model():
     model = scoresde.load("mnist")
     guided = Guided(model)
     known, own = facts(guided), facts(model)
@@ -246,7 +246,7 @@ def test_every_network_inside_a_score_is_evaluated_and_restored():
     ):
         seen.clear()
         lost = inner[0] in (three, four)
-        with pytest.warns(UserWarning, match="does not pass on") if lost else nullcontext():
+        with pytest.warns(UserWarning, match="hides its facts") if lost else nullcontext():
             sample(score, SDE, "ddim", shape=(2,), steps=2, seed=0)
         assert seen
         assert not any(seen)
@@ -301,16 +301,16 @@ def with_attribute():
     ],
     ids=["subclass", "proxy", "wrapper", "hook", "attribute", "function"],
 )
-def test_a_density_is_not_taken_from_inside_a_changed_score(score):
+def test_the_density_of_the_score_inside_a_changed_score_is_not_used(score):
     assert SDE.reverse(score).method("log_prob") is None
-    with pytest.raises(InvalidTypeError, match=r"no log_prob\(x, t\) of its own"):
+    with pytest.raises(InvalidTypeError, match=r"no method log_prob\(x, t\)"):
         correct(MALA(), 1, SDE.reverse(score), torch.ones(2, 2), torch.tensor(0.5), Noise.of(0, 2))
 
 
 @pytest.mark.parametrize(
     "score", [EnergyScore(energy), Gaussian([0.0, 0.0], var=1.0).at(SDE)], ids=repr
 )
-def test_a_density_defined_with_the_score_is_its_own(score):
+def test_a_density_defined_with_the_score_is_used(score):
     rsde = SDE.reverse(score)
     assert rsde.method("log_prob")(torch.ones(3, 2), 0.5).shape == (3,)
     assert rsde.nfe == 1

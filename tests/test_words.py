@@ -14,15 +14,16 @@ PACKAGES = sorted(
 QUESTIONS = {"How", "What", "When", "Where", "Whether", "Which", "Who", "Why"}
 VERBS = """
 Accept Adapt Add Alternate Append Apply Approximate Audit Augment Average Begin Blur Calibrate Call
-Change Check Choose Classify Close Collect Compare Complete Compose Compute Configure Continue
-Convert Copy Correct Count Declare Decode Define Derive Describe Detect Divide Do Download Draw Drop
-Edit Embed End Escape Estimate Evaluate Expand Extrapolate Find Fit Flush Follow Format Gather Give
-Guide Hold Ignore Import Impute Inpaint Integrate Interpolate Join Keep Label Learn Leave Let List
-Load Lock Log Look Make Map Match Measure Move Multiply Name Number Open Override Overwrite Parse
-Permute Predict Prepare Print Project Raise Rank Read Receive Recompute Reconstruct Record Redirect
-Release Remove Rename Replace Report Reshape Resize Return Reverse Rotate Run Sample Save Scale Seed
-Send Set Share Shift Show Silence Skip Solve Sort Space Split Store Stratify Suggest Take Test Train
-Transport Turn Undo Update Upload Use Verify Wait Warn Weight Write Yield
+Change Check Choose Classify Close Collect Combine Compare Complete Compose Compute Configure
+Continue Convert Copy Correct Count Declare Decode Define Derive Describe Detect Differentiate
+Divide Do Download Draw Drop Edit Embed End Escape Estimate Evaluate Expand Extrapolate Find Fit
+Flush Follow Format Gather Give Guide Hide Hold Ignore Import Impute Inpaint Integrate Interpolate
+Join Keep Label Learn Leave Let List Load Lock Log Look Make Map Match Measure Move Multiply Name
+Number Open Override Overwrite Parse Permute Predict Prepare Print Project Raise Rank Read Receive
+Recognise Recompute Reconstruct Record Redirect Release Remove Rename Reorder Replace Report
+Resample Reshape Resize Return Reverse Rotate Run Sample Save Scale Seed Send Set Share Shift Show
+Signal Silence Skip Solve Sort Space Split Start Store Stratify Suggest Take Test Train Transport
+Turn Undo Update Upload Use Verify Wait Warn Weight Wrap Write Yield
 """
 
 
@@ -45,7 +46,7 @@ def test_docstrings_begin_with_a_verb_and_never_with_a_question_word(path):
     assert len(others) <= len(words) / 20, others
 
 
-def test_the_check_sees_a_noun_and_a_question_word(tmp_path):
+def test_the_check_detects_a_noun_and_a_question_word(tmp_path):
     file = tmp_path / "a.py"
     file.write_text('"""What it is."""\ndef f():\n    """The value, perhaps."""\n')
     assert first_words(file) == ["What", "The"]

@@ -46,7 +46,7 @@ class Options:
 class Paths:
     """Draw the increments of independent Brownian paths, each over an interval of its own.
 
-    A path is drawn where it is asked for: beyond the times seen so far it goes on, between two of
+    A path is drawn where it is asked for: beyond the times seen so far it continues, between two of
     them it is a Brownian bridge. Times are those since the start of the run, `T - t`.
     """
 

@@ -55,7 +55,7 @@ def audit(
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
-        sde: The process whose score it is; None takes the one that the score knows.
+        sde: The process of the score; None takes the one in its facts.
         x: Held-out data `(n, *)`, floating point, n at least 16; or a `Data`, which is taken in the
             units of the model, with its conditions. To detect an error of 1 % takes
             about 500 images, or 10,000 points of the plane.

@@ -92,6 +92,9 @@ def mean(values: Tensor) -> Estimate:
 def products(z: Tensor, predicted: Tensor, u: Tensor) -> Tensor:
     r"""Return for each sample the six products whose means the tests use, `(n, 6)`.
 
+    They are $e \cdot e$, $z \cdot e$, $u \cdot e$, $\hat\varepsilon \cdot \hat\varepsilon$,
+    $\hat\varepsilon \cdot u$ and $u \cdot u$, each divided by the number of dimensions.
+
     Args:
         z: The noise, `(n, *)`, float64.
         predicted: The predicted noise $\hat\varepsilon$.
@@ -109,21 +112,20 @@ def examine(table: Tensor, errors: Tensor) -> Findings:
         table: `(n, 6)`, means over each pair of opposite noises.
         errors: $e$, `(n, D)`, means over each pair.
     """
-    ee, ze, ue, nn, nu, uu = table.unbind(1)
-    # products with the centred denoiser y = alpha (D - mu) / sigma
-    ye, yy = ue - (ze - ee), uu - 2 * nu + nn
+    e_e, z_e, u_e, _, _, _ = table.unbind(1)
+    y_e, y_y = _denoiser_products(table)
     least = ROUNDING
     bias, deviate = _bias(errors)
     return Findings(
-        calibration=_ratio(ee + least, ze + least),
-        stein=mean(1 - ue),
-        slope=_ratio(yy - ye + least, yy + least),
+        calibration=_ratio(e_e + least, z_e + least),
+        stein=mean(1 - u_e),
+        slope=_ratio(y_y - y_e + least, y_y + least),
         bias=bias,
         avoidable=_avoidable(table),
         z={
-            "calibration": _deviation(ee - ze),
-            "stein": _deviation(-ue),
-            "slope": _deviation(-ye),
+            "calibration": _deviation(e_e - z_e),
+            "stein": _deviation(-u_e),
+            "slope": _deviation(-y_e),
             "bias": deviate,
         },
     )
@@ -141,6 +143,15 @@ def matched(value: float, mean: float, variance: float) -> float:
     at = torch.tensor([shape, rate * max(value, 0.0)], dtype=torch.float64)
     p = torch.special.gammaincc(at[0], at[1]).clamp(1e-300, 1 - 1e-16)
     return -float(torch.special.ndtri(p))
+
+
+def _denoiser_products(table: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return $y \cdot e$ and $y \cdot y$ for the centred denoiser $y = \alpha (D - \mu) / \sigma$.
+
+    They follow from $y = u - \hat\varepsilon$ and $\hat\varepsilon = z - e$.
+    """
+    e_e, z_e, u_e, eps_eps, eps_u, u_u = table.unbind(1)
+    return u_e - (z_e - e_e), u_u - 2 * eps_u + eps_eps
 
 
 def _deviation(values: Tensor) -> float:
@@ -177,11 +188,13 @@ def _avoidable(table: Tensor) -> Estimate:
     The multiples are fitted on one half of the samples and the decrease is measured on the other.
     So for any multiples the expected decrease is at most the error of the score.
     """
-    ee, ze, ue, nn, nu, uu = table.unbind(1)
-    gain = torch.stack([ze - ee, ue - (ze - ee)], 1)
-    gram = torch.stack([nn, nu - nn, nu - nn, uu - 2 * nu + nn], 1).reshape(-1, 2, 2)
+    e_e, z_e, _, eps_eps, eps_u, _ = table.unbind(1)
+    y_e, y_y = _denoiser_products(table)
+    eps_y = eps_u - eps_eps
+    gain = torch.stack([z_e - e_e, y_e], 1)
+    gram = torch.stack([eps_eps, eps_y, eps_y, y_y], 1).reshape(-1, 2, 2)
     even = torch.arange(len(table)) % 2 == 0
-    saved = torch.empty_like(ee)
+    saved = torch.empty_like(e_e)
     for fit in (even, ~even):
         m, g = gram[fit].mean(0), gain[fit].mean(0)
         scale = m.diagonal().clamp(min=1e-300).rsqrt()

@@ -26,7 +26,7 @@ _FAULTS = {
     "slope": "denoises with a slope other than 1",
     "bias": "has a mean other than 0",
     "linear": "loses to a linear denoiser",
-    "memory": "knows its training data by heart",
+    "memory": "has memorised its training data",
 }
 # An error of fewer nats per dimension is small.
 _SMALL = 0.01

@@ -25,9 +25,9 @@ __all__ = [
     "NO_WAIT",
     "append",
     "clean",
+    "did_you_mean",
     "locked",
     "make_folder",
-    "near",
     "open_file",
     "read_bytes",
     "unlocked",
@@ -156,7 +156,7 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     return file
 
 
-def near(path: Path) -> str:
+def did_you_mean(path: Path) -> str:
     """Return "; did you mean ...?" for a missing path, or an empty string.
 
     The suggestion is the most similar name in the same folder, whatever its suffix.

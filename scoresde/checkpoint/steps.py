@@ -70,8 +70,8 @@ def latest(
     Damaged checkpoints are skipped with a warning that names them.
 
     Raises:
-        NewerError: A newer version of scoresde wrote the newest checkpoint; to go on from an older
-            one would undo its steps.
+        NewerError: A newer version of scoresde wrote the newest checkpoint; continuing from an
+            older one would undo its steps.
         CheckpointError: There are checkpoints, and every one of them is damaged.
     """
     damaged: list[str] = []

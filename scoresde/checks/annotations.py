@@ -1,8 +1,9 @@
 """Check arguments against their annotations, in every public function.
 
 `door` and `typed` check the arguments of a function, `check_fields` the fields of a dataclass.
-Annotations mean what they mean in Python, with three exceptions: True is no number, numpy's numbers
-are numbers, and an argument that may be a tensor or a number may be a list or array of them too.
+Annotations mean what they mean in Python, with three exceptions: True is not a number, numpy's
+numbers are numbers, and where a tensor or a number is allowed, a list or an array of numbers is
+too.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def typed(function: F) -> F:
 def door(function: F) -> F:
     """Check arguments as `typed` does, and run a public function in `full_precision`.
 
-    So it does not depend on the autocast or the default device under which it is called.
+    So the function does not depend on the autocast or the default device of its caller.
     """
     return typed(full_precision()(function))
 
@@ -90,7 +91,7 @@ def bind(
 
 
 def check_fields(owner: Any, *, finite: bool = False) -> None:
-    """Check the fields of a dataclass against their annotations; make numpy's numbers Python's.
+    """Check the fields of a dataclass against their annotations, and convert numpy's numbers.
 
     Args:
         owner: An instance.
@@ -105,7 +106,7 @@ def check_fields(owner: Any, *, finite: bool = False) -> None:
     for name, hint in _of_fields(kind).items():
         value = getattr(owner, name)
         hint.check(f"{name} of {kind.__name__}", value)
-        if isinstance(value, np.number):  # which torch and files take for something else
+        if isinstance(value, np.number):  # torch and file formats expect Python's numbers
             value = value.item()
             object.__setattr__(owner, name, value)
         if finite and isinstance(value, Real) and not math.isfinite(value):
@@ -113,7 +114,7 @@ def check_fields(owner: Any, *, finite: bool = False) -> None:
 
 
 class _Kind(type):
-    """Define classes whose instances are the values for which their function `holds` is true."""
+    """Define the metaclass of classes whose instances are the values for which `holds` is true."""
 
     def __instancecheck__(cls, value: object) -> bool:
         return bool(cls.__dict__["holds"](value))
@@ -168,7 +169,7 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class _Hint:
-    """Hold an annotation: classes for isinstance, the parts that typeguard checks, and choices."""
+    """Hold an annotation as classes for isinstance, parts that typeguard checks, and choices."""
 
     classes: tuple[type, ...]
     rest: tuple[Any, ...]
@@ -280,14 +281,14 @@ def _of_fields(kind: type) -> dict[str, _Hint]:
     return {name: hint for name, h in given.items() if (hint := _hint(h)) is not None}
 
 
-# what arguments are called elsewhere
+# names of arguments in other libraries, and their names here
 _MEANT = {
     "num_samples": "n", "n_samples": "n", "samples": "n", "num_steps": "steps",
     "label": "condition", "labels": "condition", "model": "score",
 }  # fmt: skip
 
 
-# where arguments that one may expect are given instead
+# arguments that a user may expect here, and where the value is set instead
 _INSTEAD = {"held_out": "give a share in the config, as config.changed(held_out=0.1)"}
 
 
@@ -297,7 +298,7 @@ def _misfit(
     kwargs: Mapping[str, Any],
     error: TypeError,
 ) -> str:
-    """Return the message for a wrong call, with the nearest argument for an unknown one."""
+    """Return the message for a wrong call, which suggests a name for an unknown argument."""
     called = getattr(function, "__qualname__", type(function).__name__)
     names = [name for name in signature.parameters if name not in ("self", "cls")]
     any_name = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())

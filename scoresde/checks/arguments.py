@@ -54,7 +54,7 @@ C = TypeVar("C")
 
 
 def check_integer(what: str, value: int, least: int) -> int:
-    """Return the value as a Python integer, also from a numpy integer or an array of one.
+    """Return the value as a Python integer; numpy integers and arrays of one are allowed.
 
     Raises:
         InvalidValueError: The value is no integer, or below `least`.
@@ -102,7 +102,7 @@ def check_increasing(**values: float) -> None:
 
 
 def check_name(kind: str, name: object, choices: Collection[str]) -> None:
-    """Raise UnknownNameError, with the nearest of the choices, unless `name` is one of them."""
+    """Raise UnknownNameError, which suggests the most similar choice, unless `name` is a choice."""
     if name not in choices:
         raise UnknownNameError.of(kind, name, choices)
 
@@ -172,7 +172,7 @@ def check_dense(what: str, x: Tensor) -> None:
 
 
 def check_shape(what: str, x: Tensor, event: Sequence[int] | None = None) -> None:
-    """Raise ShapeError unless a tensor has the shape `(B, *event)`; None stands for any event."""
+    """Raise ShapeError unless a tensor has the shape `(B, *event)`; None allows any event."""
     if x.ndim == 0 or (event is not None and tuple(x.shape[1:]) != tuple(event)):
         expected = ", ".join(map(str, ("B", *(("*",) if event is None else event))))
         raise ShapeError(f"{what} must have shape ({expected}), got {tuple(x.shape)}")
@@ -200,18 +200,18 @@ def narrowed(what: str, x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def in_dtype(what: str, values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the results for finite points, a row each, in a dtype.
+    """Return results, one row per point, in a dtype.
 
     Raises:
-        NonFiniteError: A row is not finite, since its point is too far from the data.
+        NonFiniteError: A row is not finite, because its point is too far from the data.
     """
     out = values.to(dtype)
     finite = out.isfinite().reshape(len(out), out.shape[1:].numel()).all(1)
     if not finite.all():
         bad = (~finite).nonzero().flatten().tolist()
         raise NonFiniteError(
-            f"points {bad[:8]} lie so far out that {dtype} cannot hold {what} there; leave them "
-            "out, or bring all to a smaller scale"
+            f"points {bad[:8]} are so far from the data that {dtype} cannot hold {what} there; "
+            "leave them out, or scale all points down"
         )
     return out
 
@@ -219,7 +219,7 @@ def in_dtype(what: str, values: Tensor, dtype: torch.dtype) -> Tensor:
 def check_noise(sigma: Tensor, t: Tensor | float, remedy: str) -> None:
     """Raise InvalidValueError, with a remedy, if the noise scale at a time is 0.
 
-    In a graph of `torch.compile` or `torch.export` it is not checked, and the score not finite.
+    In a graph of `torch.compile` or `torch.export` nothing is checked, and the score is not finite.
     """
     if not torch.compiler.is_compiling() and not (sigma > 0).all():
         first = float(torch.as_tensor(t).expand_as(sigma)[~(sigma > 0)][0])
@@ -238,6 +238,9 @@ def as_event(what: str, shape: Sequence[int]) -> tuple[int, ...]:
 def as_numbers(what: str, value: object, **options: Any) -> Tensor:
     """Return the value as a tensor, made with the `options` of `torch.as_tensor`.
 
+    Numbers that are no tensor yet come to the CPU, in single precision at least, whatever the
+    default device and dtype are.
+
     Raises:
         InvalidTypeError: The value cannot become a tensor, or a cast to the dtype would turn
             complex numbers or booleans into real numbers.
@@ -246,7 +249,13 @@ def as_numbers(what: str, value: object, **options: Any) -> Tensor:
         raise InvalidTypeError(f"{what} must be a real number or tensor, got {quoted(value)}")
     check_unmasked(what, value)
     try:
-        return torch.as_tensor(value, **options)
+        if isinstance(value, Tensor):
+            return torch.as_tensor(value, **options)
+        found = torch.as_tensor(value, **{"device": "cpu", **options})
+        if "dtype" in options or isinstance(value, np.ndarray | np.generic):
+            return found
+        lost = found.is_floating_point() and found.itemsize < 4  # by a default dtype
+        return torch.as_tensor(value, dtype=torch.float32, device=found.device) if lost else found
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTypeError(
             f"{what} must be a number or a tensor, got {quoted(value)}"
@@ -266,7 +275,8 @@ def _is_real(value: object) -> bool:
     kind = getattr(value, "dtype", type(value))
     if isinstance(kind, torch.dtype):
         return not kind.is_complex and kind != torch.bool
-    return kind is not bool and getattr(kind, "kind", "") not in ("b", "c")  # numpy's letters
+    # numpy's kinds "b" and "c" are booleans and complex numbers
+    return kind is not bool and getattr(kind, "kind", "") not in ("b", "c")
 
 
 # Resources
@@ -274,10 +284,10 @@ def _is_real(value: object) -> bool:
 
 @contextmanager
 def in_memory(advice: str | Callable[[], str]) -> Iterator[None]:
-    """Turn an error of the block for lack of memory, of the host or a device, into advice.
+    """Replace an out-of-memory error of the block, on the CPU or a device, by one with advice.
 
     Raises:
-        MemoryLimitError: The memory has run out.
+        MemoryLimitError: The block ran out of memory.
     """
     try:
         yield
@@ -291,7 +301,7 @@ def in_memory(advice: str | Callable[[], str]) -> Iterator[None]:
 
 
 def named_device(device: torch.device | str) -> torch.device:
-    """Return the device, checked by making a tensor there.
+    """Return the device, after a test that a tensor can be made there.
 
     Raises:
         DeviceError: There is no such device, or it cannot be used here.

@@ -12,9 +12,9 @@ _HOME = str(Path(__file__).parent.parent) + "/"
 
 
 def outside() -> int:
-    """Return the `stacklevel` of a warning that points to the line of whoever called the package.
+    """Return the `stacklevel` with which a warning points to the line that called the package.
 
-    That is the line below all that are of the package, however they call each other.
+    That is the line of the caller of the package's outermost function on the stack.
     """
     frame: FrameType | None = sys._getframe(1)
     level, found = 1, 1

@@ -1,4 +1,4 @@
-"""Define the command line: `scoresde demo`, `train` and so on, in the words of the Python API.
+"""Define the command line: `scoresde demo`, `train` and so on, with the terms of the Python API.
 
 Every error is one line on stderr. The exit code is 0 on success, 1 after an error, 2 for options
 that cannot be read or are not allowed, and 128 + the number of a signal that ended the command.
@@ -78,7 +78,7 @@ def main(args: Sequence[str] | None = None) -> int:
         _say(str(error), "error")
         raise SystemExit(2) from error
     except BrokenPipeError:
-        silence(sys.stdout)  # the reader of the pipe has gone
+        silence(sys.stdout)  # the reader of the pipe has ended
         return 1
     except Exception as error:
         if os.environ.get("SCORESDE_DEBUG") == "1":
@@ -131,13 +131,13 @@ def _check_empty(words: Sequence[str]) -> None:
         name, sign, value = word.partition("=")
         if not word or (name.startswith("--") and sign and not value):
             raise InvalidValueError(
-                f"{name or 'a word of the command'} is empty, and an empty path would be this "
-                "folder; write '.' for that"
+                f"{name or 'a word of the command'} is empty, and an empty path would mean the "
+                "current folder; write '.' for that folder"
             )
 
 
 def _ordered(words: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the command's name and its options, with those that stood before the name."""
+    """Return the command's name and its options, including those given before the name."""
     rest = list(words)
     before: list[str] = []
     while rest[:1] and rest[0].startswith("-"):

@@ -45,13 +45,13 @@ class Audit:
     size: Size = None
     train_data: TrainData = None
     n: int = 512
-    """How many of the data, chosen at random, at least 16."""
+    """The number of data, chosen at random, at least 16."""
     levels: int = 13
-    """How many noise scales, at least 2."""
+    """The number of noise scales, at least 2."""
     draws: int = 128
     """Samples that are drawn by the SDE and by the flow, at least 2."""
     steps: int = 48
-    """Steps of both, at least the number of noise scales less one."""
+    """Steps of both, at least the number of noise scales minus one."""
     seed: Seed = 0
     batch_size: BatchSize = 128
     out: Path = Path("audit")
@@ -101,7 +101,7 @@ class Audit:
     def _prepared(
         self, data: Data, source: str, model: ScoreModel
     ) -> tuple[Tensor, Condition | None]:
-        """Return samples on the device, and those of their conditions that the model takes."""
+        """Return samples on the device, and the conditions of theirs that the model takes."""
         if self.n < 16 or len(data) < 16:
             raise InvalidValueError(
                 f"an audit needs at least 16 samples, got --n {self.n} of {len(data)}"

@@ -21,12 +21,12 @@ __all__ = ["begin"]
 def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
     """Return a model extended by the classes of the data, and the data in its units.
 
-    Classes of the same name have the model's number, and new ones follow its own. Labels without
-    names keep their numbers: label 3 of the data is label 3 of the model. If the model takes labels
-    that the data lack, they are all missing (-1).
+    Classes of the same name have the model's number, and new classes have the numbers after it.
+    Labels without names keep their numbers: label 3 of the data is label 3 of the model. If the
+    model takes labels that the data do not have, all of them are missing (-1).
 
     Args:
-        source: What `ScoreModel.from_pretrained` takes.
+        source: A model, as for `ScoreModel.from_pretrained`.
         data: The data to be learnt.
 
     Raises:
@@ -47,8 +47,8 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
         )
     if model.transform == Identity() != data.transform:
         raise InvalidValueError(
-            f"{source} was trained on data without a transform, and these have {data.transform}; "
-            "give data in the units of that model"
+            f"{source} was trained on data without a transform, but these data have "
+            f"{data.transform}; give data in the units of that model"
         )
     data = data.units_of(model.transform)
     known = dict(facts(model).conditions or {})
@@ -59,9 +59,9 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
             known[name] = Classes(len(more_names), more_names)
         elif isinstance(kind, Classes) and len(words) != kind.n:
             warnings.warn(
-                f"{source} knows {kind.n} classes of {name!r} by their numbers, and the data have "
-                f"names of {len(words)}, numbered in their order: {words[0]!r} is 0; if their "
-                "numbers are others, give the numbers themselves",
+                f"{source} has {kind.n} classes of {name!r} without names, and the data have the "
+                f"names of {len(words)}, which are numbered in order: {words[0]!r} is 0; if the "
+                "model has other numbers, give numbers as labels",
                 UserWarning,
                 stacklevel=outside(),
             )

@@ -41,7 +41,7 @@ class Bench:
     under: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: none)")] = ()
     """Instead of these problems, the laws of the tuning problems under these SDEs."""
     only: Annotated[tuple[str, ...], _ALL] = ()
-    """Of these problems only those with such names, for example moons/VESDE."""
+    """The names of the problems to use, for example moons/VESDE."""
     learned: bool = False
     """Instead of these problems, the packaged model of digits."""
     reference: int = 10_000
@@ -56,13 +56,13 @@ class Bench:
     """Runs for each law, at least 1."""
     seed: Seed = 0
     peers: bool = False
-    """Also run the samplers of azula, diffusers and k-diffusion, as far as they are installed."""
+    """Also run the samplers of azula, diffusers and k-diffusion if they are installed."""
     top: int = 12
-    """Lines of each table, at most; at least 1."""
+    """The largest number of lines of each table, at least 1."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The folder of the result: bench.csv, all numbers, and bench.png, errors over evaluations."""
     short: bool = False
-    """Few samples and budgets, in seconds: only a test that everything runs."""
+    """Take few samples and budgets, to test in seconds that everything runs."""
 
     def run(self) -> None:
         """Compare, and print tables."""

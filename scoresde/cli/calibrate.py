@@ -42,8 +42,8 @@ class Calibrate:
     """Test whether a conditional model's draws have the law of data that it has not seen.
 
     Each datum should look like one more draw given its condition. A part of the data is tested; the
-    others are points to measure distances to. Draws and data are in the units of the data, rounded
-    to bytes where the data were bytes.
+    rest are reference points of the distances that are compared. Draws and data are in the units of
+    the data, rounded to bytes if the data were bytes.
     """
 
     checkpoint: Checkpoint
@@ -54,9 +54,9 @@ class Calibrate:
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: half of the data)")
     ] = None
-    """How many data are tested, at least 20, with as many others left."""
+    """The number of data that are tested, at least 20; at least as many others must be left."""
     draws: int = 99
-    """Draws for the condition of each, at least 2."""
+    """Draws for the condition of each datum, at least 2."""
     sampler: SamplerName = "fast"
     steps: Steps = None
     seed: Seed = 0
@@ -73,8 +73,8 @@ class Calibrate:
         declared = facts(model).conditions
         if not declared:
             raise InvalidValueError(
-                "this model takes no condition, and calibration tests draws given one; compare its "
-                "samples with data by `scoresde evaluate`"
+                "this model takes no condition, but calibration tests draws given a condition; "
+                "compare its samples with data by `scoresde evaluate`"
             )
         about = asked(self, model)
         data = about.data

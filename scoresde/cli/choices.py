@@ -21,7 +21,7 @@ from scoresde.sde import LAWS, TimeLaw
 
 __all__ = ["Choice", "LawChoice", "LossChoice", "WeightChoice", "parameters_of", "words"]
 
-# Parameters of losses that the trainer or other options give.
+# Parameters of losses that are set by the trainer or by other options.
 _COMMON = {"score", "sde", "x", "t", "noise", "condition", "weight", "law", "generator"}
 
 
@@ -34,7 +34,7 @@ class Choice:
         parameters: Values by the names of parameters.
 
     Raises:
-        UnknownNameError: The table has no such entry, or the entry no such parameter.
+        UnknownNameError: The table has no such entry, or the entry has no such parameter.
         InvalidTypeError, InvalidValueError: The value of a parameter is not allowed.
 
     Examples:
@@ -64,7 +64,7 @@ class Choice:
         """Return the entry with its parameters.
 
         Args:
-            usual: Values of further parameters, used if the entry has them and they are not given.
+            usual: Default values of further parameters, used if the entry has these parameters.
         """
         entry = self.table[self.name]
         known = parameters_of(entry)
@@ -146,7 +146,7 @@ def parameters_of(entry: object) -> dict[str, Any]:
     bare = [name for name in own if name not in {*_COMMON, *hints}]
     if bare:
         raise InvalidTypeError(
-            f"the command line reads the type of {', '.join(bare)} in the annotations of "
+            f"the command line needs an annotation of the type of {', '.join(bare)} in "
             f"{getattr(entry, '__name__', entry)}, which has none; annotate it, such as "
             f"{bare[0]}: float = 1.0"
         )
@@ -157,7 +157,7 @@ def _typed(hint: Any, value: Any, what: str) -> Any:
     """Return a value checked against the type of a parameter; int is accepted for float."""
     try:
         if isinstance(value, bool) and hint is not bool:
-            raise typeguard.TypeCheckError("Python takes True for the number 1")
+            raise typeguard.TypeCheckError("True is not a number here")
         typeguard.check_type(value, hint)
     except typeguard.TypeCheckError as error:
         name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

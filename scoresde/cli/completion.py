@@ -1,4 +1,4 @@
-"""Write the script by which bash or zsh completes the words of `scoresde`."""
+"""Write a script with which bash or zsh completes the words of `scoresde`."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ complete -o bashdefault -o default -F _scoresde scoresde"""
 
 
 def completion(words: Sequence[str], commands: Mapping[str, Any]) -> str:
-    """Return the script by which a shell completes commands, options, and names of choices.
+    """Return a script with which a shell completes commands, options, and names of choices.
 
     Args:
         words: The name of the shell, "bash" or "zsh".
         commands: The dataclasses of the commands, by name.
 
     Raises:
-        InvalidValueError: No shell is named.
+        InvalidValueError: No shell is given.
         UnknownNameError: The shell is unknown.
     """
     if len(words) != 1:
         raise InvalidValueError(
-            f"name a shell, as in `scoresde completion bash`; there are {', '.join(_SHELLS)}"
+            f"give a shell, as in `scoresde completion bash`: {' or '.join(_SHELLS)}"
         )
     check_name("shell", words[0], _SHELLS)
     options, values = {}, {}

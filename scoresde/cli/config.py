@@ -1,4 +1,4 @@
-"""Configure a run by one tree of frozen dataclasses, which gives the options and the file.
+"""Configure a run by a tree of frozen dataclasses, from which the options and the file are made.
 
 Options that are None ("open") are chosen for the data once they are loaded (`RunConfig.begun`).
 
@@ -9,12 +9,13 @@ and `scoresde train --config run/config.toml --out other/` makes the same run ag
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 import tyro
+from torch import nn
 
 from scoresde.checks import check_name
 from scoresde.cli import toml
@@ -26,7 +27,9 @@ from scoresde.cli.source import DataConfig
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.objectives import LearnedWeight
+from scoresde.pretrained.store import net_config
 from scoresde.score import ScoreModel
+from scoresde.score.conventions import inside
 from scoresde.sde import SDE, Stratified
 from scoresde.suggestion import NetConfig, Suggestion, suggest
 from scoresde.suggestion.suggesting import model_of
@@ -56,7 +59,7 @@ else:
         "NetOptions",
         NetConfig(type="unet", channels=(8,)),
         {
-            "type": (str, "auto|{unet,mlp}", tyro.conf.arg(name="net")),
+            "type": (str, "auto|{unet,mlp,dit}", tyro.conf.arg(name="net")),
             "channels": (_INTS, "auto|INT [INT ...]"),
             "blocks": (int, "auto|INT"),
             "patch": (int, "auto|INT"),
@@ -103,7 +106,7 @@ class ObjectiveConfig:
     loss: Annotated[LossChoice, words(LossChoice)] = field(default=LossChoice("dsm"))
     """The name and parameters that differ from the defaults, as in dsm control_variate=True."""
     weight: Annotated[WeightChoice, words(WeightChoice)] = field(default=WeightChoice("edm"))
-    """The weight over the noise scales, as in min_snr gamma=3, or power p=1; edm and min_snr take
+    """The weight over the noise scales, as in min_snr gamma=3, or power p=1; edm and min_snr use
     the variance of the data."""
     law: Annotated[
         LawChoice | None,
@@ -114,13 +117,13 @@ class ObjectiveConfig:
     stratified: Annotated[bool, PLAIN] = False
     """Spread the times of a batch evenly over their law."""
     learned_weight: Annotated[bool, PLAIN] = False
-    """Also learn the weight, from the uncertainty at each noise scale; for the loss dsm."""
+    """Also learn the weight, from the uncertainty at each noise scale; only for the loss dsm."""
 
     def __post_init__(self) -> None:
         if self.learned_weight and self.loss.name != "dsm":
             raise InvalidValueError(
-                f"a learned weight needs a loss that is positive, as dsm is, and {self.loss.name} "
-                "is not; leave learned_weight out"
+                f"a learned weight needs a positive loss such as dsm, and {self.loss.name} may be "
+                "negative; leave learned_weight out"
             )
 
     def build(self, sde: SDE, var: float) -> Loss:
@@ -148,10 +151,12 @@ _LOGS: Mapping[str, Callable[[Path], Callback]] = {
 }
 
 
-def _widths(net: Any) -> Sequence[int]:
-    """Return the widths of the resolutions of a U-Net, or of the layers of an MLP."""
-    known: Sequence[int] = net.config.get("channels") or net.config.get("hidden", ())
-    return known
+def _widths(net: nn.Module) -> list[int]:
+    """Return the widths of the resolutions of a U-Net, or of the layers or blocks of a network."""
+    config = net_config(inside(net)) or {}
+    known = [config.get(name) for name in ("channels", "hidden", "block_out_channels")]
+    lists = [widths for widths in known if isinstance(widths, list | tuple)]
+    return [*(width for widths in lists for width in widths), config.get("width", 1)]
 
 
 def reason(found: Suggestion, name: str) -> str:
@@ -177,8 +182,8 @@ class RunConfig:
     """The source of the data."""
     sde: Annotated[SDE | None, sde_words(optional=True)] = None
     """The name and parameters that differ from the defaults, as in VPSDE beta_max=10, or in
-    NCSNLadder sigmas=0.1,1,10; auto is a VESDE from noise that is invisible in the data to their
-    diameter."""
+    NCSNLadder sigmas=0.1,1,10; auto is a VESDE whose noise ranges from invisible in the data to
+    their diameter."""
     net: Annotated[NetOptions, tyro.conf.arg(name="network")] = field(default=NetOptions())
     """The network; auto chooses it for the shape and the number of the samples."""
     objective: Annotated[ObjectiveConfig, tyro.conf.arg(name="objective")] = ObjectiveConfig()
@@ -213,7 +218,7 @@ class RunConfig:
 
         Raises:
             InvalidValueError, InvalidTypeError, UnknownNameError: The file cannot be read, or a
-                key, which is named, is wrong.
+                key is wrong; the message names it.
         """
         run: Self = toml.read(path, cls)
         return run
@@ -222,12 +227,12 @@ class RunConfig:
         """Write the file that `read` reads.
 
         Raises:
-            CheckpointError: It cannot be written.
+            CheckpointError: The file cannot be written.
         """
         toml.write(path, self, f"again: scoresde train --config {path.name} --out FOLDER")
 
     def callbacks(self, folder: Path) -> list[Callback]:
-        """Return the callbacks that `log_to` asks for.
+        """Return the callbacks for the logs in `log_to`.
 
         Raises:
             MissingExtraError: A package is not installed.
@@ -236,7 +241,7 @@ class RunConfig:
 
     @property
     def config(self) -> TrainConfig:
-        """Return the numbers of the training, with defaults for those that are open."""
+        """Return the numbers of the training, with defaults for open ones."""
         whole: TrainConfig = self.train.over(TrainOptions.base)
         return whole
 
@@ -254,17 +259,17 @@ class RunConfig:
         )
 
     def words(self) -> dict[str, str]:
-        """Return the options that are chosen for data, as words by name; none may be open.
+        """Return the options that were chosen for the data, as words by name; none may be open.
 
         With `init` there are no options of the network.
         """
         law = self.objective.law
-        assert self.sde is not None  # as nothing is open
+        assert self.sde is not None  # no option is open
         assert law is not None
         network = {}
         if self.init is None:
             network = {"net": self.net.type, "channels": " ".join(map(str, self.net.channels))}
-            network |= {"patch": str(self.net.patch)} if self.net.type == "unet" else {}
+            network |= {"patch": str(self.net.patch)} if self.net.type != "mlp" else {}
         return {
             "sde": " ".join(words_of(self.sde)),
             **network,
@@ -305,7 +310,7 @@ class RunConfig:
 
         Args:
             data: The data to be learnt.
-            tell: Receives a line for each choice, with its reason.
+            tell: A function that receives a line for each choice, with its reason.
 
         Raises:
             InvalidValueError, ShapeError: The model `init` does not fit the options or the data, or
@@ -317,20 +322,20 @@ class RunConfig:
             model, data = begin(self.init, data)
             if self.net != NetOptions() or self.sde not in (None, model.sde):
                 raise InvalidValueError(
-                    f"{self.init} has its own network and SDE, {model.sde}; leave out the options "
-                    "of the network and the SDE"
+                    f"the network and the SDE are those of {self.init}, {model.sde}; leave out the "
+                    "options of the network and the SDE"
                 )
             run = replace(self, sde=model.sde)
         if names := run.open():
             found = suggest(data, net=self.net.type)
-            widths = self.net.channels if model is None else _widths(model.net)
-            found = found.adapted(max(widths or (1,)), self.train.optimiser.rule)
+            widths = (self.net.channels or (1,)) if model is None else _widths(model.net)
+            found = found.adapted(max(widths), self.train.optimiser.rule)
             run = run.like(self.of(found, run.data))
             for name, words in run.words().items():
                 if name in names:
                     tell(f"  --{name.replace('_', '-')} {words}  {reason(found, name)}")
         if model is None:
-            assert run.sde is not None  # as nothing is open
+            assert run.sde is not None  # no option is open
             net = run.net.over(NetOptions.base)
             model = model_of(data, net, run.sde, run.config.seed)
         return run, model, data

@@ -15,12 +15,12 @@ __all__ = ["as_csv", "csv_columns"]
 
 
 def csv_columns(model: ScoreModel) -> list[str]:
-    """Return the names of the entries of a vector in a .csv file: the data's own, or x0, x1, ..."""
+    """Return the names of the entries of a vector in a .csv file: the data's, or x0, x1, ..."""
     return list(model.columns) or [f"x{k}" for k in range(math.prod(model.event_shape))]
 
 
 def as_csv(arrays: Mapping[str, Any], model: ScoreModel) -> str:
-    """Return a line for each vector, below the names of the columns and that of the class."""
+    """Return a line for each vector, below a line with the names of the columns and the class."""
     names = csv_columns(model)
     columns = [[f"{number:.9g}" for number in column] for column in arrays["x"].T.tolist()]
     if "y" in arrays:

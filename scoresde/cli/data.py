@@ -12,9 +12,9 @@ import tyro
 
 from scoresde import plot
 from scoresde.cli.config import NetOptions
-from scoresde.cli.look import PICTURES
 from scoresde.cli.outputs import check_out
 from scoresde.cli.parsing import options_of
+from scoresde.cli.sample_picture import PICTURES
 from scoresde.cli.sdes import sde_words, words_of
 from scoresde.cli.source import DataArgument
 from scoresde.cli.terminal import in_options, show, then
@@ -32,7 +32,7 @@ __all__ = ["CheckData"]
 class CheckData:
     """Find what would break a training run; the exit code is 1 if anything would.
 
-    The options are those of `train`, and what they leave open is chosen as `train` would.
+    The options are those of `train`; open options are chosen as by `train`.
     """
 
     bare: ClassVar[str] = "--data"
@@ -70,7 +70,7 @@ class CheckData:
                 words = [word for cure in cures for word in cure]
                 then("check again", "data", "check", self.data.source, *self.data.words(), *words)
             problems = "1 problem" if count == 1 else f"{count} problems"
-            raise DataError(f"training on {self.data.source} would fail, by {problems}")
+            raise DataError(f"training on {self.data.source} would fail because of {problems}")
         words = self.data.words()
         words += ["--standardize"] if any(one.topic == "scales" for one in report.remarks) else []
         words += [] if self.sde is None else ["--sde", *words_of(self.sde)]
@@ -99,7 +99,7 @@ class CheckData:
 
 
 def _cure(problem: str) -> list[str]:
-    """Return the first option with its value that a sentence names, or nothing.
+    """Return the first option in a sentence, with its value, or an empty list.
 
     Examples:
         >>> _cure("3 samples have empty cells; leave them out by --missing drop, or fill them in")

@@ -9,10 +9,10 @@ import torch
 
 from scoresde import distributed, plot
 from scoresde.cli.given import ClassName, Given, Guidance
-from scoresde.cli.look import PICTURES
 from scoresde.cli.options import Seed, Steps
 from scoresde.cli.outputs import check_out
 from scoresde.cli.sample import cost, draw
+from scoresde.cli.sample_picture import PICTURES
 from scoresde.cli.terminal import tell, then
 from scoresde.cli.threads import choose
 from scoresde.precision import has_bfloat16
@@ -31,7 +31,7 @@ class Demo:
     """Draw this digit only, 0 to 9."""
     guidance: Guidance = None
     n: int = 64
-    """How many digits, at least 1."""
+    """The number of digits, at least 1."""
     out: Path = Path("digits.png")
     """The picture to write: .png, .jpg, .pdf or .svg."""
     seed: Seed = 0

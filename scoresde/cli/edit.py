@@ -21,10 +21,10 @@ from scoresde import checkpoint, distributed
 from scoresde.checks import check_integer, check_range
 from scoresde.cli.given import Conditions, Given, Guidance, Interval
 from scoresde.cli.held_out import Question, asked
-from scoresde.cli.look import PICTURES
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
 from scoresde.cli.sample import Drawn, cost, shown, write
+from scoresde.cli.sample_picture import PICTURES
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.data.images import pixels
@@ -59,15 +59,15 @@ class Edit:
     folder of images, or the name of a data set. Light and dark must be as in the training data:
     digits are light on dark."""
     strength: float = 0.5
-    """How much noise, above 0 up to 1: the position between the smallest and the largest noise of
-    the model, in the logarithm of sigma / alpha. 1 leaves next to nothing of the data."""
+    """The amount of noise, above 0 up to 1: the position between the smallest and the largest noise
+    of the model, in the logarithm of sigma / alpha. 1 leaves hardly anything of the data."""
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one of each datum)")
     ] = None
-    """How many edits, at least 1; with more edits than data the data repeat."""
+    """The number of edits, at least 1; if there are more edits than data, the data are repeated."""
     sampler: SamplerName = "fast"
     steps: Steps = None
-    """Steps of a run from the largest noise, at least 1; an edit makes the last of them."""
+    """Steps of a run from the largest noise, at least 1; an edit makes only the last of them."""
     seed: Seed = 0
     class_: Annotated[
         str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: any)")
@@ -128,7 +128,7 @@ class Edit:
 
 
 def _from(sde: SDE, times: Tensor, strength: float) -> Tensor:
-    """Return the time of a strength, followed by the times of a grid that are below it."""
+    """Return the time of a strength, followed by the smaller times of a grid."""
     high, low = sde.log_snr(torch.tensor([sde.eps, sde.T], dtype=torch.float64))
     first = sde.time(high + strength * (low - high)).clamp(sde.eps, sde.T)
     if sde.levels is not None:
@@ -155,6 +155,6 @@ def image(path: Path, model: ScoreModel) -> Tensor:
             found = pixels(opened, (height, width), "L" if channels == 1 else "RGB")
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
-    except Exception as error:  # Pillow raises many kinds for a damaged file
+    except Exception as error:  # Pillow raises many kinds of errors for a damaged file
         raise DataError(f"cannot read the image {path}: {error}") from error
     return torch.from_numpy(found.copy())[None].float() / 127.5 - 1

@@ -35,13 +35,15 @@ class Ema:
     at: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the last snapshot)")
     ] = None
-    """After how many steps of the run, at least 1."""
+    """The number of steps of the run after which the average is taken, at least 1."""
 
     def run(self) -> None:
         """Reconstruct and write."""
         profile = self._profile()
         if self.out.resolve() == self.folder.resolve() or checkpoint.steps_in(self.out):
-            raise CheckpointError(f"{self.out} holds a run, whose model this one would replace")
+            raise CheckpointError(
+                f"{self.out} holds a run, whose model would be replaced; take another folder"
+            )
         _check_replaced(self.out)
         path = locate(self.folder)
         model = ScoreModel.from_pretrained(path)

@@ -39,7 +39,7 @@ from scoresde.sde import facts
 
 __all__ = ["Evaluate"]
 
-# KID of raw pixels depends on their units, so it is no default.
+# KID of raw pixels depends on their units, so it is not computed by default.
 _USUAL = tuple(name for name in METRICS if name != "kid")
 _FEATURES = ("pixels", "classifier", "inception")
 
@@ -49,7 +49,7 @@ class Evaluate:
     """Compare a model's samples with held-out data, and held-out data with each other.
 
     The second comparison shows the best value that samples can reach. The samples are kept beside
-    the report, and the same command uses them again. Under torchrun all processes draw samples.
+    the report, and the same command reuses them. Under torchrun all processes draw samples.
     """
 
     checkpoint: Checkpoint
@@ -100,7 +100,7 @@ class Evaluate:
         known = None if self.train_data is None else learnt(self, self.train_data, model)
         lesson = known
         if self.features == "classifier" and known is None:
-            # on data it was trained on, a classifier sees other features than on new ones
+            # a classifier has other features on data it was trained on than on new data
             real, lesson = real.split(1 / 3, seed=self.seed)
         if len(real) < 2 * least:
             raise DataError(
@@ -111,7 +111,7 @@ class Evaluate:
         distributed.on_main(lock.take)  # until the report is written
         features = self._features(lesson, real) if distributed.is_main() else None
         where = self.samples or self._drawn(model, real, about.source, out / "samples")
-        # as `sample` writes it, a .csv may have a column of classes beside the vectors
+        # a .csv that `sample` wrote may have a column of classes beside the vectors
         samples = load(where, sample=csv_columns(model)) if where.suffix == ".csv" else where
         if not distributed.is_main():
             return
@@ -161,7 +161,7 @@ class Evaluate:
                 seed=self.seed,
                 batch_size=self.batch_size,
             )
-            command.fill(scratch=True)  # as the report is replaced, too
+            command.fill(scratch=True)  # the report is replaced, too
             return folder
         floor = real[floor_of(len(real), n, seed=self.seed)]
         given = conditions_of(floor, source, model)
@@ -194,7 +194,7 @@ class Evaluate:
             return inception(device=distributed.device())
         if self.features != "classifier" or lesson is None:
             return Classifier.load(self.features)
-        judge = Classifier.fit(lesson, seed=self.seed)
+        classifier = Classifier.fit(lesson, seed=self.seed)
         if real.label is not None:
-            tell(f"classifier: {judge.accuracy(real):.1%} of {len(real)} data right")
-        return judge
+            tell(f"classifier: {classifier.accuracy(real):.1%} of {len(real)} data right")
+        return classifier

@@ -97,7 +97,7 @@ class Given:
         """
         declared = facts(score).conditions or {}
         if interval is not None and guidance is None:
-            raise InvalidValueError("--interval says where guidance acts; give --guidance too")
+            raise InvalidValueError("--interval limits the guidance; give --guidance too")
         values = {} if label is None else _class(label, declared)
         for word in words:
             name, sign, text = word.partition("=")
@@ -165,7 +165,7 @@ def left_open(score: Score, words: Sequence[str], label: str | None) -> list[str
 
 
 def _class(label: str, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:
-    """Return the class of all samples, as the condition `label`, or else the first of classes."""
+    """Return the class of all samples as the condition `label`, or the first with classes."""
     kinds = {name: kind for name, kind in declared.items() if isinstance(kind, Classes)}
     if not kinds:
         raise InvalidValueError(f"this model was trained without classes; leave out class {label}")
@@ -226,19 +226,19 @@ def _numbers(name: str, text: str, parts: Sequence[str | int]) -> Tensor:
         return torch.tensor([part if isinstance(part, int) else float(part) for part in parts])
     except (ValueError, RuntimeError) as error:  # RuntimeError: an integer beyond 64 bits
         raise InvalidValueError(
-            f"the condition {name} takes numbers with commas, or a .npy file; got {text!r}"
+            f"the condition {name} takes numbers separated by commas, or a .npy file; got {text!r}"
         ) from error
 
 
 def array(path: Path) -> Tensor:
     """Return the numbers of a .npy file."""
     try:
-        with checkpoint.open_file(path) as file:  # raises for a pipe, for which open would wait
+        with checkpoint.open_file(path) as file:  # raises for a pipe; open would wait
             found = as_tensor(
                 str(path), read_array(file, str(path), os.fstat(file.fileno()).st_size)
             )
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist{checkpoint.near(path)}") from error
+        raise DataError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
     except Exception as error:  # a damaged file, or one of another kind
         raise DataError(f"cannot read {path}: {error}") from error
     if found.is_complex():

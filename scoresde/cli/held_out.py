@@ -1,4 +1,4 @@
-"""Load the data with which a command tests a model: given ones, or those of its run."""
+"""Load the data with which a command tests a model: given data, or those of the model's run."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _read(
     known = facts(model).conditions or {}
     kinds = {k: v for k, v in known.items() if k in columns_of(config.condition)}
     with warnings.catch_warnings():
-        # the model's shape gives the order of the axes
+        # the order of the axes follows from the model's shape
         warnings.filterwarnings("ignore", message="samples of .* are read as")
         data = config.load(kinds)
     data = in_columns(laid_as(data, model.event_shape), model.columns, model.transform)
@@ -203,7 +203,7 @@ def _read(
 
 
 def _wanted(model: ScoreModel) -> str:
-    """Return the word for the size of a model's images."""
+    """Return the value of --size for a model's images."""
     shape = model.event_shape
     sides = tuple(shape[-2:]) if len(shape) == 3 else (64, 64)
     return size_word(sides[0] if sides[0] == sides[1] else (sides[0], sides[1]))
@@ -253,8 +253,8 @@ def conditions_of(data: Data, source: str, model: ScoreModel) -> Condition | Non
     """Return the conditions of all samples that the model takes.
 
     Raises:
-        InvalidValueError: The data lack a condition of the model, or may number its classes
-            otherwise.
+        InvalidValueError: The data do not have a condition of the model, or may number its classes
+            differently.
         ScoreSDEError: A condition is of another kind.
     """
     declared = facts(model).conditions or {}
@@ -270,7 +270,7 @@ def conditions_of(data: Data, source: str, model: ScoreModel) -> Condition | Non
             # names are numbered in sorted order: if one is absent, later ones have other numbers
             raise InvalidValueError(
                 f"the model has {kind.n} classes of {name!r}, but {source} has names of "
-                f"{len(data.names[name])}, which may be numbered otherwise; give every class a "
+                f"{len(data.names[name])}, which may be numbered differently; give every class a "
                 "sample, or the numbers"
             )
     return Condition.of(data.only(declared).condition(slice(None)), len(data), declared)

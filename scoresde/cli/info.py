@@ -66,7 +66,7 @@ class Info:
         self._then(path, config)
 
     def _then(self, path: Path, config: dict[str, Any]) -> None:
-        """Print the next commands: to train on, if the run has steps left, and to draw."""
+        """Print the next commands: to continue the training if it has steps left, and to draw."""
         settings, standing = path.parent / "config.toml", Standing.of(path, config)
         if standing.unfinished and settings.exists() and not standing.who:
             then("train to the end", "train", "--config", settings)

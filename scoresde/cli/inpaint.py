@@ -15,10 +15,10 @@ from scoresde import distributed
 from scoresde.checks import check_integer
 from scoresde.cli.edit import IMAGES, image
 from scoresde.cli.given import Conditions, Given, array
-from scoresde.cli.look import PICTURES
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
 from scoresde.cli.sample import Drawn, cost, shown, write
+from scoresde.cli.sample_picture import PICTURES
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell
 from scoresde.errors import ShapeError
@@ -44,9 +44,9 @@ class Inpaint:
     mask: Path
     """The mask of the known part: an image, light where it is known, or a .npy file of 1 and 0."""
     n: int = 16
-    """How many, at least 1."""
+    """The number of samples, at least 1."""
     resample: int = 5
-    """How often each step is made, at least 1: more fits the drawn part better to the known one."""
+    """How often each step is made, at least 1; more repetitions fit the two parts better."""
     sampler: SamplerName = "ancestral"
     steps: Steps = None
     seed: Seed = 0

@@ -39,8 +39,8 @@ from scoresde.units import in_words
 
 __all__ = ["Likelihood"]
 
-# Times of a score that a solution takes for each row of the trace, roughly, and seconds that are
-# announced.
+# The evaluations of a solution for each row of the trace, roughly, and the seconds from which the
+# time is announced.
 _EVALUATIONS, _LONG = 300, 20
 # The default number of samples of up to EXACT dimensions, and of more.
 _MANY, _FEW = 64, 8
@@ -63,14 +63,14 @@ class Likelihood:
             metavar="INT", help_behavior_hint="(default: 64; 8 of more than 64 dimensions)"
         ),
     ] = None
-    """How many of the data, at least 1."""
+    """The number of data, at least 1."""
     method: Literal["auto", "exact", "hutchinson"] = "auto"
     """The trace: exact, by random probes, or exact up to 64 dimensions."""
     probes: int = 16
     """Random probes for each sample; below 8 they have no error bar."""
     at: Literal["data", "eps"] = "data"
-    """The law: that of the data, or that of the data with the smallest noise, eps, which the model
-    knows without an extrapolation."""
+    """The law: that of the data, or that of the data with the smallest noise, eps, which needs no
+    extrapolation of the model."""
     rtol: Annotated[
         float | None,
         tyro.conf.arg(
@@ -80,15 +80,15 @@ class Likelihood:
     ] = None
     """The solver's tolerance, positive: relative, and absolute in units of scale and in nats."""
     error: Literal["auto", "full", "estimate"] = "auto"
-    """The solver's error: full solves twice; estimate is faster, and less sure; auto is full with
-    the exact trace, and estimate with random probes, whose error is far larger."""
+    """The solver's error: full solves twice; estimate is faster and less reliable; auto is full
+    with the exact trace, and estimate with random probes, whose error is far larger."""
     seed: Seed = 0
     batch_size: BatchSize = 64
     out: Annotated[
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
     """A .csv file with a line for each sample: its row in the data, from 0, its log-density and the
-    error of that, in nats."""
+    error of the log-density, in nats."""
 
     def run(self) -> None:
         """Compute and print."""
@@ -140,7 +140,7 @@ class Likelihood:
     def _foretell(
         self, model: ScoreModel, x: Tensor, given: Condition | None, rows: int, error: Check
     ) -> None:
-        """Say how long the computation may take, and what is faster or more exact."""
+        """Print how long the computation may take, and options that are faster or more exact."""
         few = x[: self.batch_size]
         with torch.no_grad(), evaluating(model):
             some = None if given is None else given.rows(slice(len(few)))
@@ -176,7 +176,7 @@ class Likelihood:
         gain = found.value.cpu() - moments.log_prob(x.double().cpu())
         mean, spread = float(gain.mean()), _chosen(gain) + _mean(found.error)
         by = f"{abs(mean):.3g} ± {spread:.2g} nats"
-        given = "" if not facts(model).conditions else ", which knows no condition"
+        given = "" if not facts(model).conditions else ", which ignores conditions"
         beside = f"a Gaussian with the mean and the variances of the training data{given}"
         if not math.isfinite(spread):
             text = f"not known to be higher or lower than under {beside}: its error is not known"

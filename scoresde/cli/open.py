@@ -41,7 +41,8 @@ PLAIN = tyro.conf.arg(help_behavior_hint=plainly)
 class Open:
     """Hold the options of a configuration; those in `may` are open if they are None.
 
-    Base class of the classes that `opened` makes. Given options are checked when an object is made.
+    It is the base class of the classes that `opened` makes. Options that are not open are checked
+    when an object is made.
     """
 
     base: ClassVar[Any]
@@ -66,7 +67,7 @@ class Open:
         return cls(**values | {name: part.of(values[name]) for name, part in parts.items()})
 
     def over(self, chosen: Any) -> Any:
-        """Return a configuration with the given values, and those of `chosen` for open ones."""
+        """Return a configuration with these values, and those of `chosen` for open options."""
         return replace(
             chosen,
             **{
@@ -76,11 +77,11 @@ class Open:
         )
 
     def filled(self, chosen: Any) -> Self:
-        """Return the options with the values of `chosen` for open ones."""
+        """Return the options, with the values of `chosen` for open options."""
         return self.of(self.over(chosen))
 
     def open(self) -> set[str]:
-        """Return the names of the open options, of the parts too."""
+        """Return the names of the open options, including those of the parts."""
         found = {name for name in self.may if getattr(self, name) is None}
         parts = [getattr(self, f.name) for f in fields(self)]
         return found.union(*(part.open() for part in parts if isinstance(part, Open)))
@@ -92,7 +93,7 @@ def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
     Args:
         name: The name of the class.
         base: A configuration; its values are the defaults of options that cannot be open.
-        may: By name the options that may be open: type of a value, metavar, further annotations.
+        may: The options that may be open, by name: type of a value, metavar, further annotations.
         parts: The classes of the parts, and an annotation of each.
     """
     kind = type(base)
@@ -121,7 +122,7 @@ def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
 
 
 def _annotated(kind: Any, metavar: str, *notes: Any) -> Any:
-    """Return the annotated type of an option that the word auto leaves open."""
+    """Return the annotated type of an option that is open if its word is auto."""
     several = typing.get_origin(kind) is tuple
     one = typing.get_args(kind)[0] if several else kind
 

@@ -89,8 +89,8 @@ Sampled = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="NAME[,NAME ...]",
-        help="What the samples are, if the source holds more: the name of an array in a .npz or "
-        ".pt file, such as theta to learn p(theta | x), or names of columns of a table.",
+        help="The samples, if the source holds more: the name of an array in a .npz or .pt file, "
+        "such as theta to learn p(theta | x), or names of columns of a table.",
         help_behavior_hint="(default: x, or all columns that are no condition)",
     ),
 ]
@@ -107,8 +107,8 @@ Layout = Annotated[
 Missing = Annotated[
     Literal["raise", "drop"],
     tyro.conf.arg(
-        help="Raise an error for samples with a missing number, or drop them. Where only a "
-        "condition is missing they are kept, and teach the law without it."
+        help="Raise an error for samples with a missing number, or drop them. Samples of which "
+        "only a condition is missing are kept, and used to learn the law without it."
     ),
 ]
 Split = Annotated[
@@ -186,9 +186,8 @@ _FILES = (".npy", ".csv", ".tsv", ".txt", ".parquet")
 def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
     """Return the conditions of the words, as `scoresde.data.load` takes them.
 
-    A word is `NAME=COLUMN`, or `COLUMN`, which is the name too.
-    A comma makes a vector of several columns, and `number:` one of a single column: whole numbers
-    are classes else.
+    A word is `NAME=COLUMN`, or `COLUMN`, which is then the name too. Columns separated by commas
+    are a vector. Whole numbers in a single column are classes, unless `number:` stands before it.
 
     Raises:
         InvalidValueError: A word has another form, or a name is given twice.
@@ -200,7 +199,7 @@ def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
     found: dict[str, str | list[str]] = {}
     for word in words:
         name, sign, text = word.partition("=")
-        text = text if sign else name  # a column alone has its own name
+        text = text if sign else name  # a single column is the name too
         name = name if sign else name.removeprefix(_NUMBER)
         if text.startswith(_NUMBER):
             text = f"{text.removeprefix(_NUMBER)},"

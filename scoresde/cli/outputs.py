@@ -1,4 +1,4 @@
-"""Check, before the work, that a command may write to the path that it was given."""
+"""Check, before the work, that a command may write to its output path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scoresde import checkpoint
 from scoresde.cli.held_out import run_of
-from scoresde.cli.look import PICTURES
+from scoresde.cli.sample_picture import PICTURES
 from scoresde.errors import CheckpointError, InvalidValueError
 
 __all__ = ["ARRAYS", "FILMS", "check_folder", "check_out", "check_replaced"]
@@ -31,9 +31,9 @@ def check_out(
 
     Args:
         path: The output.
-        suffixes: Those that it may have.
-        read: What the command reads, each as PATH or NAME=PATH.
-        of: A model, whose run was trained on data that are read too.
+        suffixes: The allowed suffixes.
+        read: The files and folders that the command reads, each as PATH or NAME=PATH.
+        of: A model; the data of its run are read too.
     """
     if path.suffix not in suffixes:
         raise InvalidValueError(f"out must end in {', '.join(suffixes)}; got {str(path)!r}")
@@ -51,7 +51,7 @@ def check_out(
 
 
 def _holds(name: str, path: Path) -> bool:
-    """Return True if a name is that of an existing file, or of a folder in which that is."""
+    """Return True if a name is that of an existing file, or of a folder that contains it."""
     if os.path.isdir(name):
         return Path(os.path.realpath(name)) in Path(os.path.realpath(path)).parents
     return os.path.isfile(name) and os.path.samefile(name, path)
@@ -72,6 +72,6 @@ def check_replaced(path: Path) -> None:
     try:
         samples = checkpoint.load_tensors(path)[0].keys() <= {"x", "y"}
     except CheckpointError:
-        samples = False  # of a newer scoresde, damaged or foreign: do not replace it
+        samples = False  # a file of a newer scoresde, damaged or foreign: do not replace it
     if not samples:
         raise InvalidValueError(f"{path} holds something else than samples; take another file")

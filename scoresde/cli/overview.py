@@ -40,7 +40,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 """The commands in groups, in the order of a user's work."""
 MORE = ("completion", "help")
-"""Commands that are no dataclasses of options."""
+"""Commands that are not dataclasses of options."""
 
 
 def overview() -> str:
@@ -67,7 +67,7 @@ def overview() -> str:
 
 
 def unknown(words: Sequence[str], commands: Iterable[str]) -> str:
-    """Return the error for an unknown command, with the nearest known one."""
+    """Return the error for an unknown command, which suggests the most similar command."""
     word = words[0]
     if word.lower() == "-v":
         return f"{word!r} is no command; did you mean `scoresde --version`?"

@@ -41,7 +41,7 @@ class General:
     quiet: Annotated[
         bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(aliases=["-q"], help_behavior_hint="")
     ] = False
-    """Print results, warnings and errors alone."""
+    """Print only results, warnings and errors."""
 
 
 def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]:
@@ -124,7 +124,7 @@ def _wrong_option(name: str, kind: Any, words: Sequence[str], text: str) -> str 
     if found := re.search(r":\s+(\S+)", odd):
         option = needed[0] if needed else "--out" if "--out" in options else "--NAME"
         return (
-            f"{found[1]!r} stands alone; write an option before it, as in {option} {found[1]}: "
+            f"{found[1]!r} belongs to no option; write one before it, as in {option} {found[1]}: "
             f"{helped}"
         )
     if needed:

@@ -1,4 +1,4 @@
-"""Say what the sampler "fast" measures once of a model, and how long that takes."""
+"""Announce the measurement of a model's pilot for the sampler "fast", and its time."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from scoresde.cli.terminal import tell
 from scoresde.sampling import SAMPLERS
 from scoresde.sampling.learn import SAMPLES
-from scoresde.sampling.own import work
+from scoresde.sampling.model_pilot import evaluations_of
 from scoresde.score import ScoreModel, device_of, evaluating
-from scoresde.score.pilot_file import WORTH
+from scoresde.score.pilot_file import SLOW_PILOT
 
 __all__ = ["announce", "seconds", "steps_of"]
 
 WHAT = 'measuring how this model\'s score bends, so that the sampler "fast" needs few evaluations'
-"""What a pilot is, for people."""
+"""The announcement of the measurement."""
 
 
 def steps_of(model: ScoreModel) -> int:
@@ -26,17 +26,17 @@ def steps_of(model: ScoreModel) -> int:
 
 
 def seconds(model: ScoreModel, steps: int) -> float:
-    """Return about how long the measurement for a number of steps takes, from two scores."""
+    """Return the approximate seconds of the measurement, from the time of two evaluations."""
     x = torch.zeros(SAMPLES, *model.event_shape, device=device_of(model))
     with torch.no_grad(), evaluating(model):
         for _ in range(2):  # the first call takes longer than later ones
             start = time.perf_counter()
             model(x, model.sde.T / 2)
             spent = time.perf_counter() - start
-    return spent * work(steps) / SAMPLES
+    return spent * evaluations_of(steps) / SAMPLES
 
 
 def announce(model: ScoreModel, steps: int | None) -> None:
-    """Say what is measured before the samples of a model without a pilot, if it takes seconds."""
-    if (spent := seconds(model, steps or steps_of(model))) > WORTH:
+    """Announce the measurement for a model without a pilot, if it takes more than 2 seconds."""
+    if (spent := seconds(model, steps or steps_of(model))) > SLOW_PILOT:
         tell(f"{WHAT}: about {spent:.0f} s, once; --sampler dpmpp_2m draws without")

@@ -22,7 +22,7 @@ class Push:
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """The folder of a run or a model."""
     repo: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="USER/NAME")]
-    """The repository, which is made if it is missing. Log in first, with `hf auth login`."""
+    """The repository, which is created if it is missing. Log in first, with `hf auth login`."""
     private: bool = False
     """Make a new repository private."""
     license: Annotated[
@@ -30,7 +30,7 @@ class Push:
     ] = None
     """The licence of the weights, as the hub names it: mit, cc-by-4.0 ..."""
     dry_run: bool = False
-    """Only list the files that would go, and send nothing."""
+    """Only list the files that would be sent, and send nothing."""
 
     def run(self) -> None:
         """Verify, describe and upload the model, and print its address."""
@@ -40,7 +40,8 @@ class Push:
         path = locate(self.checkpoint)
         if path.name != "model.safetensors":
             raise InvalidValueError(
-                f"a folder shares its model.safetensors, not {path.name}; give a folder"
+                f"only the model.safetensors of a folder can be shared, not {path.name}; give a "
+                "folder"
             )
         files = share.contents(path.parent, name=self.repo, licence=self.license)
         if self.dry_run:

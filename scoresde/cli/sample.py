@@ -18,18 +18,18 @@ from scoresde.checks import check_integer
 from scoresde.cli.csv_text import as_csv
 from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval, left_open
 from scoresde.cli.held_out import run_of
-from scoresde.cli.look import PICTURES, Look, data_beside, picture
 from scoresde.cli.open import PLAIN
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.outputs import ARRAYS, FILMS, check_folder, check_out, check_replaced
 from scoresde.cli.pilots import announce
+from scoresde.cli.sample_picture import PICTURES, PictureOptions, data_beside, picture
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.errors import InvalidValueError
 from scoresde.plot.shapes import USUAL
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
-from scoresde.score.pilot_file import WORTH, weights_of
+from scoresde.score.pilot_file import SLOW_PILOT, weights_of
 from scoresde.sde import Classes, class_name, facts
 
 __all__ = [
@@ -65,7 +65,7 @@ class Sample:
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 64; 1000 points of a picture)"),
     ] = None
-    """How many samples, at least 1."""
+    """The number of samples, at least 1."""
     sampler: SamplerName = "fast"
     steps: Steps = None
     """Steps from noise to data, at least 1; more are slower and better."""
@@ -77,14 +77,14 @@ class Sample:
     guidance: Guidance = None
     interval: Interval = None
     first: int = 0
-    """The number of the first sample: --first 64 goes on where --n 64 ended."""
+    """The number of the first sample: --first 64 continues where --n 64 ended."""
     batch_size: int = 64
     """Samples in one evaluation, at least 1: fewer need less memory and change the last digits."""
     scale: Annotated[
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: for a picture of 600 pixels)"),
     ] = None
-    """How many pixels of a picture the side of one pixel of an image gets, at least 1."""
+    """The side of one pixel of an image, in pixels of the picture, at least 1."""
     columns: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: about a square)")
     ] = None
@@ -103,7 +103,7 @@ class Sample:
             then("compare samples with data", "evaluate", self.checkpoint)
 
     def fill(self, *, scratch: bool = False) -> None:
-        """Draw and write; with `scratch` also in place of samples of another request."""
+        """Draw and write; with `scratch`, replace samples of another request."""
         for name, value in (("n", self.n), ("scale", self.scale), ("columns", self.columns)):
             if value is not None:
                 check_integer(name, value, 1)
@@ -117,7 +117,7 @@ class Sample:
         model = model_of(self.checkpoint).to(distributed.device())
         if self.out.suffix == ".csv" and len(model.event_shape) != 1:
             raise InvalidValueError(
-                f"a .csv holds vectors, and samples have the shape {model.event_shape}; write .npy"
+                f"a .csv holds vectors, but samples have the shape {model.event_shape}; write .npy"
             )
         for line in left_open(model, self.condition, self.class_):
             tell(line)
@@ -156,13 +156,13 @@ class Sample:
             return
         if in_file:
             of = {k: v.cpu() for k, v in given.values.items()}
-            look = Look(self.scale, self.columns, of, other)
-            write(self.out, shards.joined(), model, look)
+            options = PictureOptions(self.scale, self.columns, of, other)
+            write(self.out, shards.joined(), model, options)
             shards.remove()
         there = len(shards) - missing
         already = f", {there} of {len(shards)} batches were there" if there else ""
         pilot, seconds = model.pilot_seconds, time.perf_counter() - start
-        first = f", after {pilot:.1f} s of measuring" if pilot >= WORTH else ""
+        first = f", after {pilot:.1f} s of measuring" if pilot >= SLOW_PILOT else ""
         tell(
             f"{n} samples of shape {model.event_shape} in {seconds - pilot:.1f} s{first}"
             f"{spent}{already}: {self.out}"
@@ -207,7 +207,7 @@ class Sample:
 
 
 class Drawn(NamedTuple):
-    """Hold samples and what they cost."""
+    """Hold samples and their cost."""
 
     x: Tensor
     label: Tensor | None
@@ -293,11 +293,11 @@ def fingerprint(model: ScoreModel) -> str:
 
 
 def write(
-    path: Path, tensors: dict[str, Tensor], model: ScoreModel, look: Look | None = None
+    path: Path, tensors: dict[str, Tensor], model: ScoreModel, options: PictureOptions | None = None
 ) -> None:
     """Write samples, and their labels, in the format of the suffix."""
     if path.suffix in PICTURES:
-        plot.save(picture(tensors, model, look or Look()), path)
+        plot.save(picture(tensors, model, options or PictureOptions()), path)
         return
     if path.suffix == ".safetensors":
         checkpoint.save_tensors(path, tensors)

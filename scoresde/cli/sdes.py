@@ -35,7 +35,7 @@ def sde_of(words: list[str]) -> SDE:
 
 
 def words_of(sde: SDE) -> list[str]:
-    """Return the words of an SDE, without parameters that have their default values."""
+    """Return the words for an SDE, without parameters that have their default values."""
     usual = {f.name: f.default for f in dataclasses.fields(sde)}
     table = toml.tables(sde)
     changed = [k for k in table if k != "type" and getattr(sde, k) != usual[k]]

@@ -12,9 +12,9 @@ from scoresde import distributed
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.given import Conditions, Given, array
 from scoresde.cli.inpaint import finished
-from scoresde.cli.look import PICTURES
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
+from scoresde.cli.sample_picture import PICTURES
 from scoresde.cli.standing import model_of
 from scoresde.errors import InvalidValueError, ScoreSDEError
 from scoresde.guidance import (
@@ -31,7 +31,7 @@ from scoresde.sampling import Run
 
 __all__ = ["Solve"]
 
-# By name the class of an operator, and the function that reads its argument.
+# The class of each operator, and the function that reads its argument, by name.
 _OPERATORS: dict[str, tuple[Any, Any]] = {
     "mask": (Mask, lambda text: array(Path(text))),
     "blur": (Blur, float),
@@ -58,7 +58,7 @@ class Solve:
     std: float
     """The standard deviation of its noise, at least 0."""
     n: int = 16
-    """How many, at least 1."""
+    """The number of samples, at least 1."""
     iterations: int = 5
     """Conjugate-gradient steps in the posterior's score, at least 1: each is a product with the
     network's Jacobian and costs two passes."""
@@ -94,7 +94,8 @@ def _operator(text: str) -> Any:
     kind, read = _OPERATORS[name]
     if (read is None) != (not value):
         raise InvalidValueError(
-            f"cannot read the operator {text!r}; write grey alone, and another as {name}=VALUE"
+            f"cannot read the operator {text!r}; write grey without a value, and others as "
+            f"{name}=VALUE"
         )
     if read is None:
         return kind()

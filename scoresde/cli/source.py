@@ -1,4 +1,4 @@
-"""Define the options of the data of a run, which are also a table of its file."""
+"""Define the options of the data of a run; they are also a table of its configuration file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class DataConfig:
     layout: Layout = None
     missing: Missing = "raise"
     standardize: Annotated[bool, PLAIN] = False
-    """Shift and scale floats to mean 0 and variance 1; samples come in the data's own units."""
+    """Shift and scale floats to mean 0 and variance 1; samples are written in the data's units."""
     lazy: Annotated[bool | None, _LAZY] = None
     """Decode images when they are needed, instead of keeping them in memory; auto does if they need
     more than 1 GiB."""
@@ -62,7 +62,7 @@ class DataConfig:
     """Raise an error for images that cannot be read, or leave out up to a tenth of a folder."""
 
     def load(self, kinds: Mapping[str, Classes | Field] | None = None) -> Data:
-        """Return the data; `kinds` gives kinds of conditions that the numbers do not show."""
+        """Return the data; `kinds` has kinds of conditions that do not follow from the numbers."""
         return load(self.source, kinds=kinds, lazy=self.lazy, **self.reading())
 
     def reading(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def described(data: Data, source: str) -> str:
 
 
 def _gaps(data: Data, name: str) -> str:
-    """Return in words how many samples have a condition of classes missing, which are kept."""
+    """Return a text with the number of samples that miss a condition of classes, or ""."""
     if not isinstance(data.kinds[name], Classes):
         return ""
     n = int((torch.as_tensor(data.conditions[name]) < 0).sum())

@@ -71,7 +71,7 @@ def model_of(source: str) -> ScoreModel:
     if (path.parent / "config.toml").exists():
         standing = Standing.of(path, read(path)[1])
         if standing.who:
-            tell(f"model: the weights after {standing}; the run goes on ({standing.who})")
+            tell(f"model: the weights after {standing}; the run continues ({standing.who})")
         elif standing.unfinished:
             tell(f"model: the weights after {standing}, of a run that has not ended")
     return model

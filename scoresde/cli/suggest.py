@@ -29,7 +29,7 @@ class Suggest:
 
     data: Annotated[DataArgument, tyro.conf.arg(name="data"), tyro.conf.OmitArgPrefixes]
     seed: int = 0
-    """Chooses the samples that are looked at, if there are more than 2,000."""
+    """The seed of the choice of samples that are compared, if there are more than 2,000."""
 
     def run(self) -> None:
         """Print a table, and a command."""

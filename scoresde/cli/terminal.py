@@ -64,7 +64,7 @@ def then(what: str, *words: object) -> None:
 def say(line: str, file: TextIO) -> None:
     """Print a line about the work, and ignore errors of printing.
 
-    They occur if a terminal was closed, the reader of a pipe has gone, or a disk is full.
+    They occur if a terminal was closed, the reader of a pipe has ended, or a disk is full.
     """
     try:
         print("\n".join(map(_harmless, line.split("\n"))), file=file, flush=True)
@@ -83,7 +83,7 @@ def show(text: object) -> None:
 
 
 def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
-    """Return a message about Python arguments as one about options.
+    """Return a message about Python arguments, rewritten for options of the command line.
 
     Args:
         message: The message.
@@ -131,7 +131,7 @@ def _listed(text: str) -> str:
 
 
 def _condition(name: str, columns: str) -> str:
-    """Return the option of a condition, without the name where its only column has the same."""
+    """Return the option of a condition, without a name if it is the name of its only column."""
     same = columns.removeprefix("number:") == name
     return f"--condition {columns if same else f'{name}={columns}'}"
 
@@ -152,7 +152,7 @@ def silence(file: TextIO) -> None:
 def open_closed() -> None:
     """Open the null device for standard streams that are closed.
 
-    Otherwise the next file would get their number, and messages would be written into it.
+    Otherwise the next opened file would have their number, and messages would be written into it.
     """
     for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:

@@ -1,4 +1,4 @@
-"""Choose the number of threads: more can be many times slower if they wait for a busy core."""
+"""Choose the number of threads; more can be many times slower if they wait for a busy core."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def write(path: Path, config: object, comment: str) -> None:
 
 
 def read(path: str | Path, kind: type[Any]) -> Any:
-    """Read what `write` wrote, or a file like it; keys that are left out have their defaults.
+    """Read a file as `write` writes it; keys that are left out have their defaults.
 
     Raises:
         InvalidValueError: There is no such file, it is no TOML, or a value is not allowed.
@@ -60,7 +60,7 @@ def read(path: str | Path, kind: type[Any]) -> Any:
         found = checkpoint.parse_toml(checkpoint.read_bytes(path).decode())
     except CheckpointError as error:
         raise InvalidValueError(str(error)) from error
-    except ValueError as error:  # of the syntax, or of the encoding
+    except ValueError as error:  # the syntax or the encoding is wrong
         raise InvalidValueError(f"{path} is no TOML: {error}") from error
     try:
         return build(kind, found, "")
@@ -143,7 +143,7 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
     value = tuple(value) if isinstance(value, list) else value
     try:
         if isinstance(value, bool) and bool not in (hint, *typing.get_args(hint)):
-            raise typeguard.TypeCheckError("Python takes true for the number 1")
+            raise typeguard.TypeCheckError("true is not a number here")
         every = typeguard.CollectionCheckStrategy.ALL_ITEMS
         typeguard.check_type(value, hint, collection_check_strategy=every)
     except typeguard.TypeCheckError as error:

@@ -28,7 +28,7 @@ from scoresde.errors import CheckpointError, InvalidValueError, ScoreSDEError
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
 from scoresde.progress import duration
-from scoresde.sampling.own import work
+from scoresde.sampling.model_pilot import evaluations_of
 from scoresde.score import ScoreModel
 from scoresde.sde.words import sde_in_words
 from scoresde.training import Trainer
@@ -36,13 +36,13 @@ from scoresde.training import Trainer
 __all__ = ["Train"]
 
 _FILE = "config.toml"
-# Pilots are measured after a training that saw this many times as many samples as one evaluates.
+# A pilot is measured if the training used this many times as many samples as the pilot evaluates.
 _MANY = 10
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a score model. The same command again resumes, or says that the run is finished."""
+    """Train a score model. The same command again resumes, or reports that the run is finished."""
 
     out: Path
     """The folder of the run: checkpoints, log.jsonl, the model, and config.toml, the options."""
@@ -101,9 +101,9 @@ class Train:
         if trainer.finished:
             trainer.train(progress=False)
             if trainer.step < config.steps:
-                _say(f"finished: {_early(trainer)}; a larger --patience goes on")
+                _say(f"finished: {_early(trainer)}; a larger --patience continues")
             else:
-                _say(f"finished: all {steps} steps are done; a larger --steps goes on")
+                _say(f"finished: all {steps} steps are done; a larger --steps continues")
             return
         _say(f"{'resuming' if trainer.step else 'starting'} at step {trainer.step:,} of {steps}")
         first, start = trainer.step, time.perf_counter()
@@ -127,7 +127,7 @@ class Train:
         _say(f"done: {done} steps, the last {last} in {duration(seconds)}{numbers}")
         known = trainer.history.latest
         if known.get("held_out", math.inf) < known.get("loss", -math.inf):
-            _say("the held-out loss is that of the averaged weights, and so is often the lower one")
+            _say("the held-out loss is that of the averaged weights, so it is often lower")
         if (held := trainer.held_out) is not None and held.at is not None and held.waited:
             _say(
                 f"{self.out} has the weights at the end, averaged; {self.out / 'best'} has those "
@@ -138,7 +138,7 @@ class Train:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Name the options of reading data that have changed, if they are the error's cause."""
+        """Name the options of reading data that have changed, if they caused an error."""
         try:
             yield
         except InvalidValueError as error:
@@ -153,16 +153,16 @@ class Train:
             ) from error
 
     def _choose_threads(self, model: ScoreModel, batch: int) -> None:
-        """Set as many threads as a resumed run had, or for a new run as many as are fastest."""
+        """Set the number of threads of a resumed run, or for a new run the fastest number."""
         if distributed.device().type != "cpu" or distributed.size() > 1:
             return
         before = checkpoint.steps_in(self.out) if self.out.is_dir() else []
         if not before:
             usual = torch.get_num_threads()
             if (best := choose(model, min(batch, 64))) != usual:
-                _say(f"threads: {best}, which are faster here and now than {usual}")
+                _say(f"threads: {best}, at the moment faster than {usual}")
             return
-        with contextlib.suppress(CheckpointError):  # the training raises it
+        with contextlib.suppress(CheckpointError):  # the training will raise it
             threads = checkpoint.load_tensors(before[-1][1])[1].get("threads")
             if type(threads) is int and threads <= torch.get_num_threads():
                 torch.set_num_threads(max(1, threads))
@@ -171,14 +171,15 @@ class Train:
         """Measure the pilots of the model and of the best one, and keep them in their files.
 
         Args:
-            samples: The number that the training saw; after few it is left for the first use.
+            samples: The number of samples of the training; if it is small, the pilot is measured at
+                its first use instead.
         """
         found = []
         for folder in (self.out, self.out / "best"):
             if (folder / "model.safetensors").exists():
                 found.append((folder, ScoreModel.from_pretrained(folder).to(distributed.device())))
         steps = steps_of(found[0][1])
-        if samples < _MANY * work(steps):
+        if samples < _MANY * evaluations_of(steps):
             return
         spent = sum(seconds(model, steps) for _, model in found)
         _say(f"{WHAT}: about {max(spent, 1):.0f} s; --no-pilot leaves it for the first samples")
@@ -194,7 +195,7 @@ class Train:
         card.write(self.out, config)
 
     def _settings(self) -> RunConfig:
-        """Return the options; open ones are those of the run in the folder, if there is one."""
+        """Return the options; open ones are taken from the run in the folder, if there is one."""
         if not any(self.out.glob("step-*.safetensors")):
             return self.settings
         try:

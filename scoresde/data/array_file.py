@@ -1,7 +1,7 @@
 r"""Read arrays in `.npy` files: whole, or by rows if the file is too large for memory.
 
-A file is read with the system's `pread`, not mapped: if a mapped file is truncated, reading the
-missing part kills the process without a message.
+A file is read with the system's `pread` and not mapped into memory. If a mapped file were
+truncated, reading the missing part would kill the process without a message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from scoresde.errors import DataError, MemoryLimitError
 
 __all__ = ["ArrayFile", "Header", "load_npy", "read_array"]
 
-_LARGEST = 2**31  # the most numbers of a sample
+_LARGEST = 2**31  # the largest number of entries of a sample
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -77,8 +77,8 @@ class Header:
         expected = start + math.prod(shape) * dtype.itemsize
         if size != expected:
             raise DataError(
-                f"{name} has {size:,} bytes, and its header says {expected:,}: it was truncated "
-                "or damaged; copy it again, or save it again with np.save"
+                f"{name} has {size:,} bytes, but its header declares {expected:,}: it was "
+                "truncated or damaged; copy it again, or save it again with np.save"
             )
         return cls(dtype, tuple(shape), columns, start)
 
@@ -92,7 +92,7 @@ def read_array(file: IO[bytes], name: str, size: int) -> np.ndarray[Any, Any]:
     header = Header.of(file, name, size)
     content = bytearray(size - header.start)
     if file.readinto(content) != len(content):  # type: ignore[attr-defined]
-        raise DataError(f"{name} is shorter than its header says; copy it again")
+        raise DataError(f"{name} is shorter than its header declares; copy it again")
     flat = np.frombuffer(content, header.dtype)
     return flat.reshape(header.shape, order="F" if header.columns else "C")
 
@@ -102,7 +102,8 @@ def load_npy(path: Path, *, as_is: bool = False) -> np.ndarray[Any, Any] | Array
 
     Args:
         path: The file.
-        as_is: Keep the axes of an `ArrayFile` of bytes; else those of images become `(N, C, H, W)`.
+        as_is: Keep the order of axes of an `ArrayFile` of bytes; otherwise images become
+            `(N, C, H, W)`.
 
     Raises:
         DataError: The file is missing or damaged, or holds Python objects.
@@ -113,18 +114,18 @@ def load_npy(path: Path, *, as_is: bool = False) -> np.ndarray[Any, Any] | Array
             small = size <= stores.IN_MEMORY
             return read_array(file, str(path), size) if small else ArrayFile(path, as_is=as_is)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist{checkpoint.near(path)}") from error
+        raise DataError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
 
 
 class ArrayFile:
     """Read samples from a `.npy` file when they are needed.
 
-    Pickled to another process, it opens the file there again.
+    If it is pickled to another process, it opens the file again there.
 
     Args:
         path: The file.
         stamp: The size and the time of the last change that the file must have, if known.
-        as_is: Keep the axes of bytes; else those of images become `(N, C, H, W)`.
+        as_is: Keep the order of axes of bytes; otherwise images become `(N, C, H, W)`.
 
     Raises:
         DataError: The file is damaged, holds Python objects, or is in Fortran order.
@@ -163,7 +164,7 @@ class ArrayFile:
         return partial(ArrayFile, as_is=self._as_is), (self.path, self._stamp)
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """Return a copy of these rows; types that torch does not know become float32 or float64.
+        """Return a copy of these rows; types that torch does not have become float32 or float64.
 
         Raises:
             DataError: The file has changed since it was opened.
@@ -201,7 +202,7 @@ class ArrayFile:
         if now != self._stamp:
             raise DataError(
                 f"{self.path} was written to since it was loaded: it had {self._stamp[0]:,} bytes "
-                f"and has {now[0]:,}, or its time has changed; restore the old data to go on"
+                f"and has {now[0]:,}, or its time has changed; restore the old data to continue"
             )
 
 

@@ -35,14 +35,14 @@ def array_file(path: Path, wanted: Wanted) -> Data:
     """
     reader = READERS.get(path.suffix)
     if reader is None:
-        what = "has a suffix that is not read" if path.exists() else "does not exist"
-        if not path.exists() and (near := checkpoint.near(path)):
+        what = "has a suffix that cannot be read" if path.exists() else "does not exist"
+        if not path.exists() and (near := checkpoint.did_you_mean(path)):
             raise DataError(f"{path} {what}{near}")
         raise DataError(f"{path} {what}; pass a {', '.join(READERS)} file, or a folder of images")
     try:
         return reader(path, wanted)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist{checkpoint.near(path)}") from error
+        raise DataError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
     except ScoreSDEError:
         raise
     except zipfile.BadZipFile as error:
@@ -50,7 +50,7 @@ def array_file(path: Path, wanted: Wanted) -> Data:
             f"{path} is no archive that numpy wrote, or it was truncated or damaged ({error}); "
             "copy it again, or save it again with np.savez"
         ) from error
-    except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
+    except Exception as error:  # numpy and zipfile raise many kinds of errors for damaged files
         raise DataError(f"cannot read {path}: {error}") from error
 
 
@@ -77,7 +77,7 @@ def npz(path: Path, wanted: Wanted) -> Data:
 def _member(
     path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, n: int | None = None
 ) -> np.ndarray[Any, Any] | None:
-    """Return an array of an archive; None if n is given and it is not n rows of numbers or text."""
+    """Return an array of an archive; None unless it has n rows, if given, of numbers or text."""
     what = f"{info.filename.removesuffix('.npy')!r} in {path}"
     if n is not None:
         with archive.open(info) as file:
@@ -88,7 +88,7 @@ def _member(
         if header.shape[:1] != (n,) or header.dtype.kind not in "fiubcU":
             return None
     if info.file_size > max(stores.IN_MEMORY, stores.PACKED * info.compress_size):
-        raise DataError(  # a small file that would fill the memory
+        raise DataError(  # a small file must not fill the memory
             f"{what} has {info.file_size:,} bytes in {info.compress_size:,}, which no real "
             "data have; if you trust it, save it with np.savez, which does not compress"
         )

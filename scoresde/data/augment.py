@@ -1,11 +1,11 @@
-r"""Augment samples: replace each at random by another one that is as likely.
+r"""Augment samples: replace each at random by another sample of the same probability.
 
 An augmentation is a function of one sample and a generator, `(x, generator) -> x` of the same
 shape. Its random numbers are a function of (seed, step, row of the batch), so that resuming a run,
 or another number of workers or processes, does not change the result.
 
-A model learns the law of the augmented data: flip only what may be flipped, and expect shifted
-samples after training on shifted ones.
+A model learns the law of the augmented data. So flip images only if flipped images belong to the
+data, and expect shifted samples after training on shifted ones.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def augmented(
     """
     if not augment:
         return x
-    # the 1 separates this stream from that of the update, [seed, step]
+    # the 1 makes this stream differ from that of the update, [seed, step]
     words = np.random.SeedSequence([seed, step, 1]).generate_state(max(rows) + 1, np.uint64)
     samples = []
     for sample, row in zip(x, rows, strict=True):

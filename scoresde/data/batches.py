@@ -28,7 +28,7 @@ def order(n: int, *, seed: int, epoch: int) -> Tensor:
     """
     if not (0 <= seed < 2**64 and n >= 1):
         raise InvalidValueError(f"need 0 <= seed < 2**64 and n >= 1, got seed = {seed}, n = {n}")
-    # numpy would make float64 of a list with a number of 64 bits, and lose its last eleven
+    # numpy would convert a list with a 64-bit number to float64, and lose its last eleven bits
     key = np.array([seed, epoch], dtype=np.uint64)
     words = np.random.Philox(key=key).random_raw(n)
     return torch.from_numpy(np.argsort(words, kind="stable"))

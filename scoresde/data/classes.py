@@ -1,4 +1,4 @@
-"""Make labels of text, and renumber them as a model numbers classes of the same names."""
+"""Convert text to labels, and renumber labels in the order of a model's classes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def classes_of(text: Iterable[Any], what: str) -> Named:
     if 2 * (len(words) - len(commas)) < len(names):
         odd = [word for word in words if word not in commas] or commas
         raise InvalidTypeError(
-            f"{what} holds numbers, but for {some(map(repr, odd))}; leave the cells of missing "
+            f"{what} holds numbers except for {some(map(repr, odd))}; leave the cells of missing "
             "numbers empty, and write a point for a decimal comma"
         )
     numbers = {name: k for k, name in enumerate(names)}
@@ -83,4 +83,4 @@ def numbered_as(name: str, rows: Tensor, own: Classes, kind: Classes) -> Tensor:
             f"{some(map(repr, kind.names))}; rename them, or give the numbers of its classes"
         )
     places = [kind.names.index(word) if word in kind.names else -1 for word in own.names]
-    return torch.tensor([*places, -1])[rows]  # the last is that of -1
+    return torch.tensor([*places, -1])[rows]  # the last entry is for the label -1

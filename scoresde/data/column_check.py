@@ -14,9 +14,9 @@ from scoresde.data.stores import pieces
 
 __all__ = ["describe_columns", "whole_columns"]
 
-_MANY = 512  # the most columns that are compared with each other
-# A vector may be a signal if it has this many numbers and if, over so many samples, the variance of
-# the differences of neighbours is below this share of that of independent numbers.
+_MANY = 512  # the largest number of columns that are compared with each other
+# A vector may be a signal if it has at least this many numbers, there are this many samples, and
+# the variance of differences of neighbours is below this share of that of independent numbers.
 _LONG, _LOOKED_AT, _ALIKE = 16, 1000, 0.2
 _APART = 10.0  # the ratio of standard deviations from which columns are reported
 
@@ -59,8 +59,8 @@ def describe_columns(report: Report, data: Data) -> None:
         if chosen:
             report.remark(topic, text.format(some(chosen)), chosen)
 
-    remark("constant", constant, "the same number in every sample: {}; nothing is learnt of it, so "
-           "leave it out")  # fmt: skip
+    remark("constant", constant, "the same number in every sample: {}; leave it out, since there "
+           "is nothing to learn")  # fmt: skip
     for first, last in seen.one_hot:
         group = names[first:last]
         report.remark(
@@ -92,8 +92,8 @@ def _series(report: Report, data: Data) -> None:
     if spread > 0 and x.diff(dim=1).var(0, correction=0).mean() < _ALIKE * spread:
         report.remark(
             "layout",
-            "neighbouring numbers of a sample are alike, as in a signal: layout='T' makes each one "
-            "channel of so many steps, for which the network is convolutional",
+            "neighbouring numbers of a sample are alike, as in a signal: with layout='T' a sample "
+            "is a signal of one channel, and the network is convolutional",
         )
 
 
@@ -142,7 +142,7 @@ def _look(data: Data, constant: Tensor) -> _Seen:
 
 
 def _alike(moments: Tensor, constant: Tensor) -> list[tuple[int, int]]:
-    """Return the pairs of columns that may be equal, since their moments are."""
+    """Return the pairs of columns with equal moments, which may be equal."""
     places: dict[tuple[float, ...], list[int]] = {}
     for i, row in enumerate(moments.tolist()):
         if not constant[i]:

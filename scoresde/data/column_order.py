@@ -1,4 +1,4 @@
-"""Take the entries of vectors by their names, in the order of a model."""
+"""Reorder the entries of vectors by their names, to the order of a model."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Reordered:
 
 
 def places_of(own: Sequence[str], known: Sequence[str] | None, what: str) -> list[int]:
-    """Return for each known name its place among one's own; no places if the order is right.
+    """Return for each known name its place in `own`; an empty list if no reordering is needed.
 
-    The order is right too where either has no names.
+    None is needed if the names are in the same order, or if either has no names.
 
     Raises:
         InvalidValueError: The names differ.
@@ -68,12 +68,12 @@ def places_of(own: Sequence[str], known: Sequence[str] | None, what: str) -> lis
 
 
 def in_columns(data: Data, names: Sequence[str] | None, transform: Transform | None = None) -> Data:
-    """Return data with their columns in the order of these names; as they are if either has none.
+    """Return data with their columns in the order of given names, if both have names.
 
     Args:
         data: The data.
         names: The names, such as those of a model's columns.
-        transform: The model's transform, which has its order already.
+        transform: The model's transform, which has this order already.
 
     Raises:
         InvalidValueError: The data's columns have other names.

@@ -14,7 +14,7 @@ from scoresde.sde import Classes
 
 __all__ = ["describe_conditions"]
 
-_FEW = 100  # the most different whole numbers that may be classes
+_FEW = 100  # the largest number of different whole numbers that may be classes
 
 
 def describe_conditions(report: Report, data: Data) -> None:
@@ -35,17 +35,17 @@ def _classes(report: Report, data: Data, name: str, classes: int) -> None:
     gaps = classes - len(known)
     least, most = (0 if gaps else int(counts.min())), int(counts.max()) if len(counts) else 0
     what = "" if name == "label" else " class" if classes == 1 else " classes"
-    told = f"{classes:,}{what}, with {least:,} to {most:,} samples each"
+    text = f"{classes:,}{what}, with {least:,} to {most:,} samples each"
     if names:
-        told += ": " + some(
+        text += ": " + some(
             f"{names[k]} ({count:,})" for k, count in zip(known, counts, strict=True)
         )
     if missing := int((label < 0).sum()):
-        told += f"; {missing / len(label):.1%} missing"
-    report.facts["classes" if name == "label" else name] = told
+        text += f"; {missing / len(label):.1%} missing"
+    report.facts["classes" if name == "label" else name] = text
     if gaps:
         found = set(known.tolist())
-        # labels may be large numbers, such as identifiers: do not list all between
+        # labels may be large numbers, such as identifiers: do not list all numbers between them
         first = itertools.islice((str(i) for i in range(classes) if i not in found), NAMED)
         which = "" if name == "label" else f" of {name!r}"
         report.remark("conditions", f"labels{which} that no sample has: {some(first, gaps)}")
@@ -70,8 +70,8 @@ def _field(report: Report, data: Data, name: str) -> None:
     known = found.n > 0
     share = 1 - float(found.n.sum()) / (len(data) * found.n.numel())
     what = f"a vector of {shape[0]}" if len(shape) == 1 else f"a field of shape {shape}"
-    told = f"{what}, from {found.low:.6g} to {found.high:.6g}" if known.any() else what
-    report.facts[name] = told + (f"; {share:.1%} missing" if share else "")
+    text = f"{what}, from {found.low:.6g} to {found.high:.6g}" if known.any() else what
+    report.facts[name] = text + (f"; {share:.1%} missing" if share else "")
     if not known.all():
         report.remark("conditions", _entries(name, ~known, "is never known"))
     constant = known & (found.var == 0)

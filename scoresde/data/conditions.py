@@ -1,8 +1,8 @@
-"""Check the conditions of samples: by name one row for each sample.
+"""Check the conditions of samples, each of which has a name and one row for each sample.
 
-A row is a label, an integer, -1 if it is missing; or a vector or a field of floating point numbers,
-NaN where one is missing. Images, which are bytes with several axes, are fields of numbers from 0 to
-255.
+A row is either a label (an integer, -1 if it is missing), or a vector or a field of floating point
+numbers (NaN where one is missing). Bytes with several axes are images, that is fields of numbers
+from 0 to 255.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ __all__ = [
 
 Kind = Classes | Field
 
-# The largest distance of neighbouring float32 numbers near the mean, in standard deviations: a
-# condition with a larger one has lost its digits.
+# The largest distance of neighbouring float32 numbers near the mean, in standard deviations; if it
+# is larger, a condition has lost its digits.
 _COARSE = 0.01
 # Names that no condition can have, with their meaning.
 _TAKEN = {
@@ -98,11 +98,12 @@ def as_conditions(
         n: The number of samples.
 
     Raises:
-        DataError: The label of a sample is outside of the classes, or a number infinite.
+        DataError: The label of a sample is out of range, or a number is infinite.
         InvalidTypeError: Rows are neither integers nor floats, or a kind is no Classes or Field.
         InvalidValueError: A condition has the name of an argument.
-        ShapeError: There are more or fewer rows, or rows of another shape than the kind's.
-        UnknownNameError: `kinds` names no condition.
+        ShapeError: There are more or fewer rows than samples, or rows have another shape than the
+            kind's.
+        UnknownNameError: A name in `kinds` is no condition.
     """
     found = {name: given[name] for name in sorted(given) if given[name] is not None}
     for name in found:
@@ -111,7 +112,7 @@ def as_conditions(
         check_known(name, given)
         if not isinstance(kind, Classes | Field):
             raise InvalidTypeError(
-                f"the kind of {name!r} is Classes(n) or Field(shape), got {quoted(kind)}"
+                f"the kind of {name!r} must be Classes(n) or Field(shape), got {quoted(kind)}"
             )
     return {name: _checked(name, rows, n, kinds.get(name)) for name, rows in found.items()}
 
@@ -172,10 +173,10 @@ def _labels(
     rows = rows if isinstance(rows, Tensor) else rows.read(slice(None))
     if rows.ndim != 1:
         raise ShapeError(
-            f"condition {name!r}, labels, must have shape ({len(rows)},), one a sample; got "
+            f"condition {name!r}, labels, must have shape ({len(rows)},), one for each sample; got "
             f"{tuple(rows.shape)}"
         )
-    if rows.is_floating_point():  # as a table has labels of which some are missing
+    if rows.is_floating_point():  # labels of a table are floats if some are missing
         whole = rows.nan_to_num(-1.0)
         if not torch.equal(whole, whole.round()):
             raise InvalidTypeError(
@@ -188,9 +189,9 @@ def _labels(
         kind = own if kind is None else kind
         if not kind.names and kind.n != own.n:
             raise InvalidValueError(
-                f"condition {name!r} has the classes {some(map(repr, names))}, and its kind has "
-                f"{kind.n} without names, which may be numbered otherwise; give their names, "
-                f"Classes({kind.n}, names=...), or the numbers"
+                f"condition {name!r} has the classes {some(map(repr, names))}, but its kind has "
+                f"{kind.n} classes without names, perhaps in another order; give their names, "
+                f"Classes({kind.n}, names=...), or give numbers as labels"
             )
         rows = numbered_as(name, rows, own, kind)
         kind = kind if kind.names else own
@@ -228,7 +229,7 @@ def _field(
     found = Field(shape, names if shape == (len(names),) else ())
     if kind is not None and kind != found:
         raise ShapeError(
-            f"condition {name!r} has rows of shape {found.shape}, its kind says {kind.shape}; give "
+            f"condition {name!r} has rows of shape {found.shape}, its kind has {kind.shape}; give "
             "rows of that shape, or another kind"
         )
     return rows, found
@@ -240,7 +241,7 @@ def renumbered(
     """Return conditions and their kinds, in the order of a model's classes and columns.
 
     Raises:
-        InvalidValueError: The model does not know a class, or a column of a vector.
+        InvalidValueError: A class, or a column of a vector, is not one of the model's.
     """
     rows, own = dict(conditions), dict(kinds)
     for name, kind in known.items():
@@ -267,7 +268,7 @@ def moments_of(name: str, found: Survey) -> ConditionMoments:
     """Return the moments of a condition: per entry of a vector, per channel of a field.
 
     Raises:
-        DataError: Its numbers differ by too little for float32.
+        DataError: The numbers differ by too little for float32.
     """
     shape = tuple(found.mean.shape[:1]) or (1,)
     rows, var, n = (part.double().reshape(*shape, -1) for part in (found.mean, found.var, found.n))

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "describe_noise", "describe_sides", "remarks"]
 
 _SHOWN = 64  # samples in the picture
-_SHORT = 160  # the most letters of a remark that `remarks` keeps whole
+_SHORT = 160  # the largest number of letters of a remark that `remarks` does not shorten
 # The quantile of the distances between samples: the pairs of one outlier are beyond it.
 _NEAR = 0.95
 _PADDED = 1.25  # the ratio of padded to original positions from which padding is reported
@@ -68,8 +68,8 @@ def check(
     """Check data for what would break a training run.
 
     Args:
-        source: What `load` takes, or data that were loaded.
-        condition: As for `load`, and so are the next seven.
+        source: A source as for `load`, or loaded data.
+        condition: As for `load`, like the next seven arguments.
         sample: The array or the columns that are the samples.
         split: The part of a data set.
         size: The size that images are resized to.
@@ -77,19 +77,20 @@ def check(
         missing: `"drop"` leaves out samples with a NaN.
         standardize: Shift and scale floats.
         on_bad_image: `"skip"` leaves out damaged images, up to a tenth of a folder.
-        stride: The sides of images should be multiples of this, `patch * 2 ** (resolutions - 1)` of
-            a U-Net, which pads others; padding of a quarter or more is reported.
+        stride: The number of which the sides of images should be multiples,
+            `patch * 2 ** (resolutions - 1)` for a U-Net. Other sides are padded; padding of a
+            quarter or more is reported.
         sde: The SDE whose noise is compared with the data, if any.
 
     Returns:
-        The report. Faults of the data are in it, and are not raised.
+        The report. It contains the faults of the data, which are not raised.
 
     Raises:
         InvalidValueError, UnknownNameError, MissingExtraError: An argument is wrong, as for `load`.
     """
     check_size(size)
     if stride < 1:
-        raise InvalidValueError(f"the stride is at least 1, got {stride}")
+        raise InvalidValueError(f"the stride must be at least 1, got {stride}")
     report = Report()
     options: dict[str, Any] = dict(
         sample=sample, layout=layout, missing=missing, split=split, skip=on_bad_image == "skip"
@@ -138,7 +139,7 @@ def remarks(data: Data, sde: SDE | None = None) -> list[str]:
         if sde is not None:
             report.data, report.samples = data, data.batch(_spread(len(data)))
             describe_noise(report, sde)
-    except DataError:  # the training raises it itself
+    except DataError:  # the training will raise it
         return []
     return [text if len(text) <= _SHORT else text.partition(": ")[0] for text in report.remarks]
 
@@ -179,7 +180,7 @@ def _opened(
         report.problems += faults_of(error)
     if not condition:
         return None
-    # perhaps a condition was at fault: check the samples and each condition alone
+    # a condition may be wrong: check the samples and each condition separately
     try:
         data = opened({}, report)
     except faults:
@@ -199,8 +200,8 @@ def _describe(report: Report, data: Data) -> None:
     report.facts["each"] = event_in_words(data.event_shape, data.columns)
     if data.kinds:
         report.facts["learnt"] = f"p({data.called} | {', '.join(data.kinds)})"
-    if told := doubt_of(data):
-        report.remark("layout", told)
+    if doubt := doubt_of(data):
+        report.remark("layout", doubt)
     first = data.raw[:1] if isinstance(data.raw, Tensor) else data.store.read(slice(0, 1))
     count, wide = len(data) * math.prod(data.event_shape), max(4, first.element_size())
     sizes = _size(count * first.element_size()), _size(count * wide)
@@ -266,9 +267,9 @@ def _scale(report: Report, data: Data) -> None:
     if data.transform == Identity() and not 0.1 <= rms <= 10:
         report.remark(
             "units",
-            f"the numbers have an RMS of {rms:.4g}; the noise scales of VESDE() and VPSDE() are "
-            "for about 1: take those of scoresde.suggest(data), or standardize=True, which shifts "
-            "and scales the numbers",
+            f"the numbers have an RMS of {rms:.4g}; the noise scales of VESDE() and VPSDE() suit "
+            "an RMS of about 1: take those of scoresde.suggest(data), or standardize=True, which "
+            "shifts and scales the numbers",
         )
 
 
@@ -288,8 +289,8 @@ def describe_sides(report: Report, event_shape: tuple[int, ...], stride: int) ->
 def describe_noise(report: Report, sde: SDE) -> None:
     """Report noise whose smallest scale hides the data, or whose largest does not cover them.
 
-    The largest should be the largest distance between samples, but for outliers (Song & Ermon 2020,
-    technique 1, arXiv:2006.09011).
+    The largest scale should be the largest distance between samples, apart from outliers (Song &
+    Ermon 2020, technique 1, arXiv:2006.09011).
     """
     data, samples = report.data, report.samples
     if data is None or samples is None:

@@ -45,7 +45,7 @@ def usable_of(
         same = set(kept)
         alike = [headers[i] if i in same else Header(error="other") for i in range(len(files))]
         images = Images(files, size, shape_of(files, alike, size), mode_of(files, alike))
-        others = {i: "of another kind" for i in good if i not in same}
+        others = {i: "of another depth" for i in good if i not in same}
         found = usable(images, {**errors, **others})
         errors = {i: error for i, error in found.items() if i not in others}
         kept = [i for i in kept if i not in errors]
@@ -84,8 +84,8 @@ def _other_files(report: Report, files: Files) -> None:
         loose = [str(path) for path, deep in zip(files.paths, inner, strict=True) if not deep]
         report.remark(
             "images",
-            f"{len(loose)} images lie beside the folders of the others, so that nothing is "
-            f"labelled: {some(loose)}",
+            f"{len(loose)} images are in no folder of a class, so that no image has a label: "
+            f"{some(loose)}",
         )
     empty = [
         str(p)
@@ -105,7 +105,7 @@ def _of_one_depth(
     others = [f"{files.name(i)} ({depth})" for i, depth in depths.items() if depth != usual]
     if others:
         report.problems.append(
-            f"{len(others)} images are not of {usual} a channel as most are, so convert them: "
+            f"{len(others)} images do not have {usual} a channel as most do; convert them: "
             f"{some(others)}"
         )
     return [i for i, depth in depths.items() if depth == usual]

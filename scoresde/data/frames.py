@@ -60,7 +60,7 @@ def column_of(name: str, cells: Iterable[Any]) -> np.ndarray[Any, Any]:
     numbers = np.asarray(known)
     if numbers.dtype.kind not in "fiub" or numbers.ndim != 1:
         raise InvalidTypeError(f"the column {name!r} holds neither numbers nor text")
-    if numbers.dtype.kind in "iu":  # as objects: NaN would make floats of them
+    if numbers.dtype.kind in "iu":  # keep them as objects, since NaN would make them floats
         return np.array(listed, dtype=object)
     return np.array([np.nan if cell is None else cell for cell in listed], dtype=np.float64)
 
@@ -76,7 +76,9 @@ def table_of(what: str, columns: Mapping[str, np.ndarray[Any, Any]]) -> Table:
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name!r} {n}" for name, n in lengths.items())
-        raise ShapeError(f"the columns of {what} have different lengths: {listed}; make them one")
+        raise ShapeError(
+            f"the columns of {what} have different lengths: {listed}; make all of one length"
+        )
     if not all(lengths.values()):
         raise DataError(f"{what} has no rows")
     return Table(what, {k: _cells(v, f"the column {k!r} of {what}") for k, v in columns.items()})
@@ -100,7 +102,7 @@ def _cells(column: np.ndarray[Any, Any], what: str) -> Column | np.ndarray[Any, 
         numbers = np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
         return Column(narrow(numbers, exact=True), True)
     raise InvalidTypeError(
-        f"{what} is of {column.dtype}; columns hold numbers or text, so convert it, or leave it out"
+        f"{what} has dtype {column.dtype}; convert it to numbers or text, or leave it out"
     )
 
 
@@ -118,6 +120,6 @@ def _series(series: Any, what: str) -> Column | np.ndarray[Any, Any]:
     if all(type(cell) is int for cell in known):  # categories, say
         return _cells(cells, what)
     raise InvalidTypeError(
-        f"{what} is of {series.dtype}; columns hold numbers or text, so convert it, such as by "
+        f"{what} has dtype {series.dtype}; convert it to numbers or text, such as by "
         ".astype(float), or leave it out, df.drop(columns=...)"
     )

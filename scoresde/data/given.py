@@ -42,7 +42,7 @@ def as_samples(x: object, transform: Transform) -> Tensor | Store:
 
 
 def as_names(names: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Return the names of the entries of samples of this shape, perhaps none.
+    """Return the names of the entries of samples of this shape; there may be none.
 
     Raises:
         InvalidTypeError: The names are no text.
@@ -52,14 +52,14 @@ def as_names(names: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...]:
         raise InvalidTypeError(f"columns= takes a list of names, got {quoted(names)}")
     if names and (len(names),) != shape:
         raise ShapeError(
-            f"{len(names)} columns are named, and samples have the shape {shape}; columns= is for "
-            "vectors, one name for each entry"
+            f"{len(names)} columns are named, but samples have the shape {shape}; columns= needs "
+            "one name for each entry of a vector"
         )
     return tuple(names)
 
 
 def is_store(given: object) -> TypeGuard[Store]:
-    """Return True for a `Store` that is no tensor."""
+    """Return True for a `Store` that is not a tensor."""
     return not isinstance(given, Tensor) and isinstance(given, Store)
 
 
@@ -67,7 +67,7 @@ def as_tensor(what: str, given: object) -> Tensor:
     """Return a tensor, an array or a list as a tensor.
 
     Raises:
-        InvalidTypeError: `given` holds no numbers, or numbers of a type that torch does not know.
+        InvalidTypeError: `given` holds no numbers, or numbers of a type that torch does not have.
         DataError: It is an array mapped from a file, and too large for a copy.
     """
     if isinstance(given, Tensor):
@@ -87,7 +87,7 @@ def as_tensor(what: str, given: object) -> Tensor:
         if x.dtype == np.float64 and x.size and isinstance(given, list | tuple):
             x = narrow(x)
         x = np.ascontiguousarray(x.astype(x.dtype.newbyteorder("="), copy=False)).reshape(x.shape)
-        with warnings.catch_warnings():  # of read-only arrays, which are never written here
+        with warnings.catch_warnings():  # torch warns of read-only arrays, never written here
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             return torch.from_numpy(x)
     except (TypeError, ValueError) as error:

@@ -53,7 +53,7 @@ def from_hub(
     name, *rest = source.removeprefix(PREFIX).split(":")
     if not name or len(rest) > 2 or (rest and split is not None):
         raise InvalidValueError(
-            f"{source!r} with split={split!r} is no data set; write hf:name, hf:name:split or "
+            f"{source!r} with split={split!r} names no data set; write hf:name, hf:name:split or "
             "hf:name:split:column"
         )
     part, column = [*rest, None, None][:2] if rest else (split, None)
@@ -67,7 +67,7 @@ def from_hub(
             table = table if is_table(table) and not part else table[part or "train"]
         else:
             table = datasets.load_dataset(name, split=part or "train")
-    except Exception as error:  # a network, a hub and a dozen formats fail in many ways
+    except Exception as error:  # the network, the hub and the formats raise many kinds of errors
         raise DataError(f"cannot load {source!r}: {' '.join(str(error).split())}") from error
     return from_table(table, column or None, size, wanted, lazy=lazy)
 
@@ -173,7 +173,7 @@ class Cells:
         return len(self.table)
 
     def get(self, i: int) -> Any:
-        """Return cell i; the table may leave the other columns of the row undecoded."""
+        """Return cell i, without decoding the other columns of the row if possible."""
         return self.table[i][self.column]
 
     def open(self, i: int) -> Image:
@@ -187,7 +187,7 @@ class Cells:
 
 
 def _plain(value: Any) -> Any:
-    """Return a scalar of torch or numpy as a Python number, anything else as it is."""
+    """Return a scalar of torch or numpy as a Python number, and anything else unchanged."""
     return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Files"]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-_WAYS = 100  # the most paths, through links, to one folder
+_WAYS = 100  # the largest number of paths to one folder through links
 
 
 class Files:
@@ -52,7 +52,7 @@ class Files:
                     f"scoresde.sample(scoresde.load({str(folder)!r}), n=1000)"
                 )
             raise DataError(
-                f"there are no images in {folder}; looked for {', '.join(sorted(_SUFFIXES))}"
+                f"there are no images in {folder} with a suffix {', '.join(sorted(_SUFFIXES))}"
             )
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ class Files:
         """Open an image, whose pixels Pillow reads when they are needed."""
         from PIL import Image
 
-        with checkpoint.open_file(self.paths[i]):  # raises for a pipe, for which Pillow would wait
+        with checkpoint.open_file(self.paths[i]):  # raises for a pipe; Pillow would wait
             return Image.open(self.paths[i])
 
     def name(self, i: int) -> str:

@@ -60,7 +60,7 @@ __all__ = [
 
 
 SKIPPED = 0.1  # the largest share of damaged images that on_bad_image="skip" leaves out
-_ROOM = 2**30  # the most bytes of images that are kept in memory
+_ROOM = 2**30  # the largest number of bytes of images that are kept in memory
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values for turned images
 
 
@@ -84,7 +84,7 @@ class Header:
         size: `(height, width)` after its EXIF rotation.
         mode: Pillow's name for the type of a pixel.
         error: The reason why the header cannot be read, or empty.
-        cut: True for colours of 16 bits, of which Pillow reads 8.
+        cut: True for colours of 16 bits; Pillow reads only 8 of them.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -101,7 +101,7 @@ def header_of(items: Items, i: int) -> Header:
             if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
                 height, width = width, height
             return Header((height, width), pillow_mode(image), cut=cut)
-    except Exception as error:  # Pillow's decoders raise anything, SyntaxError included
+    except Exception as error:  # Pillow's decoders raise any error, even SyntaxError
         return Header(error=_line(error))
 
 
@@ -126,7 +126,7 @@ class Images:
 
     @property
     def units(self) -> Transform:
-        """Return the transform from their pixels to model units."""
+        """Return the transform from the images' pixels to model units."""
         return UNITS.get(self.mode, BYTES)
 
     def read(self, index: Tensor | slice) -> Tensor:
@@ -199,7 +199,7 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
 
 
 def keep(store: Store, lazy: bool | None) -> Store:
-    """Return the same samples in memory if `lazy` is False, or None and they take up to 1 GiB."""
+    """Return the samples in memory if `lazy` is False, or if it is None and they take <= 1 GiB."""
     if lazy or (lazy is None and math.prod(store.shape) > _ROOM):
         return store
     x = torch.empty(store.shape, dtype=store.read(slice(0, 0)).dtype)
@@ -233,7 +233,7 @@ def mode_of(items: Items, headers: Sequence[Header]) -> str:
     """Return the mode that images become: "L" or "RGB" bytes, or "I;16" or "F" of one channel.
 
     Raises:
-        DataError: Some are of 16 bits or of floats, and others are not.
+        DataError: Some images have 16 bits or floats, and others do not.
     """
     modes = {i: found.mode for i, found in enumerate(headers) if not found.error}
     deep = [i for i, mode in modes.items() if mode in (DEEP_MODE, FLOAT_MODE)]
@@ -261,7 +261,7 @@ def joined(items: Items, headers: Sequence[Header], size: Size) -> Images:
     clear = [i for i, mode in modes.items() if "A" in mode.upper()]
     cut = [i for i in modes if headers[i].cut]
     for found, have in (
-        (cut, "16 bits a colour, of which 8 are read"),
+        (cut, "16 bits a colour, of which only 8 are read"),
         (coloured if 2 * len(coloured) < len(modes) else [], "colours, so that all become RGB"),
         (clear, "transparency, which is left out"),
     ):

@@ -1,4 +1,4 @@
-"""Choose the samples and the conditions among arrays by name."""
+"""Choose the samples and the conditions from arrays with names."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def key_of(names: Sequence[str], wanted: Wanted, what: str) -> str:
     if key is None:
         raise DataError(
             f"{what} has the keys {', '.join(names) or '(none)'}; name the samples by "
-            f"sample={next(iter(names), 'x')!r}, or call them 'x' or 'images', and the labels, if "
-            "any, 'y' or 'labels'"
+            f"sample={next(iter(names), 'x')!r}, or call them 'x' or 'images', and labels 'y' or "
+            "'labels'"
         )
     return key
 
@@ -63,8 +63,8 @@ def from_arrays(
         what: The name of the source, for errors.
         arrays: The arrays by name.
         wanted: The conditions.
-        names: The names of all entries of the source, of which some are no arrays; by default those
-            of the arrays.
+        names: The names of all entries of the source, including those that are not arrays; by
+            default the names of the arrays.
 
     Raises:
         DataError: There are no samples, or labels under several names.

@@ -22,7 +22,7 @@ __all__ = ["Laid", "check_layout", "doubt", "laid_as"]
 
 _LETTERS = "CTDHW"
 _SPACE = {1: "T", 2: "HW", 3: "DHW"}
-# The most channels that need no remark; the ratio of steps to channels of a series that needs none.
+# A series is reported if it has more channels than this, and fewer steps per channel than this.
 _FEW, _FLAT = 4, 8
 
 

@@ -25,7 +25,7 @@ def without_missing(x: Tensor | Store | Data, data_of: Callable[[Any], Data]) ->
 
     Args:
         x: All samples.
-        data_of: Returns data of samples, with their conditions.
+        data_of: A function that returns the data of samples, with their conditions.
 
     Raises:
         DataError: No sample is left, or one is infinite.
@@ -33,7 +33,7 @@ def without_missing(x: Tensor | Store | Data, data_of: Callable[[Any], Data]) ->
     if isinstance(x, Tensor):
         check_dense("x", x)
     raw = x.raw if isinstance(x, Data) else x
-    if len(raw.shape) < 2 or 0 in raw.shape:  # no samples, for which data_of raises
+    if len(raw.shape) < 2 or 0 in raw.shape:  # there are no samples, so data_of raises an error
         return data_of(x)
     store = store_of(raw.detach().cpu() if isinstance(raw, Tensor) else raw)
     whole = torch.cat([~part.flatten(1).isnan().any(1) for _, part in pieces(store)])

@@ -1,4 +1,4 @@
-r"""Load data sets by name: the digits of the package, and those that torchvision downloads."""
+r"""Load data sets by name: the digits of the package, and the data sets of torchvision."""
 
 from __future__ import annotations
 
@@ -121,12 +121,12 @@ def _download(name: str, split: str, root: str | os.PathLike[str] | None) -> Any
         importlib.import_module("torchvision.datasets")
     except (ImportError, RuntimeError) as error:
         raise DataError(
-            f"the data set {name!r} comes through torchvision, which cannot be imported here: "
+            f"the data set {name!r} is one of torchvision, which cannot be imported here: "
             f"{error}; install the torchvision that belongs to torch {torch.__version__}"
         ) from error
     downloads, key = _known(), _key(name)
     if key not in downloads:
-        if near := checkpoint.near(Path(name)):
+        if near := checkpoint.did_you_mean(Path(name)):
             raise UnknownNameError(
                 f"there is no data set {name!r}, nor a file or a folder of that name{near}"
             )

@@ -1,4 +1,4 @@
-"""Tell by their moments in which units samples are."""
+"""Recognise the units of samples by their moments."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["nearer"]
 def nearer(x: Tensor, changed: Tensor, like: Tensor) -> Tensor:
     """Return `changed` if its moments are clearly nearer to those of `like` than the moments of x.
 
-    It tells in which of two units samples are, where they are compared with data.
+    So samples of unknown units can be compared with data.
 
     Args:
         x: Samples `(N, *)`.
-        changed: The same in other units.
-        like: Data in the units that are wanted, `(M, *)`.
+        changed: The same samples, converted from the other possible units.
+        like: Data in the right units, `(M, *)`.
 
     Examples:
         >>> data = torch.linspace(100, 300, 20)[:, None]

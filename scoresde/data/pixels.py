@@ -30,7 +30,7 @@ DEEP_MODE, FLOAT_MODE = "I;16", "F"
 GREY_MODES = ("1", "L", "LA", "La")
 """Pillow's modes of grey images of 8 bits or fewer."""
 UNITS: Mapping[str, Transform] = {DEEP_MODE: DEEP, FLOAT_MODE: Identity()}
-"""The transforms to model units of the modes that are no bytes."""
+"""The transforms to model units for the modes that are not bytes."""
 
 
 def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
@@ -71,6 +71,6 @@ def pillow_mode(image: Image) -> str:
 
 
 def is_cut(image: Image) -> bool:
-    """Return True for an image with colours of 16 bits, of which Pillow reads 8."""
+    """Return True for an image with colours of 16 bits; Pillow reads only 8 of them."""
     parts = getattr(image, "tile", [])
     return image.mode.startswith("RGB") and any(";16" in str(part) for part in parts)

@@ -1,4 +1,4 @@
-"""Read data as a score takes them: in its units, with the conditions that it takes."""
+"""Read data for a score: in its units, and with its conditions."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["read_for"]
 def read_for(
     score: Score, x: Tensor | Data, condition: Mapping[str, Any] | None
 ) -> tuple[Tensor, Mapping[str, Any] | None]:
-    """Return samples and conditions; those of data in the units and with the classes of the score.
+    """Return samples and conditions; data are converted to the units and classes of the score.
 
-    Columns of data and score that both have names are taken by these.
+    If the columns of both data and score have names, they are matched by name.
 
     Args:
-        score: The score, which may know its transform and its conditions.
-        x: Samples `(N, *)`, unchanged, or data.
+        score: The score; its facts may have a transform and conditions.
+        x: Samples `(N, *)`, which are not converted, or data.
         condition: The conditions; None takes those of the data.
 
     Raises:
-        InvalidValueError: The data have a class that the score does not know, or columns of other
-            names, or are outside the range of its transform.
+        InvalidValueError: The data have a class or a column that the score does not have, or are
+            outside the range of its transform.
     """
     if not isinstance(x, Data):
         return x, condition

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMED", "Faults", "Finding", "Report", "faults_of", "some"]
 
-NAMED = 20  # the most files or samples that are named for one fault
+NAMED = 20  # the largest number of files or samples that are named for one fault
 
 
 class Faults:
@@ -82,7 +82,7 @@ class Finding(str):
 
     Attributes:
         topic: The topic in a word or two.
-        where: The names of the columns, files or samples that it is about.
+        where: The names of the columns, files or samples concerned.
     """
 
     topic: str
@@ -101,8 +101,8 @@ class Report:
 
     Attributes:
         facts: Number, shape, units and so on, as text by name.
-        problems: Sentences on what would make a training fail.
-        remarks: Sentences on what would not, but may be a mistake, each a `Finding`.
+        problems: Sentences on faults that would make a training fail.
+        remarks: Sentences on possible mistakes that would not, each a `Finding`.
         data: The usable samples, or None.
         samples: Up to 64 usable samples, spread over the data, in model units, or None.
     """
@@ -119,12 +119,12 @@ class Report:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Return the names of the entries of a sample, where they have some."""
+        """Return the names of the entries of a sample, if any."""
         return () if self.data is None else self.data.columns
 
     @property
     def ok(self) -> bool:
-        """Return True if a training on the data would not fail."""
+        """Return True if there is no problem, so that a training on the data would not fail."""
         return not self.problems
 
     def __repr__(self) -> str:

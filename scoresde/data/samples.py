@@ -37,16 +37,17 @@ class Data:
     """Hold samples and their conditions, in memory or read when they are needed.
 
     Args:
-        x: `(N, *event)`, in the user's own units: a tensor, an array or a list, finite floats or
-            bytes; a store that reads such rows; data; or what `load` takes.
-        transform: The map from raw numbers to those that a model learns, "model units"; by default
-            the identity. Bytes need one, such as `BYTES`.
+        x: Finite floats or bytes `(N, *event)`, in the user's units: a tensor, an array or a list;
+            a store that reads such rows; data; or any source that `load` takes.
+        transform: The map from raw numbers to the numbers that a model learns, "model units"; by
+            default the identity. Bytes need a transform, such as `BYTES`.
         columns: The names of the entries of a sample `(d,)`, such as those of a table.
-        kinds: By name the kind of a condition, `Classes(n)` or `Field(shape)`; by default integers
-            are labels, with as many classes as the largest one needs, and floats a vector or field.
-        conditions: By name a tensor, an array, a list or a store with one row for each sample:
-            labels `(N,)`, -1 where one is missing, or text; or floats `(N, *)`, NaN where one is
-            missing, of which `(N,)` is a vector of one entry. None is no condition.
+        kinds: The kind of each condition by name, `Classes(n)` or `Field(shape)`. By default
+            integers are labels, with as many classes as the largest label needs, and floats are a
+            vector or a field.
+        conditions: The conditions by name, each a tensor, an array, a list or a store with one row
+            for each sample: labels `(N,)`, -1 where one is missing, or text; or floats `(N, *)`,
+            NaN where one is missing. Floats `(N,)` are a vector of one entry. None is ignored.
 
     Attributes:
         raw: The samples as they were given.
@@ -54,17 +55,17 @@ class Data:
         conditions: The conditions, by name, in the order of the names.
         kinds: The kinds of the conditions, by name.
         columns: The names of the entries of a sample, if it is a row of a table.
-        source: The name or the path of what was loaded, if any.
+        source: The name or the path of the loaded source, if any.
         called: The name of the array that was chosen as samples, by default "x".
         lines: `(N,)`, the lines of the samples in a text file, or None.
 
     Raises:
         DataError: There are no samples, some hold a NaN or an infinity, a condition is infinite, or
-            a label is of no class.
+            a label is out of range.
         InvalidTypeError: Samples, conditions or transform have a wrong type.
         InvalidValueError: A condition has the name of an argument.
         ShapeError: `x` has no event dimension, or a condition has more or fewer rows than samples.
-        UnknownNameError: `kinds` names no condition.
+        UnknownNameError: A name in `kinds` is no condition.
 
     Examples:
         >>> data = Data(torch.randn(4, 2), label=[0, 2, -1, 1], y=torch.zeros(4, 3))
@@ -139,17 +140,17 @@ class Data:
         return self.batch(slice(None))
 
     def batch(self, index: Tensor | slice) -> Tensor:
-        """Return the samples of an index, numbers or a slice, in model units, `(B, *event)`.
+        """Return the samples with these numbers, or of a slice, in model units, `(B, *event)`.
 
         Raises:
-            DataError: A sample, which is named, cannot be read.
-            InvalidValueError: There is no sample of such a number.
+            DataError: A sample cannot be read; the message names it.
+            InvalidValueError: A number is out of range.
         """
         return self.transform.forward(self._read(self.raw, index))
 
     @property
     def label(self) -> Tensor | None:
-        """Return the class of each sample: "label", or the only condition of classes; or None."""
+        """Return the condition "label", or the only condition that has classes, or None."""
         found = self.conditions.get(class_name(self.kinds) or "")
         return found if isinstance(found, Tensor) and self.classes is not None else None
 
@@ -163,9 +164,9 @@ class Data:
         """Return the conditions of the samples of an index, as in `batch`; None if there are none.
 
         Returns:
-            By name a tensor `(B, *)`: labels as integers, others as float32.
+            The conditions by name, `(B, *)`: labels as integers, others as float32.
 
-        The errors are those of `batch`.
+        Errors are those of `batch`.
         """
         rows = {name: self._read(kept, index) for name, kept in self.conditions.items()}
         label = {name for name, kind in self.kinds.items() if isinstance(kind, Classes)}
@@ -173,15 +174,15 @@ class Data:
         return Condition(rows) if rows else None
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Data:
-        """Return data of some samples, without a copy, with the same transform and kinds."""
+        """Return data of some samples, without copying them, with the same transform and kinds."""
         try:
             rows = torch.arange(len(self))[index]
         except IndexError as error:
             raise InvalidValueError(_no_such(len(self), error)) from error
         if rows.ndim != 1:
             raise InvalidTypeError(
-                f"data are indexed by a slice or a list of numbers, got {index!r}; data[[0]] is "
-                "the data of one sample, data.batch(torch.tensor([0])) its numbers"
+                f"data must be indexed by a slice or a list of numbers, got {index!r}; data[[0]] "
+                "is the data of one sample, data.batch(torch.tensor([0])) its numbers"
             )
         conditions = {
             name: kept[rows] if isinstance(kept, Tensor) else Part(kept, rows)
@@ -237,7 +238,7 @@ class Data:
                 the data or the model have no names of classes.
 
         Raises:
-            InvalidValueError: The model does not know a class of the data.
+            InvalidValueError: A class of the data is not one of the model's.
         """
         conditions, kinds = renumbered(self.conditions, self.kinds, known)
         return self._with(conditions=conditions, kinds=kinds)
@@ -245,12 +246,12 @@ class Data:
     def standardized(self) -> Data:
         """Return the same samples with a transform to mean 0 and variance 1.
 
-        It has one shift and one scale for each dimension of vectors, or for each channel of images.
+        The transform has a shift and a scale for each dimension of vectors, or channel of images.
         """
         return self._with(transform=Standardize.of(self.survey.mean, self.survey.var))
 
     def units_of(self, transform: Transform) -> Data:
-        """Return the same raw samples with the transform of a model; their own if it has none.
+        """Return the same raw samples with the transform of a model, if it is not the identity.
 
         Raises:
             InvalidValueError: The samples are outside the range of the model's transform.
@@ -261,11 +262,12 @@ class Data:
             check_levels(self.survey, transform)
         return self._with(transform=transform)
 
-    def look(self) -> None:
+    def read_all(self) -> None:
         """Read once all samples and conditions that are not in memory.
 
         Raises:
-            DataError: A sample or a condition, which is named, cannot be read, or is not finite.
+            DataError: A sample or a condition cannot be read, or is not finite; the message names
+                it.
         """
         if not isinstance(self.raw, Tensor):
             _ = self.survey
@@ -285,7 +287,7 @@ class Data:
     def condition_moments(self) -> dict[str, ConditionMoments]:
         """Return the mean and the standard deviation of every vector and field, by name.
 
-        They are taken per entry of a vector, per channel of a field, without missing numbers.
+        They are computed per entry of a vector and per channel of a field, without missing numbers.
 
         Raises:
             DataError: A number is infinite, or the numbers differ by too little for float32.
@@ -297,9 +299,12 @@ class Data:
         }
 
     def changed(self, turn: int) -> str:
-        """Compare samples and conditions, 16 MiB at least, with the checksums of the survey.
+        """Compare a part of samples and conditions, at least 16 MiB, with the survey's checksums.
 
-        Turns 0, 1, ... read one part after another; return what has changed, in words, or "".
+        Turns 0, 1, ... read one part after another.
+
+        Returns:
+            A sentence on what has changed, or an empty string.
 
         Raises:
             DataError: They cannot be read any more.
@@ -316,7 +321,7 @@ class Data:
         Both are in model units: `ScoreModel(..., moments=Moments(*data.moments()))`.
 
         Raises:
-            DataError: They over- or underflow in float32.
+            DataError: The moments over- or underflow in float32.
         """
         return moments_in(self.survey, self.transform)
 
@@ -329,7 +334,8 @@ class Data:
         held = round(len(self) * fraction) if 0 < fraction < 1 else 0
         if not 0 < held < len(self):
             raise InvalidValueError(
-                f"cannot hold out the fraction {fraction} of {len(self)} samples; each part needs 1"
+                f"cannot hold out the fraction {fraction} of {len(self)} samples, since each part "
+                "needs at least 1"
             )
         index = order(len(self), seed=seed, epoch=0)
         return self[index[held:]], self[index[:held]]

@@ -61,7 +61,7 @@ def load(
             - a path: a `Path`, a string with a dot or a separator, or the name of a file or folder
               that is not that of a data set. A `.npy` file of more than 256 MiB is read when
               needed; a `.npz` or `.pt` file of arrays is read as a dictionary; the columns of a
-              `.csv` or `.parquet` file are the samples but for those that `condition` names; in a
+              `.csv` or `.parquet` file are the samples, except those in `condition`; in a
               folder of images, if all lie in folders within it, those are the classes;
             - a DataFrame of pandas or polars, or a table of pyarrow, read as such a file;
             - a data set of torch, a stream or a loader, whose items are samples, pairs with a label
@@ -70,7 +70,7 @@ def load(
               set that torchvision downloads (`"mnist"`, `"fashion_mnist"`, `"cifar10"` ...);
             - `"hf:name"`, `"hf:name:split"` or `"hf:name:split:column"`, a data set of Hugging
               Face's hub or a folder that its `save_to_disk` wrote; or such a data set itself.
-        condition: the name of a column, or several, each a condition of its own; or conditions by
+        condition: the name of a column, or several, each a separate condition; or conditions by
             name: a tensor or an array with one row for each sample; the path
             of a `.npy` or `.csv` file of rows, in the order of the samples, or, for a folder of
             images, with the names of the files in a column "file"; or one or several columns of the
@@ -114,7 +114,7 @@ def load(
         source, condition=by_name(condition), kinds=kinds, sample=sample, split=split, size=size,
         layout=layout, missing=missing, skip=skip, lazy=lazy, root=root,
     )  # fmt: skip
-    data.look()
+    data.read_all()
     if isinstance(source, str | os.PathLike):
         data.source = os.fspath(source)
     text = "" if layout or isinstance(source, Data) else doubt_of(data)

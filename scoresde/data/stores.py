@@ -40,11 +40,11 @@ __all__ = [
 ]
 
 IN_MEMORY = 2**28
-"""The most bytes of a `.npy` file, or of a data set of torch, read into memory: 256 MiB."""
+"""The largest size of a `.npy` file, or of a data set of torch, read into memory: 256 MiB."""
 PACKED = 100
-"""The largest credible compression of real data; more is taken for an attack."""
+"""The largest compression of real data; a larger one is treated as an attack."""
 PIECE = 2**24
-"""The most bytes of one piece of samples."""
+"""The largest number of bytes in one piece of samples."""
 _THREADS = min(8, os.cpu_count() or 1)
 
 A = TypeVar("A")
@@ -89,7 +89,7 @@ class Rows:
 
     Args:
         n: The number of samples.
-        get: Returns the sample of a number, as anything that numpy can convert to an array.
+        get: A function that returns a sample by its number, as an object that numpy can convert.
         what: The name of the source, for errors.
         random: True if each reading gives other samples.
     """
@@ -105,7 +105,7 @@ class Rows:
         self._dtype, self._get, self._what = plain(first.dtype), get, what
         self.random = random
         if self._dtype == np.float64 and not hasattr(given, "dtype"):
-            # Python's floats, as in a list: float32 if that is exact for the first sample
+            # Python's floats are stored as float32 if that is exact for the first sample
             with np.errstate(over="ignore"):
                 small = first.astype(np.float32)
             self._dtype = small.dtype if np.array_equal(small, first) else self._dtype
@@ -119,7 +119,7 @@ class Rows:
             if row.shape != self.shape[1:]:
                 raise DataError(
                     f"sample {i} of {self._what} has shape {row.shape}, sample 0 "
-                    f"{self.shape[1:]}; samples have one shape"
+                    f"{self.shape[1:]}; all samples must have one shape"
                 )
             rows.append(row)
         return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, *self.shape[1:])
@@ -173,7 +173,7 @@ def parts_of(shape: Sequence[int]) -> list[slice]:
 def pieces(store: Store) -> Iterator[tuple[slice, Tensor]]:
     """Yield all samples in order, as (rows, samples) of a few megabytes each.
 
-    Several threads read at once; progress is shown if that takes more than two seconds.
+    Several threads read at the same time; progress is shown after two seconds.
     """
     n, parts = store.shape[0], parts_of(store.shape)
     with showing(n, "reading", unit="sample", delay=2) as bar:
@@ -212,15 +212,15 @@ def channels_first(
         return x
     raise DataError(
         f"the bytes in {path} have shape {x.shape}; images are (N, H, W), (N, C, H, W) or "
-        "(N, H, W, C); make floats of other data, x.float(), or give the order of the axes, as by "
-        "layout='DHW' of volumes"
+        "(N, H, W, C); convert other data by x.float(), or give the order of the axes, such as "
+        "layout='DHW' for volumes"
     )
 
 
 def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype in which torch holds numbers of a dtype: uint8, float32 or float64.
 
-    Wide floats stay float64: float32 cannot resolve times in seconds since 1970, for example.
+    float64 stays float64: for example, float32 cannot resolve times in seconds since 1970.
     """
     if dtype == np.uint16:
         return np.dtype(np.float32)
@@ -232,8 +232,8 @@ def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def narrow(x: np.ndarray[Any, Any], *, exact: bool = False) -> np.ndarray[Any, Any]:
     """Return numbers `(N, *)` as float32 if that is precise enough, else as float64.
 
-    It is precise enough if no number changes by more than 1e-5 of the range of its column, or, with
-    `exact`, at all.
+    It is precise enough if no number changes by more than 1e-5 of the range of its column. With
+    `exact`, no number may change.
     """
     wide = x.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):

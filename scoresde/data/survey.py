@@ -1,6 +1,7 @@
 r"""Compute moments, range and checksum of all samples in one pass.
 
-Means $\mu$ and sums of squares $M$ about them, of pieces of $n_a$ and $n_b$ samples, are joined by
+Means $\mu$ of two pieces of $n_a$ and $n_b$ samples, and sums of squares $M$ about them, are joined
+by
 
 $$ \mu = \mu_a + \delta\,\frac{n_b}{n}, \qquad
    M = M_a + M_b + \delta^2\,\frac{n_a n_b}{n}, \qquad \delta = \mu_b - \mu_a, $$
@@ -138,8 +139,8 @@ def changes_in(watched: Iterable[tuple[str, Store, Survey]], turn: int) -> str:
     for what, store, found in watched:
         if part := differing(store, found, turn):
             return (
-                f"some of the {what}samples {part.start} to {part.stop - 1} are no longer what "
-                "they were when the data were loaded"
+                f"some of the {what}samples {part.start} to {part.stop - 1} have changed since the "
+                "data were loaded"
             )
     return ""
 
@@ -148,10 +149,11 @@ def moments_in(found: Survey, transform: Transform) -> tuple[Tensor, float]:
     """Return the mean sample and the mean variance about it, after a transform.
 
     Raises:
-        DataError: They over- or underflow in float32.
+        DataError: The moments over- or underflow in float32.
     """
     raw = torch.stack([found.mean, found.mean + found.var.sqrt()])
-    mean, above = transform.forward(raw)  # affine: the difference is the new standard deviation
+    # the transform is affine, so the difference is the new standard deviation
+    mean, above = transform.forward(raw)
     var = float((above - mean).square().mean())
     largest, known = max(var, float(mean.abs().max())), torch.finfo(torch.float32)
     if largest > known.max or 0 < var < known.tiny:

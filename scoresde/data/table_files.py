@@ -22,11 +22,11 @@ __all__ = ["read_csv", "read_parquet"]
 
 _WHOLE = re.compile(r"[+-]?\d+")
 _SEPARATORS = ",;\t"
-_EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # cells that stand for a missing number
+_EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # texts of cells of missing numbers
 
 
 def read_csv(path: Path) -> Table:
-    """Return the table in a text file, of columns between commas, semicolons, tabs or else spaces.
+    """Return the table in a text file; commas, semicolons, tabs or spaces separate its columns.
 
     The first line has the names of the columns; if all of its cells are numbers, it is a sample,
     and the columns are called "0", "1", ...
@@ -34,19 +34,19 @@ def read_csv(path: Path) -> Table:
     Raises:
         DataError: The file is missing, is no text, or its lines have different numbers of cells.
     """
-    checkpoint.open_file(path).close()  # raises for a pipe, for which open would wait
+    checkpoint.open_file(path).close()  # raises for a pipe; open would wait
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             first = file.readline()
             file.seek(0)
             separator = max(_SEPARATORS, key=first.count)
-            spaces = separator not in first  # as numpy.savetxt writes
+            spaces = separator not in first  # numpy.savetxt writes spaces
             reader = csv.reader(
                 file, delimiter=" " if spaces else separator, skipinitialspace=spaces, strict=True
             )
             # a row may span several lines: its number is that of the last
             known = [(reader.line_num, line) for line in reader if line]
-            if spaces:  # spaces at the end of a line make no cell
+            if spaces:  # spaces at the end of a line are not a cell
                 known = [(i, [cell for cell in line if cell]) for i, line in known]
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path} as a table: {error}") from error
@@ -58,14 +58,14 @@ def read_csv(path: Path) -> Table:
         raise DataError(f"{path} is empty")
     numbers, lines = ([*parts] for parts in zip(*known, strict=True))
     names = [cell.strip() for cell in lines[0]]
-    names[0] = names[0].removeprefix("#").strip()  # as numpy writes a header
+    names[0] = names[0].removeprefix("#").strip()  # numpy writes # before a header
     if all(map(is_number, names)):
         numbered = [str(k) for k in range(len(names))]
         labels = len(names) == 1 and all(_WHOLE.fullmatch(cell.strip()) for (cell, *_) in lines)
         if names == numbered and not labels:
             raise DataError(
-                f"the first line of {path}, {some(names)}, may be the names that pandas gives, or "
-                "a sample; write names there, or leave those of pandas out by header=False"
+                f"the first line of {path}, {some(names)}, may be a sample, or default names that "
+                "pandas wrote; write names there, or write no names by header=False"
             )
         names = numbered
     else:
@@ -128,6 +128,6 @@ def read_parquet(path: Path) -> Table:
         found = pandas.read_parquet(path)
     except ImportError as error:
         raise MissingExtraError.of("pyarrow", "tables", f"reading {path}") from error
-    except Exception as error:  # pyarrow raises many kinds
+    except Exception as error:  # pyarrow raises many kinds of errors
         raise DataError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     return frame(found, str(path))

@@ -21,7 +21,7 @@ __all__ = ["Column", "Table", "called"]
 
 
 def called(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of columns, or none if all are numbers, which stand for no names."""
+    """Return the names of columns, or none if all names are numbers, that is default names."""
     return () if all(name.isdecimal() for name in names) else tuple(names)
 
 
@@ -74,7 +74,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         """Return the names and the numbers `(N, columns)` of the columns that are samples.
 
         Args:
-            without: Columns that are no samples, such as conditions.
+            without: Columns that do not belong to the samples, such as conditions.
             only: The columns that are samples; by default all but `without`.
             missing: "raise" makes an empty cell an error; otherwise it stays NaN.
 
@@ -137,7 +137,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
             )
 
     def _counted(self, names: Sequence[str], cells: np.ndarray[Any, Any]) -> str:
-        """Return the first row that has such cells, and their number in each column, as text."""
+        """Return a text with the first row of the marked cells, and their number in each column."""
         counts = zip(names, cells.sum(0).tolist(), strict=True)
         listed = some(f"{name!r} ({count:,})" for name, count in counts if count)
         columns = f"column{'' if int(cells.any(0).sum()) == 1 else 's'} {listed}"
@@ -151,7 +151,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         """Return the numbers of a column, NaN where a cell is empty.
 
         Raises:
-            InvalidTypeError: It holds text.
+            InvalidTypeError: The column holds text.
         """
         column = self[name]
         if isinstance(column, Column):
@@ -174,9 +174,9 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         )
 
     def odd(self, name: str) -> str | None:
-        """Return a sentence on the few cells of a text column that are no numbers, or None.
+        """Return a sentence on the few cells of a text column that are not numbers, or None.
 
-        It is None if fewer than half of the cells are numbers.
+        The result is None if fewer than half of the cells are numbers.
         """
         column = self[name]
         assert isinstance(column, np.ndarray)
@@ -197,7 +197,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
             return None
         listed = some((f"{cell[:50]!r} in {self.place(i)}" for i, cell in odd), most=5)
         return (
-            f"the column {name!r} of {self.what} holds numbers, but for {listed}; correct these "
+            f"the column {name!r} of {self.what} holds numbers except for {listed}; correct these "
             "cells, or empty them where a number is missing"
         )
 

@@ -16,24 +16,24 @@ __all__ = ["read_torch"]
 
 
 def read_torch(path: Path) -> Any:
-    """Return what a file of torch holds: tensors, on the CPU, in dictionaries, lists and tuples.
+    """Return the content of a file of torch: CPU tensors in dictionaries, lists and tuples.
 
     Only tensors are read, and no code is run (`weights_only=True`).
 
     Raises:
         DataError: The file is damaged, would fill the memory, or holds something else.
-        OSError, ValueError: It is missing, or no regular file.
+        OSError, ValueError: The file is missing, or is no regular file.
     """
-    checkpoint.open_file(path).close()  # raises for a pipe, for which torch.load would wait
+    checkpoint.open_file(path).close()  # raises for a pipe; torch.load would wait
     _check_packed(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (a user's)
     except FileNotFoundError:
         raise
-    except Exception as error:  # pickle and torch raise a dozen kinds, some with bad advice
+    except Exception as error:  # pickle and torch raise many kinds of errors, some with bad advice
         raise DataError(
-            f"cannot read {path}: it is damaged, or holds other things than tensors, which could "
-            "run any code; write a tensor, or a dictionary of them, by torch.save(x, path)"
+            f"cannot read {path}: it is damaged, or holds objects other than tensors, which could "
+            "run any code; save a tensor, or a dictionary of tensors, by torch.save(x, path)"
         ) from error
 
 

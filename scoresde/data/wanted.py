@@ -70,7 +70,7 @@ class Wanted:
         """Return the samples with the wanted conditions.
 
         Args:
-            x: The samples, or data with conditions of their own.
+            x: The samples, or data, which may have conditions.
             own: Further arrays or `Column`s of the source, by name, with a row for each sample.
             unasked: The names in `own` that are conditions if no column is wanted; by default all.
             transform: The transform of the samples to model units.

@@ -1,8 +1,8 @@
 r"""Guide a score towards a condition: each function takes a score and returns a score.
 
-The result can be used wherever a score can: with every sampler, SDE and shape. In general it is the
-score of no diffusion, and its samples do not have a tempered posterior, so that `log_prob` of a
-guided score is refused.
+The result can be used wherever a score can: with every sampler, SDE and shape. In general no law of
+data, diffused by the SDE, has this score, and the samples do not have the law of a tempered
+posterior. So `log_prob` of a guided score raises an error.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,12 +1,12 @@
 r"""Approximate $\nabla \log p(y \mid x_t)$, the score of a measurement given a noisy state.
 
-With $\hat x = E[x_0 | x_t]$ and $V = \mathrm{Cov}[x_0 | x_t] = \frac{\sigma^2}{\alpha^2}
-(I + \sigma^2\,\partial s/\partial x)$, both of the score (Efron 2011), each approximation moves the
-denoiser to $\hat x + w$. If $x_0 | x_t$ were $N(\hat x, V)$, it would be by Kalman's update
+The score gives $\hat x = E[x_0 | x_t]$ and $V = \mathrm{Cov}[x_0 | x_t] = \frac{\sigma^2}{\alpha^2}
+(I + \sigma^2\,\partial s/\partial x)$ (Efron 2011). Each approximation moves the denoiser to
+$\hat x + w$. If $x_0 | x_t$ were $N(\hat x, V)$, $w$ would be Kalman's update
 
 $$ w = V A^T u, \qquad (A V A^T + \Sigma)\,u = y - A \hat x, $$
 
-and the score would gain $\alpha w / \sigma^2$. For Gaussian data that is exact.
+which adds $\alpha w / \sigma^2$ to the score. This is exact for Gaussian data.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from scoresde.guidance.linear import Linear
 
 __all__ = ["OF_A_FUNCTION", "OF_LINEAR", "Denoised", "LogLikelihood", "Update"]
 
-# The most products with A A^T, which cost no pass of a network.
+# The largest number of products with A A^T; they cost no network pass.
 _PRODUCTS = 50
 # The largest relative deviation of one row that counts as rounding, in float32.
 _ROUNDING = 1e-3
-# The most iterations for the length of a step.
+# The largest number of iterations of the search for the length of a step.
 _HALVINGS = 20
 
 
@@ -41,8 +41,8 @@ class Denoised:
         x0: $\hat x = E[x_0 | x_t]$, `(B, *event)`.
         spread: The product with $V$: one backward pass of the network.
         var: $v$, the variance of one entry for Gaussian data with equal, independent entries.
-        guess: The product with the $V$ of Gaussian data with the known moments, which costs no
-            pass.
+        guess: The product with the $V$ of Gaussian data with the known moments; it costs no
+            network pass.
     """
 
     x0: Tensor
@@ -57,7 +57,7 @@ class Update(NamedTuple):
     Attributes:
         w: The shift of the denoiser, like $\hat x$.
         log_likelihood: $\log p(y | x_t)$ up to a function of t, `(B,)`.
-        residual: The relative residual of its linear system, `(B,)`; None if none is solved.
+        residual: The relative residual of the linear system, `(B,)`; None if no system is solved.
     """
 
     w: Tensor
@@ -69,7 +69,7 @@ def mmps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
     r"""Match moments (Rozet et al. 2024, arXiv:2405.13712), with $V$ from the score's Jacobian.
 
     The system is preconditioned by the same system with `guess` in place of $V$, which costs no
-    pass.
+    network pass.
     """
     r = measured.gap(y, at.x0)
     found = measured.solved(r, at.spread, at.x0, ~y.isnan(), iterations, at.guess)
@@ -86,7 +86,7 @@ def pigdm(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
 
 
 def dps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
-    r"""Take the likelihood of $\hat x$, $V = 0$: posterior sampling by Chung et al. (2023)."""
+    r"""Use the likelihood of $\hat x$, that is $V = 0$ (DPS, Chung et al. 2023)."""
     r = measured.gap(y, at.x0)
     u = r / measured.variance(r)
     w = at.spread(measured.adjoint(u, at.x0))
@@ -106,10 +106,11 @@ class LogLikelihood:
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
-    seen: list[bool] = field(default_factory=list, repr=False)  # whether it was compared with a row
+    # not empty once the values of a batch were compared with those of single rows
+    seen: list[bool] = field(default_factory=list, repr=False)
 
     def at(self, y: Tensor, x0: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-        """Return value `(B,)` and gradient, like `x0`, and the product with minus the Hessian."""
+        """Return the value `(B,)`, the gradient, and a product with minus the Hessian."""
         recording = torch.is_grad_enabled()
         with torch.enable_grad():
             at = x0 if recording and x0.requires_grad else x0.detach().requires_grad_()
@@ -130,16 +131,18 @@ class LogLikelihood:
         value = self.function(y, x0)
         if not isinstance(value, Tensor) or not value.is_floating_point():
             got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise InvalidTypeError(f"a log-likelihood is a tensor (B,) of real numbers, got {got}")
+            raise InvalidTypeError(
+                f"a log-likelihood must return a tensor (B,) of real numbers, got {got}"
+            )
         if value.shape != x0.shape[:1]:
             raise ShapeError(
-                f"a log-likelihood is one number a sample, expected ({len(x0)},), got "
+                f"a log-likelihood must return one number for each sample, ({len(x0)},), got "
                 f"{tuple(value.shape)}; sum over the measurement"
             )
         if not value.requires_grad:
             raise InvalidValueError(
-                "the log-likelihood does not depend on x0 in a way that can be differentiated; "
-                "write it in torch, without detach or no_grad"
+                "the log-likelihood cannot be differentiated in x0; write it in torch, without "
+                "detach or no_grad"
             )
         if len(x0) > 1 and not self.seen:
             self.seen.append(True)
@@ -152,7 +155,7 @@ class LogLikelihood:
         x = x0 + torch.randn(x0.shape, generator=draw, dtype=torch.float64, device="cpu").to(x0)
         with torch.no_grad():
             alone, beside = self.function(y[:1], x[:1])[0], self.function(y, x)[0]
-        if (alone - beside).abs() > _ROUNDING * (1 + beside.abs()):  # NaN is told elsewhere
+        if (alone - beside).abs() > _ROUNDING * (1 + beside.abs()):  # NaN raises elsewhere
             raise InvalidValueError(
                 "the log-likelihood of a sample depends on the others of its batch, or on random "
                 "numbers; compute each row from its own entries"
@@ -162,22 +165,22 @@ class LogLikelihood:
 def laplace(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int) -> Update:
     r"""Match moments with a log-likelihood expanded to second order about $\hat x$.
 
-    With its gradient $g$ and negative Hessian $H$, the solution of $(I + V H)\,w = V g$ is a step
-    of Newton's method, shortened to where $p(y | \hat x + w)\,N(w; 0, V)$ is greatest along it.
-    For `Linear` measurements this is `mmps`, with one more backward pass.
+    Let $g$ be its gradient and $H$ its negative Hessian. The solution $w$ of $(I + V H)\,w = V g$
+    is a step of Newton's method. It is shortened to the maximum of $p(y | \hat x + w)\,N(w; 0, V)$
+    along it. For `Linear` measurements this is `mmps`, with one more backward pass.
     """
     value, g, bend = likelihood.at(y, at.x0)
     start = at.spread(g)
     found = solve(start, lambda p: (p, p + at.spread(bend(p))), iterations)
     w = found.w
-    # V^-1 w, without another pass
+    # V^-1 w, without another network pass
     share = _share(likelihood, y, at.x0, w, dot(g - bend(w), w))
     w = column(share, w) * w
     return Update(w, value + dot(g, w) / 2, found.residual)
 
 
 def plain(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int) -> Update:
-    r"""Take the likelihood of $\hat x$: diffusion posterior sampling."""
+    r"""Use the likelihood of $\hat x$: diffusion posterior sampling (DPS)."""
     value, g, _ = likelihood.at(y, at.x0)
     w = at.spread(g)
     share = _share(likelihood, y, at.x0, w, torch.zeros_like(value))
@@ -187,7 +190,7 @@ def plain(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int) -
 def _share(
     likelihood: LogLikelihood, y: Tensor, x0: Tensor, w: Tensor, stiffness: Tensor
 ) -> Tensor:
-    r"""Return the share $c$ of a step at which $\log p(y | \hat x + c w) - c^2 k / 2$ is greatest.
+    r"""Return the fraction $c$ of a step that maximises $\log p(y | \hat x + c w) - c^2 k / 2$.
 
     Args:
         likelihood: The log-likelihood.
@@ -201,7 +204,7 @@ def _share(
     """
 
     def slope(c: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the derivative, and minus the second one."""
+        """Return the derivative, and minus the second derivative."""
         _, g, bend = likelihood.at(y, x0 + column(c, w) * w)
         return dot(g, w) - c * stiffness, dot(w, bend(w)) + stiffness
 
@@ -214,15 +217,15 @@ def _share(
             low, high = torch.where(rises, middle, low), torch.where(rises, high, middle)
     if not torch.is_grad_enabled():
         return low
-    found, bent = slope(low)  # a step of Newton's, for its gradient
+    found, bent = slope(low)  # one more step of Newton's method, through which gradients go
     return torch.where(low < 1, low + (found / bent.detach().clamp(min=1e-30)), low)
 
 
 def _bounded(w: Tensor, gain: Tensor, bend: Tensor) -> Tensor:
-    r"""Return a step, cut to where a quadratic likelihood is greatest along it.
+    r"""Return a step, shortened to the maximum of a quadratic log-likelihood along it.
 
-    A longer step would decrease the likelihood of $\hat x + w$. The uncut step grows as the noise
-    of the measurement falls, so that a sampler of few steps would be unstable.
+    A longer step would decrease the likelihood of $\hat x + w$. The full step grows as the noise of
+    the measurement decreases, and would make samplers unstable in few steps.
 
     Args:
         w: The step.
@@ -241,4 +244,4 @@ OF_LINEAR: Mapping[str, Approximation] = MappingProxyType(
 """The approximations of a `Linear` measurement, by name."""
 
 OF_A_FUNCTION: Mapping[str, Approximation] = MappingProxyType({"mmps": laplace, "dps": plain})
-"""Those of any log-likelihood."""
+"""The approximations of any log-likelihood, by name."""

@@ -1,4 +1,4 @@
-"""Extrapolate from a worse score of the same data through a score (autoguidance)."""
+"""Extrapolate a score away from a worse score of the same data (autoguidance)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Auto(Between):
         return self.others[0]
 
     def weak(self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """Return the weaker score, under the conditions that it takes."""
+        """Return the weaker score, given the conditions that it takes."""
         return self.ask(self.weaker, x, t, condition)
 
 
@@ -35,23 +35,23 @@ def autoguidance(
 
     $$ s = s_\text{weaker} + w\,(s - s_\text{weaker}) $$
 
-    (Karras et al. 2024, eq. 3, arXiv:2406.02507). The weaker one is smaller or trained for a
-    shorter time on the same data, such as an average of few steps; what the two disagree about is
-    taken for the error of both. It may be without conditions: then this is classifier-free guidance
-    with a network of its own for the unconditional score.
+    (Karras et al. 2024, eq. 3, arXiv:2406.02507). The weaker score has a smaller network, or was
+    trained for fewer steps on the same data. The difference of the two scores points away from the
+    errors of both. If the weaker score takes no conditions, this is classifier-free guidance with a
+    separate network for the unconditional score.
 
     Args:
         score: A score.
-        weaker: A worse score of the same data and the same SDE; it is given the conditions that it
+        weaker: A worse score of the same data and the same SDE. It receives the conditions that it
             takes.
-        scale: $w$: 0 the weaker score, 1 the score itself, above 1 beyond it; finite.
-        interval: Noise levels $\sigma/\alpha \in (low, high]$ within which the guidance acts;
+        scale: $w$, finite: 0 for the weaker score, 1 for `score`, above 1 to extrapolate.
+        interval: Noise scales $\sigma/\alpha \in (low, high]$ at which guidance is applied;
             elsewhere `score` alone is evaluated.
 
     Raises:
-        InvalidValueError: The scale or the interval is impossible, or the two belong to different
-            processes.
-        ShapeError: They belong to events of different shapes.
+        InvalidValueError: The scale or the interval is out of range, or the two scores belong to
+            different processes.
+        ShapeError: The two scores belong to events of different shapes.
 
     Examples:
         >>> import scoresde
@@ -60,5 +60,5 @@ def autoguidance(
         >>> bad = scoresde.targets.Gaussian([0.0, 1.0], std=1.0).at(sde)
         >>> x = scoresde.sample(autoguidance(good, bad, 2.0), sampler="heun", n=4, seed=0)
     """
-    check_alike(score, weaker, "the weaker one")
+    check_alike(score, weaker, "the weaker score")
     return Auto(score, weaker, scale=scale, interval=interval)

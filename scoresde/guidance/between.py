@@ -2,7 +2,7 @@ r"""Evaluate the line through two scores, a weak and a strong one.
 
 $$ s = s_\text{weak} + w\,(s_\text{strong} - s_\text{weak}) $$
 
-At $w = 0$ it is the weak score, at $w = 1$ the strong one, above 1 it goes beyond it.
+At $w = 0$ it is the weak score, at $w = 1$ the strong score, and above 1 an extrapolation.
 """
 
 from __future__ import annotations
@@ -25,27 +25,28 @@ __all__ = ["Between", "Interval", "check_alike"]
 
 Interval = tuple[float, float]
 
-# The rounding of sigma / alpha at a time in float32, relative; an end of an interval may be a time.
+# The relative rounding error of sigma / alpha at a time in float32; a time of the grid may lie at
+# an end of the interval.
 _ROUNDING = 1e-5
 
 
 class Between(Wrapped):
-    r"""Evaluate the line from a weak score to the strong one, `score`, as a base class.
+    r"""Define the base class of lines from a weak score to a strong score, `score`.
 
-    Only what is needed is evaluated: one of the two at $w = 0$ and $w = 1$, the strong one outside
-    of the interval. In a batch of several times both are, where any sample needs both; samples
-    outside of the interval then have the strong score. An interval makes a call look at its times,
-    for which another device is waited for.
+    At $w = 0$, at $w = 1$ and outside of the interval only one of the two scores is evaluated. If
+    the samples of a batch have several times and any of them needs both scores, both are evaluated
+    for the whole batch; samples outside of the interval then have the strong score. With an
+    interval a call reads its times, and so waits for a device.
 
     Args:
         score: The strong score.
-        others: What the weak score is made of.
+        others: The scores from which the weak score is made.
         scale: $w$, finite; below 0 it leads away from the strong score.
-        interval: The noise scales $\sigma/\alpha \in (low, high]$ within which $w$ holds.
+        interval: The noise scales $\sigma/\alpha \in (low, high]$ at which $w$ is used.
 
     Raises:
-        InvalidValueError: The scale is not finite, the interval is none, or it is given where the
-            score knows no SDE.
+        InvalidValueError: The scale is not finite, the interval is not increasing, or an interval
+            is given for a score without an SDE in its facts.
     """
 
     def __init__(
@@ -66,8 +67,8 @@ class Between(Wrapped):
             )
         if self._sde is None:
             raise InvalidValueError(
-                "interval= counts in sigma / alpha, and this score knows no SDE; derive it from "
-                "scoresde.Wrapped with `facts`, or leave the interval out"
+                "interval= is in units of sigma / alpha, but this score has no SDE in its facts; "
+                "derive it from scoresde.Wrapped with `facts`, or leave the interval out"
             )
 
     @abc.abstractmethod
@@ -95,7 +96,7 @@ class Between(Wrapped):
         inside = None
         if self.interval is not None:
             assert self._sde is not None
-            inside = self._inside(ratio(self._sde, self._sde.told(t)))
+            inside = self._inside(ratio(self._sde, self._sde.cpu_time(t)))
         weakly, strongly = self._needed(inside)
         if not weakly:
             return self.ask(self.score, x, t, condition)
@@ -115,7 +116,7 @@ class Between(Wrapped):
         return (low < ratio) & (ratio <= high)
 
     def _needed(self, inside: Tensor | None) -> tuple[bool, bool]:
-        """Return whether the weak score is needed, and the strong one."""
+        """Return two booleans: the weak score is needed, the strong score is needed."""
         some = inside is None or bool(inside.any())
         every = inside is None or bool(inside.all())
         return self.scale != 1 and some, self.scale != 0 or not every
@@ -129,22 +130,22 @@ class Between(Wrapped):
 
 
 def check_alike(score: Score, other: object, what: str) -> None:
-    """Raise an error if two parts of one formula belong to different processes or events.
+    """Raise an error if two scores of one formula belong to different processes or events.
 
     Args:
         score: A score.
-        other: What is added to it or taken from it.
-        what: The noun for it: "the weaker one".
+        other: Another score or function of the formula.
+        what: The name of `other` in messages: "the weaker score".
 
     Raises:
-        InvalidValueError: They belong to different processes.
-        ShapeError: They belong to events of different shapes.
+        InvalidValueError: The two belong to different processes.
+        ShapeError: The two belong to events of different shapes.
     """
     own, known = facts(score), facts(other)
     if None not in (own.sde, known.sde):
         process_of(other, own.sde)
     if None not in (own.event_shape, known.event_shape) and own.event_shape != known.event_shape:
         raise ShapeError(
-            f"the score is of events {own.event_shape} and {what} of {known.event_shape}; give "
-            "both of the same data"
+            f"the score is for events of shape {own.event_shape}, and {what} for events of shape "
+            f"{known.event_shape}; give two of the same data"
         )

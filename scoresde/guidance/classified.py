@@ -1,4 +1,4 @@
-"""Add the gradient of a log-probability of the condition to a score (classifier guidance)."""
+"""Add to a score the gradient of the condition's log-probability (classifier guidance)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Classified", "classifier"]
 
 
 class Classified(Wrapped):
-    """Add to a score the gradient of a log-probability, the one of `others`, times a scale."""
+    """Add to a score the gradient of a log-probability, `others[0]`, times a scale."""
 
     def __init__(self, score: Score, log_prob: Callable[..., Tensor], scale: float) -> None:
         super().__init__(score, log_prob)
@@ -75,20 +75,20 @@ def classifier(score: Score, log_prob: Callable[..., Tensor], scale: float) -> W
     $$ s = s(x, t) + w\,\nabla_x \log p(y \mid x, t) $$
 
     (Song et al. 2021, section 5, arXiv:2011.13456; Dhariwal & Nichol 2021, arXiv:2105.05233). At
-    $w = 1$ and with the true $p(y \mid x_t)$ that is Bayes's rule, exactly.
+    $w = 1$ and with the exact $p(y \mid x_t)$ this is Bayes' rule.
 
     Args:
         score: A score, such as an unconditional one.
-        log_prob: $\log p(y \mid x, t)$, `(B,)`, a function or a module of `(x, t, condition)` that
-            autograd can differentiate in x; or of `(x, t)` where it takes no condition. A name that
-            its own attribute `facts` declares is its own: the score is not given it, and a sample
-            of which all of them are missing is not guided. Without `facts` both are given every
-            name that they take.
-        scale: $w$: 0 without guidance, 1 Bayes's rule, above 1 sharper; finite.
+        log_prob: $\log p(y \mid x, t)$, `(B,)`: a function or a module of `(x, t, condition)`, or
+            of `(x, t)` if it takes no condition, that autograd can differentiate in x. If it has an
+            attribute `facts`, the conditions declared there are passed to it alone and not to the
+            score, and a sample for which all of them are missing is not guided. Without `facts`,
+            both receive every condition that they take.
+        scale: $w$, finite: 0 for no guidance, 1 for Bayes' rule, above 1 for a sharper law.
 
     Raises:
         InvalidValueError: The scale is not finite, or the two belong to different processes.
-        ShapeError: They belong to events of different shapes.
+        ShapeError: The two belong to events of different shapes.
 
     Examples:
         >>> import scoresde, torch

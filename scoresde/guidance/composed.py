@@ -1,17 +1,17 @@
-r"""Compose the scores given single observations of one $x_0$ to the score given all of them.
+r"""Combine the scores given single observations of one $x_0$ into the score given all of them.
 
-Independent observations have $p(x_0 | y_1 \dots y_n) \propto p(x_0)^{1-n} \prod_i p(x_0 | y_i)$. At
-the noise of time t the product rule holds no longer, but for Gaussian laws (Linhart et al. 2024,
-*Diffusion posterior sampling for simulation-based inference in tall data settings*,
-arXiv:2411.02728, section 3):
+For independent observations $p(x_0 | y_1 \dots y_n) \propto p(x_0)^{1-n} \prod_i p(x_0 | y_i)$. The
+laws of the noisy state at time t do not have this product rule. For Gaussian laws (Linhart et al.
+2024, *Diffusion posterior sampling for simulation-based inference in tall data settings*,
+arXiv:2411.02728, section 3)
 
 $$ s = \Lambda^{-1}\Big(\sum_i \Sigma_i^{-1} s_i - (n - 1)\,\Sigma_0^{-1} s_0\Big), \qquad
    \Lambda = \sum_i \Sigma_i^{-1} - (n - 1)\,\Sigma_0^{-1} $$
 
 with $\Sigma_i = \mathrm{Cov}[x_0 | x_t, y_i]$ and $\Sigma_0 = \mathrm{Cov}[x_0 | x_t]$. For
-Gaussian laws $\Lambda \succeq \Sigma_0^{-1}$. Otherwise, or where covariances are estimates, it may
-have negative eigenvalues: what it lacks for a tenth of $\Sigma_0^{-1}$ is added, and times $s_0$ to
-the bracket as well.
+Gaussian laws $\Lambda \succeq \Sigma_0^{-1}$. For other laws, or estimated covariances, $\Lambda$
+may have negative eigenvalues. So a matrix is added to $\Lambda$ that makes it at least a tenth of
+$\Sigma_0^{-1}$, and this matrix times $s_0$ is added to the bracket.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Composed(Wrapped):
         """Return the score `(B, *)`.
 
         Raises:
-            InvalidValueError: The Jacobian of a score is that of no density's.
+            InvalidValueError: The Jacobian of a score is not that of the score of a density.
         """
         others = None
         if condition is not None:
@@ -86,7 +86,7 @@ class Composed(Wrapped):
 
     def level(self, x: Tensor, t: Tensor) -> Tensor:
         r"""Return $\alpha^2/\sigma^2$, `(B, 1)` in float64."""
-        snr = self.sde.log_snr(self.sde.told(t)).exp()
+        snr = self.sde.log_snr(self.sde.cpu_time(t)).exp()
         return snr.to(x.device, torch.float64).expand(len(x))[:, None]
 
 
@@ -117,7 +117,7 @@ class ByGauss(Composed):
         snr, n = self.level(x, t), len(self)
         if math.prod(x.shape[1:]) != len(self.total):
             raise ShapeError(
-                f"the moments are of events of {len(self.total)} dimensions, and x has events of "
+                f"the moments are for events of {len(self.total)} dimensions, but x has events of "
                 f"shape {tuple(x.shape[1:])}"
             )
         s = _rows(self.ask(self.others[0], x, t, others))
@@ -133,8 +133,8 @@ class ByGauss(Composed):
 class ByJacobian(Composed):
     r"""Compose with $\Sigma_i = (\sigma^2/\alpha^2)(I + \sigma^2\,\partial s_i/\partial x)$.
 
-    This is Tweedie's formula of second order (Efron 2011, doi:10.1198/jasa.2011.tm11181). Each
-    score takes D products with its Jacobian.
+    This is Tweedie's formula of second order (Efron 2011, doi:10.1198/jasa.2011.tm11181). It needs
+    D products with the Jacobian of each score.
     """
 
     def combined(self, x: Tensor, t: Tensor, others: Condition | None) -> Tensor:
@@ -166,9 +166,9 @@ class ByJacobian(Composed):
             value = self.ask(score, at, t, condition).reshape(len(x), math.prod(x.shape[1:]))
             if not value.requires_grad:
                 raise InvalidValueError(
-                    "the score does not depend on x in a way that can be differentiated; take "
-                    "no_grad and detach out of it, and torch.inference_mode from around it, or "
-                    'take covariance="gauss"'
+                    "the score cannot be differentiated in x; remove no_grad and detach from it, "
+                    "do not call it in torch.inference_mode, or take "
+                    'covariance="gauss"'
                 )
             lines = [
                 torch.autograd.grad(
@@ -178,13 +178,13 @@ class ByJacobian(Composed):
                 for j in range(value.shape[1])
             ]  # fmt: skip
         jacobian = torch.stack(lines, 1)
-        var = self.sde.sigma(self.sde.told(t)) ** 2
+        var = self.sde.sigma(self.sde.cpu_time(t)) ** 2
         var = var.to(jacobian).expand(len(x))[:, None, None]
         cov = torch.eye(jacobian.shape[1]).to(jacobian) + var * (jacobian + jacobian.mT) / 2
         if bool(torch.linalg.cholesky_ex(cov.detach()).info.any()):
             raise InvalidValueError(
-                f"at t = {float(torch.as_tensor(t).flatten()[0]):.4g} the Jacobian of the score is "
-                "that of no density's: Tweedie's covariance has an eigenvalue that is not "
+                f"at t = {float(torch.as_tensor(t).flatten()[0]):.4g} the Jacobian is not that of "
+                "the score of a density: Tweedie's covariance has an eigenvalue that is not "
                 'positive; take covariance="gauss"'
             )
         return (value if recording else value.detach()).double(), cov
@@ -205,24 +205,23 @@ def compose(
 ) -> Wrapped:
     r"""Return the score of $p(x_0 | y_1 \dots y_n)$ from that of $p(x_0 | y)$.
 
-    The observations are independent given $x_0$. The formula (`scoresde.guidance.composed`) is
-    exact for Gaussian laws, and an approximation otherwise. A call takes n + 1 passes.
+    The observations must be independent given $x_0$. The formula (`scoresde.guidance.composed`) is
+    exact for Gaussian laws, and an approximation otherwise. A call takes n + 1 network passes.
 
     Args:
-        score: A conditional score, which also knows what to do where the condition is missing.
-        observations: By name n rows, such as `{"y": y}` with `y` of shape `(n, *)`; the score made
-            of them takes these names no longer.
-        covariance: How $\Sigma_i$ and $\Sigma_0$ are found. `"gauss"` takes the Gaussians with the
+        score: A conditional score, which was also trained with the condition missing.
+        observations: A mapping from names to n rows, such as `{"y": y}` with `y` of shape
+            `(n, *)`. The returned score does not take these conditions.
+        covariance: The estimate of $\Sigma_i$ and $\Sigma_0$. `"gauss"` uses Gaussians with the
             moments of 512 draws of each posterior and of the prior, made once by the flow, for
-            events of at most 256 dimensions;
-            `"jacobian"` takes the Jacobian of the score at each state, which must be accurate, as
-            a network's often is not at much noise. Or the moments themselves: those of the prior,
-            and then those of the n posteriors.
+            events of at most 256 dimensions. `"jacobian"` uses the Jacobian of the score at each
+            state; it must be accurate, which that of a network often is not at high noise. Or give
+            the moments: first those of the prior, then those of the n posteriors.
         prior: The score without observations; by default `score` with these conditions missing.
 
     Raises:
-        InvalidValueError: The score knows no SDE or no event shape, or there are no observations;
-            or `prior` belongs to another process.
+        InvalidValueError: The score's facts have no SDE or no event shape, there are no
+            observations, or `prior` belongs to another process.
         ShapeError, InvalidTypeError, UnknownNameError: The observations do not fit the score, or
             each other.
 
@@ -235,8 +234,8 @@ def compose(
     known = facts(score)
     if known.sde is None:
         raise InvalidValueError(
-            "the covariances depend on the noise, and this score knows no SDE; derive it from "
-            "scoresde.Wrapped with `facts`"
+            "the covariances depend on the noise scale, but this score has no SDE in its facts; "
+            "derive it from scoresde.Wrapped with `facts`"
         )
     rows = {name: as_numbers(f"observation {name!r}", v) for name, v in observations.items()}
     n = max((len(value) for value in rows.values() if value.ndim), default=0)
@@ -249,11 +248,11 @@ def compose(
     for name, value in given.items():
         if value.shape != rows[name].shape:
             raise ShapeError(
-                f"observation {name!r} needs n rows, as many as every other, of shape "
+                f"observation {name!r} needs as many rows as the others, of shape "
                 f"{tuple(value.shape[1:])}; got {tuple(rows[name].shape)}"
             )
     free = score if prior is None else prior
-    check_alike(score, free, "the prior one")
+    check_alike(score, free, "the prior")
     if isinstance(covariance, str):
         if covariance == "jacobian":
             return ByJacobian(score, free, given, known.sde)
@@ -261,7 +260,7 @@ def compose(
         covariance = [gaussian_of(free), *(gaussian_of(score, one) for one in each)]
     if len(covariance) != n + 1:
         raise ShapeError(
-            f"{n} observations need {n + 1} moments, first those of the prior, got "
+            f"{n} observations need {n + 1} moments, those of the prior first, got "
             f"{len(covariance)}"
         )
     return ByGauss(score, free, given, known.sde, covariance)

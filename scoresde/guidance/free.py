@@ -1,4 +1,4 @@
-"""Extrapolate from the unconditional score through the conditional one (classifier-free)."""
+"""Extrapolate the conditional score away from the unconditional one (classifier-free guidance)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class ClassifierFree(Between):
             names = list(facts(self.score).conditions or ["label"])
             example = ", ".join(f"{name!r}: ..." for name in names)
             raise InvalidValueError(
-                "classifier-free guidance needs a condition to go towards, and none was given; "
-                f"give condition={{{example}}}, or use the score without guidance"
+                "classifier-free guidance needs a condition, and none was given; give "
+                f"condition={{{example}}}, or use the score without guidance"
             )
         return super().__call__(x, t, condition)
 
@@ -46,21 +46,22 @@ def classifier_free(score: Score, scale: float, *, interval: Interval | None = N
 
     $$ s = s(x, t) + w\,\big(s(x, t \mid y) - s(x, t)\big) $$
 
-    (Ho & Salimans 2022, eq. 6, arXiv:2207.12598, whose $w$ is this one minus 1; Imagen's and
-    diffusers' is this one). The unconditional score is the same one with every condition missing,
-    as training with dropout of conditions teaches it. A call takes two passes; at $w = 0$, at
-    $w = 1$ and outside of the interval it takes the one that is needed, and has its values.
+    (Ho & Salimans 2022, eq. 6, arXiv:2207.12598). Their $w$ is smaller by 1; that of Imagen and
+    diffusers is the same. The unconditional score is `score` with every condition missing, which
+    is trained by dropping conditions at random. A call takes two network passes; at $w = 0$, at
+    $w = 1$ and outside of the interval it takes one, and returns exactly that score.
 
     Args:
         score: A score that takes conditions, and was trained with all of them missing too.
-        scale: $w$: 0 unconditional, 1 conditional, above 1 sharper, below 0 away from the
-            condition; finite.
-        interval: Noise scales $\sigma/\alpha \in (low, high]$, in model units, at which the
-            guidance acts; elsewhere the score is conditional
-            (Kynkäänniemi et al. 2024, arXiv:2404.07724).
+        scale: $w$, finite: 0 for the unconditional score, 1 for the conditional one, above 1 for a
+            sharper law, below 0 for a law away from the condition.
+        interval: Noise scales $\sigma/\alpha \in (low, high]$, in model units, at which guidance is
+            applied; elsewhere the score is the conditional one (Kynkäänniemi et al. 2024,
+            arXiv:2404.07724).
 
     Raises:
-        InvalidValueError: The scale or the interval is impossible, or the score takes no condition.
+        InvalidValueError: The scale or the interval is out of range, or the score takes no
+            condition.
 
     Examples:
         >>> import scoresde
@@ -72,7 +73,7 @@ def classifier_free(score: Score, scale: float, *, interval: Interval | None = N
     """
     if facts(score).conditions == {}:
         raise InvalidValueError(
-            "this score takes no condition, so that there is nothing to go towards; guide it by "
+            "this score takes no condition, so classifier-free guidance has no effect; guide it by "
             "a classifier, or by a weaker score with autoguidance"
         )
     return ClassifierFree(score, scale=scale, interval=interval)

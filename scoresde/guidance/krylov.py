@@ -1,8 +1,8 @@
 r"""Solve a linear system for each sample, given its products with vectors.
 
-The equation is $M u = r$ with $M = A V A^T + \Sigma$. Each product with $M$ asks for one with $V$,
-a covariance that costs a pass back through a network, and gives $V A^T p$ on the way. So what is
-wanted of the solution, $w = V A^T u$, is summed up beside it and needs no product of its own.
+The equation is $M u = r$ with $M = A V A^T + \Sigma$. Each product with $M$ needs one with the
+covariance $V$, which costs a backward pass of a network, and computes $V A^T p$ as an intermediate
+result. So the update $w = V A^T u$ is summed along with the solution, without a further product.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Solution(NamedTuple):
     Attributes:
         w: $V A^T u$.
         u: The solution itself, like the right-hand side.
-        residual: $\|r - M u\| / \|r\|$, `(B,)`; 0 where r is.
+        residual: $\|r - M u\| / \|r\|$, `(B,)`; 0 if r is 0.
     """
 
     w: Tensor
@@ -41,19 +41,19 @@ def solve(
 ) -> Solution:
     r"""Solve $M u = r$ by generalised conjugate residuals, which minimise the residual.
 
-    They take the steps of GMRES, so that $M$ need not be symmetric, as the Jacobian of a network is
+    The method is equivalent to GMRES, so $M$ need not be symmetric; the Jacobian of a network is
     not. Eisenstat, Elman & Schultz (1983), *Variational iterative methods for nonsymmetric systems
     of linear equations*, doi:10.1137/0720023.
 
     Args:
         r: Right-hand sides `(B, *)`.
         product: The products with $V A^T$ and $M$.
-        iterations: How many products are taken, at least 1.
-        guess: Roughly $M^{-1}$ of a vector, which may be another map each time.
+        iterations: The number of products, at least 1.
+        guess: A function that approximates $M^{-1}$ of a vector; it may differ from call to call.
     """
     size = r.detach().reshape(len(r), r.shape[1:].numel()).abs().amax(1) if r.numel() else r
     unit = torch.where(size > 0, size, 1.0) if r.numel() else r.new_ones(len(r))
-    r = r / column(unit, r)  # so that squares neither overflow nor vanish
+    r = r / column(unit, r)  # so that squares neither overflow nor underflow
     left, directions = r, list[tuple[Tensor, Tensor, Tensor]]()
     u, w, least = torch.zeros_like(r), torch.zeros(()), torch.zeros(())
     for i in range(iterations):
@@ -63,7 +63,7 @@ def solve(
             c = dot(q, other[2])
             p, z, q = (a - column(c, a) * b for a, b in zip((p, z, q), other, strict=True))
         square = dot(q, q)
-        if i == 0:  # later directions below rounding are left out
+        if i == 0:  # later directions are dropped if they are below rounding
             least = torch.finfo(r.dtype).eps ** 2 * square.detach()
         scale = _inverse(square, least)
         p, z, q = (column(scale, a) * a for a in (p, z, q))
@@ -88,6 +88,6 @@ def column(c: Tensor, like: Tensor) -> Tensor:
 
 
 def _inverse(square: Tensor, least: Tensor) -> Tensor:
-    """Return one over the root of a square, and 0, with a finite gradient, up to the least one."""
+    """Return the inverse root of a square; 0, with a finite gradient, if it is at most `least`."""
     seen = square > least
     return torch.where(seen, square, 1.0).rsqrt() * seen

@@ -26,9 +26,9 @@ from scoresde.units import Identity, Transform
 
 __all__ = ["Linear"]
 
-# The most entries of a measurement for which the matrix A A^T is computed.
+# The largest number of entries of a measurement for which the matrix A A^T is computed.
 _LARGEST = 1024
-# The most products with `guess`, a covariance that costs no pass of a network.
+# The largest number of products with `guess`, a covariance that costs no network pass.
 _CHEAP = 20
 # The largest relative deviation from linearity that counts as rounding, in float32.
 _ROUNDING = 1e-3
@@ -38,21 +38,23 @@ _ROUNDING = 1e-3
 class Linear:
     r"""Define a linear measurement with Gaussian noise, $y = A x_0 + \text{std}\,\varepsilon$.
 
-    A call maps events `(B, *event)` to their measurements without noise, `(B, *m)`.
+    Calling it maps events `(B, *event)` to their measurements without noise, `(B, *m)`.
 
     Args:
-        A: A linear function of a batch of events that autograd can differentiate: an operator of
-            `scoresde.guidance.operators`, or any callable with real values; return complex values
-            by `torch.view_as_real`. Or a matrix `(m, D)` for the flattened event.
-        std: The standard deviation of the noise, a number or of the shape of y; at least 0.
-        transform: The map from the units of A's argument to model units, which
-            `posterior(..., units=True)` sets.
+        A: A linear function of a batch of events that autograd can differentiate, or a matrix
+            `(m, D)` for the flattened event. The function is an operator of
+            `scoresde.guidance.operators`, or any callable with real values; complex values are
+            returned as `torch.view_as_real(y)`.
+        std: The standard deviation of the noise, a number or a tensor of the shape of y; at
+            least 0.
+        transform: The map from the units of A's argument to model units;
+            `posterior(..., units=True)` sets it.
 
     Raises:
         InvalidValueError: `std` is negative.
         NonFiniteError: `std` is NaN or infinite.
         InvalidTypeError: `A` is neither a function nor a tensor, or `std` is no number.
-        ShapeError: `A` is a tensor, but no matrix.
+        ShapeError: `A` is a tensor that is not a matrix.
 
     Examples:
         >>> total = Linear(torch.tensor([[1.0, 1.0]]), std=0.1)  # the sum of two numbers
@@ -71,17 +73,17 @@ class Linear:
         check_finite("std", std)
         if (std < 0).any():
             raise InvalidValueError(
-                f"std is the standard deviation of the noise and not negative, got {quoted(std)}"
+                f"std, the standard deviation of the noise, must not be negative, got {quoted(std)}"
             )
         if isinstance(self.A, Tensor):
             if self.A.ndim != 2:
                 raise ShapeError(
-                    f"as a tensor A is a matrix (m, D), got shape {tuple(self.A.shape)}; give any "
-                    "other linear map as a function"
+                    f"a tensor A must be a matrix (m, D), got shape {tuple(self.A.shape)}; give "
+                    "other linear maps as functions"
                 )
             _check_matrix(self.A)
         elif not callable(self.A) or isinstance(self.A, type):
-            raise InvalidTypeError(f"A is a linear function or a matrix, got {quoted(self.A)}")
+            raise InvalidTypeError(f"A must be a linear function or a matrix, got {quoted(self.A)}")
 
     @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
@@ -91,7 +93,7 @@ class Linear:
         if isinstance(self.A, Tensor):
             if raw.shape[1:].numel() != self.A.shape[1]:
                 raise ShapeError(
-                    f"A is of events of {self.A.shape[1]} numbers, got {tuple(raw.shape[1:])}"
+                    f"A is for events of {self.A.shape[1]} numbers, got {tuple(raw.shape[1:])}"
                 )
             return raw.reshape(len(raw), raw.shape[1:].numel()) @ self.A.to(raw).T
         try:
@@ -100,12 +102,12 @@ class Linear:
             if not re.search(r"dtype|scalar type|type .* should be the same", str(error)):
                 raise
             raise InvalidTypeError(
-                f"A fails for events of {raw.dtype} ({error}); give its own numbers the dtype of "
-                "its argument, as by A.to(x), or sample with dtype=torch.float64"
+                f"A fails for events of {raw.dtype} ({error}); convert the tensors in A to the "
+                "dtype of its argument, or sample with dtype=torch.float64"
             ) from error
 
     def slope(self, z: Tensor) -> Tensor:
-        """Return the change of the measurements by a change `z` of the events: the linear part."""
+        """Return the change of the measurements for a change `z` of the events: the linear part."""
         value = self(z)
         shifted = not isinstance(self.transform, Identity)
         return value - self(torch.zeros_like(z[:1])) if shifted else value
@@ -119,11 +121,11 @@ class Linear:
         return found
 
     def variance(self, like: Tensor) -> Tensor:
-        """Return the variance of the noise, in the type of `like` and broadcasting to it."""
+        """Return the variance of the noise, in the dtype of `like` and broadcastable to it."""
         return (torch.as_tensor(self.std, dtype=torch.float64) ** 2).to(like)
 
     def gap(self, y: Tensor, x0: Tensor) -> Tensor:
-        """Return $y - A x_0$, and 0 where an entry of y is missing."""
+        """Return $y - A x_0$, with 0 where an entry of y is missing."""
         return torch.where(y.isnan(), 0.0, y - self(x0))
 
     def solved(
@@ -139,14 +141,15 @@ class Linear:
 
         Args:
             r: Right-hand sides, 0 where an entry is missing.
-            spread: Returns the product of $V$ with a tensor of the events' shape.
+            spread: A function that returns the product of $V$ with a tensor of the events' shape.
             like: A tensor of the events' shape.
             there: True for the entries that are not missing, `(B, *m)`.
-            iterations: The most products with $V$; more than the entries of y are not needed.
-            guess: Returns the product with a covariance near $V$ that costs no pass.
+            iterations: The largest number of products with $V$; at most the entries of y are used.
+            guess: A function that returns the product with a covariance near $V$, without a
+                network pass.
         """
         std, most = torch.as_tensor(self.std, dtype=torch.float64), max(r.shape[1:].numel(), 1)
-        # every entry in units of its noise, so that no unit of y is too small or too large
+        # every entry in units of its noise, so that the result does not depend on the units of y
         unit = torch.where(std > 0, std, 1.0).to(r)
         noise = (std > 0).to(r)
 
@@ -166,7 +169,7 @@ class Linear:
     def log_constant(self, var: float, like: Tensor, there: Tensor) -> Tensor:
         r"""Return $-\tfrac12 \log\det 2\pi(\text{var}\,A A^T + \text{std}^2)$, `(B,)` in float64.
 
-        Missing entries are left out. With more than 1,024 entries `var` is taken to be 0.
+        Missing entries are left out. For more than 1,024 entries the result is that of `var` = 0.
         """
         rows = there.reshape(len(there), there.shape[1:].numel())
         noise = self.variance(torch.empty(0, dtype=torch.float64))
@@ -188,7 +191,7 @@ class Linear:
     def check(self, event: Sequence[int], device: torch.device) -> tuple[int, ...]:
         """Check that the map is linear, and return the shape of one measurement.
 
-        It is applied to three random events in float32, or in float64 if that fails.
+        The map is applied to three random events in float32, or in float64 if float32 fails.
 
         Raises:
             InvalidValueError: The map is not linear, mixes the events of a batch, or cannot be
@@ -206,7 +209,7 @@ class Linear:
                 y = self._checked(x := x.double())
         except ScoreSDEError:
             raise
-        except Exception as error:  # a user's code may raise anything
+        except Exception as error:  # the user's function may raise any error
             raise InvalidTypeError(
                 f"A fails for a batch of events, a tensor of shape {tuple(x.shape)}: "
                 f"{type(error).__name__}: {error}"
@@ -214,12 +217,13 @@ class Linear:
         y = y.detach()
         if y.numel() == 0:
             raise ShapeError(
-                f"A measures nothing: of events {tuple(event)} it made {tuple(y.shape[1:])}"
+                f"A measures nothing: for events of shape {tuple(event)} it returned the shape "
+                f"{tuple(y.shape[1:])}"
             )
-        check_finite("what A returns for an event of ordinary numbers", y)
+        check_finite("the result of A for a standard normal event", y)
         size = float(y.abs().max())
         self._expect(self.slope(x[2:]) - y[2:], size, "mixes the events of a batch")
-        for a, b in ((1.5, -0.75), (150.0, -75.0)):  # one that saturates is linear near 0
+        for a, b in ((1.5, -0.75), (150.0, -75.0)):  # a function that saturates is linear near 0
             mixed = self.slope(a * x[:1] + b * x[1:2]) - (a * y[:1] + b * y[1:2])
             name = f"is not linear: A({a} u - {-b} v) is not {a} A(u) - {-b} A(v)"
             self._expect(mixed, a * size, name)
@@ -233,7 +237,7 @@ class Linear:
             ) from error
         gap = ((v * y).sum() - (back * x).sum()).detach()
         scale = float(v.norm() * y.norm())
-        self._expect(gap, scale, "is not what autograd takes it for: <A u, v> is not <u, A^T v>")
+        self._expect(gap, scale, "has a wrong gradient in autograd: <A u, v> is not <u, A^T v>")
         try:
             self.variance(y).expand(y.shape[1:])
         except RuntimeError as error:
@@ -248,13 +252,13 @@ class Linear:
         if not isinstance(y, Tensor) or not y.is_floating_point():
             got = y.dtype if isinstance(y, Tensor) else type(y).__name__
             raise InvalidTypeError(
-                f"A must return a tensor of real floating point numbers, got {got}; of complex "
-                "numbers return torch.view_as_real"
+                f"A must return a tensor of real floating point numbers, got {got}; return complex "
+                "numbers as torch.view_as_real(y)"
             )
         if y.ndim == 0 or len(y) != len(x):
             raise ShapeError(
-                f"A is given a batch of events and returns a row for each, (B, *); of shape "
-                f"{tuple(x.shape)} it made {tuple(y.shape)}"
+                f"A receives a batch of events and must return a row for each, (B, *); for the "
+                f"shape {tuple(x.shape)} it returned {tuple(y.shape)}"
             )
         return y
 
@@ -267,13 +271,13 @@ class Linear:
 
 
 def _check_matrix(matrix: Tensor) -> None:
-    """Raise an error unless a matrix has real, finite entries, one at least."""
+    """Raise an error unless a matrix has at least one entry, and only real, finite ones."""
     if matrix.layout != torch.strided:
         matrix = matrix.to_dense()
     check_dense("A", matrix)
     if matrix.is_complex():
         raise InvalidTypeError(
-            "A is a real matrix, got a complex one; stack its real and its imaginary part"
+            "A must be a real matrix, got a complex one; stack its real and its imaginary part"
         )
     check_finite("A", matrix)
     if matrix.numel() == 0:

@@ -2,7 +2,7 @@ r"""Make the score of a posterior from that of a prior and a measurement.
 
 $$ \nabla \log p_t(x_t \mid y) = \nabla \log p_t(x_t) + \nabla \log p(y \mid x_t), $$
 
-of which the last is approximated (`scoresde.guidance.approximations`).
+The last term is approximated (`scoresde.guidance.approximations`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from scoresde.sde import SDE, Condition, Facts, Field, Moments, Score, facts, pa
 
 __all__ = ["Posterior", "posterior"]
 
-# Products with A A^T of an exact draw.
+# The number of products with A A^T for an exact draw.
 _PRODUCTS = 60
 
 
@@ -50,8 +50,8 @@ class Posterior(Wrapped):
         method: The name of the approximation.
         name: The name of the condition.
         iterations: Products with the covariance.
-        shape: The shape of one measurement, where it is known.
-        moments: The moments of the data, where others are known than those of the score.
+        shape: The shape of one measurement, if known.
+        moments: The moments of the data; None for those in the score's facts.
     """
 
     def __init__(
@@ -70,7 +70,8 @@ class Posterior(Wrapped):
         self.name = name
         self.iterations = iterations
         self.shape = shape
-        self._shapes = dict[tuple[int, ...], tuple[int, ...]]()  # of measurements, by events
+        # the shapes of measurements, by the shapes of events
+        self._shapes = dict[tuple[int, ...], tuple[int, ...]]()
         known = super().facts
         self._sde, self._moments = _sde_of(known), moments or known.moments
         self._linear = isinstance(likelihood, Linear)
@@ -85,7 +86,7 @@ class Posterior(Wrapped):
         return replace(known, passes=self._passes, conditions=conditions, pilot=None, density=False)
 
     def _passes(self, ratio: Tensor) -> int:
-        """Return the network passes of a call; one back through the network counts twice."""
+        """Return the network passes of a call; a backward pass counts as two."""
         backwards = 1
         if self.method == "mmps":
             backwards = self.iterations + (not self._linear)
@@ -102,15 +103,15 @@ class Posterior(Wrapped):
         """
         return self.twisted(x, t, condition)[1]
 
-    # What samplers of posteriors ask for: `ReverseSDE.attribute`
+    # Methods that samplers of posteriors call by `ReverseSDE.attribute`
 
     @full_precision()
     def twisted(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Return the score of the prior and of the posterior, and $\log p(y | x_t)$, by one call.
+        r"""Return the scores of prior and posterior and $\log p(y | x_t)$ by one evaluation.
 
-        The last is `(B,)`, and up to a function of time.
+        The last, `(B,)`, omits a term that depends on time alone.
         """
         y, rest = self._parted(condition, x)
         recording = torch.is_grad_enabled()
@@ -120,8 +121,8 @@ class Posterior(Wrapped):
             score = in_user_settings(self.ask, self.score, at, t, rest)
             if not score.requires_grad:
                 raise InvalidValueError(
-                    "the score does not depend on x in a way that can be differentiated; take "
-                    "no_grad and detach out of it, and torch.inference_mode from around it"
+                    "the score cannot be differentiated in x; remove no_grad and detach from it, "
+                    "and do not call it in torch.inference_mode"
                 )
         value = score if recording else score.detach()
 
@@ -144,7 +145,7 @@ class Posterior(Wrapped):
 
     @property
     def prior(self) -> Score:
-        """Return the score of the prior, which is not given the measurement."""
+        """Return the score of the prior, which does not receive the measurement."""
         return Unmeasured(self.score, self.name)
 
     @full_precision()
@@ -162,25 +163,27 @@ class Posterior(Wrapped):
     def refreshed(
         self, x0: Tensor, rho: float, noise: Noise, condition: Mapping[str, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        r"""Return a draw from $p(y | x)\,N(x;\, x_0, \rho^2 I)$, exactly, where it is `Linear`.
+        r"""Draw exactly from $p(y | x)\,N(x;\, x_0, \rho^2 I)$ for a `Linear` measurement.
 
-        A draw of the Gaussian is moved to y with fresh noise, by the update of Kalman's ensembles
-        (Papandreou & Yuille 2010, *Gaussian sampling by local perturbations*). What is left of its
-        equation, relative, comes beside it, `(B,)`.
+        A draw of the Gaussian is updated as in an ensemble Kalman filter, with fresh noise added to
+        y (Papandreou & Yuille 2010, *Gaussian sampling by local perturbations*).
 
         Args:
             x0: The centre `(B, *)`.
             rho: The width.
-            noise: Where randomness comes from.
+            noise: The source of randomness.
             condition: The measurement.
+
+        Returns:
+            The draw `(B, *)`, and the relative residual of its linear system, `(B,)`.
 
         Raises:
             InvalidTypeError: The likelihood is not `Linear`.
         """
         if not isinstance(self.likelihood, Linear):
             raise InvalidTypeError(
-                "a draw given the measurement is exact for guidance.Linear alone; take Particles "
-                "for another likelihood"
+                "only a guidance.Linear measurement allows exact draws; take Particles for another "
+                "likelihood"
             )
         y, _ = self._parted(condition, x0)
         x = x0 + rho * noise.normal(x0, 0.0)
@@ -195,7 +198,7 @@ class Posterior(Wrapped):
         """Return the measurement in the dtype of `x`, and the other conditions."""
         if condition is None or self.name not in condition:
             raise InvalidValueError(
-                f"a posterior is that of a measurement, and none was given; give condition="
+                f"a posterior needs a measurement, and none was given; give condition="
                 f"{{{self.name!r}: y}}, with NaN where an entry of y was not measured"
             )
         y = condition[self.name].to(x.dtype)
@@ -206,7 +209,7 @@ class Posterior(Wrapped):
             shape = self._shapes[event]
             if tuple(y.shape) != (len(x), *shape):
                 raise ShapeError(
-                    f"the measurement {self.name!r} needs the shape {(len(x), *shape)}, got "
+                    f"the measurement {self.name!r} must have the shape {(len(x), *shape)}, got "
                     f"{tuple(y.shape)}"
                 )
         return y, Condition(condition).without(self.name)
@@ -229,7 +232,7 @@ class Posterior(Wrapped):
         return ((along * var / (1 + snr.reshape(-1, 1) * var)) @ axes.T).reshape(v.shape)
 
     def _snr(self, t: Tensor) -> Tensor:
-        return self._sde.log_snr(self._sde.told(t)).exp()
+        return self._sde.log_snr(self._sde.cpu_time(t)).exp()
 
 
 @door
@@ -246,36 +249,37 @@ def posterior(
 ) -> Wrapped:
     r"""Return the score of the posterior of $x_0$ given a measurement.
 
-    The measurement y is the condition `name`, and a NaN in it is an entry that was not measured.
-    With $\hat x = E[x_0 | x_t]$ and $V = \mathrm{Cov}[x_0 | x_t]$, the method approximates
-    $p(y | x_t)$:
+    The measurement y is the condition `name`; an entry of y that was not measured is NaN. The
+    method approximates $p(y | x_t)$ from $\hat x = E[x_0 | x_t]$ and
+    $V = \mathrm{Cov}[x_0 | x_t]$:
 
     - `"mmps"`, moment matching: $p(y | x_t) = N(A \hat x,\ A V A^T + \text{std}^2)$, with $V$ from
       the Jacobian of the score (Rozet et al. 2024, arXiv:2405.13712). For Gaussian data it is
-      exact once `iterations` is the rank of A. Any other likelihood is taken to the second order
-      about $\hat x$.
+      exact if `iterations` is at least the rank of A. A likelihood that is not `Linear` is expanded
+      to second order about $\hat x$.
     - `"pigdm"`: the same with $V = v I$, $1/v = 1/c + \alpha^2/\sigma^2$, for data of variance c
       (Song et al. 2023, *Pseudoinverse-guided diffusion models for inverse problems*).
-    - `"dps"`: the likelihood of $\hat x$, $V = 0$, with a step at most to where that is greatest,
-      in place of the paper's step size (Chung et al. 2023, arXiv:2209.14687).
+    - `"dps"`: the likelihood of $\hat x$, that is $V = 0$. Instead of the paper's step size, the
+      step ends where the likelihood is greatest at the latest (Chung et al. 2023,
+      arXiv:2209.14687).
 
     Args:
-        score: The score of the prior, which can be differentiated in x.
-        likelihood: A `Linear` measurement; or any `log_likelihood(y, x0)` with values `(B,)`,
-            differentiable in x0, for `"mmps"` twice.
-        method: How p(y | x_t) is approximated.
+        score: The score of the prior, differentiable in x.
+        likelihood: A `Linear` measurement, or any `log_likelihood(y, x0)` with values `(B,)` that
+            is differentiable in x0, for `"mmps"` twice.
+        method: The name of the approximation of p(y | x_t).
         name: The name of the condition.
-        iterations: For `"mmps"` the products with $V$ by which its equation is solved, at least 1.
-            Each costs a backward pass of the network, which counts as two passes. The relative
-            residual of the equation is `residual` in `Samples.info`.
-        shape: The shape of one measurement, for a log-likelihood; `Linear` knows it.
+        iterations: For `"mmps"`, the number of products with $V$ to solve its linear system, at
+            least 1. Each costs a backward pass of the network, which counts as two passes. The
+            relative residual of the system is `residual` in `Samples.info`.
+        shape: The shape of one measurement, for a log-likelihood; that of `Linear` is computed.
         units: True if likelihood and y are in the user's units, before the data's transform.
-        moments: The moments of the data in the numbers of the score, such as their covariance, by
-            which the equation of `"mmps"` is solved first; those of the score by default.
+        moments: The moments of the data in model units, such as their covariance, which
+            precondition the linear system of `"mmps"`; by default those in the score's facts.
 
     Raises:
-        InvalidValueError: The score knows no SDE, or takes a condition of that name; A is not
-            linear; `"dps"` without noise; or there are no iterations.
+        InvalidValueError: The score's facts have no SDE, or a condition of that name; A is not
+            linear; `"dps"` has no noise; or `iterations` is below 1.
         UnknownNameError: The likelihood has no such method.
         ShapeError, InvalidTypeError: The measurement does not fit the events.
 
@@ -294,10 +298,10 @@ def posterior(
     _sde_of(known)
     if known.conditions and name in known.conditions:
         raise InvalidValueError(
-            f"the score takes a condition {name!r} of its own; give the measurement another name="
+            f"the score takes a condition {name!r} already; give the measurement another name="
         )
     if not name.isidentifier():
-        raise InvalidValueError(f"name= is a word, such as 'measurement', got {name!r}")
+        raise InvalidValueError(f"name= must be a word, such as 'measurement', got {name!r}")
     check_integer("iterations", iterations, 1)
     if moments is not None and known.event_shape is not None:
         moments.check_event(torch.empty(0, *known.event_shape))
@@ -306,12 +310,12 @@ def posterior(
         transform = known.transform
         if transform is None:
             raise InvalidValueError(
-                "units=True needs the transform of the data, which this score does not know; leave "
-                "units out, and let the likelihood take the numbers of the score"
+                "units=True needs the transform of the data, which is not in this score's facts; "
+                "leave units out, and write the likelihood in model units"
             )
     if not isinstance(likelihood, Linear):
         function: Callable[..., Tensor] = likelihood
-        with contextlib.suppress(ValueError):  # of a function without a signature
+        with contextlib.suppress(ValueError):  # a builtin function has no signature
             bind(function, inspect.signature(function), ("y", "x0"), {})
         if transform is not None:
             given, inverse = function, transform.inverse
@@ -330,21 +334,21 @@ def posterior(
         own = likelihood.check(known.event_shape, device_of(score))
         if shape is not None and tuple(shape) != own:
             raise ShapeError(
-                f"a measurement has the shape {own} by A, and {tuple(shape)} by shape="
+                f"the shape of a measurement is {own} by A, but {tuple(shape)} by shape="
             )
         iterations = min(iterations, max(math.prod(own), 1))
     return Posterior(score, likelihood, method, name, iterations, own, moments)
 
 
 def _sde_of(known: Facts) -> SDE:
-    """Return the SDE of a score.
+    """Return the SDE in the facts of a score.
 
     Raises:
-        InvalidValueError: It knows none.
+        InvalidValueError: There is none.
     """
     if known.sde is None:
         raise InvalidValueError(
-            "a posterior needs the noise scales, and this score knows no SDE; derive it from "
-            "scoresde.Wrapped with `facts`"
+            "a posterior needs the noise scales, but this score has no SDE in its facts; derive it "
+            "from scoresde.Wrapped with `facts`"
         )
     return known.sde

@@ -1,6 +1,6 @@
 r"""Define linear operators of inverse problems, from an event to its measurement.
 
-Each is called with a batch of events and returns a batch of measurements, in their dtype.
+Each is a function of a batch of events that returns a batch of measurements, in the same dtype.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ class Mask:
     """Keep some entries of an event: `(B, *event)` to `(B, m)`, in the order of the event.
 
     Args:
-        keep: Which entries are measured, of the event's shape: truth values, or 0 and 1.
+        keep: A mask of the event's shape, booleans or 0 and 1; it is true where an entry is
+            measured.
 
     Raises:
-        InvalidValueError: It holds other numbers, or keeps nothing.
+        InvalidValueError: The mask has other numbers, or is false everywhere.
 
     Examples:
         >>> Mask([True, False, True])(torch.tensor([[1.0, 2.0, 3.0]]))
@@ -55,21 +56,22 @@ class Mask:
         check_batch("what is measured", x, finite=False)
         if x.shape[1:] != self.keep.shape:
             raise ShapeError(
-                f"the mask is of events {tuple(self.keep.shape)}, got {tuple(x.shape[1:])}"
+                f"the mask is for events of shape {tuple(self.keep.shape)}, got "
+                f"{tuple(x.shape[1:])}"
             )
         return x[:, self.keep.to(x.device)]
 
 
 @dataclass(frozen=True)
 class Blur:
-    r"""Blur the last axes of an event by a Gaussian kernel; beyond the border there are zeros.
+    r"""Blur the last axes of an event by a Gaussian kernel; the event is padded by zeros.
 
     Args:
-        width: Its standard deviation in entries, positive, at most 10,000.
-        dims: How many of the last axes are blurred.
+        width: The standard deviation of the kernel in entries, positive, at most 10,000.
+        dims: The number of axes, counted from the last, that are blurred.
 
     Raises:
-        InvalidValueError: The width is not positive, or there are no such axes.
+        InvalidValueError: The width is not positive, or there are fewer axes.
     """
 
     width: float
@@ -99,11 +101,11 @@ class Blur:
 
 @dataclass(frozen=True)
 class Downsample:
-    """Take the means of blocks of the last axes: images of fewer pixels.
+    """Average blocks of the last axes, which makes images of fewer pixels.
 
     Args:
-        factor: The side of a block, at least 1, which divides those of the events.
-        dims: How many of the last axes are reduced.
+        factor: The side of a block, at least 1; it must divide the sides of the events.
+        dims: The number of axes, counted from the last, that are reduced.
 
     Raises:
         InvalidValueError: A number is below 1.
@@ -118,7 +120,7 @@ class Downsample:
 
     @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the means."""
+        """Return the means of the blocks."""
         check_batch("what is measured", x, finite=False)
         _check_axes(x, self.dims)
         for axis in range(-self.dims, 0):
@@ -137,10 +139,10 @@ class Grey:
     """Make colour images grey: `(B, 3, *)` to `(B, 1, *)`.
 
     Args:
-        weights: The share of each channel; those of Rec. 601 by default.
+        weights: The weight of each channel; by default those of Rec. 601.
 
     Raises:
-        NonFiniteError, InvalidTypeError, ShapeError: The weights are no finite numbers in a row.
+        NonFiniteError, InvalidTypeError, ShapeError: The weights are not a list of finite numbers.
     """
 
     weights: tuple[float, ...] = (0.299, 0.587, 0.114)
@@ -149,7 +151,7 @@ class Grey:
         weights = as_numbers("weights", self.weights, dtype=torch.float64)
         check_finite("weights", weights)
         if weights.ndim != 1 or len(weights) == 0:
-            raise ShapeError(f"weights are one number for each channel, got {self.weights}")
+            raise ShapeError(f"weights must be one number for each channel, got {self.weights}")
         object.__setattr__(self, "weights", tuple(weights.tolist()))
 
     @full_precision()
@@ -158,7 +160,7 @@ class Grey:
         check_batch("what is measured", x, finite=False)
         if x.ndim < 2 or x.shape[1] != len(self.weights):
             raise ShapeError(
-                f"grey is made of {len(self.weights)} channels, the first axis of an event, got "
+                f"Grey needs events with {len(self.weights)} channels on the first axis, got "
                 f"events of shape {tuple(x.shape[1:])}"
             )
         weights = x.new_tensor(self.weights)
@@ -169,18 +171,18 @@ class Grey:
 class Fourier:
     """Sample the discrete Fourier transform of the last axes, as a magnetic resonance scanner does.
 
-    The transform is orthonormal. It makes `(B, *, n, 2)` of `(B, *, *sides)`: real and imaginary
+    The transform is orthonormal. It maps `(B, *, *sides)` to `(B, *, n, 2)`, the real and imaginary
     parts of the n frequencies that are kept.
 
     Args:
-        keep: Which frequencies are measured, of the shape of the last axes, in the order of
-            `torch.fft.fftn`, where the frequency 0 comes first.
+        keep: A mask of the shape of the last axes, true where a frequency is measured, in the order
+            of `torch.fft.fftn`: frequency 0 comes first.
 
     Raises:
-        InvalidValueError: It holds other numbers than 0 and 1, or keeps nothing.
+        InvalidValueError: The mask has other numbers than 0 and 1, or is false everywhere.
 
     Examples:
-        >>> Fourier([1, 1, 0, 0])(torch.ones(1, 4))  # the mean, and nothing at the next frequency
+        >>> Fourier([1, 1, 0, 0])(torch.ones(1, 4))  # a constant has the frequency 0 alone
         tensor([[[2., 0.],
                  [0., 0.]]])
     """
@@ -200,8 +202,8 @@ class Fourier:
         _check_axes(x, n)
         if x.shape[-n:] != self.keep.shape:
             raise ShapeError(
-                f"the frequencies kept are of {tuple(self.keep.shape)}, and the last axes of "
-                f"events are {tuple(x.shape[-n:])}"
+                f"the mask of frequencies has shape {tuple(self.keep.shape)}, and the last axes of "
+                f"events have shape {tuple(x.shape[-n:])}"
             )
         found = torch.fft.fftn(x, dim=tuple(range(-n, 0)), norm="ortho")
         return torch.view_as_real(found[..., self.keep.to(x.device)])
@@ -209,14 +211,14 @@ class Fourier:
 
 @dataclass(frozen=True)
 class Projection:
-    """Project an event onto m random directions, which are orthonormal: `(B, *event)` to `(B, m)`.
+    """Project an event onto m random, orthonormal directions: `(B, *event)` to `(B, m)`.
 
     Args:
-        m: How many, at least 1.
-        seed: Of the directions.
+        m: The number of directions, at least 1.
+        seed: The seed of the directions.
 
     Raises:
-        InvalidValueError: There are fewer than 1, or more than the dimensions of an event.
+        InvalidValueError: m is below 1, or above the number of dimensions of an event.
     """
 
     m: int
@@ -243,24 +245,24 @@ class Projection:
 def _directions(d: int, m: int, seed: int) -> Tensor:
     draw = torch.Generator().manual_seed(seed)
     q: Tensor
-    with torch.inference_mode(False):  # what is kept for later calls may be differentiated there
+    with torch.inference_mode(False):  # later calls may differentiate through the kept tensor
         q, _ = torch.linalg.qr(torch.randn(d, m, generator=draw, dtype=torch.float64))
     return q
 
 
 def _truth(what: str, value: object) -> Tensor:
-    """Return a mask as truth values, of which one at least is true."""
+    """Return a mask as booleans; raise if all of them are false."""
     found = as_numbers(what, value)
     if not ((found == 0) | (found == 1)).all():
-        raise InvalidValueError(f"{what} holds truth values, or 0 and 1")
+        raise InvalidValueError(f"{what} must hold booleans, or 0 and 1")
     if not found.any():
-        raise InvalidValueError(f"{what} keeps nothing: all is 0")
+        raise InvalidValueError(f"{what} keeps nothing: it is 0 everywhere")
     return found.bool().clone()
 
 
 def _check_axes(x: Tensor, dims: int) -> None:
     if x.ndim - 1 < dims:
         raise ShapeError(
-            f"the operator acts on the last {dims} axes, and events have the shape "
-            f"{tuple(x.shape[1:])}; give dims= or keep= of fewer"
+            f"the operator acts on the last {dims} axes, but events have the shape "
+            f"{tuple(x.shape[1:])}; give a smaller dims=, or keep= with fewer axes"
         )

@@ -1,4 +1,4 @@
-"""Estimate covariances of posteriors from draws of the flow, and keep precisions positive."""
+"""Estimate covariances of posteriors from draws of the flow; keep precisions positive."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from scoresde.sde import Condition, Moments, Score, expand, facts, process_of
 __all__ = ["deficit", "gaussian_of", "precision_of", "square"]
 
 _DRAWS, _STEPS = 512, 32
-_LARGEST = _DRAWS // 2  # the most dimensions for a covariance from these draws
+_LARGEST = _DRAWS // 2  # the largest number of dimensions for a covariance from these draws
 
 
 def gaussian_of(score: Score, condition: Condition | None = None) -> Moments:
     r"""Return the moments of 512 draws of a score, made by Heun's method in $\sigma/\alpha$.
 
     Args:
-        score: A score that knows its SDE and the shape of an event.
-        condition: The one row under which they are drawn.
+        score: A score whose facts have an SDE and an event shape.
+        condition: The conditions of the draws, one row.
 
     Raises:
-        InvalidValueError: The score does not know its event shape, or that is too large for a
-            covariance.
+        InvalidValueError: The event shape is unknown, or too large for a covariance.
     """
     known, sde = facts(score), process_of(score, None)
     if known.event_shape is None or math.prod(known.event_shape) > _LARGEST:
         raise InvalidValueError(
-            "the covariances of posteriors are estimated from draws where the score knows its "
-            f"event shape, of at most {_LARGEST} dimensions; give the moments as covariance="
+            "covariances of posteriors can be estimated from draws only if the score knows its "
+            f"event shape, with at most {_LARGEST} dimensions; give the moments as covariance="
         )
     like = torch.empty(_DRAWS, *known.event_shape, device=device_of(score))
     rows = None if condition is None else condition.rows([0] * _DRAWS)
@@ -62,8 +61,7 @@ def square(moments: Moments, event: tuple[int, ...] | None) -> Tensor:
     """Return the covariance `(D, D)` over the flattened event, in float64.
 
     Raises:
-        ShapeError: The moments do not tell how many dimensions there are, or not those of the
-            event.
+        ShapeError: The moments do not determine the number of dimensions, or not that of the event.
     """
     if moments.cov is not None:
         event = (len(moments.cov),) if event is None else event
@@ -71,7 +69,10 @@ def square(moments: Moments, event: tuple[int, ...] | None) -> Tensor:
         mean, var = (torch.as_tensor(v).double() for v in (moments.mean, moments.var))
         event = tuple(var.shape) or tuple(mean.shape) if event is None else event
         if not event:
-            raise ShapeError("a number is no variance of an unknown event; give one of its shape")
+            raise ShapeError(
+                "one number cannot be the variance of events of unknown shape; give a variance of "
+                "the event's shape"
+            )
     moments.check_event(torch.empty(1, *event))
     if moments.cov is not None:
         return moments.cov.double().cpu()
@@ -82,23 +83,23 @@ def precision_of(cov: Tensor) -> Tensor:
     """Return the inverse of a covariance `(D, D)`.
 
     Raises:
-        InvalidValueError: It has none.
+        InvalidValueError: The covariance is singular.
     """
     root, info = torch.linalg.cholesky_ex(cov)
     if bool(info.any()):
         raise InvalidValueError(
-            "a covariance of a posterior or the prior is singular: some direction does not vary; "
-            "leave constant dimensions out, or add a little to its diagonal"
+            "a covariance of a posterior or the prior is singular, since the data are constant in "
+            "some direction; leave constant dimensions out, or add a small number to its diagonal"
         )
     return torch.cholesky_inverse(root)
 
 
 @torch.no_grad()
 def deficit(precision: Tensor) -> Tensor:
-    """Return the matrix that raises the eigenvalues of a precision `(*, D, D)` to .1 at least.
+    """Return the matrix that raises the eigenvalues of a precision `(*, D, D)` to at least .1.
 
     Args:
-        precision: In coordinates in which the prior's is the identity; symmetric.
+        precision: A symmetric precision, in coordinates in which the prior's is the identity.
     """
     values, axes = torch.linalg.eigh(precision)
     lack: Tensor = axes @ ((0.1 - values).clamp(min=0)[..., None] * axes.mT)

@@ -1,4 +1,4 @@
-"""Withhold a measurement from a score that does not take it."""
+"""Hide a measurement from a score that does not take it."""
 
 from __future__ import annotations
 

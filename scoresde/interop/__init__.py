@@ -1,12 +1,13 @@
 r"""Turn models of other libraries into scores, and scores into models for them.
 
-What `from_...` returns is a score like any other: it is sampled, audited, guided, put under another
-SDE by `Rescheduled`, and its likelihoods are computed. The network receives its own numbers,
-neither centred nor scaled. No library is imported unless a class of it is needed.
+A function `from_...` returns a score like any other: it can be sampled, audited, guided, given
+another SDE by `Rescheduled`, and used for likelihoods. The network receives the numbers for which
+it was trained, without further centring or scaling. A library is imported only where one of its
+classes is needed.
 
 Examples:
     >>> import torch, scoresde
-    >>> v = lambda x, t: x / (t[:, None] + 1)  # of flow matching: noise at 0, data at 1
+    >>> v = lambda x, t: x / (t[:, None] + 1)  # a velocity of flow matching: noise at 0, data at 1
     >>> score = scoresde.interop.from_velocity(v, event_shape=(2,))
     >>> scoresde.sample(score, sampler="heun", n=4, steps=5, seed=0).shape
     torch.Size([4, 2])
@@ -26,6 +27,7 @@ from scoresde.interop.diffusers import (
     load_diffusers,
     to_diffusers,
 )
+from scoresde.interop.ncsnv2 import load_ncsnv2
 from scoresde.interop.sbi import from_sbi
 from scoresde.interop.score_sde import load_score_sde
 from scoresde.interop.velocity import from_velocity
@@ -43,6 +45,7 @@ __all__ = [
     "from_sbi",
     "from_velocity",
     "load_diffusers",
+    "load_ncsnv2",
     "load_score_sde",
     "to_azula",
     "to_denoiser",

@@ -28,7 +28,7 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
     Args:
         denoiser: An `azula.denoise.Denoiser`; the keyword arguments of its `forward` are the
             conditions.
-        sde: The process of the denoiser; by default that of `denoiser.schedule` on [0, 1].
+        sde: The process of the denoiser; by default `denoiser.schedule` on [0, 1].
         known: Further arguments of `from_network`.
 
     Raises:
@@ -36,7 +36,7 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
 
     Examples:
         >>> from types import SimpleNamespace
-        >>> def denoiser(x, t):  # of standard normal data under the schedule below
+        >>> def denoiser(x, t):  # for standard normal data under the schedule below
         ...     return SimpleNamespace(mean=x / (1 + 100 * t[:, None] ** 2))
         >>> denoiser.schedule = lambda t: (torch.ones_like(t), 0.001 + 10 * t)
         >>> score = from_azula(denoiser, event_shape=(2,))
@@ -44,8 +44,8 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
     net = AzulaMean(denoiser)
     if sde is None and (sde := net.process()) is None:
         raise InvalidTypeError(
-            f"a denoiser of azula has a schedule, and {quoted(denoiser)} has none; give its SDE, "
-            "or use from_denoiser"
+            f"a denoiser of azula has an attribute schedule, and {quoted(denoiser)} has none; give "
+            "its sde=, or use from_denoiser"
         )
     return from_network(net, sde, "x0", "t", **known)
 
@@ -53,14 +53,14 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
 def to_azula(score: Score) -> nn.Module:
     r"""Return a score as an `azula.denoise.Denoiser`, for its samplers and guidance.
 
-    Time 0 of azula is eps of the score's process, and 1 is T.
+    The times 0 and 1 of azula are the times eps and T of the score's process.
 
     Args:
-        score: A score that knows its SDE; pass its conditions to the denoiser by keyword.
+        score: A score whose `facts` have an SDE. Pass its conditions to the denoiser by keyword.
 
     Raises:
         MissingExtraError: azula is not installed.
-        InvalidValueError: The score knows no SDE.
+        InvalidValueError: The score's `facts` have no SDE.
     """
     own = process_of(score, None)
     try:

@@ -17,7 +17,7 @@ from scoresde.score import NetworkScore, Rescheduled, from_network, modules
 from scoresde.score.conventions import EDMNetwork
 from scoresde.sde import EDMSDE, SDE, Classes, Moments, Score, ask, expand, process_of
 from scoresde.sde.coordinates import ratio
-from scoresde.sde.told import batch_of
+from scoresde.sde.cpu_times import batch_time
 
 __all__ = ["SigmaDenoiser", "from_deepinv", "from_edm", "from_k_diffusion", "to_denoiser"]
 
@@ -33,7 +33,9 @@ def _number(owner: object, name: str) -> Any:
         return None
     numbers = as_numbers(name, value, dtype=torch.float64)
     if numbers.numel() != 1:
-        raise ShapeError(f"{name} of a {type(owner).__name__} is one number, got {quoted(value)}")
+        raise ShapeError(
+            f"{name} of a {type(owner).__name__} must be one number, got {quoted(value)}"
+        )
     found = float(numbers)
     return int(found) if found.is_integer() else found
 
@@ -42,9 +44,9 @@ def _number(owner: object, name: str) -> Any:
 def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -> NetworkScore:
     r"""Return the score of a network of EDM, `net(x, sigma, class_labels=None)`.
 
-    The attributes `img_channels`, `img_resolution`, `sigma_data` and `label_dim` of the network, if
-    it has them, give the shape of a sample, the variance of the data and the condition `label`
-    (Karras et al. 2022, arXiv:2206.00364).
+    The shape of a sample, the variance of the data and the condition `label` are read from the
+    network's attributes `img_channels`, `img_resolution`, `sigma_data` and `label_dim` if it has
+    them (Karras et al. 2022, arXiv:2206.00364).
 
     Args:
         net: A preconditioned network, which is a denoiser.
@@ -77,8 +79,8 @@ def from_k_diffusion(
     r"""Return the score of a denoiser of k-diffusion, `denoiser(x, sigma, **extra_args)`.
 
     Args:
-        denoiser: A denoiser of the state with $\alpha = 1$, such as `k_diffusion.layers.Denoiser`
-            or one of `k_diffusion.external`.
+        denoiser: A denoiser for states with $\alpha = 1$, such as `k_diffusion.layers.Denoiser` or
+            a class of `k_diffusion.external`.
         sde: The process; by default an `EDMSDE` from `denoiser.sigma_min` to `denoiser.sigma_max`,
             or `EDMSDE()` if these attributes are missing.
         known: Further arguments of `from_network`; `conditions` are passed by name, as extra_args.
@@ -99,13 +101,13 @@ def from_k_diffusion(
 def from_deepinv(
     denoiser: Callable[..., Tensor], *, sigma_min: float, sigma_max: float, **known: Any
 ) -> NetworkScore:
-    r"""Return the score of a denoiser of deepinv, `denoiser(x, sigma)`, over its range of noise.
+    r"""Return the score of a denoiser of deepinv, `denoiser(x, sigma)`.
 
     Args:
         denoiser: A denoiser of $x_0 + \sigma z$; pixels in deepinv lie in [0, 1].
-        sigma_min: The smallest noise.
-        sigma_max: The largest noise. If it is not much larger than the spread of the data, sampling
-            needs `moments`, or starts given by the user.
+        sigma_min: The smallest noise scale for which it was trained.
+        sigma_max: The largest such noise scale. If it is not much larger than the spread of the
+            data, sampling needs `moments`, or initial states `x`.
         known: Further arguments of `from_network`.
 
     Examples:
@@ -120,8 +122,8 @@ class SigmaDenoiser(nn.Module):
     r"""Return $D(x, \sigma) = x + \sigma^2 \nabla\log p_\sigma(x)$ of a score; see `to_denoiser`.
 
     Attributes:
-        sigma_min: The smallest noise of the score's process, $\sigma / \alpha$ at eps.
-        sigma_max: The largest noise, $\sigma / \alpha$ at T.
+        sigma_min: The smallest noise scale of the score's process, $\sigma / \alpha$ at eps.
+        sigma_max: The largest noise scale, $\sigma / \alpha$ at T.
     """
 
     def __init__(self, score: Score) -> None:
@@ -130,14 +132,15 @@ class SigmaDenoiser(nn.Module):
         ends = ratio(own, torch.tensor([own.eps, own.T], dtype=torch.float64)).tolist()
         self.sigma_min, self.sigma_max = ends
         self._rescheduled = Rescheduled(score, EDMSDE(eps=self.sigma_min, T=self.sigma_max))
-        self.networks = nn.ModuleList(modules(score))  # which move and change mode with this one
+        # registered here, so that the networks change their device and mode with this module
+        self.networks = nn.ModuleList(modules(score))
 
     def forward(self, x: Tensor, sigma: Tensor | float, **condition: Tensor) -> Tensor:
         r"""Return the denoised state, `(B, *)`.
 
         Args:
             x: States $x_0 + \sigma z$, `(B, *)`.
-            sigma: The noise, a number, `(B,)` or `(B, 1, ...)`; at most `sigma_max`.
+            sigma: The noise scale, a number, `(B,)` or `(B, 1, ...)`; at most `sigma_max`.
             condition: The conditions of the score, by name.
 
         Raises:
@@ -151,7 +154,7 @@ class SigmaDenoiser(nn.Module):
                 f"sigma must be a number or (B,) = ({len(x)},), got {tuple(noise.shape)}"
             )
         t = noise.flatten()
-        score = ask(self._rescheduled, x, batch_of(t, x), condition or None)
+        score = ask(self._rescheduled, x, batch_time(t, x), condition or None)
         return x + expand(t**2, x) * score
 
 
@@ -159,14 +162,14 @@ class SigmaDenoiser(nn.Module):
 def to_denoiser(score: Score) -> SigmaDenoiser:
     r"""Return a score as a denoiser `D(x, sigma, **condition)` for k-diffusion, deepinv and EDM.
 
-    The denoiser is $D(x, \sigma) = x + \sigma^2 \nabla\log p_\sigma(x)$ with $\alpha = 1$. It uses
-    the score at the time of its own process at which $\sigma / \alpha$ is this $\sigma$.
+    The denoiser is $D(x, \sigma) = x + \sigma^2 \nabla\log p_\sigma(x)$ with $\alpha = 1$. It
+    evaluates the score at the time when $\sigma_t / \alpha_t$ of the score's process is $\sigma$.
 
     Args:
-        score: A score that knows its SDE.
+        score: A score whose `facts` have an SDE.
 
     Raises:
-        InvalidValueError: The score knows no SDE.
+        InvalidValueError: The score's `facts` have no SDE.
 
     Examples:
         >>> import scoresde

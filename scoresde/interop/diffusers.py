@@ -38,29 +38,29 @@ _PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 @door
 def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScore:
-    r"""Return the score of a network of diffusers, under the table of its scheduler.
+    r"""Return the score of a network of diffusers, for the noise levels of its scheduler.
 
-    The SDE is a `BetaLadder` with the levels of the table; between levels the network receives
-    fractional timesteps. The scheduler's clipping and thresholding are left out, since they are not
-    part of a score.
+    The SDE is a `BetaLadder` with the levels of the scheduler's table. Between levels the network
+    receives fractional timesteps. The scheduler's clipping and thresholding are not applied, since
+    they are not part of a score.
 
     Args:
-        unet: A network `unet(x, timestep, **condition)`, such as a `UNet2DModel`. Its classes are
-            the condition `label`; others are passed by their names, such as
-            `encoder_hidden_states`.
+        unet: A network `unet(x, timestep, **condition)`, such as a `UNet2DModel`. Its
+            `class_labels` are the condition `label`; other conditions are passed by their names,
+            such as `encoder_hidden_states`.
         scheduler: A scheduler with a table, such as a `DDPMScheduler`.
         known: Further arguments of `from_network`, which override the configuration of the network.
 
     Raises:
         InvalidTypeError: The scheduler has no table `alphas_cumprod`.
-        UnknownNameError: It predicts something else than the noise, v or the data.
-        InvalidValueError: The table leaves no signal at its end.
+        UnknownNameError: The `prediction_type` is neither the noise, v nor the data.
+        InvalidValueError: The last entry of the table is 0.
     """
     bar = getattr(scheduler, "alphas_cumprod", None)
     if not isinstance(bar, Tensor):
         raise InvalidTypeError(
             f"{quoted(type(scheduler).__name__)} has no table alphas_cumprod; take the scheduler "
-            "of the training, such as DDPMScheduler, and from_velocity for flow matching"
+            "of the training, such as DDPMScheduler, or from_velocity for flow matching"
         )
     predicts = _read(getattr(scheduler, "config", {}), "prediction_type") or "epsilon"
     check_name("prediction_type", predicts, _PREDICTS)
@@ -136,7 +136,7 @@ def _event_shape(unet: nn.Module, config: Any) -> tuple[int, ...] | None:
     if channels is None or size is None:
         return None
     if isinstance(size, int):
-        # the rank of a convolution tells how many sides there are
+        # the number of sides is read from the rank of a convolution's weight
         kernel = next((p for p in unet.parameters() if p.ndim >= 3), torch.empty(0, 0, 0, 0))
         size = (size,) * (kernel.ndim - 2)
     return (channels, *size)
@@ -147,21 +147,21 @@ def _ladder(bar: Tensor) -> BetaLadder:
     bar = bar.detach().cpu().double()
     if not ((bar > 0) & (bar < 1)).all():
         raise InvalidValueError(
-            "the scheduler's alphas_cumprod must lie in (0, 1): at 0 nothing is left of the data "
-            "(rescale_betas_zero_snr); make the scheduler without, or leave out the last level"
+            "the scheduler's alphas_cumprod must lie in (0, 1), since at 0 the state is noise "
+            "alone; make the scheduler without rescale_betas_zero_snr, or leave out the last level"
         )
     betas = 1 - bar / torch.cat([bar.new_ones(1), bar[:-1]])
     return BetaLadder(tuple(betas.tolist()))
 
 
 class EpsilonModel(nn.Module):
-    r"""Predict the noise of a score in a loop of diffusers: `unet(x, timestep).sample`.
+    r"""Predict the noise by a score, called as a network of diffusers: `unet(x, timestep).sample`.
 
-    Made by `to_diffusers`.
+    `to_diffusers` makes it.
 
     Attributes:
-        ladder: The table of the levels, variance preserving.
-        config: `in_channels` and `sample_size`, as pipelines read them.
+        ladder: The levels, a variance-preserving process.
+        config: `in_channels` and `sample_size`, which pipelines read.
     """
 
     def __init__(self, score: Score, ladder: BetaLadder) -> None:
@@ -169,19 +169,20 @@ class EpsilonModel(nn.Module):
         self.ladder = ladder
         self._own = process_of(score, None)
         self._ask = functools.partial(ask, score)
-        self.networks = nn.ModuleList(modules(score))  # which move and change mode with this one
+        # registered here, so that the networks change their device and mode with this module
+        self.networks = nn.ModuleList(modules(score))
         channels, *sides = facts(score).event_shape or (None,)
         size = sides[0] if len(set(sides)) == 1 else tuple(sides)
         self.config = SimpleNamespace(in_channels=channels, sample_size=size)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return the dtype of the networks, or float32 without any."""
+        """Return the dtype of the networks, or float32 if there are none."""
         return next((p.dtype for p in self.parameters()), torch.float32)
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the networks, or the CPU without any."""
+        """Return the device of the networks, or the CPU if there are none."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     def forward(
@@ -218,18 +219,19 @@ class EpsilonModel(nn.Module):
 def to_diffusers(score: Score, levels: int = 1000) -> tuple[EpsilonModel, Any]:
     r"""Return a score as a network of diffusers, with a `DDIMScheduler`.
 
-    The levels are even in the score's time, or its own. Other schedulers are made as there, by
-    `EulerDiscreteScheduler.from_config(scheduler.config)`; diffusers computes their tables in
-    float32, with errors near 1e-4 at the lowest levels, that of the scheduler returned is exact.
+    The levels are evenly spaced in the score's time, unless its SDE has levels. Other schedulers
+    are made by `EulerDiscreteScheduler.from_config(scheduler.config)` and its like. The table of
+    the returned scheduler is exact; diffusers computes the tables of other schedulers in float32,
+    with errors near 1e-4 at the lowest levels.
 
     Args:
-        score: A score that knows its SDE; under one that is not variance preserving the state of
-            the loop is $x / \sqrt{\alpha^2 + \sigma^2}$.
-        levels: The number of levels; an SDE with levels has its own.
+        score: A score whose `facts` have an SDE. If the SDE is not variance preserving, the states
+            of diffusers are $x / \sqrt{\alpha^2 + \sigma^2}$.
+        levels: The number of levels, if the SDE has none.
 
     Raises:
         MissingExtraError: diffusers is not installed.
-        InvalidValueError: The score knows no SDE, or `levels` is below 2.
+        InvalidValueError: The score's `facts` have no SDE, or `levels` is below 2.
     """
     own = process_of(score, None)
     check_integer("levels", levels, 2)

@@ -1,7 +1,7 @@
 r"""Make scores of the score and flow-matching estimators of sbi (https://github.com/sbi-dev/sbi).
 
-An estimator is a network of parameters $\theta$, the samples here, and of observations, the
-condition `x`. Its time runs from data at 0 to noise.
+An estimator is a network that takes parameters $\theta$ and observations. Here the parameters are
+the samples, and the observation is the condition `x`. Time 0 is the data, as in this package.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ __all__ = ["from_sbi"]
 def from_sbi(estimator: nn.Module, **known: Any) -> NetworkScore:
     r"""Return the score of the posterior that an estimator of sbi has learnt.
 
-    Sampled with `condition={"x": observation}`; parameters that sbi standardises come back in
-    the user's numbers with `units=True`.
+    Draw from it with `condition={"x": observation}`. If sbi standardises the parameters,
+    `units=True` returns them in the user's units.
 
     Args:
         estimator: A `ConditionalScoreEstimator` (NPSE) or a `FlowMatchingEstimator` (FMPE).
-        known: Further arguments of `from_network`, which go before what the estimator says.
+        known: Further arguments of `from_network`, which override the estimator's attributes.
 
     Raises:
-        InvalidTypeError: It is no such estimator.
+        InvalidTypeError: `estimator` is none of these.
     """
     if not all(hasattr(estimator, name) for name in ("mean_t_fn", "std_fn", "input_shape")):
         raise InvalidTypeError(
-            f"{quoted(type(estimator).__name__)} is no estimator of NPSE or FMPE, whose kernel "
-            "is given by mean_t_fn and std_fn; take posterior.vector_field_estimator"
+            f"{quoted(type(estimator).__name__)} is no estimator of NPSE or FMPE, since it has no "
+            "mean_t_fn and std_fn; take posterior.vector_field_estimator"
         )
     given: Any = estimator
     found: dict[str, Any] = {
@@ -58,7 +58,7 @@ def from_sbi(estimator: nn.Module, **known: Any) -> NetworkScore:
 
 
 def _moments(estimator: Any) -> Moments | None:
-    """Return the mean and variance with which an estimator standardises, or None if it does not."""
+    """Return the mean and variance by which an estimator standardises, or None if it does not."""
     shape = tuple(estimator.input_shape)
     mean, std = (
         part.detach().cpu().double().broadcast_to(shape).clone()

@@ -1,8 +1,8 @@
 r"""Read checkpoints of score_sde_pytorch (https://github.com/yang-song/score_sde_pytorch).
 
-A checkpoint is a dictionary of the network's tensors, `model`, and of their averages, `ema`, whose
-`shadow_params` are those that require gradients, in the order of the network. It does not say
-which network it is: that is the configuration, a file beside it.
+A checkpoint is a dictionary. `model` has the network's tensors; `ema` has their averages, whose
+`shadow_params` are those of the trained tensors, in the order of the network. The kind of network
+is not stored there, but in the configuration, another file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde import checkpoint
 from scoresde.checks import check_batch, check_name, door, quoted
@@ -32,22 +32,23 @@ from scoresde.units import Range, Standardize
 
 __all__ = ["load_score_sde"]
 
-_BUFFERS = ("sigmas",)  # tensors of the file that are no weights of the network
+_BUFFERS = ("sigmas",)  # tensors of the file that are not weights of the network
 
 
 @door
 def load_score_sde(
     path: str | Path, config: Any, *, averaged: bool = True, **known: Any
 ) -> NetworkScore:
-    r"""Return the score in a checkpoint of score_sde_pytorch, NCSN++ or DDPM++.
+    r"""Return the score of NCSN++ or DDPM++ in a checkpoint of score_sde_pytorch.
 
-    Only tensors are read, and no code is run. The units are bytes, `transform` of the score.
+    Only tensors are read, and no code is run. The score's `transform` converts its samples to
+    pixels from 0 to 255.
 
     Args:
         path: A file such as `checkpoint_26.pth`.
         config: Its configuration, as `get_config()` returns it: an object or a dictionary with
             `model`, `data` and `training`.
-        averaged: Take the averaged weights; False takes those of the last step.
+        averaged: Take the averaged weights; False takes the weights of the last step.
         known: Further arguments of `from_network`.
 
     Raises:
@@ -59,18 +60,39 @@ def load_score_sde(
     tensors = _tensors(Path(path), averaged)
     with torch.device("meta"), Limit(tensors):  # no weight is drawn
         net = _network(config)
+    fill(net, tensors, path)
+    sde, predicts, time = _process(config)
+    transform = bytes_of(net.channels, net.centred)
+    shape = (net.channels, net.size, net.size)
+    found: dict[str, Any] = {"event_shape": shape, "transform": transform, "conditions": {}}
+    return from_network(net.eval(), sde, predicts, time, **(found | known))
+
+
+def bytes_of(channels: int, centred: bool) -> Range | Standardize:
+    """Return the map of bytes to [-1, 1] if a network's images are centred, else to [0, 1]."""
+    if centred:
+        return Range(0, 255, levels=256)
+    return Standardize((0.0,) * channels, (255.0,) * channels)
+
+
+def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Give a network made without memory the weights of a checkpoint, by name, in float32.
+
+    Raises:
+        CheckpointError: The names or shapes differ, or a weight is not finite.
+    """
     own = net.state_dict()
     missing, more = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or more:
         raise CheckpointError(
-            f"{path} has {len(tensors)} tensors in the layout of score_sde, and the network of the "
-            f"configuration {len(own)}: missing {quoted(missing[:3])}, more {quoted(more[:3])}; "
-            "take the configuration with which it was trained"
+            f"{path} has {len(tensors)} tensors, and the network of the configuration has "
+            f"{len(own)}: missing {quoted(missing[:3])}, more {quoted(more[:3])}; take the "
+            "configuration with which it was trained"
         )
     for name, value in tensors.items():
         if value.shape != own[name].shape:
             raise CheckpointError(
-                f"{path}: {name} has shape {tuple(value.shape)}, and the network of the "
+                f"{path}: {name} has shape {tuple(value.shape)}, and in the network of the "
                 f"configuration {tuple(own[name].shape)}; take the configuration with which it "
                 "was trained"
             )
@@ -79,33 +101,25 @@ def load_score_sde(
                 f"{path}: {name} holds NaN or infinity; take an earlier checkpoint"
             )
     net.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
-    sde, predicts, time = _process(config)
-    if net.centred:
-        transform: Range | Standardize = Range(0, 255, levels=256)
-    else:
-        transform = Standardize((0.0,) * net.channels, (255.0,) * net.channels)
-    shape = (net.channels, net.size, net.size)
-    found: dict[str, Any] = {"event_shape": shape, "transform": transform, "conditions": {}}
-    return from_network(net.eval(), sde, predicts, time, **(found | known))
 
 
-def _read(config: Any, part: str, name: str) -> Any:
-    """Return an entry of a configuration, of attributes or of keys."""
+def read_config(config: Any, part: str, name: str) -> Any:
+    """Return an entry of a configuration, which is an object or a dictionary."""
     for key in (part, name):
         try:
             config = config[key] if isinstance(config, Mapping) else getattr(config, key)
         except (KeyError, AttributeError) as error:
             raise InvalidTypeError(
-                f"the configuration has no {part}.{name}; give that of score_sde's get_config()"
+                f"the configuration has no {part}.{name}; give the one with which it was trained"
             ) from error
     return config
 
 
 def _network(config: Any) -> NCSNpp:
-    """Return the network of a configuration, with weights yet to be read."""
+    """Return the network of a configuration, before its weights are loaded."""
 
     def model(name: str) -> Any:
-        return _read(config, "model", name)
+        return read_config(config, "model", name)
 
     for name, supported in (
         ("name", ["ncsnpp"]), ("resblock_type", ["biggan"]), ("nonlinearity", ["swish"]),
@@ -114,54 +128,53 @@ def _network(config: Any) -> NCSNpp:
     ):  # fmt: skip
         check_name(f"model.{name}", str(model(name)).lower(), supported)
     if not model("conditional"):
-        raise InvalidValueError("model.conditional is False; only networks with a time are read")
+        raise InvalidValueError(
+            "model.conditional is False, and only networks that take the time can be loaded"
+        )
     if model("fir") and model("fir_kernel") not in ([1, 3, 3, 1], (1, 3, 3, 1)):
         raise InvalidValueError(f"fir_kernel must be [1, 3, 3, 1], got {model('fir_kernel')}")
     fourier = model("fourier_scale") if model("embedding_type") == "fourier" else None
+    channels, size = (read_config(config, "data", name) for name in ("num_channels", "image_size"))
     return NCSNpp(
-        _read(config, "data", "num_channels"), _read(config, "data", "image_size"), model("nf"),
+        channels, size, model("nf"),
         model("ch_mult"), model("num_res_blocks"), model("attn_resolutions"), model("dropout"),
         fourier=fourier, fir=model("fir"), rescale=model("skip_rescale"),
         pyramid_in=model("progressive_input"), pyramid_out=model("progressive") == "output_skip",
-        centred=_read(config, "data", "centered"),
+        centred=read_config(config, "data", "centered"),
     )  # fmt: skip
 
 
 def _process(config: Any) -> tuple[SDE, str, str]:
-    """Return the SDE of a configuration, what its network predicts, and its input of time."""
-    kind = str(_read(config, "training", "sde")).lower()
+    """Return the SDE of a configuration, the prediction of its network, and the time's input."""
+    kind = str(read_config(config, "training", "sde")).lower()
     check_name("training.sde", kind, ["vesde", "vpsde", "subvpsde"])
-    continuous = _read(config, "training", "continuous")
+    continuous = read_config(config, "training", "continuous")
     if kind != "vesde":
-        if _read(config, "model", "scale_by_sigma"):
+        if read_config(config, "model", "scale_by_sigma"):
             raise InvalidValueError("a network divided by sigma belongs to training.sde = 'vesde'")
-        low, high = (_read(config, "model", name) for name in ("beta_min", "beta_max"))
+        low, high = (read_config(config, "model", name) for name in ("beta_min", "beta_max"))
         sde = VPSDE(low, high) if kind == "vpsde" else SubVPSDE(low, high)
         return sde, "eps", "999t"
-    low, high = (_read(config, "model", name) for name in ("sigma_min", "sigma_max"))
-    predicts = "sigma_score" if _read(config, "model", "scale_by_sigma") else "score"
+    low, high = (read_config(config, "model", name) for name in ("sigma_min", "sigma_max"))
+    predicts = "sigma_score" if read_config(config, "model", "scale_by_sigma") else "score"
     if continuous:
         return VESDE(low, high), predicts, "log_sigma"
-    return VESDE(low, high, levels=_read(config, "model", "num_scales")), predicts, "descending"
+    return (
+        VESDE(low, high, levels=read_config(config, "model", "num_scales")),
+        predicts,
+        "descending",
+    )
 
 
 def _tensors(path: Path, averaged: bool) -> dict[str, Tensor]:
     """Return the weights in a checkpoint by name, averaged or not."""
-    try:
-        found = read_torch(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist{checkpoint.near(path)}") from error
-    except (DataError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no checkpoint of score_sde: {error}") from error
+    found = read_checkpoint(path, "score_sde")
     model = found.get("model") if isinstance(found, dict) else None
     if not isinstance(model, dict) or not all(isinstance(name, str) for name in model):
         raise CheckpointError(
             f"{path} is no checkpoint of score_sde: it has no tensors under 'model'"
         )
-    weights = {name.removeprefix("module."): value for name, value in model.items()}
-    if len(weights) < len(model):
-        raise CheckpointError(f"{path} has weights twice, with and without 'module.' before them")
-    weights = {name: value for name, value in weights.items() if name not in _BUFFERS}
+    weights = named_weights(model, path)
     if averaged:
         ema = found.get("ema")
         shadow = ema.get("shadow_params") if isinstance(ema, dict) else None
@@ -169,13 +182,40 @@ def _tensors(path: Path, averaged: bool) -> dict[str, Tensor]:
         trained = [name for name in weights if name != "all_modules.0.W"]
         if not isinstance(shadow, list) or len(shadow) != len(trained):
             raise CheckpointError(
-                f"{path} has not one average for each of its {len(trained)} weights under "
-                "'ema'; load it with averaged=False"
+                f"{path} has no average under 'ema' for some of its {len(trained)} weights; load "
+                "it with averaged=False"
             )
         weights |= zip(trained, shadow, strict=True)
+    return check_tensors(weights, path)
+
+
+def read_checkpoint(path: Path, library: str) -> Any:
+    """Return what the file of a checkpoint holds: tensors in lists and dictionaries.
+
+    Raises:
+        CheckpointError: It is missing, or damaged, or holds other things.
+    """
+    try:
+        return read_torch(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
+    except (DataError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no checkpoint of {library}: {error}") from error
+
+
+def named_weights(model: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the weights of a state dictionary, without the prefix that DataParallel writes."""
+    weights = {name.removeprefix("module."): value for name, value in model.items()}
+    if len(weights) < len(model):
+        raise CheckpointError(f"{path} has weights twice, with and without 'module.' before them")
+    return {name: value for name, value in weights.items() if name not in _BUFFERS}
+
+
+def check_tensors(weights: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """Return weights; raise CheckpointError unless all are tensors of real numbers."""
     try:
         for name, value in weights.items():
             check_batch(name, value[None] if isinstance(value, Tensor) else value, finite=False)
     except ScoreSDEError as error:
         raise CheckpointError(f"{path} holds no weights of a network: {error}") from error
-    return weights
+    return dict(weights)

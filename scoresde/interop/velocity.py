@@ -24,15 +24,15 @@ __all__ = ["from_velocity"]
 def from_velocity(
     velocity: Callable[..., Tensor], sde: SDE | None = None, **known: Any
 ) -> NetworkScore:
-    r"""Return the score of a velocity that leads from noise at time 0 to data at time 1.
+    r"""Return the score of a velocity that transports noise at time 0 to data at time 1.
 
     $\nabla\log p_t(x) = (\tau v(x, \tau) - x) / (1 - \tau)$ with $\tau = 1 - t$ (Lipman et al.
     2023, arXiv:2210.02747).
 
     Args:
-        velocity: A module or function `v(x, tau, **condition)` with `tau` of shape `(B,)`, of
-            straight paths to independent noise. A torchcfm network, called as `v(tau, x)`, is
-            given as `lambda x, tau: v(tau, x)`.
+        velocity: A module or function `v(x, tau, **condition)` with `tau` of shape `(B,)`, trained
+            on straight paths to independent noise. A torchcfm network is called as `v(tau, x)`;
+            give it as `lambda x, tau: v(tau, x)`.
         sde: The process of the velocity; `FlowSDE()` by default.
         known: Further arguments of `from_network`: event_shape, moments, steps, transform,
             conditions.

@@ -49,7 +49,7 @@ class Dequantization:
         origin: $o$, the lower end of the cell of y = 0.
 
     Raises:
-        InvalidValueError: A parameter has an impossible value.
+        InvalidValueError: A parameter is out of range.
     """
 
     levels: int

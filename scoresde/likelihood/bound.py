@@ -50,7 +50,7 @@ def elbo(
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
-        sde: The process whose score it is; None takes the one that the score knows.
+        sde: The process of the score; None takes the one in its facts.
         x: The points, `(B, *)`, floating-point.
         draws: The number of evaluations for each sample, at least 1.
         seed: The seed; row i uses the noise of sample `first + i`.

@@ -89,7 +89,7 @@ def log_prob(
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
-        sde: The process whose score it is; None takes the one that the score knows.
+        sde: The process of the score; None takes the one in its facts.
         x: The points, `(B, *)`, floating-point; the model is evaluated in their dtype. Or data,
             which are taken in the units of the model, with their conditions.
         t: None for the density of the data; a time in [eps, T] for $p_t$ itself.
@@ -107,7 +107,7 @@ def log_prob(
         first: The sample number of the first row.
         batch_size: The number of rows computed at once, to limit memory; by default all.
         condition: The conditions that the score takes, one row for each sample.
-        moments: The data's moments; by default those that the score knows.
+        moments: The data's moments; by default those in the score's facts.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
             occasional lines elsewhere.
 
@@ -191,9 +191,9 @@ def sample_with_log_prob(
 
     Args:
         score: A score, as in `log_prob`.
-        sde: The process whose score it is; None takes the one that the score knows.
+        sde: The process of the score; None takes the one in its facts.
         n: The number of samples.
-        shape: The shape of one sample; by default that which the score knows.
+        shape: The shape of one sample; by default the one in its facts.
         method: The computation of the trace, as in `log_prob`.
         probes: The number of probes of Hutchinson's estimate.
         rtol: The solver's relative tolerance.
@@ -213,7 +213,7 @@ def sample_with_log_prob(
         only, since the draws at `T` come from the prior exactly.
 
     Raises:
-        InvalidValueError: $\sigma = 0$ at eps, an argument has an impossible value, or the score is
+        InvalidValueError: $\sigma = 0$ at eps, an argument is out of range, or the score is
             guided and so belongs to no density.
         NonFiniteError: The score or the result has a NaN or an infinity.
     """

@@ -15,7 +15,13 @@ __all__ = ["heat_correction", "to_data"]
 
 # If the norm of tau times the score's Jacobian is below this, the data are wider than the noise in
 # all directions.
-_NARROW = 0.5
+_WIDE_DATA = 0.5
+# The half-width is this multiple of an estimated error.
+_SAFETY = 2
+# The smallest and the largest ratio rho of successive changes of h that the estimate uses.
+_RATIOS = (0.5, 1.9)
+# For wide data the half-width from the changes is at most this multiple of the correction's terms.
+_MOST = 4
 
 
 def heat_correction(sde_sigma: Tensor, score: Tensor, trace: Tensor) -> Tensor:
@@ -76,15 +82,16 @@ def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
         squares.append(heat_correction(sde.sigma(at), score, torch.zeros_like(trace[0])) / u)
     slopes = torch.stack([mean(part) for part in found])
     d1, d2 = slopes.diff(dim=0).abs()
-    rho = (d1 / d2).nan_to_num(0.5, posinf=1.9).clamp(0.5, 1.9)
-    error = 3 * tau * torch.maximum(d1, d2 / 2) * rho / (2 - rho)
+    least_rho, most_rho = _RATIOS
+    rho = (d1 / d2).nan_to_num(least_rho, posinf=most_rho).clamp(least_rho, most_rho)
+    error = _SAFETY * 1.5 * tau * torch.maximum(d1, d2 / 2) * rho / (2 - rho)
     square = torch.stack(squares)
     trace = slopes - square
     alpha = sde.alpha(t)
     norm = flow.norm(expand(alpha, x) * x, t, rows) * float(sde.sigma(t)) ** 2
-    most = 4 * tau * (trace[0].abs() + square[0].abs())
-    error = torch.where(norm < _NARROW, torch.minimum(error, most), error)
-    least = 2 * tau * _gaussian(trace, square, _NARROW / norm - 1).abs()
+    most = _MOST * tau * (trace[0].abs() + square[0].abs())
+    error = torch.where(norm < _WIDE_DATA, torch.minimum(error, most), error)
+    least = _SAFETY * tau * _gaussian(trace, square, _WIDE_DATA / norm - 1).abs()
     return tau * found[0], torch.maximum(error, least), len(found) + 1
 
 

@@ -18,7 +18,7 @@ from scoresde.errors import (
     NonFiniteError,
     ShapeError,
 )
-from scoresde.noise.aside import aside
+from scoresde.noise.global_rng import forked_rng
 
 __all__ = ["Classifier"]
 
@@ -100,7 +100,7 @@ class Classifier(nn.Module):
             check_integer(name, value, 1)
         check_integer("seed", seed, 0)
         check_range("lr", lr, "(0, inf)")
-        with aside(int(seed)):
+        with forked_rng(int(seed)):
             self = cls(data.event_shape, classes)
         optimizer = torch.optim.Adam(self.parameters(), lr=lr)
         with torch.enable_grad():
@@ -160,7 +160,7 @@ class Classifier(nn.Module):
         """
         tensors, meta = checkpoint.load_tensors(path)
         try:
-            with aside():  # the first weights are overwritten
+            with forked_rng():  # the first weights are overwritten
                 self = cls(**meta["classifier"])
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(

@@ -229,7 +229,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
         if "kid" in self and self.features == OWN and self.size > _FEW:
             remarks.append(
                 "kid is meant for the features of a network; on raw samples in many dimensions it "
-                "depends on the largest numbers, and mmd says more"
+                "depends on the largest numbers, and mmd is more informative"
             )
         return remarks
 

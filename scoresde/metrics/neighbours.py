@@ -75,13 +75,14 @@ class Neighbours:
                 f"{self.k} neighbours and an interval need at least {2 * self.k + 2} samples on "
                 f"either side, got {len(x)} and {len(y)}; give more, or a smaller k"
             )
-        real, own = _Balls(y, x, self.k), _Balls(x, y, self.k)
+        of_data, of_samples = _BallOverlaps(y, x, self.k), _BallOverlaps(x, y, self.k)
         found = []
         for i, j in zip(rows, others, strict=True):
-            inside, hit, count = real.met(j, i)
-            back, _, _ = own.met(i, j)
-            density = count / (self.k * int(i.sum()))
-            found.append(torch.tensor([inside, back, density, hit], dtype=torch.float64))
+            precision, coverage, pairs = of_data.shares(j, i)
+            recall, _, _ = of_samples.shares(i, j)
+            density = pairs / (self.k * int(i.sum()))
+            values = Support(precision, recall, density, coverage)
+            found.append(torch.tensor(values, dtype=torch.float64))
         return dict(zip(Support._fields, torch.stack(found).unbind(1), strict=True))
 
 
@@ -109,33 +110,36 @@ def precision_recall(x: Tensor, y: Tensor, *, k: int = 5) -> Support:
     return Support(*(float(value) for value in metric(a, b, *whole(a, b)).values()))
 
 
-class _Balls:
-    """Hold the balls about `centres`, and the `points` inside them, for all rows and for halves.
+class _BallOverlaps:
+    """Find which points lie in which balls about `centres`, for any subset of both sets.
 
-    The k-th neighbour within a random half of the rows is about the 2k-th among all rows. So the
-    nearest 4k + 40 neighbours are stored: with a probability above 1 - 1e-10 at least k of them are
-    in the half.
+    The radius of a ball is the distance to the k-th neighbour in the subset. The k-th neighbour
+    within a random half of the rows is about the 2k-th among all rows. So the nearest 4k + 40
+    neighbours are stored: with a probability above 1 - 1e-10 at least k of them are in the half.
     """
 
     def __init__(self, centres: Tensor, points: Tensor, k: int) -> None:
         self.k, self.sizes = k, (len(centres), len(points))
         count = min(len(centres) - 1, 4 * k + 40)
-        near, which, pairs, apart = [], [], [], []
+        # each centre's distances to its neighbours, in ascending order, and their numbers
+        to_neighbours, neighbours = [], []
+        # pairs of a centre and a point that may lie in its ball, and the distances between them
+        pairs, between = [], []
         for start, part in _chunks(centres, max(self.sizes)):
             i = torch.arange(len(part))
-            own = _distances(part, centres)
-            own[i, start + i] = torch.inf
-            found = own.topk(count, largest=False)
-            near.append(found.values)
-            which.append(found.indices)
-            across = _distances(part, points)
-            ball, point = (across <= found.values[:, -1:]).nonzero().unbind(1)
+            among_centres = _distances(part, centres)
+            among_centres[i, start + i] = torch.inf
+            found = among_centres.topk(count, largest=False)
+            to_neighbours.append(found.values)
+            neighbours.append(found.indices)
+            to_points = _distances(part, points)
+            ball, point = (to_points <= found.values[:, -1:]).nonzero().unbind(1)
             pairs.append(torch.stack([ball + start, point]))
-            apart.append(across[ball, point])
-        self.near, self.which = torch.cat(near), torch.cat(which)
-        (self.ball, self.point), self.apart = torch.cat(pairs, 1), torch.cat(apart)
+            between.append(to_points[ball, point])
+        self.to_neighbours, self.neighbours = torch.cat(to_neighbours), torch.cat(neighbours)
+        (self.ball, self.point), self.between = torch.cat(pairs, 1), torch.cat(between)
 
-    def met(self, centres: Tensor, points: Tensor) -> tuple[float, float, int]:
+    def shares(self, centres: Tensor, points: Tensor) -> tuple[float, float, int]:
         """Return the share of points in balls, the share of balls with points, and all such pairs.
 
         Args:
@@ -145,15 +149,16 @@ class _Balls:
         Returns:
             The two shares, and the number of pairs of a ball and a point in it.
         """
-        before = centres[self.which].cumsum(1) < self.k
-        last = before.sum(1).clamp(max=self.near.shape[1] - 1)
-        reach = self.near.gather(1, last[:, None])[:, 0]
-        met = centres[self.ball] & points[self.point] & (self.apart <= reach[self.ball])
-        balls, inside = (torch.zeros(size, dtype=torch.bool) for size in self.sizes)
-        balls[self.ball[met]] = True
-        inside[self.point[met]] = True
-        shares = int(inside.sum()) / int(points.sum()), int(balls.sum()) / int(centres.sum())
-        return *shares, int(met.sum())
+        before = centres[self.neighbours].cumsum(1) < self.k
+        last = before.sum(1).clamp(max=self.to_neighbours.shape[1] - 1)
+        radius = self.to_neighbours.gather(1, last[:, None])[:, 0]
+        used = centres[self.ball] & points[self.point]
+        inside = used & (self.between <= radius[self.ball])
+        balls, covered = (torch.zeros(size, dtype=torch.bool) for size in self.sizes)
+        balls[self.ball[inside]] = True
+        covered[self.point[inside]] = True
+        shares = int(covered.sum()) / int(points.sum()), int(balls.sum()) / int(centres.sum())
+        return *shares, int(inside.sum())
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ Examples:
     torch.Size([4, 1, 8, 8])
 """
 
+from .dit import DiT
 from .embedding import Fourier, LogSNR, Sinusoidal
 from .mlp import MLP
 from .ncsnpp import NCSNpp
+from .ncsnv2 import NCSNv2
 from .unet import UNet
 
-__all__ = ["MLP", "Fourier", "LogSNR", "NCSNpp", "Sinusoidal", "UNet"]
+__all__ = ["MLP", "DiT", "Fourier", "LogSNR", "NCSNpp", "NCSNv2", "Sinusoidal", "UNet"]

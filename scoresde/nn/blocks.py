@@ -1,7 +1,7 @@
 r"""Define the parts of a U-Net in 1, 2 or 3 dimensions: convolution, residual block, attention.
 
-Every part maps `(B, C, *spatial)` to the same layout. Samples are normalised one by one (GroupNorm,
-not BatchNorm), so that a sample never depends on the others of its batch.
+Every part maps `(B, C, *spatial)` to a tensor of the same layout. Each sample is normalised
+separately (GroupNorm, not BatchNorm), so that a sample never depends on the rest of its batch.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def conv(
 ) -> nn.Module:
     """Return a convolution whose output has the size of its input / `stride`, rounded up.
 
-    `zero=True` sets its weights to zero: a residual block then begins as the identity map.
+    `zero=True` sets its weights to zero: a residual block is then the identity map before training.
     """
     layer: nn.Module = CONV[spatial](
         inputs, outputs, kernel, stride=stride, padding=kernel // 2, padding_mode=padding
@@ -49,8 +49,8 @@ class ResidualBlock(nn.Module):
     r"""Add to the input the output of two convolutions.
 
     The output is $x + f(\mathrm{film}(f(\mathrm{norm}\,x)))$. Here $f$ is silu and a convolution,
-    and $\mathrm{film}(h) = (1 + a(e))\,\mathrm{norm}(h) + b(e)$ of the embedding $e$ (Perez et al.
-    2017, arXiv 1709.07871; in diffusion Dhariwal & Nichol 2021, 2105.05233).
+    and $\mathrm{film}(h) = (1 + a(e))\,\mathrm{norm}(h) + b(e)$ depends on the embedding $e$ (Perez
+    et al. 2017, arXiv 1709.07871; for diffusion Dhariwal & Nichol 2021, 2105.05233).
 
     Args:
         channels: Number of channels in and out.
@@ -104,8 +104,19 @@ class Attention(nn.Module):
         return out
 
 
+def padded(x: Tensor, patch: int, padding: Padding) -> Tensor:
+    """Return `(B, C, *S)` with sides that `patch` divides, by zeros or periodically."""
+    for axis, n in enumerate(x.shape[2:], 2):
+        lack = -n % patch
+        if lack and padding == "circular":
+            x = x.index_select(axis, torch.arange(n + lack, device=x.device) % n)
+        elif lack:
+            x = F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [0, lack])
+    return x
+
+
 def to_patches(x: Tensor, patch: int) -> Tensor:
-    """Map `(B, C, *S)` to `(B, C patch^n, *(S / patch))`: every patch becomes one position."""
+    """Map `(B, C, *S)` to `(B, C patch^n, *(S / patch))`: entries of a patch become channels."""
     axes = [f"x{i}" for i in range(x.ndim - 2)]
     return rearrange(x, _fine(axes) + " -> " + _coarse(axes), **_sizes(axes, patch))
 

@@ -8,7 +8,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError
 
 
 def check_dtype(x: Tensor, weights: torch.dtype) -> None:
-    """Raise InvalidTypeError unless `x` is floating point, and of the weights' type or autocast."""
+    """Raise InvalidTypeError unless `x` has the weights' floating-point dtype or is autocast."""
     check_floating("x", x)
     casts = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
     if x.dtype != weights and not casts:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde.checks import check_integer, check_name, check_range, quoted
@@ -20,7 +21,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 if TYPE_CHECKING:
     from scoresde.nn.embedding import Embedding
 
-__all__ = ["Network", "classes_of", "flagged", "shapes_of"]
+__all__ = ["Network", "classes_of", "flagged", "resized", "shapes_of", "split"]
 
 Shape = int | tuple[int, ...]
 
@@ -28,12 +29,12 @@ Shape = int | tuple[int, ...]
 class Network(nn.Module):
     """Keep the constructor's arguments and the conditions of a network `net(x, c, **condition)`.
 
-    This is the base class of `UNet` and `MLP`.
+    This is the base class of `UNet`, `DiT` and `MLP`.
 
     Attributes:
         embedding: The embedding of c and of the labels.
-        outer: Names of the attributes whose weights act on the data or the conditions directly;
-            Muon leaves them to Adam.
+        outer: Names of the attributes whose weights act on the data or the conditions directly.
+            Adam updates these weights when Muon updates the others.
     """
 
     outer = ("embedding", "stem", "joined", "head")
@@ -44,14 +45,14 @@ class Network(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments as JSON: `type(net)(**net.config)` rebuilds it."""
+        """Return the constructor's arguments as JSON: `type(net)(**net.config)` rebuilds `net`."""
         return copy.deepcopy(self._config)
 
     def declared(self, event_shape: Sequence[int]) -> dict[str, Shape]:
         """Return the conditions of the network, for events of shape `event_shape`.
 
         Returns:
-            By name the number of classes, or the shape of one sample's tensor.
+            A dict from names to numbers of classes, or to the shape of one sample's tensor.
         """
         classes: dict[str, Shape] = {**self.embedding.classes}
         return classes | {
@@ -65,11 +66,12 @@ class Network(nn.Module):
         A new class starts with the embedding of the missing label.
 
         Args:
-            num_classes: The new numbers of classes, as in the constructor; names that are left out
-                keep theirs.
+            num_classes: The new numbers of classes, as in the constructor; labels that are left out
+                keep their numbers.
 
         Raises:
-            InvalidValueError: The network has more classes already, or a tensor of that name.
+            InvalidValueError: The network has more classes than that, or a vector or field of the
+                same name.
         """
         classes = classes_of(num_classes)
         _check_apart(classes, self._shapes)
@@ -104,7 +106,7 @@ class Network(nn.Module):
 
 
 def classes_of(num_classes: object) -> dict[str, int]:
-    """Return the numbers of classes by name, sorted; one number is that of `label`."""
+    """Return the numbers of classes by name, sorted; a single number is that of `label`."""
     if num_classes is None:
         return {}
     given: Mapping[Any, Any] = (
@@ -154,7 +156,7 @@ def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...
         return like.new_zeros(n, 2 * shape[0], *(1 for _ in shape[1:]))
     if not value.is_floating_point():
         raise InvalidTypeError(
-            f"condition {name} takes floating point numbers, got {value.dtype}; pass its .float()"
+            f"condition {name} must be floating point, got {value.dtype}; convert it by .float()"
         )
     fits = value.ndim == 1 + len(shape) and value.shape[0] == n
     if not fits or any(m not in (k, 0) for m, k in zip(shape, value.shape[1:], strict=True)):
@@ -167,11 +169,40 @@ def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...
     return torch.cat([value.masked_fill(missing, 0), (~missing).to(value)], dim=1)
 
 
+def split(
+    shapes: Mapping[str, Shape], spatial: int
+) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+    """Return the lengths of vectors, and the shapes of fields; a side of 0 stands for any size."""
+    vectors, fields = {}, {}
+    for name, shape in shapes.items():
+        if isinstance(shape, int):
+            fields[name] = (shape, *(0,) * spatial)
+        elif len(shape) == 1:
+            vectors[name] = shape[0]
+        elif len(shape) == spatial + 1:
+            fields[name] = shape
+        else:
+            raise InvalidValueError(
+                f"condition {name} has the shape {shape}, which is neither a vector (n,) nor a "
+                f"field (k{', L' * spatial}); flatten it, or build with spatial={len(shape) - 1}"
+            )
+    return vectors, fields
+
+
+def resized(field: Tensor, size: Sequence[int]) -> Tensor:
+    """Return a field `(B, k, *)` on the grid of the state: coarser repeated, finer averaged."""
+    if field.shape[2:] == size:
+        return field
+    if all(n == 1 for n in field.shape[2:]):
+        return field.expand(*field.shape[:2], *size)
+    return F.interpolate(field, tuple(size), mode="area")
+
+
 def _check_apart(classes: Mapping[str, int], shapes: Mapping[str, Shape]) -> None:
     if both := classes.keys() & shapes.keys():
         raise InvalidValueError(
-            f"{', '.join(sorted(both))} is in num_classes= and in condition=; one name is one "
-            "condition"
+            f"{', '.join(sorted(both))} is in num_classes= and in condition=; name it in only one "
+            "of them"
         )
 
 
@@ -180,12 +211,12 @@ def _called(name: str) -> str:
 
 
 def _names(named: Mapping[Any, Any]) -> list[str]:
-    """Return the names, sorted: a network does not depend on the order of its conditions."""
+    """Return the names, sorted, so that a network does not depend on the order of conditions."""
     for name in named:
         if not isinstance(name, str) or not name.isidentifier() or name == "self":
             raise InvalidValueError(
-                f"a condition is handed on as a keyword argument, and {quoted(name)} cannot be "
-                "one; give it a name of letters"
+                f"a condition is passed as a keyword argument, and {quoted(name)} cannot be its "
+                "name; give it a name of letters"
             )
     return sorted(named)
 

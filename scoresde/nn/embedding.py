@@ -26,7 +26,10 @@ _NONE: Mapping[str, Tensor | None] = MappingProxyType({})
 
 
 class Waves(nn.Module):
-    """Map `c` to cosines and sines of fixed frequencies, which stay float32 after `net.half()`."""
+    """Map `c` to cosines and sines of fixed frequencies, which stay float32 after `net.half()`.
+
+    They are float32 under any default dtype, which would draw others or round them.
+    """
 
     frequencies: Tensor
 
@@ -36,7 +39,7 @@ class Waves(nn.Module):
 
     def forward(self, c: Tensor) -> Tensor:
         """Map `(B,)` to `(B, features)`."""
-        phase = c[:, None] * self.frequencies  # float32 at least: a half c is promoted
+        phase = c[:, None] * self.frequencies  # c in half precision is promoted to float32
         return torch.cat([phase.cos(), phase.sin()], dim=-1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -51,9 +54,9 @@ class Waves(nn.Module):
 class Fourier(Waves):
     r"""Map `c` to Fourier features $[\cos 2\pi f c,\ \sin 2\pi f c]$ with $f \sim N(0, s^2)$ fixed.
 
-    Source: Tancik et al. 2020 (arXiv 2006.10739); in diffusion Song et al. 2021 (2011.13456).
+    Source: Tancik et al. 2020 (arXiv 2006.10739); for diffusion Song et al. 2021 (2011.13456).
     The frequencies are drawn from a separate generator, so that building a network neither reads
-    nor changes the global random state.
+    nor changes torch's global generator.
 
     Args:
         features: Length of the embedding; even.
@@ -62,8 +65,8 @@ class Fourier(Waves):
     """
 
     def __init__(self, features: int, *, scale: float = 1.0, seed: int = 0) -> None:
-        own = seeded(seed)
-        super().__init__(scale * torch.randn(_half(features), generator=own, device="cpu"))
+        like = torch.empty(_half(features), dtype=torch.float32, device="cpu")
+        super().__init__(scale * like.normal_(generator=seeded(seed)))
 
     def forward(self, c: Tensor) -> Tensor:
         """Map `(B,)` to `(B, features)`."""
@@ -73,20 +76,21 @@ class Fourier(Waves):
 class Sinusoidal(Waves):
     r"""Map `c` to sines and cosines of geometric frequencies, from $\tfrac12$ to 50 radians a unit.
 
-    Source: Vaswani et al. 2017, section 3.5 (arXiv 1706.03762), which Ho et al. 2020 (2006.11239)
-    apply to the step number 0 ... 1000; here the frequencies suit the range of $c$: the slowest
-    wave is monotone over most of it, the fastest resolves 1/50.
+    Source: Vaswani et al. 2017, section 3.5 (arXiv 1706.03762). Ho et al. 2020 (2006.11239) apply
+    it to the step number 0 ... 1000. Here the frequencies suit the range of $c$: the slowest wave
+    is monotone over most of it, and the fastest resolves differences of 1/50.
 
     Args:
         features: Length of the embedding; even.
     """
 
     def __init__(self, features: int) -> None:
-        super().__init__(torch.logspace(math.log10(0.5), math.log10(50.0), _half(features)))
+        ends = math.log10(0.5), math.log10(50.0)
+        super().__init__(torch.logspace(*ends, _half(features), dtype=torch.float32))
 
 
 class LogSNR(nn.Module):
-    r"""Give the MLP the number $c = -\tfrac18 \log \mathrm{SNR}$ itself as its only feature.
+    r"""Return the number $c = -\tfrac18 \log \mathrm{SNR}$ itself as the only feature.
 
     Source: Kingma et al. 2021 (arXiv 2107.00630), who condition on the log-SNR.
     """
@@ -104,17 +108,17 @@ class Embedding(nn.Module):
     Args:
         kind: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
         features: Length of the vector.
-        classes: By name the number $K$ of classes. Label -1, or no label at all, asks for the
-            unconditional score, which is trained by hiding labels at random
-            (Ho & Salimans 2022, arXiv 2207.12598).
-        vectors: By name the length of a vector.
+        classes: The number $K$ of classes of each label, by name. The label -1, or no label, gives
+            the unconditional score. That score is trained by hiding labels at random (Ho & Salimans
+            2022, arXiv 2207.12598).
+        vectors: The length of each vector, by name.
         seed: Seed of the random frequencies of `"fourier"`.
 
     Raises:
-        InvalidValueError: On an unknown `kind`, or labels outside $-1 \ldots K - 1$; the labels are
-            checked on the CPU only, since reading them from another device would wait for it.
-        InvalidTypeError: On labels that are not integers, or vectors that are not floating point.
-        ShapeError: On vectors of another length.
+        InvalidValueError: `kind` is unknown, or a label lies outside $-1 \ldots K - 1$. Labels are
+            checked on the CPU only, since reading them from a device would wait for its work.
+        InvalidTypeError: Labels are not integers, or vectors are not floating point.
+        ShapeError: A vector has another length.
     """
 
     def __init__(
@@ -144,7 +148,7 @@ class Embedding(nn.Module):
         )
         self.classes, self.vectors = dict(classes or {}), dict(vectors or {})
         rows, length = _rows(self.classes), sum(self.vectors.values())
-        # one table for all labels, the missing one of each after its classes
+        # one table for all labels; the row of each missing label comes after those of its classes
         self.label = nn.Embedding(rows, features) if rows else None
         self.vector = nn.Linear(2 * length, features) if length else None
 
@@ -165,13 +169,13 @@ class Embedding(nn.Module):
         return nn.functional.silu(y)
 
     def grow(self, classes: Mapping[str, int]) -> None:
-        """Add classes, or classes of new names; the embedding of all others stays the same."""
+        """Add classes to labels, or new labels; existing classes keep their embeddings."""
         parts, first = {}, 0
         for name, n in self.classes.items():
             if classes.get(name, n) < n:
                 raise InvalidValueError(
-                    f"the network has {n} classes of {name}, more than {classes[name]}; keep them, "
-                    "since labels need not use them all"
+                    f"the network has {n} classes of {name}, more than {classes[name]}; keep them "
+                    "all, even if some of them do not occur"
                 )
             assert self.label is not None  # where there are classes
             rows = self.label.weight.detach()[first : first + n + 1]
@@ -202,7 +206,8 @@ def _indices(name: str, label: Tensor | None, c: Tensor, classes: int) -> Tensor
         )
     label = label.long()
     if label.device.type != "cpu" or torch.compiler.is_compiling():
-        # not read here: the table has no such row, and raises an error of its own
+        # labels on a device are not read; a wrong one becomes a row that the table does not have,
+        # so that the lookup raises an error
         label = torch.where((label < -1) | (label >= classes), _NO_ROW, label)
     elif label.numel():
         low, high = int(label.min()), int(label.max())
@@ -217,7 +222,7 @@ def _indices(name: str, label: Tensor | None, c: Tensor, classes: int) -> Tensor
 def _half(features: int) -> int:
     if features < 2 or features % 2:
         raise InvalidValueError(
-            f"an embedding of waves needs an even number of features, got {features}"
+            f"an embedding by waves needs an even number of features, at least 2, got {features}"
         )
     return features // 2
 

@@ -20,23 +20,23 @@ class MLP(Network):
     r"""Map `x` of shape `(B, *event)` to the same shape by a residual MLP `net(x, c, **condition)`.
 
     Each hidden layer is $h \leftarrow S h + W_2\,\mathrm{silu}((1 + a)\,W_1\,\mathrm{norm}(h) + b)$
-    with $a, b$ from the embedding of $c$ and the labels, and $S$ the identity if the widths agree,
-    else a linear map.
+    Here $a$ and $b$ are computed from the embedding of $c$ and the labels. $S$ is the identity if
+    the widths agree, else a linear map.
 
     Args:
         features: Number of entries of a vector, or the shape of one event.
         hidden: Width of each hidden layer.
         embedding: How `c` is embedded: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
         seed: Seed of the random frequencies of `"fourier"`.
-        num_classes: Number of classes, or None, or numbers of classes by name; as in `UNet`.
+        num_classes: Number of classes, or numbers of classes by name, or None; as in `UNet`.
         dropout: Dropout probability inside the hidden layers.
-        condition: Further conditions: by name the length of a vector, or the shape of a tensor,
-            which is flattened. They are joined to the state `x`.
+        condition: A mapping from names to shapes of further conditions: the length of a vector, or
+            the shape of a tensor, which is flattened. They are concatenated to the state `x`.
 
     Raises:
-        InvalidValueError: On an event of another shape, a `c` that is not `(B,)`, a label out of
-            range, or a condition that the network was not built for.
-        InvalidTypeError: On integer inputs, or inputs of another precision than the weights.
+        InvalidValueError: An event has another shape, `c` is not `(B,)`, a label is out of range,
+            or the network was built without one of the conditions.
+        InvalidTypeError: An input has integers, or another precision than the weights.
 
     Examples:
         >>> net = MLP(2, hidden=(8,), num_classes=3, condition={"y": 4})
@@ -90,7 +90,7 @@ class MLP(Network):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         known = 2 * sum(math.prod(shape) for shape in self.tensors.values())
-        # a sum of two linear maps is one of joined vectors
+        # the sum of two linear maps equals one linear map of the concatenated vectors
         self.joined = nn.Linear(known, hidden[0]) if known else None
 
     def forward(self, x: Tensor, c: Tensor, /, **condition: Tensor | None) -> Tensor:

@@ -1,9 +1,9 @@
 r"""Define NCSN++ and DDPM++, the U-Nets of Song et al. (2021), arXiv:2011.13456, appendix H.
 
-Residual blocks of BigGAN change the resolution, images are resampled by a short filter (FIR), sums
-of two branches are divided by $\sqrt 2$, and the input, or the output, also goes along a pyramid of
-resolutions. The layers have the names and the order of the authors' files, so that their weights
-are read by name.
+Residual blocks of BigGAN change the resolution, and images are resampled by a short filter (FIR).
+Sums of two branches are divided by $\sqrt 2$. The input can also enter, and the output can be
+summed, at every resolution (a pyramid). The layers have the names and the order of the authors'
+files, so that their weights are loaded by name.
 """
 
 from __future__ import annotations
@@ -35,26 +35,28 @@ __all__ = ["NCSNpp"]
 
 
 class NCSNpp(nn.Module):
-    r"""Return the output of NCSN++ or DDPM++ for an image, `net(x, c)`.
+    r"""Map images `(B, C, size, size)` by NCSN++ or DDPM++, `net(x, c)`.
 
     Args:
         channels: Channels of the image.
-        size: Its side, which every level but the first halves.
-        width: Channels of the first level, a multiple of 4.
-        mult: The factor of the channels of each level.
-        blocks: Residual blocks of a level on the way down; one more on the way up.
-        attention: The resolutions at which attention follows each block.
-        dropout: The rate within residual blocks.
-        fourier: The scale of random Fourier features of `c`; None embeds `c` by sines as DDPM does.
-        fir: Resample by the filter (1, 3, 3, 1); False takes means, and repeats pixels.
+        size: Side of the image. Each level after the first has half the side of the one before.
+        width: Channels of the first level before its factor; a multiple of 4.
+        mult: For each level, the factor by which its channels exceed `width`.
+        blocks: Residual blocks of a level on the way down; there is one more on the way up.
+        attention: Sides at which a level has self-attention.
+        dropout: Dropout probability inside the residual blocks.
+        fourier: Scale of the random Fourier features of `c`; None embeds `c` by sines and cosines,
+            as DDPM does.
+        fir: Resample by the filter (1, 3, 3, 1); False averages to go down and repeats to go up.
         rescale: Divide sums of two branches by $\sqrt 2$.
-        pyramid_in: How the image at lower resolutions enters: `"none"`, by a sum (`"input_skip"`),
-            or through convolutions of its own (`"residual"`).
-        pyramid_out: Sum outputs of all resolutions (`"output_skip"` of the authors).
-        centred: The image lies in [-1, 1]; False maps [0, 1] to it first.
+        pyramid_in: Add the image at lower resolutions to the features: `"none"` (not at all),
+            `"input_skip"` (by a sum) or `"residual"` (through further convolutions).
+        pyramid_out: Sum the outputs of all resolutions (the authors' `"output_skip"`).
+        centred: True if the image lies in [-1, 1]; False maps it from [0, 1] to [-1, 1] first.
 
     Raises:
-        UnknownNameError, InvalidValueError: An argument is impossible.
+        UnknownNameError: `pyramid_in` is none of the three names.
+        InvalidValueError: A number is out of range, or `size` cannot be halved for each level.
 
     Examples:
         >>> net = NCSNpp(size=8, width=8, mult=(1, 2), blocks=1, attention=(4,))
@@ -90,7 +92,7 @@ class NCSNpp(nn.Module):
         if size % 2 ** (len(mult) - 1) or not mult:
             raise InvalidValueError(
                 f"a side of {size} cannot be halved for each of {len(mult)} levels; give fewer "
-                "levels, or another size"
+                "factors in mult, or another size"
             )
         self.config: dict[str, Any] = {
             "channels": channels, "size": size, "width": width, "mult": list(mult),
@@ -156,7 +158,7 @@ class NCSNpp(nn.Module):
         return cls(**(preset | changes))
 
     def declared(self, event_shape: tuple[int, ...]) -> dict[str, int | tuple[int, ...]]:
-        """Return the conditions that it takes: none."""
+        """Return an empty dict, since the network has no conditions."""
         return {}
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
@@ -164,10 +166,11 @@ class NCSNpp(nn.Module):
 
         Args:
             x: Images `(B, C, H, W)`.
-            c: `(B,)`: $\log\sigma$ with Fourier features, else a number up to about 1000.
+            c: `(B,)`: $\log\sigma$ for Fourier features, else the time scaled to about [0, 1000].
 
         Raises:
-            ShapeError, InvalidTypeError, InvalidValueError: `x` or `c` cannot be taken.
+            ShapeError, InvalidValueError: `x` or `c` has the wrong shape.
+            InvalidTypeError: `x` has another dtype than the weights.
         """
         check_shape("x", x, (self.channels, self.size, self.size))
         layers = iter(self.all_modules)

@@ -22,9 +22,10 @@ class FourierNumbers(nn.Module):
     def __init__(self, features: int, scale: float) -> None:
         super().__init__()
         frequencies = torch.empty(features)
-        if not frequencies.is_meta:  # where no memory is meant to be taken
+        if not frequencies.is_meta:  # a meta tensor has no memory to fill
             generator = torch.Generator().manual_seed(0)
-            frequencies.copy_(scale * torch.randn(features, generator=generator, device="cpu"))
+            drawn = torch.empty(features, dtype=torch.float32, device="cpu")
+            frequencies.copy_(scale * drawn.normal_(generator=generator))
         self.W = nn.Parameter(frequencies, requires_grad=False)
 
     def forward(self, c: Tensor) -> Tensor:
@@ -78,13 +79,13 @@ def filtered(x: Tensor, before: int, after: int) -> Tensor:
 
 
 def started(weight: Tensor, into: int, out: int, scale: float) -> None:
-    """Draw weights uniformly, with the variance `scale` over the mean of the fans."""
+    """Draw weights uniformly, with variance `scale` divided by the mean of fan-in and fan-out."""
     bound = math.sqrt(3 * max(scale, 1e-10) / ((into + out) / 2))
     nn.init.uniform_(weight, -bound, bound)
 
 
 def convolution(into: int, out: int, scale: float = 1.0, kernel: int = 3) -> nn.Conv2d:
-    """Return a convolution that keeps the side, with weights of the variance `scale`."""
+    """Return a convolution that keeps the side, with weights drawn by `started`."""
     conv = nn.Conv2d(into, out, kernel, padding=kernel // 2)
     started(conv.weight, into * kernel**2, out * kernel**2, scale)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
@@ -92,7 +93,7 @@ def convolution(into: int, out: int, scale: float = 1.0, kernel: int = 3) -> nn.
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a normalisation of groups of at least four channels."""
+    """Return a GroupNorm of up to 32 groups, each of at least four channels."""
     return nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
 
 
@@ -115,7 +116,7 @@ class ResidualBlock(nn.Module):
         self.Conv_2 = convolution(into, out, kernel=1) if change_of_shape else nn.Identity()
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Return the state at the resolution of the block; `c` is `(B, wide)`."""
+        """Return the features at the block's new resolution; `c` is the embedding `(B, wide)`."""
         h = self.Conv_0(self.resized(F.silu(self.GroupNorm_0(x))))
         h = h + self.Dense_0(c)[:, :, None, None]
         h = self.Conv_1(self.Dropout_0(F.silu(self.GroupNorm_1(h))))
@@ -133,7 +134,7 @@ class Pixels(nn.Module):
         started(self.W, channels, channels, scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the pixels, of the shape of `x`."""
+        """Return the mapped features, in the shape of `x`."""
         return F.conv2d(x, self.W.T[:, :, None, None], self.b)
 
 
@@ -148,7 +149,7 @@ class PixelAttention(nn.Module):
         self.NIN_3 = Pixels(channels, 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the state, of the shape of `x`."""
+        """Return the features, in the shape of `x`."""
         h = self.GroupNorm_0(x)
         q, k, v = (
             part(h).flatten(2).transpose(1, 2) for part in (self.NIN_0, self.NIN_1, self.NIN_2)
@@ -159,20 +160,20 @@ class PixelAttention(nn.Module):
 
 
 class Combine(nn.Module):
-    """Add the image at a lower resolution to the state."""
+    """Add a downsampled image to the features of its resolution."""
 
     def __init__(self, into: int, out: int) -> None:
         super().__init__()
         self.Conv_0 = convolution(into, out, kernel=1)
 
     def forward(self, image: Tensor, h: Tensor) -> Tensor:
-        """Return the state `h` with the image."""
+        """Return the features `h` plus a convolution of the image."""
         out: Tensor = self.Conv_0(image) + h
         return out
 
 
 class Shrink(nn.Module):
-    """Convolve and halve the side of an image, after the filter where there is one."""
+    """Halve the side of an image by a strided convolution, after the FIR filter if `fir`."""
 
     def __init__(self, into: int, out: int, fir: bool) -> None:
         super().__init__()

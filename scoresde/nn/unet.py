@@ -1,7 +1,8 @@
 r"""Define a time-conditioned U-Net for signals, images and volumes.
 
-The network is a recursion over resolutions $i$, finest first. Each runs residual blocks, passes its
-result at half the size to the next coarser one, adds the answer, and runs residual blocks again:
+The network is a recursion over resolutions $i$, finest first. Each resolution applies residual
+blocks, halves the size of their output, adds the output of all coarser resolutions, and applies
+residual blocks again:
 
 $$
 \mathrm{net}_i(x)
@@ -9,9 +10,10 @@ $$
 \qquad h = \mathrm{down}_i(x),
 $$
 
-so all coarser resolutions are one residual branch of the finer one (Ronneberger et al. 2015, arXiv
-1505.04597, with a sum in place of the concatenation). With `patch=2` a pixel-unshuffle comes first:
-the finest and most expensive resolution then has a quarter of the positions.
+so all coarser resolutions are one residual branch of the finer one. This is the U-Net of
+Ronneberger et al. (2015, arXiv 1505.04597) with a sum in place of the concatenation. With `patch=2`
+the first layer is a pixel-unshuffle: the finest and most expensive resolution then has a quarter of
+the positions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,14 +26,24 @@ from torch import Tensor, nn
 from scoresde.checks import typed
 from scoresde.errors import InvalidValueError
 
-from .blocks import CONV, Attention, Padding, ResidualBlock, conv, from_patches, norm, to_patches
+from .blocks import (
+    CONV,
+    Attention,
+    Padding,
+    ResidualBlock,
+    conv,
+    from_patches,
+    norm,
+    padded,
+    to_patches,
+)
 from .checks import check_dtype, check_level
-from .conditions import Network, Shape, classes_of, flagged
+from .conditions import Network, classes_of, flagged, resized, split
 from .embedding import Embedding
 
 
 class Level(nn.Module):
-    """Run one resolution of the U-Net, with all the coarser ones inside it as `below`."""
+    """Apply one resolution of the U-Net; `below` is the next coarser one, and contains the rest."""
 
     def __init__(
         self,
@@ -95,38 +107,39 @@ class UNet(Network):
     Args:
         in_channels: Number of channels of `x`.
         out_channels: Number of channels of the output; those of `x` by default.
-        channels: Channels at each resolution, finest first; each has half the positions of the one
-            before along every axis (rounded up, so odd sizes work and return their own shape).
-            Coarse resolutions are cheap: add them down to about 4 positions a side before adding
-            blocks.
-        blocks: Residual blocks of each resolution on the way down, and as many on the way up; one
-            number stands for all.
+        channels: Channels at each resolution, finest first. Each resolution has half the positions
+            of the one before along every axis. Half an odd size is rounded up, and the output still
+            has the shape of the input. Coarse resolutions are cheap: add them down to about 4
+            positions a side before you add blocks.
+        blocks: Residual blocks of each resolution on the way down, and as many on the way up; a
+            single number holds for all resolutions.
         spatial: Number of spatial dimensions: 1, 2 or 3.
         patch: Side of the patches that the first layer folds into channels; 1 for none. Sizes that
             it does not divide are padded and cropped.
-        attention: Resolutions with self-attention, 0 being the finest.
+        attention: Numbers of the resolutions with self-attention; 0 is the finest.
         embedding: How `c` is embedded: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
         features: Length of the embedding.
         seed: Seed of the random frequencies of `"fourier"`.
-        num_classes: Number of classes of the condition `label`, or numbers of classes by name; None
-            for none. The label -1, like no label at all, asks for the unconditional output.
+        num_classes: Number of classes of the condition `label`, or a mapping from names to numbers
+            of classes; None for no labels. The output for the label -1, or without a label, is
+            unconditional.
         dropout: Dropout probability inside the residual blocks.
-        padding: `"zeros"`, or `"circular"` for periodic data: then the network commutes with cyclic
-            shifts by `patch * 2 ** (len(channels) - 1)` when that divides the size; those of `x`
-            and of its fields together.
+        padding: `"zeros"`, or `"circular"` for periodic data. With `"circular"`, a cyclic shift of
+            `x` and its fields shifts the output likewise, if the shift is a multiple of
+            `patch * 2 ** (len(channels) - 1)` and this number divides the size.
         bounded: Divide the result y of the coarser resolutions by sqrt(1 + mean(y^2)) before it is
-            added. Without, y may grow by orders of magnitude under a high learning rate, and hide
-            the finer features.
-        condition: Further conditions by name. A number is the channels of a field with the spatial
-            axes of `x`, `(k, *sizes)` is a field of these sizes, and `(n,)` is a vector. Fields are
-            brought to the grid of `x`, a coarser one by repetition and a finer one by means over
-            cells, and joined to its channels. Vectors go into the embedding, as classes do. A
-            missing entry is NaN, or its name is left out.
+            added. Otherwise y may grow by orders of magnitude under a high learning rate, and
+            dominate the finer features.
+        condition: A mapping from names to shapes of further conditions. A number k declares a field
+            of k channels on the grid of `x`, `(k, *sizes)` a field of these sizes, and `(n,)` a
+            vector. Fields are resampled to the grid of `x` and concatenated to its channels: a
+            coarser field is repeated, a finer one averaged over cells. Vectors enter the embedding,
+            as classes do. A missing entry is NaN; a missing condition is left out of the call.
 
     Raises:
-        InvalidValueError: On a rank or a number of channels other than the network's, a `c` that
-            is not `(B,)`, a label out of range, or a condition that the network was not built for.
-        InvalidTypeError: On integer inputs, or inputs of another precision than the weights.
+        InvalidValueError: `x` has another rank or number of channels than the network, `c` is not
+            `(B,)`, a label is out of range, or the network was built without one of the conditions.
+        InvalidTypeError: An input has integers, or another precision than the weights.
 
     Examples:
         >>> net = UNet(1, channels=(4, 8), condition={"forcing": 3, "coarse": (1, 4, 4), "y": (8,)})
@@ -178,7 +191,7 @@ class UNet(Network):
             )
         if not set(attention) <= set(range(len(channels))):
             raise InvalidValueError(
-                f"attention names resolutions 0 ... {len(channels) - 1}, got {attention}"
+                f"attention must list resolutions from 0 to {len(channels) - 1}, got {attention}"
             )
         self._declare(
             condition,
@@ -197,7 +210,7 @@ class UNet(Network):
             padding=padding,
             **({"bounded": True} if bounded else {}),  # older files have no such key
         )
-        vectors, self.fields = _split(self._shapes, spatial)
+        vectors, self.fields = split(self._shapes, spatial)
         self.in_channels, self.spatial = in_channels, spatial
         self.patch, self.padding = patch, padding
         fold = patch**spatial
@@ -221,7 +234,7 @@ class UNet(Network):
             conv(channels[0], fold * out_channels, spatial, padding=padding, zero=True),
         )
         known = 2 * sum(shape[0] for shape in self.fields.values())
-        # a sum of two convolutions is one of joined channels
+        # the sum of two convolutions equals one convolution of the concatenated channels
         self.joined = conv(fold * known, channels[0], spatial, padding=padding) if known else None
 
     def forward(self, x: Tensor, c: Tensor, /, **condition: Tensor | None) -> Tensor:
@@ -229,62 +242,25 @@ class UNet(Network):
         self._check(x, c)
         self._check_names(condition)
         size = x.shape[2:]
-        h = self.stem(self._patches(x))
+        h = self.stem(to_patches(padded(x, self.patch, self.padding), self.patch))
         if self.joined is not None:
             parts = [
-                _resized(flagged(name, condition.get(name), x, shape), size)
+                resized(flagged(name, condition.get(name), x, shape), size)
                 for name, shape in self.fields.items()
             ]
-            h = h + self.joined(self._patches(torch.cat(parts, dim=1)))
+            known = padded(torch.cat(parts, dim=1), self.patch, self.padding)
+            h = h + self.joined(to_patches(known, self.patch))
         h = self.body(h, self.embedding(c, condition))
         y = from_patches(self.head(h), self.patch)
         crop: tuple[Any, ...] = (..., *(slice(n) for n in size))
         return y[crop]
-
-    def _patches(self, x: Tensor) -> Tensor:
-        for axis, n in enumerate(x.shape[2:], 2):
-            lack = -n % self.patch
-            if lack and self.padding == "circular":
-                x = x.index_select(axis, torch.arange(n + lack, device=x.device) % n)
-            elif lack:
-                x = F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [0, lack])
-        return to_patches(x, self.patch)
 
     def _check(self, x: Tensor, c: Tensor) -> None:
         expected = f"(B, {self.in_channels}{', L' * self.spatial})"
         if x.ndim != self.spatial + 2 or x.shape[1] != self.in_channels:
             raise InvalidValueError(
                 f"expected x of shape {expected}, got {tuple(x.shape)}; "
-                "build the network for these channels with in_channels=, these axes with spatial="
+                "build the network with in_channels= and spatial= for these channels and axes"
             )
         check_dtype(x, next(self.parameters()).dtype)
         check_level(x, c)
-
-
-def _split(
-    shapes: Mapping[str, Shape], spatial: int
-) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
-    """Return the lengths of vectors, and the shapes of fields; a side of 0 stands for any size."""
-    vectors, fields = {}, {}
-    for name, shape in shapes.items():
-        if isinstance(shape, int):
-            fields[name] = (shape, *(0,) * spatial)
-        elif len(shape) == 1:
-            vectors[name] = shape[0]
-        elif len(shape) == spatial + 1:
-            fields[name] = shape
-        else:
-            raise InvalidValueError(
-                f"condition {name} has the shape {shape}, which is neither a vector (n,) nor a "
-                f"field (k{', L' * spatial}); flatten it, or build with spatial={len(shape) - 1}"
-            )
-    return vectors, fields
-
-
-def _resized(field: Tensor, size: Sequence[int]) -> Tensor:
-    """Return a field `(B, k, *)` on the grid of the state: coarser repeated, finer averaged."""
-    if field.shape[2:] == size:
-        return field
-    if all(n == 1 for n in field.shape[2:]):
-        return field.expand(*field.shape[:2], *size)
-    return F.interpolate(field, tuple(size), mode="area")

@@ -22,7 +22,7 @@ from scoresde.noise.normals import (
     table,
     table_on,
 )
-from scoresde.noise.path import START, Form, Place, Step
+from scoresde.noise.path import START, Form, Instant, Step
 from scoresde.noise.philox import Scratch
 from scoresde.noise.rows import Source, in_numpy
 
@@ -68,28 +68,28 @@ def normal(source: Source, low: Source | None, like: Tensor) -> Tensor:
 def walk(
     source: Callable[[int, torch.device], Source],
     steps: Sequence[Step],
-    known: Mapping[Place, Tensor],
+    known: Mapping[Instant, Tensor],
     form: Form,
-    base: Place,
-    keep: Sequence[Place],
+    base: Instant,
+    keep: Sequence[Instant],
     like: Tensor,
-) -> tuple[Tensor, dict[Place, Tensor]]:
+) -> tuple[Tensor, dict[Instant, Tensor]]:
     r"""Return $\sum_u c_u (W(u) - W(base))$ like a tensor `(B, size)`, and the values to keep.
 
     Args:
         source: The source of the words of a node.
         steps: The steps that compute values from known ones.
-        known: The known values by place, each `(B, size)`.
-        form: The coefficients c by place u.
-        base: The place whose value is subtracted.
-        keep: The places whose values are returned if they are known or computed.
+        known: The known values by instant, each `(B, size)`.
+        form: The coefficients c by instant u.
+        base: The instant whose value is subtracted.
+        keep: The instants whose values are returned if they are known or computed.
         like: A tensor of the shape, dtype and device wanted, of single or double precision.
     """
     sources = [source(step.node, like.device) for step in steps]
     rows, size = like.shape
-    held = [u for u in keep if u in known or any(step.place == u for step in steps)]
+    held = [u for u in keep if u in known or any(step.instant == u for step in steps)]
     if not in_numpy(like.device):
-        values: dict[Place, Any] = _walk_on_device(sources, steps, known, like)
+        values: dict[Instant, Any] = _walk_on_device(sources, steps, known, like)
         return _combined(form, base, values), {u: values[u] for u in held}
     kind = np.float64 if like.dtype == torch.float64 else np.float32
     found = np.empty((rows, size), dtype=kind)
@@ -115,28 +115,28 @@ def walk(
                     middle *= kind(step.theta)
                     middle += low
                 z += middle
-            values[step.place] = z
+            values[step.instant] = z
         found[part] = _combined(form, base, values)
         for u, target in targets.items():
             target[part] = values[u]
     return torch.from_numpy(found), stored
 
 
-def _slots(steps: Sequence[Step], kept: Set[Place]) -> list[int]:
+def _slots(steps: Sequence[Step], kept: Set[Instant]) -> list[int]:
     """Return for each step the number of a buffer that holds no value that is needed later."""
     last = {end: i for i, step in enumerate(steps) for end in (step.low, step.high)}
     found: list[int] = []
     free: list[int] = []
-    where: dict[Place, int] = {}
+    where: dict[Instant, int] = {}
     for i, step in enumerate(steps):
         found.append(free.pop() if free else len(where) and max(where.values()) + 1)
-        where[step.place] = found[-1]
-        ends = {step.low, step.high, step.place} - kept
+        where[step.instant] = found[-1]
+        ends = {step.low, step.high, step.instant} - kept
         free += [where[end] for end in ends if end in where and last.get(end, i) == i]
     return found
 
 
-def _combined(form: Form, base: Place, values: Mapping[Place, Any]) -> Any:
+def _combined(form: Form, base: Instant, values: Mapping[Instant, Any]) -> Any:
     terms = ((values[u] - values[base]) * c for u, c in form.items() if u != base)
     return sum(terms, start=next(terms))
 
@@ -162,9 +162,9 @@ def _node(step: Step, own: Source, part: _Part, scratch: Scratch) -> Any:
 def _walk_on_device(
     sources: Sequence[Source],
     steps: Sequence[Step],
-    known: Mapping[Place, Tensor],
+    known: Mapping[Instant, Tensor],
     like: Tensor,
-) -> dict[Place, Tensor]:
+) -> dict[Instant, Tensor]:
     """Return the values after all steps, by the same operations as in `walk`."""
     values = {START: torch.zeros_like(like), **known}
     for step, own in zip(steps, sources, strict=True):
@@ -176,7 +176,7 @@ def _walk_on_device(
             low, high = values[step.low], values[step.high]
             half = step.theta == 0.5
             value += (low + high) * 0.5 if half else (high - low) * step.theta + low
-        values[step.place] = value
+        values[step.instant] = value
     return values
 
 

@@ -43,20 +43,20 @@ __all__ = [
     "END",
     "START",
     "Form",
-    "Place",
+    "Instant",
     "Step",
     "area",
+    "instant",
     "leaf",
-    "place",
     "resolved",
     "steps",
     "worth_keeping",
 ]
 
-Place = int | float
+Instant = int | float
 """A time: an integer in units of $2^{-60}$ for the end of a cell, a float for any other time."""
 
-Form = dict[Place, float]
+Form = dict[Instant, float]
 """A linear combination of the path's values."""
 
 # a leaf is at most 2**-_FINE of the distance to either end
@@ -69,7 +69,7 @@ _CUTS = 4
 _KEPT = 6
 
 START, END = 0, 2**_DEEPEST
-"""The places of the first and the last time."""
+"""The instants of the first and the last time."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,17 @@ class Step:
     r"""Define one value of the path, $(1 - \theta)\,W(low) + \theta\,W(high) + std\,z$.
 
     Attributes:
-        place: The place of the value.
-        low: The place to its left whose value is used.
-        high: The place to its right whose value is used.
-        theta: The position between these two places, from 0 to 1.
+        instant: The instant of the value.
+        low: The instant to its left whose value is used.
+        high: The instant to its right whose value is used.
+        theta: The position between these two instants, from 0 to 1.
         std: The standard deviation given the values at both.
         node: The index of the normal number z: 0 for the end, $2^n + i$ for cell i of depth n.
     """
 
-    place: Place
-    low: Place
-    high: Place
+    instant: Instant
+    low: Instant
+    high: Instant
     theta: float
     std: float
     node: int
@@ -107,24 +107,24 @@ def resolved(s: float, t: float) -> bool:
     return s < t and (theta == 0 or math.ldexp(t, depth) >= i + 1)
 
 
-def place(t: float) -> Place:
-    """Return the place of a time in [0, 1]."""
+def instant(t: float) -> Instant:
+    """Return the instant of a time in [0, 1]."""
     depth = leaf(t)
     i, theta = _cell(t, depth)
     return t if theta else i << _DEEPEST - depth
 
 
-def steps(wanted: Collection[Place], known: Collection[Place]) -> list[Step]:
-    """Return steps that compute the values at wanted places from known ones, in order.
+def steps(wanted: Collection[Instant], known: Collection[Instant]) -> list[Step]:
+    """Return steps that compute the values at wanted instants from known ones, in order.
 
     The values do not depend on which are known: each is always computed from the same two others.
     """
-    found: dict[Place, Step] = {}
+    found: dict[Instant, Step] = {}
     have = {START, *known}
 
     def reach(step: Step) -> None:
-        found[step.place] = step
-        have.add(step.place)
+        found[step.instant] = step
+        have.add(step.instant)
 
     if END not in have and not have.issuperset(wanted):
         reach(Step(END, START, START, 0.0, 1.0, 0))
@@ -148,13 +148,13 @@ def area(s: float, t: float) -> tuple[Form, float]:
     halves[0] -= h / 2
     halves[-1] -= h / 2
     scale = math.sqrt(12 / h) / h
-    where = [place(s), *(i << _DEEPEST - depth for i in cells), place(t)]
+    where = [instant(s), *(i << _DEEPEST - depth for i in cells), instant(t)]
     form = {u: scale * half for u, half in zip(where, halves, strict=True)}
     return form, math.sqrt(sum((gap / h) ** 3 for gap in gaps))
 
 
-def worth_keeping(s: Place, h: float) -> list[Place]:
-    """Return the places whose values are useful for steps of about h down from s, nearest first.
+def worth_keeping(s: Instant, h: float) -> list[Instant]:
+    """Return the instants whose values are useful for steps of about h down from s, nearest first.
 
     These are s, and the left ends of those cells around it that are not much smaller than h.
     """
@@ -163,8 +163,8 @@ def worth_keeping(s: Place, h: float) -> list[Place]:
     return [s, *(end for end in left if end != START)][: 1 + _KEPT]
 
 
-def _descent(where: Place, have: Collection[Place]) -> Iterator[Step]:
-    """Yield the steps from the smallest cell with known ends around a place down to the place."""
+def _descent(where: Instant, have: Collection[Instant]) -> Iterator[Step]:
+    """Yield the steps from the smallest cell around an instant with known ends down to it."""
     # down to its leaf, or to the cell whose middle it is
     last = leaf(where) if isinstance(where, float) else _DEEPEST - (where & -where).bit_length()
     depth = last
@@ -183,8 +183,8 @@ def _descent(where: Place, have: Collection[Place]) -> Iterator[Step]:
             )
 
 
-def _ends(where: Place, depth: int) -> tuple[int, int]:
-    """Return the places of the ends of the cell of a depth around a place."""
+def _ends(where: Instant, depth: int) -> tuple[int, int]:
+    """Return the instants of the ends of the cell of a depth around an instant."""
     if isinstance(where, int):
         i = where >> _DEEPEST - depth
     else:

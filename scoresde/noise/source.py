@@ -66,7 +66,7 @@ class Noise:
         self.indices = _within("an index", indices, INDICES)
         self.horizon = horizon
         # values of the path that the next step uses again, with their shape, dtype and device
-        self._path: tuple[object, dict[path.Place, Tensor]] = None, {}
+        self._path: tuple[object, dict[path.Instant, Tensor]] = None, {}
         self._forks: dict[int, Noise] = {}
 
     @classmethod
@@ -133,7 +133,7 @@ class Noise:
             InvalidValueError: The interval is empty, outside the path, or below its resolution.
         """
         low, high = self._interval(s, t)
-        flat, places = self._flat(like), (path.place(high), path.place(low))
+        flat, places = self._flat(like), (path.instant(high), path.instant(low))
         z = self._walk(flat, {places[0]: 1 / math.sqrt(high - low)}, places[1], high - low)
         return z.reshape(like.shape).to(like.dtype)
 
@@ -152,7 +152,7 @@ class Noise:
         form, rest = path.area(low, high)
         flat = self._flat(like)
         own = self._fine(flat, _bits(high), 0, _AREA, second=_bits(low)) * rest
-        a = self._walk(flat, form, path.place(low), high - low) + own
+        a = self._walk(flat, form, path.instant(low), high - low) + own
         return a.reshape(like.shape).to(like.dtype)
 
     def _interval(self, s: Tensor | float, t: Tensor | float) -> tuple[float, float]:
@@ -181,7 +181,7 @@ class Noise:
             low = self._rows.source(_place(time, k, purpose + _LOW), flat.device, second)
         return drawing.normal(words, low, flat)
 
-    def _walk(self, flat: Tensor, form: path.Form, base: path.Place, h: float) -> Tensor:
+    def _walk(self, flat: Tensor, form: path.Form, base: path.Instant, h: float) -> Tensor:
         """Return a linear combination of the path's values, each minus the value at the base."""
         alike = flat.shape, flat.dtype, flat.device
         # a local name, since another thread may replace the attribute

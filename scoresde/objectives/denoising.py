@@ -53,7 +53,7 @@ def dsm_loss(
 
     Args:
         score: A score `(x, t) -> (B, *)`; with a `condition`, `(x, t, condition)`.
-        sde: The process; None takes the one that the score knows.
+        sde: The process; None takes the one in the score's facts.
         x: Clean data `(B, *)`, floating-point.
         t: Times `()` or `(B,)` in `[0, T]` with $\sigma_t > 0$; `None` draws them.
         noise: The source of times and noise, for as many samples as `x` has.

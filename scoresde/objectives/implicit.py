@@ -63,7 +63,7 @@ def ism_loss(
     Args:
         score: A score `(x, t) -> (B, *)`, differentiable in `x`; with a `condition`,
             `(x, t, condition)`.
-        sde: The process; None takes the one that the score knows.
+        sde: The process; None takes the one in the score's facts.
         x: Clean data `(B, *)`, floating-point.
         t: Times `()` or `(B,)` in `[0, T]`, also times without noise; `None` draws them.
         law: The distribution of the times; `None` takes that of the SDE.
@@ -130,7 +130,7 @@ def ssm_loss(
 
     Args:
         score: A score, as in `ism_loss`.
-        sde: The process; None takes the one that the score knows.
+        sde: The process; None takes the one in the score's facts.
         x: Clean data `(B, *)`.
         t: Times, as in `ism_loss`.
         law: The distribution of the times, as in `ism_loss`.
@@ -195,7 +195,7 @@ def fd_ssm_loss(
 
     Args:
         score: A score, as in `ism_loss`; it need not be differentiable in `x`.
-        sde: The process; None takes the one that the score knows.
+        sde: The process; None takes the one in the score's facts.
         x: Clean data `(B, *)`.
         t: Times, as in `ism_loss`.
         law: The distribution of the times, as in `ism_loss`.

@@ -18,9 +18,9 @@ from scoresde.noise import Noise, seeds_of
 from scoresde.objectives.weights import Weight, sigma2
 from scoresde.score.inside import check_unused
 from scoresde.sde import SDE, Condition, Score, TimeLaw, facts, process_of
+from scoresde.sde.cpu_times import on_device, with_cpu_time
 from scoresde.sde.score import coefficients_of
 from scoresde.sde.shapes import check_times
-from scoresde.sde.told import moved, timed
 
 __all__ = [
     "Perturbed",
@@ -150,10 +150,10 @@ def perturb(
         # the score receives rounded times, so compute its coefficients at these
         rounded = time.to(x.dtype).double()
         owner, theirs = coefficients_of(score, rounded)
-        *ready, column = moved(x, *columns, *theirs, rounded)
-        clock = timed(column, rounded, owner, tuple(ready[count:]))
+        *ready, column = on_device(x, *columns, *theirs, rounded)
+        clock = with_cpu_time(column, rounded, owner, tuple(ready[count:]))
     else:
-        ready = moved(x, *columns)
+        ready = on_device(x, *columns)
     alpha, std, *rest = ready[:count]
     clean, z = alpha * x, noise.normal(x, 0.0, _STATES)
     return Perturbed(

@@ -65,7 +65,7 @@ def animate(
 
     Raises:
         InvalidTypeError: `states` holds something else.
-        InvalidValueError: There is no state, as in a run that was read before, a number is out of
+        InvalidValueError: There is no state (a run can be read only once), a number is out of
             range, or the file has another suffix or cannot be written.
         NonFiniteError: A state is not finite.
         ShapeError: The states have different shapes.
@@ -125,7 +125,7 @@ class _View:
         """Return the limits of the axes of one state: of each entry, each channel, or a pixel."""
         what = kind(x.shape[1:])
         if what in ("images", "volumes"):
-            # with the limits of the data, noise would be black and white only
+            # with the limits of the data, all pixels of noise would be black or white
             reach = max(1.0, float(np.quantile(x.abs().numpy(), 0.99)))
             return [(-reach, reach)]
         x = x.double() if self.transform is None else self.transform.inverse(x).double()
@@ -155,7 +155,7 @@ class _View:
                 shot.x, limits=frame[0], title=shot.word, columns=self.columns, scale=self.scale
             )
         if what in ("points", "signals") and (what == "signals" or len(frame) <= 2):
-            # a fixed layout: else panels would move with the width of the tick labels
+            # a fixed layout, since panels would otherwise move with the width of the tick labels
             drawn.set_layout_engine("none")
             count, wide = len(drawn.axes), 0.8 if what == "points" else 0.66
             for i, panel in enumerate(drawn.axes):

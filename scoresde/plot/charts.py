@@ -30,7 +30,7 @@ def curve(
 ) -> Figure:
     """Draw a noisy curve and its running mean over a fiftieth of its length.
 
-    The axis is logarithmic if all values are positive, and labelled so. It spans at least half of
+    The axis is logarithmic if all values are positive; its label says so. It spans at least half of
     the size of the values, so that small changes look small. Curves in one Axes have different
     colours.
 

@@ -22,9 +22,9 @@ USUAL: Mapping[Kind, int] = {"points": 1000, "signals": 12, "images": 16, "volum
 def kind(event_shape: Sequence[int]) -> Kind:
     """Return the kind of picture for samples of a shape.
 
-    Up to six numbers are points, more are one signal. `(C, T)` is a signal of C channels if C is 1,
-    or if C is at most 8 and T at least 2 C; any other matrix is an image. `(C, H, W)` is an image,
-    and a shape of more axes a volume.
+    A vector of up to six numbers is a point, a longer one a signal. A matrix `(C, T)` is a signal
+    of C channels if C is 1, or if C is at most 8 and T at least 2 C; any other matrix is an image.
+    `(C, H, W)` is an image. A shape with more axes is a volume.
 
     Args:
         event_shape: The shape of one sample.

@@ -36,8 +36,8 @@ def signals(
 ) -> Figure:
     """Draw signals as lines, a panel for each channel; more than 12 as bands and a few lines.
 
-    The bands hold 50 and 90 % of the values at each time, and the thick line is their median. They
-    are computed for each time separately: no signal need follow them.
+    The bands contain 50 and 90 % of the values at each time; the thick line is the median. They are
+    computed for each time separately, so the median need not resemble any signal.
 
     Args:
         x: `(N, C, T)`, or `(N, T)` for one channel; or several sets by name. Of more than six

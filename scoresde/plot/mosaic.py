@@ -52,10 +52,10 @@ def images(
         columns: Images per row of a set; by default about a square.
         scale: The magnification of a pixel, without blur; by default enough for a picture of 600
             pixels. Images beyond 4,096 pixels are left out, with a note.
-        limits: The values of black and white. By default those of the transform if it has some;
-            else 0 and 255 for bytes, -1 and 1 if the largest absolute value is between 0.5 and 1.5,
-            and for others the interval of 99 % of the values: in colours with a scale for grey
-            images, with the limits written below for others.
+        limits: The values of black and white. By default those of the transform if it has any;
+            else 0 and 255 for bytes; else -1 and 1 if the largest absolute value is between 0.5 and
+            1.5; else an interval with 99 % of the values. In this last case grey images are drawn
+            in colours with a scale, and for others the limits are written below.
         labels: A label of each image, `(N,)`, strings or integers, written above it unless it is
             empty. The same labels serve every set.
         title: The title.
@@ -255,7 +255,7 @@ def _mosaic(
 
 
 def _columns(n: int, ratio: float) -> int:
-    """Return how many of n images stand side by side: about a square, with full rows if possible.
+    """Return the number of columns for n images: about a square, with full rows if possible.
 
     Args:
         n: The number of images.
@@ -278,7 +278,7 @@ def _sheet(
     """Return a figure of sets of images side by side, each pixel of them one of the picture."""
     notes = "; ".join(dict.fromkeys([*(part.note for part in parts.values()), note]))
     notes = notes.strip("; ")
-    own = title if ax is None else None  # a given Axes has a title of its own
+    own = title if ax is None else None  # the title of a given Axes is set elsewhere
     top = (_LINE if any(parts) else 0) + (_LINE + 8 if own else 0)
     inner = max(part.pixels.shape[0] for part in parts.values())
     height = top + inner + (_LINE if notes else 0)

@@ -33,7 +33,7 @@ __all__ = [
     "legend", "plain", "save", "sheet", "span", "vector", "write",
 ]  # fmt: skip
 
-# A power of two, with which a picture of pixels is exact.
+# A power of two, so that a picture of pixels is exact.
 DPI = 128
 INK, PAPER, GREY = "#222222", "#ffffff", "#7d8797"
 BLUE, RED, SHADE = "#30638e", "#d1495b", "#4292c6"
@@ -85,14 +85,14 @@ def interval(name: str, ends: tuple[float, float]) -> tuple[float, float]:
         InvalidValueError: The ends are not finite, or do not increase.
     """
     if not -_LARGEST <= ends[0] < ends[1] <= _LARGEST:
-        raise InvalidValueError(f"need {name} that increase and are finite, got {tuple(ends)}")
+        raise InvalidValueError(f"{name} must increase and be finite, got {tuple(ends)}")
     return float(ends[0]), float(ends[1])
 
 
 def span(numbers: Tensor, share: float = 0.01) -> tuple[float, float]:
-    """Return the interval of all but a share of the numbers, of positive width even if all agree.
+    """Return an interval with all but a share of the numbers, so without the outliers.
 
-    So a few outliers do not shrink the others to a dot.
+    Its width is positive even if all numbers are equal.
     """
     low, high = np.quantile(numbers.numpy(), [share / 2, 1 - share / 2]).tolist()
     if high - low <= 1e-9 * max(abs(low), abs(high)):
@@ -225,7 +225,7 @@ def encoded(drawn: Figure, kind: str) -> bytes:
     """Return a figure as the bytes of a file of this kind.
 
     Raises:
-        InvalidValueError: matplotlib cannot draw it, for example since a title has a wrong formula.
+        InvalidValueError: matplotlib cannot draw it, for example because of a formula in a title.
     """
     buffer = io.BytesIO()
     dates: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}

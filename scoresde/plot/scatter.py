@@ -41,9 +41,9 @@ def points(
 ) -> Figure:
     """Draw vectors: a histogram, a scatter in the plane, or marginals and pairs of up to 6 entries.
 
-    The axes hold 99 % of every set, so that outliers do not shrink the others; the number of points
-    outside is written below. Both axes of a plane have one scale, unless the entries have names,
-    and so perhaps different units, or one spreads much more.
+    The axes contain 99 % of every set, so that outliers do not set the scale; the number of points
+    outside is written below. Both axes of a plane have the same scale, unless the entries have
+    names (and so perhaps different units), or the spread of one is much larger.
 
     Args:
         x: `(N, d)` or `(N,)`; or several sets of one d by name, such as data and samples.
@@ -51,7 +51,7 @@ def points(
             density, truth and frame.
         density: The true law, of event shape `(1,)` or `(2,)`, drawn in the background. The axes
             then span four standard deviations of its components.
-        truth: One point, `(d,)`, that is marked.
+        truth: A point to mark, `(d,)`.
         names: The names of the entries, beside the axes.
         labels: A label of each sample, `(N,)`, strings or integers: each has its own colour. The
             same labels serve every set.
@@ -209,7 +209,7 @@ def _histogram(
 
 
 def _of_whole(sets: dict[str, Tensor], column: int, ends: tuple[float, float]) -> list[float]:
-    """Return the edges of bins about whole numbers if an entry holds such in a set, else none."""
+    """Return the edges of bins about whole numbers if a set has whole numbers only, else none."""
     low, high = math.floor(ends[0]), math.ceil(ends[1])
     whole = any(bool((part[:, column] == part[:, column].round()).all()) for part in sets.values())
     count = high - low + 1
@@ -244,7 +244,7 @@ def shade(ax: Axes, log_prob: object, ends: Frame) -> None:
     assert callable(log_prob)
     x, y = (torch.linspace(a, b, 240, dtype=torch.float64) for a, b in ends)
     values = log_prob(torch.cartesian_prod(x, y)).exp().reshape(240, 240)
-    # Not the darkest blue, on which samples would be hard to see.
+    # The darkest blue is left out, since samples would be hard to see on it.
     share = 0.75 * values.T / (float(values.max()) or 1.0)
     blue = torch.tensor([int(paper.SHADE[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     image = torch.cat([blue.expand(240, 240, 3), share.float()[..., None]], 2)

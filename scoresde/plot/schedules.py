@@ -55,7 +55,7 @@ def ladder(
     if sde.levels is not None:
         t = sde.times().flip(0)
         times = t if times is None else times
-    # as for EDM, where time is the noise and spans decades
+    # for example EDM, where time is the noise scale and spans decades
     wide = sde.T > 1e4 * sde.eps > 0
     if wide and sde.levels is None:
         t = torch.linspace(math.log(sde.eps), math.log(sde.T), 400, dtype=torch.float64).exp()
@@ -85,11 +85,11 @@ def loss_by_noise(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    r"""Draw losses against the noise $\sigma / \alpha$, with intervals and the least possible ones.
+    r"""Draw losses against the noise $\sigma / \alpha$, with intervals and the smallest losses.
 
     Args:
         curves: The points `(sigma / alpha, loss, low, high)` of each curve, by name.
-        floor: The points of the least possible loss.
+        floor: The points of the smallest possible loss.
         name: The name of the values, beside the axis.
         title: The title.
         ax: The Axes to draw into; by default a new figure.

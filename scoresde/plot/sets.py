@@ -37,7 +37,7 @@ class Given:
     Attributes:
         sets: Samples `(N, *)` by name, float64 on the CPU; a single set has the empty name.
         names: The names of the entries of a sample, if the data have some.
-        limits: The least and the largest value, if the type or the transform implies them.
+        limits: The smallest and the largest value, if the type or the transform determines them.
     """
 
     sets: dict[str, Tensor]
@@ -53,8 +53,9 @@ class Given:
 def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
     """Return checked samples in the units of the data.
 
-    `Data` have their own units, bytes are unchanged, and for others `transform` is inverted. Beside
-    data without `transform`, samples in the units of a model are told by their mean and spread.
+    `Data` are converted by their transform, bytes are unchanged, and for others `transform` is
+    inverted. If samples are drawn beside data and no `transform` is given, samples in model units
+    are recognised by their mean and spread, and converted.
 
     Args:
         name: The name of the samples in errors.
@@ -100,7 +101,7 @@ def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
 
 
 def _beside(x: Tensor, data: Data) -> Tensor:
-    """Return samples in the units of the data that they are drawn beside."""
+    """Return samples in the units of the data beside which they are drawn."""
     if x.shape[1:] != data.event_shape:
         return x
     return nearer(x, data.transform.inverse(x).double(), data.store.read(slice(_MOST)))

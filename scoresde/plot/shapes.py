@@ -91,7 +91,7 @@ def samples(
         parts = groups(sets, words)
         bands = max(map(len, parts.values())) > LINES
         if alone and ax is None and 1 < len(parts) <= _BESIDE and bands:
-            return beside(parts, names, [], title)  # bands of several classes would cover others
+            return beside(parts, names, [], title)  # bands of several classes would overlap
         if len(sets) > 1 and ax is None:
             return beside(sets, names, words, title)
         return signals(sets, title=title, ax=ax, labels=words, names=names)

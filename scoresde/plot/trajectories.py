@@ -28,7 +28,7 @@ _WIDE = 1400
 
 
 class StateLike(Protocol):
-    """Describe the states of a run that can be drawn, such as `scoresde.trajectory` yields."""
+    """Declare the attributes of the states of a run, such as `scoresde.trajectory` yields."""
 
     @property
     def t(self) -> Tensor:
@@ -60,8 +60,8 @@ def field(
 ) -> Figure:
     r"""Draw a score in the plane as arrows, over $p_t$ and points of it.
 
-    The length of an arrow grows with the score up to the distance between two arrows; an arrow of
-    the median length has almost half of it, and this length is written below.
+    The length of an arrow increases with the norm of the score, up to the distance between two
+    arrows. A score of median norm is almost half as long; this norm is written below.
 
     Args:
         score: A score of event shape (2,).
@@ -109,7 +109,7 @@ def field(
         )
     s = paper.finite("the score", found)
     length = s.norm(dim=1, keepdim=True)
-    # long arrows far from the points would hide these
+    # long arrows far from the points would hide the short ones
     usual = float(length.quantile(0.5)) or 1.0
     s = s / length.clamp(min=1e-300) * torch.tanh(length / (2 * usual))
     cell = min(float(u[1] - u[0]), float(v[1] - v[0]))
@@ -140,7 +140,8 @@ def trajectory(
 ) -> Figure:
     """Draw a run from noise to data: paths of particles, or a strip of images, signals, volumes.
 
-    If the start is far wider than the end, the axes are logarithmic beyond the spread of the end.
+    If the first states are far wider than the last, the axes are logarithmic beyond the spread of
+    the last.
 
     Args:
         states: The states that `scoresde.trajectory` yields, read once; only what is drawn is kept.
@@ -155,7 +156,7 @@ def trajectory(
 
     Raises:
         InvalidTypeError: `states` holds something else.
-        InvalidValueError: There is no state, as in a run that was read before.
+        InvalidValueError: There is no state; a run can be read only once.
         ShapeError: States have different shapes, the density is not of their plane, or there are
             more or fewer names than entries.
         NonFiniteError: A state is not finite.
@@ -319,7 +320,7 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
         lines = row.reshape(len(row), -1, row.shape[-1] if row.ndim > 1 else 1)
         channels = lines.shape[1]
         for c in range(channels):
-            # not the colours of data and samples
+            # other colours than those of data and samples
             tone = paper.RED if channels == 1 else paper.COLOURS[2:][c % (len(paper.COLOURS) - 2)]
             first, *_ = panel.plot(lines[:, c].T, color=tone, linewidth=1)
             if channels > 1:
@@ -336,7 +337,7 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
 
 
 def _log_beyond_end(ax: Axes, path: Tensor, axes: Sequence[int]) -> list[str]:
-    """Make axes logarithmic beyond the spread of the end if the start is far wider.
+    """Make axes logarithmic beyond the spread of the last states if the first are far wider.
 
     Returns:
         Notes for the picture, one or none.

@@ -1,8 +1,8 @@
-"""Write the model card, a README.md beside a model for people and for the Hugging Face Hub.
+"""Write the model card, a README.md beside a model, which the Hugging Face Hub shows.
 
 It describes the SDE and the network, the transform of the data, the training, the evaluation and
-the samples. One line has the checksum of all others: a card is rewritten with the model until it
-is edited by hand, and then left unchanged.
+the samples. One line holds the checksum of all others. If it still fits, the card is rewritten
+with the model; if not, the card was edited by hand, and it is left unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MARK = re.compile(r"^<!-- scoresde ([0-9a-f]{16}):.*-->\n", re.MULTILINE)
 
 
 def write(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write the card of the model in a folder, unless there is one that was edited by hand.
+    """Write the card of the model in a folder, unless its card was edited by hand.
 
     Args:
         folder: The folder; its `config.toml`, `samples.png` and `report.json` or
@@ -53,10 +53,10 @@ def text(folder: Path, config: Mapping[str, Any], *, name: str, licence: str | N
 
     Args:
         folder: As for `write`.
-        config: The description in the model's file, which may come from anybody.
-        name: The name to load the model by, with `from_pretrained`.
-        licence: The licence of the weights, by its name on the hub, such as "mit"; by default that
-            in the description.
+        config: The description in the model's file; its author is not trusted.
+        name: The name with which `from_pretrained` loads the model.
+        licence: The licence of the weights, by its name on the hub, such as "mit"; by default the
+            licence in the description.
     """
     head, body = _front_matter(config, licence), "\n".join(_body(config, folder, name))
     mark = f"<!-- scoresde {_digest(head + body)}: rewritten with the model, until it is edited -->"
@@ -73,7 +73,7 @@ def check_licence(value: object) -> None:
 
 
 def is_generated(path: Path) -> bool:
-    """Return True if a card was written by `write` and not edited since."""
+    """Return True if a card was written by `write` and has not been edited since."""
     try:
         text = checkpoint.read_bytes(path).decode()
     except (CheckpointError, UnicodeError):
@@ -212,7 +212,7 @@ def _training(training: object, folder: Path) -> Iterator[str]:
     if shown is None:
         yield f"{steps} with {code(_called('TrainConfig', training))}.\n"
         return
-    yield f"{steps}. The same again, with the file below as `config.toml` and the data at hand:\n"
+    yield f"{steps}. To repeat it, save the file below as `config.toml`, and have the data:\n"
     yield block("bash", "scoresde train --config config.toml --out run/")
     summary = "<details><summary>config.toml</summary>"
     yield f"{summary}\n\n{block('toml', shown)}\n</details>\n"

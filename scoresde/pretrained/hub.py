@@ -1,6 +1,7 @@
 """Download models from the Hugging Face Hub and upload them: safetensors and JSON, no code.
 
-The package `huggingface_hub`, the extra `hub`, does the work; here its many errors become one.
+The package `huggingface_hub` (the extra `hub`) transfers the files. All its errors are raised as
+CheckpointError.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _HINTS = {
     "GatedRepoError": "ask for access on its page, and log in with `hf auth login`",
     "RepositoryNotFoundError": "there is none of that name, or it is private: then log in with "
     "`hf auth login`",
-    "RemoteEntryNotFoundError": "that is no model of scoresde: it has no model.safetensors",
+    "RemoteEntryNotFoundError": "it is no model of scoresde: it has no model.safetensors",
     "LocalTokenNotFoundError": "log in with `hf auth login`, or pass token=",
     "LocalEntryNotFoundError": "the hub cannot be reached, and the model was not fetched before",
     "ConnectError": "the hub cannot be reached",
@@ -35,7 +36,7 @@ _HINTS = {
 
 
 def is_repo(name: str) -> bool:
-    """Return True for `user/name` and `user/name@revision`, which can be models of the hub."""
+    """Return True if a name has the form `user/name` or `user/name@revision` of the hub."""
     return re.fullmatch(rf"{_REPO}(@[\w./-]+)?", name) is not None
 
 
@@ -46,7 +47,7 @@ def check(repo_id: str) -> None:
 
 
 def fetch(name: str) -> Path:
-    """Return the file of a model of the hub, downloaded unless it is in the hub's cache.
+    """Return the file of a model of the hub; download it unless it is in the hub's cache.
 
     Raises:
         MissingExtraError: huggingface_hub is not installed.
@@ -64,7 +65,7 @@ def fetch(name: str) -> Path:
 
 
 def _is_reachable(client: Any, repo: str, revision: str | None) -> bool:
-    """Return True if the hub answers a request; a download would retry for half a minute."""
+    """Return True if the hub answers a request: a failing download would retry for 30 s."""
     try:
         client.HfApi().model_info(repo, revision=revision, timeout=_PATIENCE)
     except Exception as error:
@@ -81,14 +82,14 @@ def push(
 
     Args:
         contents: The contents of the files, by their names in the repository.
-        repo_id: The repository, made if it is missing.
+        repo_id: The repository; it is created if it is missing.
         private: Make a new repository private; None takes the default of the account.
-        token: An access token; None takes that of the login on this machine.
+        token: An access token; None takes the token of the login on this machine.
 
     Raises:
         InvalidValueError: `repo_id` is not of the form `user/name`.
         MissingExtraError: huggingface_hub is not installed.
-        CheckpointError: The hub refuses, or cannot be reached.
+        CheckpointError: The hub refuses the upload, or cannot be reached.
     """
     check(repo_id)
     client = _client("sharing a model")
@@ -113,10 +114,10 @@ def _client(purpose: str) -> Any:
 
 @contextmanager
 def _errors(what: str) -> Iterator[None]:
-    """Turn every error of the hub or the network in the block into a CheckpointError."""
+    """Replace every error of the hub or the network in the block by a CheckpointError."""
     try:
         yield
-    except Exception as error:  # they share no base class, and the network adds its own
+    except Exception as error:  # errors of the client and of the network share no base class
         kinds = [kind.__name__ for kind in type(error).__mro__]
         hint = next((_HINTS[kind] for kind in kinds if kind in _HINTS), None)
         first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")

@@ -1,4 +1,4 @@
-"""Escape text of others for Markdown and YAML."""
+"""Escape untrusted text for Markdown and YAML."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SIGNS = re.compile(r"([\\`*_{}\[\]<>#|!~$&:])")
 
 def code(value: object) -> str:
     """Return a value as code in one line, also for a table."""
-    text = _line(value, 2_000).replace("|", "¦")  # since no escape works in every table
+    text = _line(value, 2_000).replace("|", "¦")  # no escape of | works in every table
     fence = _fence(text, 1)
     pad = " " if text[:1] == "`" or text[-1:] == "`" or not text else ""
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def plain(value: object) -> str:
-    """Return a value in one line, with all signs of Markdown escaped."""
+    """Return a value in one line, with all special characters of Markdown escaped."""
     return _SIGNS.sub(r"\\\1", _line(value, 200))
 
 

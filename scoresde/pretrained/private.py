@@ -19,10 +19,10 @@ _OF_THE_HUB = re.compile(r"hf:\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+){0,2}")
 
 
 def config_toml(folder: Path) -> str | None:
-    """Return the text of a folder's `config.toml`, paths cut to names; None if there is none.
+    """Return the text of a folder's `config.toml`, with paths cut to names, or None.
 
-    Comments are left out, since they may be private, and a link is not read, since it may lead to
-    another file.
+    Comments are removed, since they may be private. A link is not followed, since it may lead to
+    any file.
     """
     path = folder / "config.toml"
     if path.is_symlink() or not path.is_file():
@@ -50,6 +50,6 @@ def without_paths(value: Any) -> Any:
 
 
 def _condition(value: Any) -> Any:
-    """Return an entry of a list, cut like any path but for a prefix `NAME=`."""
+    """Return an entry of a list with its path cut, but with its prefix `NAME=` kept."""
     found = re.match(r"\w+=", value) if isinstance(value, str) else None
     return without_paths(value) if found is None else found[0] + without_paths(value[found.end() :])

@@ -1,8 +1,8 @@
-"""Make the SDE and the network that a file describes, but nothing larger than the file's tensors.
+"""Make the SDE and the network that a file describes, without trusting the file.
 
-A file may come from anybody. A few bytes can describe a network of terabytes, or one whose layers
-take minutes to make. So the network is made on the meta device first, without memory for its
-numbers. An error is raised as soon as it is larger than the tensors in the file.
+A few bytes can describe a network of terabytes, or one whose layers take minutes to make. So the
+network is made on the meta device first, without memory for its numbers. An error is raised as
+soon as its tensors are more or larger than those in the file.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde.errors import CheckpointError, MissingExtraError
-from scoresde.noise.aside import aside
+from scoresde.noise.global_rng import forked_rng
 from scoresde.sde import SDE, SDES, check_output
 
 __all__ = ["DIFFUSERS", "LARGEST", "check_description", "rebuild_net", "rebuild_sde", "unknown"]
 
 _NETS: Mapping[str, Any] = {
+    "DiT": networks.DiT,
     "UNet": networks.UNet,
     "MLP": networks.MLP,
     "NCSNpp": networks.NCSNpp,
+    "NCSNv2": networks.NCSNv2,
 }
 DIFFUSERS = frozenset(
     {
@@ -51,14 +53,15 @@ def check_description(config: Mapping[str, Any], path: Path) -> None:
     if steps is not None and (type(steps) is not int or not 1 <= steps <= _MOST):
         raise CheckpointError(
             f"{path} describes no model: it has {str(steps)[:200]} steps, and the number of "
-            f"steps is from 1 to {_MOST:,}"
+            f"steps must be from 1 to {_MOST:,}"
         )
 
 
 def unknown(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the parts of a model that its file does not hold, such as a class of the user's.
 
-    By the name of the argument of `from_pretrained`, "net", "sde" or "time", it is the class.
+    Returns:
+        The names of these classes by the argument of `from_pretrained`, "net", "sde" or "time".
     """
     parts = {"net": {*_NETS, *DIFFUSERS}, "sde": SDES}
     found = {k: config[k]["type"] for k, known in parts.items() if config[k]["type"] not in known}
@@ -66,7 +69,7 @@ def unknown(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def rebuild_sde(config: Mapping[str, Any]) -> SDE:
-    """Return the SDE of a stored model, of a class of this package.
+    """Return the SDE of a stored model; its class must be one of this package.
 
     Raises:
         CheckpointError: The class is not of this package, or the SDE has too many levels.
@@ -82,9 +85,9 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
 
 
 def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return the network of a stored model, of a class that is known, with its initial weights.
+    """Return the network of a stored model with initial weights.
 
-    Known are the classes of this package, and those of diffusers where it is installed.
+    Its class must be one of this package, or of diffusers if that is installed.
 
     Args:
         config: The description of the model.
@@ -92,9 +95,9 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
             `net.net.` for a network of another library.
 
     Raises:
-        CheckpointError: It is of another class, or its tensors differ from these.
-        MissingExtraError: It is of diffusers, which is not installed.
-        ScoreSDEError, RuntimeError: It fails for an empty batch of such events.
+        CheckpointError: The class is another one, or the network has other tensors.
+        MissingExtraError: The class is of diffusers, which is not installed.
+        ScoreSDEError, RuntimeError: The network fails for an empty batch.
     """
     name, options, shape = config["net"]["type"], config["net"]["config"], config["event_shape"]
     prefix = "net." if config["net"].get("called", "plain") == "plain" else "net.net."
@@ -102,8 +105,8 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
     stored = {key: value for key, value in tensors.items() if key.startswith(prefix)}
     if sum(1 for _ in _leaves(options)) > 2 * len(stored) + 64:
         raise _too_large(stored)
-    # the initial weights are overwritten, so the global random state is kept
-    with aside():
+    # the initial weights are overwritten, so making them must not change torch's global generator
+    with forked_rng():
         with torch.device("meta"), Limit(stored):
             outline = make()
         own = {f"{prefix}{key}": value for key, value in outline.state_dict().items()}
@@ -111,11 +114,12 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
         net = make()
         if name not in _NETS:
             return net
-        nothing = torch.empty(0, *shape)
+        net = net.float()  # also under another default dtype
+        nothing = torch.empty(0, *shape, dtype=torch.float32)
         declared: Any = net.declared
         kinds = declared(shape).values()
         if any(math.prod(kind) > LARGEST for kind in kinds if isinstance(kind, tuple)):
-            raise CheckpointError(f"it takes conditions of more than {LARGEST:,} numbers")
+            raise CheckpointError(f"it has conditions of more than {LARGEST:,} numbers")
         with torch.no_grad():
             check_output("network", net(nothing, nothing.flatten(1).sum(1)), nothing)
     return net
@@ -137,25 +141,25 @@ _DRAWN = {torch.ops.aten.normal_, torch.ops.aten.uniform_}
 
 
 class Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Raise CheckpointError once more or larger tensors are made than those that are stored."""
+    """Raise CheckpointError as soon as more or larger tensors are made than are stored."""
 
     def __init__(self, stored: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.stored = stored
-        # with a margin for temporary tensors, and for those made twice
+        # with a margin for temporary tensors, and for tensors that are made twice
         self.tensors = 2 * len(stored) + 64
         self.numbers = 2 * sum(value.numel() for value in stored.values()) + 2**16
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Leave torch's compiler alone: it takes a second to import, and is not used here."""
+        """Return a constant, since torch's default imports its compiler, which takes a second."""
         return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func.overloadpacket in _DRAWN and args[0].is_meta:
-            return args[0]  # which holds no numbers
+            return args[0]  # a meta tensor has no numbers to change
         out = func(*args, **(kwargs or {}))
         if isinstance(out, Tensor) and not any(isinstance(a, Tensor) for a in args):
             self.tensors -= 1

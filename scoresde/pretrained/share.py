@@ -23,7 +23,7 @@ _COPIED = [
 def contents(folder: Path, *, name: str, licence: str | None = None) -> dict[str, bytes]:
     """Return the contents of all files to upload, by their names in the repository.
 
-    The model is read once: the bytes that were verified are those that are sent.
+    The model is read once, so that the bytes that were verified are the bytes that are sent.
 
     Args:
         folder: The folder of `model.safetensors`.
@@ -31,8 +31,8 @@ def contents(folder: Path, *, name: str, licence: str | None = None) -> dict[str
         licence: As for `card.text`.
 
     Raises:
-        CheckpointError: There is no model, or it is damaged; another file is a link, which may lead
-            anywhere, or cannot be read.
+        CheckpointError: There is no model, the model is damaged, or another file is a link or
+            cannot be read.
     """
     path, readme = folder / "model.safetensors", folder / "README.md"
     model = checkpoint.read_bytes(path)

@@ -37,13 +37,13 @@ _DESCRIPTION: Mapping[str, type] = {"sde": dict, "net": dict, "event_shape": lis
 
 
 def locate(folder: str | Path) -> Path:
-    """Return the file of a model: in a folder, the file itself, in the package, or on the hub.
+    """Return the file of a model, given its folder, the file itself, or its name.
 
-    A name without a dot or a separator is the folder of that name if it holds a model or a run, and
-    otherwise a packaged model. A name like `runs/exp1` is looked up on the hub only if there is no
-    folder `runs`; if there is one, the name is taken for a misspelt path. A name with a revision,
-    like `runs/exp1@main`, is never a path. In a folder of a pipeline of diffusers it is the file
-    that names the parts.
+    A name without a dot or a separator means the folder of that name if it holds a model or a run,
+    and otherwise a packaged model. A name like `runs/exp1` is looked up on the hub only if there is
+    no folder `runs`; if there is one, the name is treated as a path that does not exist. A name
+    with a revision, like `runs/exp1@main`, always means a model of the hub. For the folder of a
+    pipeline of diffusers, the file that lists its parts is returned.
 
     Raises:
         CheckpointError: There is no such model.
@@ -53,8 +53,8 @@ def locate(folder: str | Path) -> Path:
         if not _is_model(path):
             return packaged(str(folder)) / "model.safetensors"
         warnings.warn(
-            f"{str(folder)!r} is read from the folder here, like './{folder}'; the packaged model "
-            "of that name is read only where there is no such folder",
+            f"{str(folder)!r} is read from the folder './{folder}'; the packaged model of this "
+            "name is read only where there is no such folder",
             UserWarning,
             stacklevel=outside(),
         )
@@ -63,8 +63,8 @@ def locate(folder: str | Path) -> Path:
     if isinstance(folder, str) and hub.is_repo(folder):
         if "@" not in folder and path.parent.is_dir():
             raise CheckpointError(
-                f"there is no folder {folder!r}, but there is one {str(path.parent)!r}"
-                f"{checkpoint.near(path)}; for a model of the hub of that name, give "
+                f"there is no folder {folder!r}, but there is a folder {str(path.parent)!r}"
+                f"{checkpoint.did_you_mean(path)}; for a model of the hub of that name, give "
                 f"the revision: {folder + '@main'!r}"
             )
         return hub.fetch(folder)
@@ -98,10 +98,10 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
 
     Args:
         path: The file.
-        raw: The content of the file, if it was read already.
+        raw: The content of the file, if it has been read already.
 
     Raises:
-        CheckpointError: There is no such file, or it is damaged or foreign, or holds no model.
+        CheckpointError: The file is missing, damaged, or of another format, or holds no model.
     """
     try:
         tensors, config = checkpoint.load_tensors(path, raw)
@@ -119,16 +119,16 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
                 ) from error
             if who := checkpoint.holder(path.parent):
                 raise CheckpointError(
-                    f"the run in {path.parent} has no checkpoint so far, and goes on ({who}); wait "
-                    "for the first one, whose step --save-every says"
+                    f"the run in {path.parent} has no checkpoint so far, and is running ({who}); "
+                    "wait for the first one, after as many steps as --save-every"
                 ) from error
             raise CheckpointError(
                 f"the run in {path.parent} has no checkpoint so far; `scoresde train --config "
                 f"{shlex.quote(str(settings))}` continues it"
             ) from error
         raise CheckpointError(
-            f"{error}; it can be written again from the checkpoints beside it: start the training "
-            "command of the run again, which does so even at the end of the run"
+            f"{error}; to write it again from the checkpoints beside it, repeat the training "
+            "command of the run, even if the run is complete"
         ) from error
     missing = [name for name in _DESCRIPTION if name not in config]
     missing += [name for name in ("mean", "var") if name not in tensors]
@@ -155,7 +155,7 @@ def entry_of(config: object, *names: str) -> Any:
 
 
 def count_text(count: object) -> str:
-    """Return an integer with thousands separated by commas, or the text of any other value."""
+    """Return an integer as text with commas between thousands, or the text of any other value."""
     return f"{count:,}" if isinstance(count, int) else str(count)
 
 
@@ -174,22 +174,22 @@ def packaged(name: str) -> Path:
             )
         raise CheckpointError(
             f"there is no folder {name!r} and no packaged model of that name; "
-            f"packaged are {', '.join(names) or 'none'}{checkpoint.near(Path(name))}"
+            f"packaged are {', '.join(names) or 'none'}{checkpoint.did_you_mean(Path(name))}"
         )
     return _MODELS / name
 
 
 def sde_fields(sde: SDE) -> dict[str, Any]:
-    """Return the arguments of the constructor of an SDE, without those that are functions."""
+    """Return the arguments of the constructor of an SDE, except functions."""
     values = {field.name: getattr(sde, field.name) for field in fields(sde) if field.init}
     return {name: value for name, value in values.items() if not callable(value)}
 
 
 def net_config(net: object) -> dict[str, Any] | None:
-    """Return the arguments of the constructor of a network, if its `config` has them as JSON.
+    """Return the constructor's arguments of a network if its `config` holds them as JSON, or None.
 
-    Networks of this package have such a `config`; others may have any object under that name. Names
-    that begin with an underscore, such as the path of a network of diffusers, are left out.
+    Networks of this package have such a `config`; other networks may have any object of that name.
+    Names that begin with an underscore, such as the path of a network of diffusers, are left out.
     """
     config: Any = getattr(net, "config", None)
     if not isinstance(config, Mapping):

@@ -1,4 +1,4 @@
-"""Run another sampler in a new way."""
+"""Define the base class of samplers that run another sampler."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Around"]
 
 @dataclass(frozen=True)
 class Around(Sampler):
-    """Define the base class of samplers that run another one, with its attributes and its steps.
+    """Define the base class of samplers that run another one, with its attributes and steps.
 
     Args:
         sampler: The sampler that is run.
@@ -25,70 +25,75 @@ class Around(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.nfe_per_step
 
     @property
     def order(self) -> int | None:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.order
 
     @property
     def stochastic(self) -> bool:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.stochastic
 
     @property
+    def conditional(self) -> bool:
+        """Return the attribute of the inner sampler."""
+        return self.sampler.conditional
+
+    @property
     def adaptive(self) -> bool:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.adaptive
 
     @property
     def coupled(self) -> bool:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.coupled
 
     @property
     def between(self) -> bool:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.between
 
     @property
     def takes_start(self) -> bool:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.takes_start
 
     @property
     def uses_pilot(self) -> bool:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.uses_pilot
 
     @property
     def auditioned(self) -> bool:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.auditioned
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.conditions
 
     def declared(self, event: tuple[int, ...]) -> Mapping[str, Field]:
-        """Return what the sampler declares."""
+        """Return the kinds of the inner sampler's conditions."""
         return self.sampler.declared(event)
 
     def checked(self, condition: Condition) -> Condition:
-        """Return what the sampler returns."""
+        """Return the inner sampler's conditions, after its checks."""
         return self.sampler.checked(condition)
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return the sampler's grid."""
+        """Return the inner sampler's grid."""
         return self.sampler.times(sde, steps, moments)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the sampler's step."""
+        """Return the inner sampler's step."""
         return self.sampler.step(rsde, x, t, s, noise)
 
     def finish(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the sampler's finish."""
+        """Return the inner sampler's final states."""
         return self.sampler.finish(rsde, x, t, noise)

@@ -21,7 +21,7 @@ __all__ = ["Adaptive", "NoiseLike", "Sampler", "State"]
 
 
 class NoiseLike(Protocol):
-    """Describe the source of randomness of a sampler: `scoresde.Noise` has these methods."""
+    """Declare the methods of a sampler's source of randomness, such as `scoresde.Noise`."""
 
     def normal(self, like: Tensor, t: Tensor | float, k: int = 0) -> Tensor:
         """Return the k-th standard normal draw at time t, like `like`."""
@@ -36,11 +36,11 @@ class NoiseLike(Protocol):
         ...
 
     def fork(self, k: int) -> NoiseLike:
-        """Return independent noise for the same samples."""
+        """Return an independent source of noise for the same samples."""
         ...
 
     def __getitem__(self, part: slice) -> NoiseLike:
-        """Return the noise of these samples of the batch."""
+        """Return the noise of a part of the batch."""
         ...
 
 
@@ -53,7 +53,7 @@ class State:
         x: The samples `(B, *)` at that time.
         denoised: $E[x_0 | x_t]$ if the method or the last step computed it, else `None`.
         nfe: Evaluations of the score for each sample so far.
-        passes: Network passes of these.
+        passes: Network passes in these evaluations.
 
     Examples:
         >>> import scoresde
@@ -82,8 +82,8 @@ class State:
 class Sampler(abc.ABC):
     """Define a sampling method as a frozen dataclass of its hyperparameters.
 
-    What a run needs to know of it, such as its order, is an attribute of the class, or a property
-    if it depends on the hyperparameters.
+    The facts that a run uses, such as the order, are attributes of the class, or properties if they
+    depend on the hyperparameters.
 
     Attributes:
         steps: The default number of steps.
@@ -103,10 +103,10 @@ class Sampler(abc.ABC):
 
     @property
     def order(self) -> int | None:
-        """Return the order of convergence in the number of steps, of the method without its noise.
+        """Return the order of convergence in the number of steps, for the method without noise.
 
-        None if it does not converge in them, as Langevin dynamics with a fixed step size, or if
-        the method chooses its own steps.
+        It is None if the method does not converge with more steps, such as Langevin dynamics with a
+        fixed step size, or if the method chooses its steps itself.
         """
         return 1
 
@@ -116,18 +116,27 @@ class Sampler(abc.ABC):
         return True
 
     @property
+    def conditional(self) -> bool:
+        r"""Return True if a step draws from $p(x_s | x_t)$: its noise is that of the reverse SDE.
+
+        Other noise, as at `eta` or `tau` other than 1, is right for marginals alone.
+        """
+        shares = (getattr(self, name, 1.0) for name in ("eta", "tau"))
+        return self.stochastic and not self.invariant and all(share == 1.0 for share in shares)
+
+    @property
     def adaptive(self) -> bool:
-        """Return True if the method chooses steps of its own between two times of the grid."""
+        """Return True if the method chooses further steps between two times of the grid."""
         return False
 
     @property
     def coupled(self) -> bool:
-        """Return True if a step mixes the samples of a batch."""
+        """Return True if a sample depends on the others of its batch."""
         return False
 
     @property
     def between(self) -> bool:
-        """Return True if the score is evaluated between times of the grid: refused on a ladder."""
+        """Return True if the score is evaluated between times of the grid, as no ladder allows."""
         return False
 
     @property
@@ -137,12 +146,12 @@ class Sampler(abc.ABC):
 
     @property
     def stepwise(self) -> bool:
-        """Return True if a run is made of its steps, so that a sampler around it may make them."""
+        """Return True if a run consists of calls of `step`, which an outer sampler may make."""
         return True
 
     @property
     def takes_start(self) -> bool:
-        """Return True if a run can go on from given states, as `sample(x=...)` asks."""
+        """Return True if a run can begin at given states, as in `sample(x=...)`."""
         return True
 
     @property
@@ -152,12 +161,12 @@ class Sampler(abc.ABC):
 
     @property
     def auditioned(self) -> bool:
-        """Return True if the method has settings that a model chooses by their errors."""
+        """Return True if the method's settings are chosen for a model by their errors."""
         return False
 
     @property
     def differentiable(self) -> bool:
-        """Return whether samples can be differentiated, in their start and in the score."""
+        """Return True if samples can be differentiated in their initial states and the score."""
         return all(v.differentiable for v in vars(self).values() if isinstance(v, Sampler))
 
     @property
@@ -166,17 +175,17 @@ class Sampler(abc.ABC):
         return ()
 
     def declared(self, event: tuple[int, ...]) -> Mapping[str, Field]:
-        """Return the kinds of its `conditions`, for events of a shape."""
+        """Return the kinds of the sampler's `conditions`, for events of a shape."""
         return {}
 
     def checked(self, condition: Condition) -> Condition:
-        """Return its `conditions`, each checked by itself, once they go together."""
+        """Return the sampler's `conditions`, after a check that they fit together."""
         return condition
 
     # Budgets and grids
 
     def cost(self, steps: int) -> int:
-        """Return the largest number of evaluations in a run of `steps` steps, linear in them."""
+        """Return the largest number of evaluations in a run; it must be linear in `steps`."""
         return steps * self.nfe_per_step
 
     def steps_for(self, nfe: int) -> int:
@@ -185,12 +194,12 @@ class Sampler(abc.ABC):
         return max(nfe - start, 0) // (self.cost(1) - start)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Sampler:
-        """Return this sampler set up for a score; by default itself.
+        """Return this sampler set up for a score; by default unchanged.
 
         Args:
-            facts: What is known of the score.
+            facts: The facts of the score.
             sde: The process.
-            nfe: The largest number of evaluations of a run, if it is limited.
+            nfe: The largest number of evaluations of a run, or None.
         """
         return self
 
@@ -200,7 +209,7 @@ class Sampler(abc.ABC):
         Args:
             sde: The process.
             steps: The number of steps; `None` takes every level of an SDE with levels.
-            moments: The data's moments, where known.
+            moments: The data's moments, if known.
         """
         return sde.times(steps)
 
@@ -230,14 +239,14 @@ class Sampler(abc.ABC):
 
 
 class Adaptive(Sampler):
-    """Define a method that chooses its own steps between two times of the grid, for each sample.
+    """Define a method that chooses the steps of each sample between two times of the grid.
 
-    Its default grid is the two ends. A limit of evaluations cannot fix the number of steps here:
-    the method stops with an error when it is reached.
+    Its default grid is T and eps. A limit on the evaluations does not determine the number of
+    steps; the method raises an error when the limit is reached.
 
     Rounding may decide whether a step is accepted. A float32 network rounds differently in batches
-    of another size, and then a sample may be another solution within the tolerance. With one
-    `batch_size` it is the same bit for bit, whatever its neighbours and their number.
+    of another size, and then a sample may be another solution within the tolerance. With the same
+    `batch_size` a sample is the same bit for bit, whatever the number of samples.
 
     Attributes:
         rtol: The tolerance relative to the state, in units in which noise and data are of order 1.
@@ -271,7 +280,7 @@ class Adaptive(Sampler):
         return int(nfe >= self.least)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
-        """Return this method with `max_nfe` at most `nfe`, but enough for the shortest run."""
+        """Return this method with `max_nfe` of at most `nfe`, but enough for the shortest run."""
         if nfe is None:
             return self
         most = max(min(self.max_nfe, nfe), self.least)

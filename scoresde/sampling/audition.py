@@ -1,9 +1,9 @@
-r"""Choose the settings of the fast sampler by audition, on the trajectories of a pilot run.
+r"""Choose the setting of the fast sampler by trying all settings on the starts of a pilot run.
 
-A pilot foretells the errors of a grid as if the score were evaluated on the exact trajectory, which
-is not so in few steps. So for few steps every setting of `SETTINGS` is run from the starts of the
-pilot run. The setting is taken whose samples end nearest to the ends of the pilot run, the worst
-tenth of them left out.
+A pilot predicts the errors of a grid as if the score were evaluated on the exact trajectory. In few
+steps the states are not near it. So for few steps every setting of `SETTINGS` is run from the
+initial states of the pilot run. The setting is chosen whose samples end nearest to the last states
+of the pilot run; the worst tenth of the samples is ignored.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from scoresde.sde import SDE, Condition, Score
 
 __all__ = ["audition", "few"]
 
-# The most evaluations of all settings together. In more steps than that allows, one setting is the
-# best nearly everywhere.
+# The largest number of evaluations of all settings together. For more steps than this allows, one
+# setting was best on nearly all problems.
 _EVALUATIONS = 192
-# The usual setting is left for one whose error is below this share of its own.
+# The usual setting is replaced only by one whose error is below this fraction of the usual error.
 _MARGIN = 0.9
-# The share of the samples, the worst ones, that the error leaves out.
+# The share of the samples, the worst ones, that the error ignores.
 _LEFT_OUT = 0.1
-# The entries of the states that are evaluated at once.
+# The number of entries of the states that are evaluated at once.
 _NUMBERS = 2**20
 
 
@@ -56,7 +56,7 @@ def audition(
         score: The score.
         sde: The process.
         pilot: The pilot.
-        ends: The first and the last states of its run, `(2, n, *)`.
+        ends: The first and the last states of the pilot run, `(2, n, *)`.
         steps: The number of steps.
         condition: The conditions of the run.
         progress: Show a bar, as for `sample`.
@@ -85,6 +85,6 @@ def audition(
 
 
 def _error(x: Tensor, end: Tensor) -> float:
-    """Return the root mean square distance from the exact ends, the worst samples left out."""
+    """Return the root-mean-square distance from the exact ends, without the worst samples."""
     squares = (x - end).double().flatten(1).square().mean(1).sort().values
     return float(squares[: max(round((1 - _LEFT_OUT) * len(squares)), 1)].mean().sqrt())

@@ -51,16 +51,17 @@ def sample(
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` with `x` `(B, *)` and `t` `(B,)`.
-        sde: The process whose score it is; by default the one that the score knows.
+        sde: The process of the score; by default the one in the score's facts.
         sampler: A name of `SAMPLERS`, or a sampler object.
         n: The number of samples; by default 1, or the length of `x`.
-        shape: The shape of one sample, without the batch; by default that which the score knows.
-        steps: Steps of the sampler; by default the score's own number, all levels of an SDE with
-            levels, or the sampler's default.
-        nfe: The largest number of evaluations of the score for each sample, that of `denoise`
-            included; in place of `steps`.
-        times: The decreasing times themselves, within `[0, T]`; in place of `steps`.
-        x: The start, a draw `(n, *shape)` of the law at `times[0]`; by default a draw of the prior.
+        shape: The shape of one sample, without the batch; by default the one in the score's facts.
+        steps: Steps of the sampler; by default the number in the score's facts, all levels of an
+            SDE with levels, or the sampler's default.
+        nfe: The largest number of evaluations of the score for each sample, including that of
+            `denoise`; instead of `steps`.
+        times: The decreasing times of the grid, within `[0, T]`; instead of `steps`.
+        x: The initial states, draws `(n, *shape)` of the law at `times[0]`; by default draws of the
+            prior.
         seed: The seed; sample `first + i` depends on the seed and on this number alone.
         generator: A generator from which n seeds are drawn, or a list of n generators, in place of
             `seed`. With neither, one seed is drawn from torch's global generator.
@@ -71,15 +72,15 @@ def sample(
             $p_\epsilon$.
         condition: The conditions that the score takes, by name: a tensor with one row for each
             sample, or one row or number for all, such as `{"label": 7}`.
-        moments: Mean and variance of the data, for the prior; by default those that the score
-            knows.
+        moments: Mean and variance of the data, for the prior; by default those in the score's
+            facts.
         pilot: The result of `scoresde.pilot`, for samplers that use one, such as "fast"; by default
-            that of the score, which a `ScoreModel` measures when it is first asked for, by 64
-            evaluations of 32 samples, and keeps. False uses none.
+            the score's. A `ScoreModel` measures its pilot at the first use, by 64 evaluations of 32
+            samples, and keeps it. False uses no pilot.
         grad: Let samples be differentiated in `x`, in conditions, and in the weights of the score.
-            Networks are evaluated again on the way back, so that a run keeps a few states of each
-            step and nothing of what is inside the networks; under `units`, bytes become floats.
-        units: Return samples in the units of the user's data, before their transform.
+            Networks are evaluated again in the backward pass, so that a run keeps a few states of
+            each step, and no activations; under `units`, bytes become floats.
+        units: Return samples in the user's units, as the data were before their transform.
         progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
         device: The device; by default that of `x` or of the networks of the score.
         dtype: The floating-point dtype of the samples; by default that of `x`, or float32.
@@ -113,18 +114,19 @@ def trajectory(
 ) -> Iterator[State]:
     """Yield the states of a sampling run, one at a time; stop early by `break`.
 
-    The arguments are those of `sample`, without `batch_size`. The first state is the start; with
-    `denoise`, the last one repeats the time and the samples of the state before it and adds
-    `denoised`. States are copies, and may be changed in place.
+    The arguments are those of `sample`, without `batch_size`. The first state is the initial one.
+    With `denoise`, the last state has the time and samples of the state before it, and `denoised`
+    besides. States are copies, and may be changed in place.
 
     Args:
         score: A score, as in `sample`.
-        sde: The process; by default the one that the score knows.
+        sde: The process; by default the one in the score's facts.
         sampler: A name of `SAMPLERS`, or a sampler object.
         options: The keyword arguments of `sample`.
 
     Returns:
-        An iterator of `State(t, x, denoised, nfe, passes)`; wrong arguments raise before the first.
+        An iterator of `State(t, x, denoised, nfe, passes)`. Wrong arguments raise errors in the
+        call itself.
 
     Examples:
         >>> import scoresde

@@ -1,8 +1,8 @@
-"""Samples that can be differentiated, at the memory of their states alone.
+"""Differentiate samples without keeping the activations of the networks.
 
-The networks of a run are evaluated again where gradients go back through them, one after another
-(Chen et al. 2016, *Training deep nets with sublinear memory cost*, arXiv:1604.06174), so that a run
-keeps a few states of each step and not what is inside of the networks.
+In the backward pass the networks of a run are evaluated again, one after another (Chen et al. 2016,
+*Training deep nets with sublinear memory cost*, arXiv:1604.06174). So a run keeps a few states of
+each step, and no activations.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ __all__ = ["check_differentiable", "checkpointed"]
 
 
 class _Nested(Exception):  # noqa: N818
-    """A score takes a gradient of its own, for which its inside must be kept."""
+    """Signal that a score computes a gradient itself, so that its activations must be kept."""
 
 
 def checkpointed(score: Score) -> Callable[..., Any]:
-    """Return how a score is evaluated so that nothing inside of it is kept.
+    """Return a function that evaluates a score without keeping its activations.
 
-    A score that takes gradients itself, as posteriors do, is evaluated plainly from its first call
-    on.
+    If a score computes gradients itself, as posteriors do, it is evaluated in the ordinary way.
 
     Args:
-        score: The score, whose networks are in evaluation mode the second time too.
+        score: The score; its networks are in evaluation mode in the backward pass too.
     """
     nested, thread = False, threading.get_ident()
 
     def evaluate(function: Callable[[Tensor, Tensor], Any], x: Tensor, t: Tensor) -> Any:
         nonlocal nested
-        asked, first = contextvars.copy_context(), True  # with autocast, as the user has it now
+        # the context holds the user's present autocast setting
+        asked, first = contextvars.copy_context(), True
 
         def again(x: Tensor, t: Tensor) -> Any:
             nonlocal first
@@ -52,7 +52,7 @@ def checkpointed(score: Score) -> Callable[..., Any]:
                 return in_user_settings(function, x, t)
             if running:
                 raise _Nested
-            with in_evaluation(layers_of(score), thread):  # here or in a thread of torch
+            with in_evaluation(layers_of(score), thread):  # in this thread, or in one of autograd
                 return asked.copy().run(in_user_settings, function, x, t)
 
         if nested:
@@ -70,18 +70,19 @@ def checkpointed(score: Score) -> Callable[..., Any]:
 
 
 def check_differentiable(sampler: Sampler) -> None:
-    """Raise an error if no gradient goes through a sampler, or none is recorded.
+    """Raise an error if the samples of a sampler cannot be differentiated.
 
     Raises:
-        InvalidTypeError: No gradient goes through the sampler.
-        InvalidValueError: The call is in inference mode, in which none is recorded.
+        InvalidTypeError: The sampler is not differentiable.
+        InvalidValueError: The call is in inference mode, in which torch records no gradients.
     """
     if torch.is_inference_mode_enabled():
         raise InvalidValueError(
-            "no gradient is recorded under torch.inference_mode; leave it, or leave grad=True out"
+            "no gradient is recorded under torch.inference_mode; leave that mode, or leave "
+            "grad=True out"
         )
     if not sampler.differentiable:
         raise InvalidTypeError(
-            f"no gradient goes through {quoted(sampler)}; with grad=True take another method, such "
-            "as 'dopri5', 'heun' or 'ancestral'"
+            f"{quoted(sampler)} is not differentiable; with grad=True take another method, such as "
+            "'dopri5', 'heun' or 'ancestral'"
         )

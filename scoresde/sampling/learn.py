@@ -1,4 +1,4 @@
-r"""Measure a pilot: the covariance of a score's residual, from one small sampling run."""
+r"""Measure a pilot, the covariance of a score's residual, by one small sampling run."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from scoresde.sde.spacings import even_times
 
 __all__ = ["SAMPLES", "STEPS", "pilot", "pilot_run"]
 
-# Numbers of the states of one part of a run, which bound its memory.
+# The largest number of entries in the states of one part of a run, to bound memory.
 _NUMBERS = 2**26
 
 SAMPLES = 32
 """The number of samples of a pilot run."""
 STEPS = 63
-"""The number of its steps, with one evaluation more."""
+"""The number of steps of a pilot run; it takes one evaluation more."""
 
 
 class _Recorder(Wrapped):
-    """Record the states at which a score is evaluated, and its values there."""
+    """Record the states at which a score is evaluated, and its values."""
 
     def __init__(self, score: Score, update: Callable[[], object]) -> None:
         super().__init__(score)
@@ -65,35 +65,35 @@ def pilot(
 ) -> Pilot:
     r"""Measure how a score's residual varies along the probability flow.
 
-    `n` samples are drawn on a grid that is uniform in log-SNR. The denoiser there, minus that of
-    the Gaussian with the data's moments, is the residual; its covariance over the grid is the
-    pilot. `samplers.Fast(pilot=...)` uses it with every number of steps, and
-    `model.pilot = pilot(model, sde)` keeps it with a `ScoreModel` and in its file.
+    `n` samples are drawn on a grid that is uniform in log-SNR. The residual is the denoiser minus
+    the denoiser of the Gaussian with the data's moments. The pilot is the covariance of the
+    residual over the grid. `samplers.Fast(pilot=...)` uses it for any number of steps, and
+    `model.pilot = pilot(model, sde)` stores it in a `ScoreModel` and its file.
 
     Args:
         score: A score, as for `sample`.
-        sde: The process; by default the one that the score knows.
-        shape: The shape of one event, if the score does not know it.
-        moments: The data's moments; `None` takes those that the score knows, or estimates them from
-            the run: the mean from its first evaluations, at T, and one variance from its last, at
-            eps.
+        sde: The process; by default the one in the score's facts.
+        shape: The shape of one event, if it is not in the score's facts.
+        moments: The data's moments. `None` takes those in the score's facts, or else estimates them
+            from the run: the mean from its first evaluations, at T, and one variance from its last,
+            at eps.
         n: Samples in the batch, at least 2.
         steps: Steps of the run, at least 5; fewer if the SDE has fewer levels.
-        budgets: Numbers of steps, up to 24, for which "fast" is to choose its orders and grid by
-            what comes nearest to the ends of the run, each by 8 runs of so many steps.
-        condition: The condition, passed to the score, one row for each of the n samples.
+        budgets: Numbers of steps, up to 24, for which the orders and the grid of "fast" are chosen
+            too. For each number 8 settings are run, and that one is chosen whose samples end
+            nearest to the last states of the pilot run.
+        condition: The conditions of the score, with one row for each of the n samples.
         seed: The seed of the samples.
         progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
         device: The device; by default that of the score's networks.
         dtype: The dtype of the states; float32 by default.
 
     Returns:
-        The pilot, whose `nfe` is its cost without `budgets`: `steps + 1` evaluations for each
-        sample.
+        The pilot. Its `nfe` is its cost without `budgets`, `steps + 1` evaluations for each sample.
 
     Raises:
-        InvalidValueError: Fewer than 2 samples, or fewer than 5 steps or 6 levels.
-        ScoreSDEError: As `sample` does.
+        InvalidValueError: There are fewer than 2 samples, 5 steps or 6 levels.
+        ScoreSDEError: The run fails, as in `sample`.
 
     Examples:
         >>> import scoresde
@@ -130,7 +130,7 @@ def pilot_run(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[Pilot, Tensor]:
-    """Return what `pilot` does, and the first and the last states of the run, `(2, n, *)`."""
+    """Return the result of `pilot`, and the first and the last states of the run, `(2, n, *)`."""
     sde = process_of(score, sde)
     check_integer("n", n, 2)
     check_integer("steps", steps, 5)
@@ -140,13 +140,13 @@ def pilot_run(
         steps = min(steps, sde.levels - 1)
     times = even_times(sde, steps)
     moments = facts(score).moments if moments is None else moments
-    # samples of large events run in parts, if no moments are to be estimated from all of them
+    # large events are run in parts, unless the moments are estimated from all samples
     event = math.prod(shape or facts(score).event_shape or ())
     part = n if moments is None else min(n, max(1, _NUMBERS // (len(times) * max(event, 1))))
     condition = Condition.of(condition, n, facts(score).conditions, torch.device("cpu"))
     rows, ends, found = [], [], moments
     with showing(
-        -(-n // part) * len(times), 'measuring curves for "fast"', show=progress, delay=1.0
+        -(-n // part) * len(times), 'measuring the pilot of "fast"', show=progress, delay=1.0
     ) as bar:
         for first in range(0, n, part):
             here = range(first, min(first + part, n))
@@ -167,7 +167,7 @@ def pilot_run(
 
 
 def _estimated(sde: SDE, times: Tensor, x: Tensor, values: Tensor) -> Moments:
-    """Return the moments of a run: the mean from its start, one variance from its end."""
+    """Return moments from a run: the mean from its first states, one variance from its last."""
     alpha, sigma = sde.at(times, x)
     denoised = (x + sigma**2 * values) / alpha
     mean = denoised[0].mean(0)

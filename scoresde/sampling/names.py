@@ -78,5 +78,5 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
 )
 """The samplers by the names that `sampler=` accepts.
 
-"euler" is DDIM, Euler on the flow, and k-diffusion's "dpmpp_sde" is SEEDS-2.
+"euler" is DDIM, Euler's method on the flow. k-diffusion's "dpmpp_sde" is SEEDS-2.
 """

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["model_page"]
 
-# How many samples of each kind are shown, if they have at most so many entries in all and take at
-# most so many steps and seconds.
+# The number of samples shown of each kind, and the largest number of entries, of steps and of
+# seconds that they may take.
 _N: Mapping[str, int] = {"points": 500, "signals": 8, "images": 8, "volumes": 2}
 _NUMBERS, _STEPS, _SECONDS = 2**21, 12, 3.0
 
@@ -39,7 +39,7 @@ def model_page(model: ScoreModel) -> str:
         "conditions": conditions_in_words(known.conditions or {}),
         "noise": sde_in_words(model.sde),
         "predicts": model.predicts,
-        "steps": str(model.steps or "those of the sampler"),
+        "steps": str(model.steps or "the sampler's default"),
         "pilot": "measured at the first use of fast" if model.pilot is None else "measured",
     }
     return page(
@@ -48,9 +48,9 @@ def model_page(model: ScoreModel) -> str:
 
 
 def _samples(model: ScoreModel) -> Figure | None:
-    """Return a figure of a few samples, or None if that would take long or fails.
+    """Return a figure of a few samples, or None if drawing them would take long or fails.
 
-    A foreign network can fail in any way, and the table is shown all the same.
+    A network from elsewhere can raise any error; the table is shown nevertheless.
     """
     n = _N[plot.kind(model.event_shape)]
     if n * math.prod(model.event_shape) > _NUMBERS:

@@ -47,8 +47,8 @@ __all__ = [
     "with_pilot",
 ]
 
-# The largest noise over data in float32, and the largest size of samples, of any score and of a
-# guided one, over data.
+# The largest ratio of noise to data in float32, and the largest ratio of the size of samples to
+# that of the data, for any score and for a guided one.
 _LARGEST_NOISE, _LARGEST_GROWTH, _LARGEST_GUIDED = 1e9, 30, 5
 
 
@@ -58,8 +58,8 @@ class Budget:
 
     Args:
         steps: Steps of the sampler.
-        nfe: Evaluations of the score for each sample, the last one included.
-        grid: The times themselves.
+        nfe: Evaluations of the score for each sample, including the last one.
+        grid: The times of the grid.
         denoise: Reserve one evaluation for the denoising at the end.
     """
 
@@ -80,12 +80,12 @@ class Budget:
         Args:
             sde: The process.
             sampler: The method.
-            suits: The number of steps that suits the score, if known.
+            suits: The number of steps in the score's facts, if any.
             moments: The data's moments, if known.
 
         Raises:
-            InvalidValueError: No grid fits steps, evaluations or times.
-            ShapeError: The times given are not one-dimensional.
+            InvalidValueError: No grid has these steps, evaluations or times.
+            ShapeError: The given times are not one-dimensional.
         """
         grid = None if self.grid is None else _checked_times(sde, self.grid)
         _check_first(sde, sde.T if grid is None else float(grid[0]))
@@ -97,7 +97,7 @@ class Budget:
         if steps is None and sampler.adaptive:
             steps = sampler.steps
         elif steps is None and sde.levels is None:
-            # the score's number of steps, but no more than the method's default
+            # the score's number of steps, but not more than the method's default
             steps = min(suits or sampler.steps, sampler.steps)
         return _checked_times(sde, sampler.times(sde, steps, moments))
 
@@ -110,9 +110,9 @@ class Budget:
         if sde.levels is not None and steps >= sde.levels:
             most = sde.levels - 1
             raise InvalidValueError(
-                f"nfe = {nfe} is {steps} steps, but this SDE has levels={sde.levels} and so at "
-                f"most {most} steps; give nfe={sampler.cost(most) + self.denoise}, or "
-                "neither nfe= nor steps= for every level"
+                f"nfe = {nfe} allows {steps} steps, but this SDE has levels={sde.levels} and so at "
+                f"most {most} steps; give nfe={sampler.cost(most) + self.denoise}, or neither "
+                "nfe= nor steps= to visit every level"
             )
         return steps
 
@@ -125,11 +125,11 @@ def conditions_of(
     event: tuple[int, ...],
     device: torch.device,
 ) -> Condition | None:
-    """Return the conditions of n samples, those of the score and those of the sampler itself.
+    """Return the conditions of n samples, both for the score and for the sampler.
 
     Raises:
-        InvalidValueError: One of the sampler's own is missing.
-        ScoreSDEError: Whatever `Condition.of` raises.
+        InvalidValueError: A condition of the sampler is missing.
+        ScoreSDEError: A condition is wrong, as in `Condition.of`.
     """
     own = sampler.declared(event)
     if not own:
@@ -138,7 +138,7 @@ def conditions_of(
     missing = [name for name in own if name not in given]
     if missing:
         raise InvalidValueError(
-            f"{type(sampler).__name__} takes the conditions {' and '.join(own)}, and "
+            f"{type(sampler).__name__} needs the conditions {' and '.join(own)}, but "
             f"{' and '.join(missing)} is missing; give condition={{{missing[0]!r}: ...}}"
         )
     rest = {name: value for name, value in given.items() if name not in own}
@@ -148,33 +148,33 @@ def conditions_of(
 
 
 def sampler_of(sampler: str | Sampler, sde: SDE) -> Sampler:
-    """Return the sampler of a name, or the object itself; raise if the SDE does not allow it."""
+    """Return the sampler with a name, or the given object; raise if it cannot run on the SDE."""
     found = named("sampler", sampler, SAMPLERS)
     if found.between and sde.levels is not None:
         raise InvalidValueError(
             f"{quoted(found)} evaluates the score between the times of its grid, but this SDE has "
-            f"levels={sde.levels} and exists only there; take another sampler, such as 'pc', "
+            f"levels={sde.levels} and is defined only at them; take another sampler, such as 'pc', "
             "'ald' or 'dpmpp_2m', or a continuous SDE"
         )
     return found
 
 
 def check_start(x: Tensor | None, method: Sampler) -> None:
-    """Raise unless the start `x` is None, or a batch of finite numbers that the method takes."""
+    """Raise unless the initial states `x` are None, or finite and allowed by the method."""
     if x is None:
         return
     check_batch("x", x)
     if not method.takes_start:
         raise InvalidValueError(
-            f"{type(method).__name__} draws starts of its own; leave x= out, or go on from it by "
-            "another sampler"
+            f"{type(method).__name__} draws its initial states itself; leave x= out, or continue "
+            "from x by another sampler"
         )
 
 
 def event_shape(
     own: tuple[int, ...] | None, shape: Sequence[int] | None, x: Tensor | None
 ) -> tuple[int, ...]:
-    """Return the event shape, on which the score, `shape` and `x` must agree."""
+    """Return the event shape; raise if those of the score, of `shape` and of `x` differ."""
     given = {
         "the score": None if own is None else tuple(own),
         "shape=": None if shape is None else as_event("shape", shape),
@@ -223,17 +223,17 @@ def check_prior(x: Tensor | None, moments: Moments | None, sde: SDE, times: Tens
 def warn_of_large_noise(sde: SDE, sampler: Sampler, moments: Moments | None, start: float) -> None:
     """Warn if a fixed grid begins at noise so large that float32 loses the data.
 
-    Most of its steps are then spent on noise, and the others are too long: methods lose precision,
-    or diverge. `Adaptive` methods choose their own steps.
+    Most of its steps then only reduce noise, and the others are too long, so methods lose precision
+    or diverge. `Adaptive` methods are exempt, since they choose their steps themselves.
     """
     ends = torch.tensor([start, sde.eps], dtype=torch.float64)
     noise, least = (-0.5 * sde.log_snr(ends)).exp().tolist()
     scale = max(1.0, least) if moments is None else moments.root_mean_square()
-    scale = max(scale, 1e-300)  # of data that do not vary
+    scale = max(scale, 1e-300)  # the scale is 0 for constant data
     if noise > _LARGEST_NOISE * scale and not sampler.adaptive:
         warnings.warn(
             f"at t = {start:.6g} the noise is {noise / scale:.3g} times the data, so that most "
-            "steps are spent on noise and the samples may be wrong; choose a smaller T or less "
+            "steps only reduce noise, and the samples may be wrong; choose a smaller T or less "
             "noise, or an adaptive method such as 'dopri5'",
             UserWarning,
             stacklevel=outside(),
@@ -243,8 +243,9 @@ def warn_of_large_noise(sde: SDE, sampler: Sampler, moments: Moments | None, sta
 def warn_of_growth(x: Tensor, moments: Moments | None, known: Facts) -> None:
     """Warn if samples are too large for a law with these moments.
 
-    By Markov's inequality this happens by chance in less than one of 900 runs, for any law. Guided
-    scores are of laws within that of the data, and often stiff: for them it is one run in 25.
+    By Markov's inequality this happens by chance in less than one of 900 runs, for any law. For
+    guided scores the limit is lower, with a chance of one in 25: their laws lie within that of the
+    data, and their scores are often stiff.
     """
     if moments is None or x.numel() == 0:
         return
@@ -269,20 +270,20 @@ def transform_of(known: Facts) -> Transform:
     """
     if known.transform is None:
         raise InvalidValueError(
-            "units=True needs the transform of the data, which this score does not know; "
+            "units=True needs the transform of the data, which is not in this score's facts; "
             "leave units out, and convert the samples yourself"
         )
     return known.transform
 
 
 def facts_of(score: object) -> Facts:
-    """Return the facts of a score; warn if it has none although a network inside has."""
+    """Return the facts of a score; warn if it has none but contains a score that has facts."""
     hidden = lost_facts(score)
     if hidden is not None:
         warnings.warn(
-            f"the score uses a {type(hidden).__name__} but does not pass on its facts (SDE, event "
-            "shape, moments, steps and pilot); derive the score from scoresde.Wrapped, or keep "
-            "the model as its attribute `score`",
+            f"the score uses a {type(hidden).__name__} but hides its facts (SDE, event shape, "
+            "moments, steps and pilot); derive the score from scoresde.Wrapped, or store the model "
+            "as its attribute `score`",
             UserWarning,
             stacklevel=outside(),
         )
@@ -292,13 +293,13 @@ def facts_of(score: object) -> Facts:
 def with_pilot(
     known: Facts, method: Sampler, pilot: Pilot | bool | None, steps: int, progress: bool | None
 ) -> Facts:
-    """Return the facts of a score with the pilot of a run, measured if it is not yet.
+    """Return the facts of a score with a pilot, which is measured if it has not been yet.
 
     Args:
         known: The facts of the score.
         method: The method, which uses a pilot.
-        pilot: A pilot, else that of the score.
-        steps: The number of steps, for which a setting is chosen too if the method has some.
+        pilot: A pilot; by default that of the score.
+        steps: The number of steps, for which the setting is chosen too if the method has settings.
         progress: Show a bar, as for `sample`.
     """
     if isinstance(pilot, Pilot):
@@ -309,7 +310,7 @@ def with_pilot(
 
 
 def check_end(x: Tensor) -> None:
-    """Raise an error if the last step gave a NaN or an infinity."""
+    """Raise an error if the samples have a NaN or an infinity after the last step."""
     if not x.isfinite().all():
         bad = (~x.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
         raise NonFiniteError(
@@ -330,7 +331,7 @@ def _checked_times(sde: SDE, times: Tensor | Sequence[float]) -> Tensor:
         nearest = sde.times().flip(0)[sde.index(grid)]
         if not torch.allclose(nearest, grid, rtol=1e-6, atol=1e-6 * sde.T):
             raise InvalidValueError(
-                f"this SDE has levels={sde.levels} and exists only there; take times from "
+                f"this SDE has levels={sde.levels} and is defined only at them; take times from "
                 "sde.times()"
             )
         return nearest
@@ -341,7 +342,7 @@ def _check_first(sde: SDE, start: float) -> None:
     """Raise if alpha / sigma is 0 at the start."""
     if not sde.log_snr(torch.tensor(start, dtype=torch.float64)) > -math.inf:
         raise InvalidValueError(
-            f"nothing is left of the data at t = {start:.6g} under {type(sde).__name__}: "
-            "alpha / sigma is 0, and samplers divide by it; choose a smaller T, for example "
+            f"at t = {start:.6g} the state of {type(sde).__name__} is noise alone: alpha / sigma "
+            "is 0, and samplers divide by it; choose a smaller T, for example "
             f"T = {0.999 * start:.6g}"
         )

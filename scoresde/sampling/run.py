@@ -1,7 +1,7 @@
 r"""Check and run a sampling request.
 
-The start is a draw of the law at the first time, the sampler steps down the grid, and the sampler's
-`finish`, by default Tweedie's formula, removes the noise that is left at the end.
+The initial state is a draw of the law at the first time. The sampler steps down the grid. At the
+end its `finish`, by default Tweedie's formula, removes the remaining noise.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from scoresde.units import Transform
 
 __all__ = ["Options", "Run", "Samples"]
 
-# The largest number of entries in a chunk, beyond any memory.
+# The largest number of entries in a chunk; no memory holds more.
 _LARGEST = 2**36
 
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -68,9 +68,9 @@ class Samples:
     Attributes:
         x: The samples `(n, *shape)`.
         nfe: The largest number of evaluations of the score for a sample.
-        passes: The number of network passes of these.
-        info: Further results of the sampler or the score, by name, a number `(n,)` for each sample:
-            `residual` of a posterior, `ess` and `log_evidence` of particles.
+        passes: The number of network passes in these evaluations.
+        info: Further results of the sampler or the score, by name, with one number for each sample,
+            `(n,)`: `residual` of a posterior, `ess` and `log_evidence` of particles.
     """
 
     x: Tensor
@@ -96,7 +96,7 @@ class Run:
         denoise: True if the run ends with the sampler's `finish`.
         condition: The conditions that the score takes.
         moments: The data's moments, if known.
-        transform: The transform of the data, if samples are to be in the user's units.
+        transform: The transform of the data if samples are returned in the user's units, else None.
         grad: True if samples can be differentiated.
         progress: Show a bar; None shows one in a terminal or a notebook.
         device: The device of the states.
@@ -241,19 +241,19 @@ class Run:
         if self.transform is not None:
             x = self.transform.inverse(x) if self.grad else self.transform.restore(x)
             x = narrowed("samples", x, self.dtype) if x.is_floating_point() else x
-        info = {k: torch.cat([told[k] for told in reports])[: self.n] for k in reports[0]}
+        info = {k: torch.cat([part[k] for part in reports])[: self.n] for k in reports[0]}
         return Samples(x, nfe, passes, info)
 
     def states(self) -> Iterator[State]:
         """Yield the states of the run, one at a time; stop early by `break`.
 
-        The first state is the start; with `denoise` the last one repeats the time and the samples
-        of the state before it and adds `denoised`. States may be changed in place.
+        The first state is the initial one. With `denoise` the last state has the time and samples
+        of the state before it, and `denoised` besides. States may be changed in place.
         """
         layers = layers_of(self.score)
         with self._bar(1) as bar, contextlib.closing(self._copies()) as steps:
             while True:
-                # the user's code runs in between, and may train the score
+                # the user's code runs between two states, and may train the score
                 with self._in_full_precision(), in_evaluation(layers):
                     state = next(steps, None)
                 if state is None:
@@ -271,7 +271,7 @@ class Run:
 
     @contextmanager
     def _in_full_precision(self) -> Iterator[None]:
-        """Run the block in full precision but for the score, with gradients or without."""
+        """Run the block, except for the score, in full precision, with or without gradients."""
         with torch.set_grad_enabled(self.grad), full_precision():
             yield
 
@@ -294,7 +294,7 @@ class Run:
         )
 
     def _reversed(self) -> ReverseSDE:
-        """Return what the sampler receives."""
+        """Return the reverse SDE for the sampler."""
         return ReverseSDE(
             self.sde, self.score, moments=self.moments, condition=self.condition,
             withheld=self.sampler.conditions, watch=Watch(),
@@ -318,7 +318,7 @@ class Run:
             for state in self.sampler.trajectory(rsde, x, self.times, self.noise):
                 x = state.x
                 yield state
-            # what was not finite before is an error of the score
+            # a state that was not finite earlier is an error of the score
             rsde.settle()
             request.check_end(x)
             if self.denoise:
@@ -335,6 +335,6 @@ class Run:
         return self.moments.at(self.sde.alpha(start), self.sde.sigma(start))
 
     def _samples(self, end: State) -> Tensor:
-        """Return the samples of the last state, cast unless they are to be transformed first."""
+        """Return the samples of the last state, cast to the dtype unless they are transformed."""
         x = end.x if end.denoised is None else end.denoised
         return x if self.transform is not None else narrowed("samples", x, self.dtype)

@@ -1,8 +1,8 @@
 r"""Draw many samples into a folder of shards, by several processes, and resume after a stop.
 
 Shard c holds the samples $cb \dots cb + b - 1$ of a request, drawn by one process as one chunk. So
-it depends neither on the number of processes, nor on that of shards, nor on interruptions. A valid
-shard is not drawn again. The file of each has the request, and a folder holds samples of one
+it does not depend on the number of processes, on the number of shards or on interruptions. A valid
+shard is not drawn again. Each file also stores the request, since a folder holds samples of one
 request only.
 """
 
@@ -35,7 +35,7 @@ class Shards:
     Args:
         folder: The folder, created if it is missing.
         n: The number of samples, at least 1.
-        size: The number in each file, at least 1.
+        size: The number of samples in each file, at least 1.
 
     Raises:
         InvalidValueError: A number is below 1.
@@ -72,8 +72,8 @@ class Shards:
 
         Args:
             chunk: A function of `rows` that returns tensors `(len(rows), *)` by name.
-            request: All that samples depend on besides their number, as JSON values.
-            scratch: Draw shards of another request again, and remove those beyond `n`, in place of
+            request: Everything that samples depend on besides their number, as JSON values.
+            scratch: Draw shards of another request again, and remove those beyond `n`, instead of
                 raising an error.
 
         Returns:
@@ -81,7 +81,7 @@ class Shards:
 
         Raises:
             InvalidValueError: The folder holds samples of another request, or more than `n`.
-            CheckpointError: A shard cannot be written, or somebody else draws into the folder.
+            CheckpointError: A shard cannot be written, or another process draws into the folder.
         """
         self._drawn = dict(request)
         try:
@@ -95,7 +95,7 @@ class Shards:
                 self.remove()  # nothing was drawn
             raise
         finally:
-            self._lock.idle = True  # another object of this process may go on
+            self._lock.idle = True  # another object of this process may continue
         return len(missing)
 
     def joined(self) -> dict[str, Tensor]:
@@ -116,8 +116,8 @@ class Shards:
                 or _rows(tensors) != len(self.rows(number))
             ):
                 raise CheckpointError(
-                    f"{self.path(number)} does not fit {self.path(0).name}: something else "
-                    "writes there too; take another folder"
+                    f"{self.path(number)} does not fit {self.path(0).name}: another program "
+                    "writes to this folder; take another folder"
                 )
         return {name: torch.cat([tensors[name] for tensors, _ in found]) for name in first}
 
@@ -174,13 +174,13 @@ class Shards:
         ]
         if changes and not scratch:
             raise InvalidValueError(
-                f"{path} holds samples of another request: {', '.join(changes)}; take the old "
-                "values, or another folder"
+                f"{path} holds samples of another request: {', '.join(changes)}; give the old "
+                "values, or take another folder"
             )
         return 0 if changes else _rows(tensors)
 
 
 def _rows(tensors: Mapping[str, Tensor]) -> int:
-    """Return the number of samples, or 0 if the tensors differ in it."""
+    """Return the number of samples, or 0 if it differs between the tensors."""
     lengths = {value.shape[:1] for value in tensors.values()}
     return next(iter(lengths))[0] if len(lengths) == 1 and () not in lengths else 0

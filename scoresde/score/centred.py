@@ -70,7 +70,7 @@ class Centred(Wrapped):
         """Return the score `(B, *)` of states u.
 
         Raises:
-            InvalidValueError: The shift is not 0 at t = 0, or asks for a condition not given.
+            InvalidValueError: The shift is not 0 at t = 0, or uses a condition that is not given.
             InvalidTypeError, ShapeError: It is no tensor that broadcasts to the states.
         """
         centre = self._centre(x, t, condition)
@@ -87,7 +87,7 @@ class Centred(Wrapped):
             value = self.shift(t, condition or {})
         except KeyError as error:
             raise InvalidValueError(
-                f"the shift asks for a condition {error}, which is not there; give it as condition="
+                f"the shift uses a condition {error}, which is not given; give it as condition="
             ) from error
         if not isinstance(value, Tensor):
             raise InvalidTypeError(f"the shift must return a tensor, got {type(value).__name__}")

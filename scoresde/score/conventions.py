@@ -1,7 +1,7 @@
 r"""Call networks of other libraries as `net(x, time, **condition)`.
 
-Each library calls its networks in its own way. A class here wraps a network of one library, and
-`CONVENTIONS` has them by the names under which they stand in files.
+Each library calls its networks in its own way. Each class here wraps a network of one library;
+`CONVENTIONS` has these classes by the names that files use.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["CONVENTIONS", "Called", "convention_of", "inside", "wrapped"]
 
 
 class Called(nn.Module):
-    """Call a network, a module or a function, as it is."""
+    """Call a network, a module or a function, as `net(x, time, **condition)`."""
 
     def __init__(self, net: Callable[..., Any]) -> None:
         super().__init__()
         self.net = net
 
     def process(self) -> SDE | None:
-        """Return the SDE that the network itself brings, or None."""
+        """Return the SDE that the network itself defines, or None."""
         return None
 
     def forward(self, x: Tensor, t: Tensor, /, **condition: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class DiffusersNetwork(Called):
 
 
 class EDMNetwork(Called):
-    """Call an EDM network with its labels as rows of 0 and 1; a missing label is a row of 0."""
+    """Call an EDM network with one-hot labels; a missing label is a row of zeros."""
 
     def forward(self, x: Tensor, t: Tensor, /, **condition: Tensor) -> Tensor:
         """Return the denoised state, `(B, *)`; `t` is sigma."""
@@ -85,7 +85,7 @@ class ReversedVelocity(Called):
 
 
 class SbiEstimator(Called):
-    """Call an estimator of sbi with the observation under the name `x`."""
+    """Call an estimator of sbi with the condition `x` as the observation."""
 
     def process(self) -> SDE:
         """Return the process of the estimator's kernel, or `FlowSDE()` for flow matching."""
@@ -117,14 +117,14 @@ CONVENTIONS: Mapping[str, type[Called]] = MappingProxyType(
 
 
 def wrapped(net: Callable[..., Any], convention: str = "plain") -> nn.Module:
-    """Return a network in a convention; a module that is called as it is remains itself."""
+    """Wrap a network for a convention; a module of the plain convention is returned unchanged."""
     if convention == "plain" and isinstance(net, nn.Module):
         return net
     return CONVENTIONS[convention](net)
 
 
 def inside(net: nn.Module) -> Callable[..., Any]:
-    """Return the network in a convention, a module or a function, or the module itself."""
+    """Return the network inside a wrapper, or the module itself if it has no wrapper."""
     return net.net if isinstance(net, Called) else net
 
 

@@ -35,7 +35,7 @@ class DenoiserScore(Wrapped):
         Raises:
             InvalidValueError: $\sigma_t = 0$.
         """
-        time = self.sde.told(t)
+        time = self.sde.cpu_time(t)
         remedy = f"a score is singular there; stay at or above eps = {self.sde.eps}"
         check_noise(self.sde.sigma(time), time, remedy)
         out: Any = ask(self.score, x, t, condition)

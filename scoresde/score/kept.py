@@ -77,15 +77,17 @@ class Piloted(Precise):
             The pilot; None if it cannot be measured, as with fewer than 6 levels.
         """
         # imported here, since sampling is a higher layer
-        learn: Any = import_module("scoresde.sampling.own")
+        model_pilot: Any = import_module("scoresde.sampling.model_pilot")
         with _lock:
             start, before = time.perf_counter(), self._kept.pilot
             if self.pilot is None and self._kept.weights != (weights := _weights(self)):
-                pilot, ends = learn.pilot_of_model(self, progress)
+                pilot, ends = model_pilot.pilot_of_model(self, progress)
                 self._kept = _Kept(pilot, ends, weights)
             kept = self._kept
-            if kept.pilot is not None and learn.missing(kept.pilot, steps):
-                kept.pilot, kept.ends = learn.chosen(self, kept.pilot, kept.ends, steps, progress)
+            if kept.pilot is not None and model_pilot.lacks_setting(kept.pilot, steps):
+                kept.pilot, kept.ends = model_pilot.with_setting(
+                    self, kept.pilot, kept.ends, steps, progress
+                )
             if kept.pilot is not before:
                 self.pilot_seconds += time.perf_counter() - start
                 if self.keeper is not None:

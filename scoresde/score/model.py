@@ -22,8 +22,8 @@ from scoresde.score.predictions import PREDICTIONS, affine
 from scoresde.score.saved import Saved
 from scoresde.score.stored import as_moment
 from scoresde.sde import SDE, Classes, Facts, Moments, check_output, class_name
+from scoresde.sde.cpu_times import kept_coefficients, on_device, per_sample
 from scoresde.sde.shapes import check_times
-from scoresde.sde.told import moved, per_sample, rows_of
 from scoresde.units import Identity
 
 __all__ = ["ScoreModel"]
@@ -187,9 +187,10 @@ class ScoreModel(Saved):
             InvalidValueError: $\sigma_t = 0$, or `t` lies outside [0, T].
         """
         check_shape("x", x, self.event_shape)
-        check_times(time := self.sde.told(t), x)
+        check_times(time := self.sde.cpu_time(t), x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        alpha, unit, noise, of_x, of_f = rows_of(t, self) or moved(wide, *self.coefficients(time))
+        kept = kept_coefficients(t, self)
+        alpha, unit, noise, of_x, of_f = kept or on_device(wide, *self.coefficients(time))
         dtype = dtype_of(self.net, wide.dtype)
         centred = wide - alpha * self.mean
         with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():

@@ -34,8 +34,8 @@ from scoresde.score.model import ScoreModel
 from scoresde.score.predictions import PREDICTIONS
 from scoresde.score.times import TIMES, check_time
 from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output
+from scoresde.sde.cpu_times import kept_coefficients, on_device, per_sample
 from scoresde.sde.shapes import check_times
-from scoresde.sde.told import moved, per_sample, rows_of
 from scoresde.units import Identity, Transform, describe
 
 __all__ = ["TIMES", "NetworkScore", "from_network"]
@@ -45,11 +45,12 @@ _PREDICTIONS = [name for name in PREDICTIONS if name != "edm"]  # "edm" needs a 
 
 
 class NetworkScore(ScoreModel):
-    """Turn a network into a score by the formula of what it predicts; made by `from_network`.
+    """Turn a network into a score by the formula of its prediction; `from_network` makes it.
 
-    It is a `ScoreModel` whose network receives the state as it is and a time in its own form, so it
-    has units, is trained, and is saved and read back like one. It measures no pilot by itself;
-    `score.pilot = scoresde.pilot(score)` gives it one.
+    It is a `ScoreModel` whose network receives the state without scaling, and the time in its own
+    form. It can be trained and saved like a `ScoreModel`. If the network is a module and the shape
+    of a sample is known, a pilot is measured when "fast" is first used; otherwise set one by
+    `score.pilot = scoresde.pilot(score, shape=...)`.
     """
 
     cov: Tensor | None
@@ -71,7 +72,7 @@ class NetworkScore(ScoreModel):
 
     @property
     def facts(self) -> Facts:
-        """Return what was said of the network; what is unknown is None."""
+        """Return the facts that were given to `from_network`; unknown ones are None."""
         known, kinds = self._known, self._known.conditions
         if kinds is not None:
             kinds = {k: replace(kind, names=self.names.get(k, ())) for k, kind in kinds.items()}
@@ -79,15 +80,20 @@ class NetworkScore(ScoreModel):
             known,
             steps=self.steps,
             moments=None if known.moments is None else self.moments,
-            pilot=self.pilot,
+            pilot=self.measured_pilot if self._measures else self.pilot,
             transform=known.transform if self.transform == Identity() else self.transform,
             conditions=kinds,
             columns=self.columns or None,
         )
 
     @property
+    def _measures(self) -> bool:
+        """Return True if a pilot can be measured: samples have a shape, and weights are seen."""
+        return self._known.event_shape is not None and isinstance(inside(self.net), nn.Module)
+
+    @property
     def moments(self) -> Moments:
-        """Return the moments of the data; where none are known, those of standardised data."""
+        """Return the moments of the data, or those of standardised data if none are known."""
         return super().moments if self.cov is None else Moments(self.mean, cov=self.cov)
 
     def forward(
@@ -106,12 +112,12 @@ class NetworkScore(ScoreModel):
             InvalidValueError: $\sigma_t = 0$, or `t` lies outside [0, T].
         """
         check_shape("x", x, self._known.event_shape)
-        check_times(time := self.sde.told(t), x)
+        check_times(time := self.sde.cpu_time(t), x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        of_x, of_f = rows_of(t, self) or moved(wide, *self.coefficients(time))
+        of_x, of_f = kept_coefficients(t, self) or on_device(wide, *self.coefficients(time))
         dtype = dtype_of(self.net, wide.dtype)
         c = self._input(time, wide)
-        if c.is_floating_point():  # half precision cannot tell neighbouring levels apart
+        if c.is_floating_point():  # half precision cannot resolve neighbouring levels
             c = c.to(torch.promote_types(dtype, torch.float32))
         with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():
             out = self.net(wide.to(dtype), c, **self.condition_units(condition, dtype))
@@ -125,7 +131,7 @@ class NetworkScore(ScoreModel):
         return PREDICTIONS[self.predicts](self.sde, time, 1.0)
 
     def _input(self, time: Tensor, x: Tensor) -> Tensor:
-        """Return what the network receives for time, `(B,)`, on the device of `x`."""
+        """Return the network's time, `(B,)`, on the device of `x`."""
         c = named("time", self.time, TIMES)(self.sde, time)
         if not isinstance(c, Tensor):
             raise InvalidTypeError(
@@ -145,8 +151,8 @@ class NetworkScore(ScoreModel):
     def description(self) -> dict[str, Any]:
         """Return the description of the score that `save_pretrained` writes as JSON.
 
-        A function, as the network or its time, has no description, and is given again to
-        `from_pretrained`.
+        A network or a time that is a function has no description; it must be given to
+        `from_pretrained` again.
 
         Raises:
             InvalidValueError: The shape of a sample is not known, or a function holds a network,
@@ -155,7 +161,7 @@ class NetworkScore(ScoreModel):
         net, kinds = inside(self.net), self._known.conditions
         if not self.event_shape:
             raise InvalidValueError(
-                "the file of a model says the shape of one sample, which is not known here; give "
+                "the file of a model stores the shape of one sample, which is unknown here; give "
                 "event_shape= when you make the score"
             )
         if not isinstance(net, nn.Module) and (held := modules(net)):
@@ -194,7 +200,7 @@ class NetworkScore(ScoreModel):
             sde = (own.process() if isinstance(own, Called) else None) or rebuild_sde(config)
         if time is None and (time := config["time"]) is None:
             raise CheckpointError(
-                "what its network receives for time is a function, which no file holds; pass it: "
+                "the time of its network is a function, which no file holds; pass it: "
                 "from_pretrained(folder, time=...)"
             )
         kinds, moments = config["conditions"], None
@@ -235,16 +241,16 @@ def from_network(
         predicts: `"eps"`, `"x0"`, `"v"`, `"flow"`, `"score"` or `"sigma_score"`, as defined in
             `PREDICTIONS`, with the mean of the data taken as 0. The velocity of `"flow"` is the
             derivative in the time of `sde`.
-        time: What the network receives for time: a name of `TIMES`, or a function `(sde, t)` of the
-            times, float64 on the CPU, that returns as many numbers.
+        time: The number that the network receives as its time: a name of `TIMES`, or a function
+            `(sde, t)` of the times, float64 on the CPU, that returns as many numbers.
         event_shape: The shape of one sample, if known.
         moments: Mean and variance of the data, if known.
-        steps: The number of sampling steps that suits it, if known.
+        steps: The number of sampling steps that suits the network, if known.
         transform: The map from the user's numbers to those of the network, if known.
         conditions: The conditions that it takes, by name; None passes all conditions on.
 
     Raises:
-        UnknownNameError: `predicts` or `time` is no such name.
+        UnknownNameError: `predicts` or `time` is an unknown name.
         InvalidValueError: `sde` has no levels to count (`"index"`), or is not on [0, 1].
 
     Examples:

@@ -16,11 +16,11 @@ from scoresde.score.stored import pilot_of
 if TYPE_CHECKING:
     from scoresde.score.saved import Saved
 
-__all__ = ["WORTH", "PilotFile", "weights_of"]
+__all__ = ["SLOW_PILOT", "PilotFile", "weights_of"]
 
-WORTH = 2.0
-"""Seconds from which on a measurement is kept, and worth a word."""
-# what the file of a pilot says
+SLOW_PILOT = 2.0
+"""A measurement that takes more seconds than this is announced, and kept in a file."""
+# the keys of the file of a pilot
 _KEYS = {"weights", "pilot"}
 
 
@@ -52,7 +52,7 @@ class PilotFile:
 
         A file of that name that holds anything else, or is damaged, is left alone.
         """
-        if model.pilot is None or model.pilot_seconds < WORTH or not distributed.is_main():
+        if model.pilot is None or model.pilot_seconds < SLOW_PILOT or not distributed.is_main():
             return
         known = {"weights": weights_of(model), "pilot": model.pilot.numbers()}
         with contextlib.suppress(ScoreSDEError):

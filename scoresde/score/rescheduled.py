@@ -11,8 +11,8 @@ from scoresde.checks import door, quoted
 from scoresde.errors import InvalidValueError
 from scoresde.score.wrapped import Wrapped
 from scoresde.sde import SDE, Condition, Facts, Score, expand, process_of
+from scoresde.sde.cpu_times import batch_time
 from scoresde.sde.score import warn_between
-from scoresde.sde.told import batch_of
 
 __all__ = ["Rescheduled"]
 
@@ -26,11 +26,11 @@ class Rescheduled(Wrapped):
     arXiv:2206.00364).
 
     Args:
-        score: A score that knows its own SDE.
+        score: A score whose facts have an SDE.
         sde: The SDE to use it with, whose noise levels the score's own SDE must cover.
 
     Raises:
-        InvalidValueError: The score knows no SDE, or `sde` reaches beyond its noise levels.
+        InvalidValueError: The score's facts have no SDE, or its noise levels do not cover `sde`.
 
     Warns:
         UserWarning: The score belongs to an SDE with levels, and `sde` has other noise levels.
@@ -67,10 +67,10 @@ class Rescheduled(Wrapped):
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """Return the score `(B, *)`."""
-        time = self.sde.told(t)
+        time = self.sde.cpu_time(t)
         u = self._own_time(time)
         ratio = expand(self.own.alpha(u) / self.sde.alpha(time), x)
-        return ratio * self.ask(self.score, ratio * x, batch_of(u, x), condition)
+        return ratio * self.ask(self.score, ratio * x, batch_time(u, x), condition)
 
     def _own_time(self, t: Tensor) -> Tensor:
         """Return the times of the score's own SDE with the same log-SNR as at `t`."""

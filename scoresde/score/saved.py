@@ -147,16 +147,16 @@ class Saved(Piloted):
             net: The network, if its class is your own or another library's; its weights are
                 overwritten.
             sde: The SDE, if its class is your own.
-            time: What the network receives for time, if that is your own function.
+            time: The function of the network's time, if that is your own.
 
         Returns:
-            The model; what `from_network` and `scoresde.interop` made comes back as that again.
+            The model; a score of `from_network` or `scoresde.interop` is restored as such.
 
         Raises:
-            CheckpointError: There is no such model, or it is damaged or foreign, or describes
-                another network than it holds; or a weight in it is NaN or infinite.
-            MissingExtraError: The model is on the hub, and huggingface_hub is not installed; or its
-                network is of diffusers, which is not.
+            CheckpointError: There is no such model; it is damaged or of another format; it
+                describes another network than it holds; or a weight in it is NaN or infinite.
+            MissingExtraError: The model is on the hub and huggingface_hub is not installed, or its
+                network is of diffusers and diffusers is not installed.
         """
         path = locate(folder)
         if path.name == PIPELINE:

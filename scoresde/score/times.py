@@ -1,4 +1,4 @@
-r"""Compute what a network of another library receives for time."""
+r"""Compute the number that a network of another library receives as its time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["TIMES", "check_time"]
 
 
 def _place(sde: SDE, t: Tensor) -> Tensor:
-    """Return the place of a time among the levels, exactly whole at a level."""
+    """Return the position of a time among the levels: a float that is a whole number at a level."""
     place = t / sde.T * ((sde.levels or 1) - 1)
     nearest = place.round()
     return torch.where((place - nearest).abs() < 1e-3, nearest, place)
@@ -33,14 +33,13 @@ TIMES: Mapping[str, Callable[[SDE, Tensor], Tensor]] = MappingProxyType(
         "1-t": lambda sde, t: 1 - t,
     }
 )
-r"""What a network may receive for time, by name, as functions of the SDE and the time.
+r"""The numbers that networks receive as time, by name, as functions of the SDE and the time.
 
 - `t`: the time of the SDE.
-- `sigma`, `log_sigma`: $\sigma_t$, as EDM and k-diffusion have it where $\alpha = 1$, and its
-  logarithm.
+- `sigma`, `log_sigma`: $\sigma_t$ (EDM and k-diffusion, for $\alpha = 1$), and its logarithm.
 - `index`: the number of the nearest level, an integer, 0 at `eps` (DDPM).
 - `descending`: the same, counted from the largest noise down (NCSN and its successors).
-- `place`: the place among the levels, whole at a level and a fraction between two (diffusers).
+- `place`: the position among the levels, with fractions between levels (diffusers).
 - `999t`: $999\,t$ (the continuous models of Song et al. 2021).
 - `1-t`: time that runs from noise at 0 to data at 1 (flow matching).
 """
@@ -49,7 +48,7 @@ _COUNTED = {"index", "descending", "place"}
 
 
 def check_time(time: str, sde: SDE) -> None:
-    """Raise InvalidValueError if a name of `TIMES` makes no sense for an SDE."""
+    """Raise InvalidValueError if a name of `TIMES` is not defined for an SDE."""
     if time in _COUNTED and sde.levels is None:
         raise InvalidValueError(
             f"time={time!r} counts levels, and {type(sde).__name__} has none; give levels=L, "

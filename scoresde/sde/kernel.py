@@ -19,8 +19,8 @@ from torch import Tensor
 
 from scoresde.checks import as_numbers, check_fields, check_integer
 from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.sde.cpu_times import cpu_time_of, per_sample
 from scoresde.sde.shapes import expand
-from scoresde.sde.told import numbers_of, per_sample
 
 __all__ = ["Kernel"]
 
@@ -64,19 +64,19 @@ class Kernel(abc.ABC):
             InvalidTypeError: `t` is no number and no tensor.
             InvalidValueError: A time lies outside [0, T].
         """
-        time = self.told(t)
+        time = self.cpu_time(t)
         return time.expand(t.shape) if isinstance(t, Tensor) else time
 
-    def told(self, t: Tensor | float | Sequence[float]) -> Tensor:
+    def cpu_time(self, t: Tensor | float | Sequence[float]) -> Tensor:
         """Return times as `as_time` does, but as `()` if `t` was made from a single time.
 
         A score uses this for the times that it receives from `ReverseSDE`: these keep their numbers
-        on the CPU, so that nothing is read back from a device (`scoresde.sde.told`).
+        on the CPU, so that nothing is read back from a device (`scoresde.sde.cpu_times`).
         In a graph of `torch.compile` or `torch.export`, where no time can be read, one outside
         [0, T] becomes NaN.
         """
         # with dtype, since torch makes a Python float a float32
-        known = numbers_of(t)
+        known = cpu_time_of(t)
         t = as_numbers("a time", t, dtype=torch.float64, device="cpu") if known is None else known
         last = self.T * (1 + 1e-6)  # a time rounded to float32 may lie just above T
         if torch.compiler.is_compiling():
@@ -93,7 +93,7 @@ class Kernel(abc.ABC):
             t: Times `()` or `(B,)`.
             x: A state `(B, *)`.
         """
-        time = self.told(t)
+        time = self.cpu_time(t)
         pair = self.alpha(time), self.sigma(time)
         if time.ndim < getattr(t, "ndim", 0):  # one time, but the coefficients are to be `(B,)`
             pair = per_sample(pair[0], x, x.dtype), per_sample(pair[1], x, x.dtype)

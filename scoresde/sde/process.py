@@ -70,7 +70,7 @@ class SDE(Kernel, metaclass=_Checked):
 
     Raises:
         InvalidTypeError: A field is of another type.
-        InvalidValueError: A field has an impossible value, or a closed form is not that of `alpha`
+        InvalidValueError: A field is out of range, or a closed form is not that of `alpha`
             and `sigma`.
         ShapeError: `alpha` or `sigma` returns no tensor of the shape of its argument.
 

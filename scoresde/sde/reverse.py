@@ -26,11 +26,11 @@ from scoresde.errors import (
 from scoresde.precision import in_user_settings
 from scoresde.sde.condition import Condition
 from scoresde.sde.coordinates import ratio
+from scoresde.sde.cpu_times import batch_time
 from scoresde.sde.moments import Moments
 from scoresde.sde.process import SDE
 from scoresde.sde.score import Score, ask, facts
 from scoresde.sde.shapes import check_times, expand
-from scoresde.sde.told import batch_of
 from scoresde.sde.watch import Watch, not_finite
 
 __all__ = ["ReverseSDE", "check_output", "report"]
@@ -261,7 +261,7 @@ class ReverseSDE:
         It has the shape of `like`; if that is None, it is a number for each sample, or a tuple as
         in `method`.
         """
-        time = self.sde.told(t)
+        time = self.sde.cpu_time(t)
         check_times(time, x)
         if x.shape[0] == 0:
             return torch.zeros_like(x.new_zeros(0) if like is None else like)
@@ -270,7 +270,7 @@ class ReverseSDE:
         before = _asking.set(self)
         try:
             # a new tensor of times, since a network may change it in place
-            out: Any = self.evaluate(function, x, batch_of(time, x, t))
+            out: Any = self.evaluate(function, x, batch_time(time, x, t))
         except RuntimeError as error:
             if "same device" in str(error):
                 raise DeviceError(

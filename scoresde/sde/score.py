@@ -236,7 +236,7 @@ def process_of(score: object, sde: SDE | None) -> SDE:
     own = facts(score).sde
     if sde is None:
         if own is None:
-            raise InvalidValueError("this score knows no SDE of its own; give one, such as VESDE()")
+            raise InvalidValueError("this score has no SDE in its facts; give one, such as VESDE()")
         return own
     if own is None or own.same_process(sde):
         if own is not None and own is not sde:
@@ -253,7 +253,7 @@ def warn_between(own: SDE, times: Tensor | None) -> None:
 
     Args:
         own: The process of the score.
-        times: The times at which it will be evaluated; None stands for any time.
+        times: The times at which it will be evaluated; None for any time.
     """
     if own.levels is None:
         return

@@ -1,4 +1,4 @@
-"""Choose a network for events of a shape: its kind, its resolutions and its widths."""
+"""Choose a network for events of a shape: its type, its resolutions and its widths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from scoresde.checks import check_name, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError
-from scoresde.nn import MLP, UNet
+from scoresde.nn import MLP, DiT, UNet
 from scoresde.sde import Classes, Field
 from scoresde.sde.words import event_in_words
 
@@ -20,10 +20,10 @@ __all__ = ["NetConfig", "network"]
 Kinds = Mapping[str, Classes | Field]
 Chosen = tuple[Any, str]
 
-_TYPES = ("unet", "mlp")
-# How many axes a U-Net may have beside the channels.
+_TYPES = ("unet", "mlp", "dit")
+# The numbers of axes, besides the channels, that a U-Net may have.
 _AXES = (1, 2, 3)
-# An event with fewer positions than these along its longest axis leaves convolutions nothing to do.
+# If an event has fewer positions along its longest axis, convolutions bring nothing.
 _SMALLEST = 4
 # A U-Net goes down to this many positions a side, or fewer, in two resolutions at least: the blocks
 # of the coarsest reach four positions to each side, and the finer ones three more, so that its
@@ -33,8 +33,8 @@ _COARSEST = 8
 # all others. A fine resolution of many positions costs most of a step: a narrow one allows more
 # steps in the same time, which lowers the loss more.
 _NARROW, _WIDE, _OTHERS, _FEW = (32, 32), (32, 48), 64, 256
-# The most positions of the finest resolution with patches below 4, and with larger ones. Patches
-# cost detail: at equal time a narrow network without patches has the lower loss.
+# The largest number of positions of the finest resolution with patches below 4, and with larger
+# patches. Patches lose detail: after equal time a narrow network without them has the lower loss.
 _FINEST, _MOST = 4096, 16_384
 
 
@@ -43,16 +43,17 @@ class NetConfig:
     """Describe a network by all numbers that `build` needs.
 
     Attributes:
-        type: `"unet"`, for signals, images and volumes, or `"mlp"`, for anything.
-        channels: Widths of the resolutions of a U-Net, finest first, or of the layers of an MLP.
+        type: `"unet"` or `"dit"`, for signals, images and volumes, or `"mlp"`, for anything.
+        channels: Widths of the resolutions of a U-Net, finest first, of the layers of an MLP, or of
+            the blocks of a transformer (dit), all equal.
         blocks: Residual blocks of each resolution of a U-Net, on the way down and on the way up.
-        patch: Side of the patches that a U-Net folds into channels first, 1 for none; larger is
-            cheaper and coarser.
+        patch: Side of the patches that a U-Net folds into channels first, or that are the tokens of
+            a transformer, 1 for none; larger is cheaper and coarser.
         attention: Resolutions of a U-Net with self-attention, counted from 0, the finest.
         dropout: The share of features that is dropped in training, in [0, 1).
 
     Raises:
-        InvalidValueError, UnknownNameError: A value is impossible.
+        InvalidValueError, UnknownNameError: A value is out of range.
 
     Examples:
         >>> NetConfig(type="unet", channels=(8, 16)).build((2, 100), {}).config["spatial"]
@@ -74,6 +75,8 @@ class NetConfig:
                 raise InvalidTypeError(f"{name} must be a tuple of integers, got {quoted(values)}")
         if not 0 <= self.dropout < 1:
             raise InvalidValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
+        if self.type == "dit":
+            self._check_dit()
         if self.type == "mlp":
             for name, none in (("blocks", 1), ("patch", 1), ("attention", ())):
                 if getattr(self, name) != none:
@@ -81,6 +84,15 @@ class NetConfig:
                         f"{name} is an option of U-Nets, which are for signals, images and "
                         "volumes; this network is an MLP: leave it out"
                     )
+
+    def _check_dit(self) -> None:
+        """Raise InvalidValueError if the options are not those of a transformer."""
+        if len(set(self.channels)) != 1 or self.blocks != 1 or self.attention:
+            raise InvalidValueError(
+                "a transformer has one width for each of its blocks, all equal, and no blocks or "
+                f"attention to choose; got channels = {self.channels}, blocks = {self.blocks}, "
+                f"attention = {self.attention}"
+            )
 
     def build(self, event_shape: Sequence[int], kinds: Kinds) -> nn.Module:
         """Return the network, its weights drawn from torch's global generator.
@@ -100,17 +112,21 @@ class NetConfig:
         if self.type == "mlp":
             return MLP(tuple(event_shape), hidden=self.channels, **known)
         _check_axes(event_shape)
-        known |= dict(blocks=self.blocks, patch=self.patch, attention=self.attention)
-        known |= dict(bounded=True)  # else fine features may be lost at a high learning rate
         spatial = len(event_shape) - 1
+        if self.type == "dit":
+            width = self.channels[0]
+            known |= dict(width=width, depth=len(self.channels), patch=self.patch)
+            return DiT(event_shape[0], spatial=spatial, heads=math.gcd(width, 4), **known)
+        known |= dict(blocks=self.blocks, patch=self.patch, attention=self.attention)
+        known |= dict(bounded=True)  # otherwise a high learning rate may lose the fine features
         return UNet(event_shape[0], spatial=spatial, channels=self.channels, **known)
 
 
 def _check_axes(event_shape: Sequence[int]) -> None:
     if len(event_shape) - 1 not in _AXES:
         raise InvalidValueError(
-            f"a U-Net takes events with channels and one, two or three axes, and these data have "
-            f"the shape {tuple(event_shape)}; use the network mlp"
+            "a U-Net or a transformer takes events with channels and one, two or three axes, and "
+            f"these data have the shape {tuple(event_shape)}; use the network mlp"
         )
 
 
@@ -121,9 +137,9 @@ def network(
 
     Args:
         event_shape: The shape of one sample.
-        kinds: The conditions that the network is to take.
+        kinds: The conditions of the network.
         n: The number of samples.
-        type: Which network, "mlp" or "unet"; None chooses.
+        type: The type of the network, "mlp", "unet" or "dit"; None chooses.
 
     Raises:
         UnknownNameError, InvalidValueError: There is no such network, or it does not take events of
@@ -146,7 +162,7 @@ def network(
             type, why = "unet", event_in_words(event_shape)
     else:
         check_name("network", type, _TYPES)
-        if type == "unet":
+        if type != "mlp":
             _check_axes(event_shape)
         why = f"as asked, for {event_in_words(event_shape)}"
     found: dict[str, Chosen] = {"type": (type, why)}
@@ -154,6 +170,8 @@ def network(
         width = min(512, max(128, 2 ** math.ceil(math.log2(8 * math.sqrt(size)))))
         found["channels"] = (width,) * 3, f"three layers for {size:,} numbers"
         return found
+    if type == "dit":
+        return found | _tokens(sides)
     patch = _patch(sides)
     coarse = [math.ceil(side / patch) for side in sides]
     levels, side = 2, math.ceil(max(coarse) / 2)
@@ -166,6 +184,18 @@ def network(
     )
     found["patch"] = patch, f"{' x '.join(map(str, coarse))} positions at the finest resolution"
     return found
+
+
+def _tokens(sides: Sequence[int]) -> dict[str, Chosen]:
+    """Choose the blocks and the patches of a transformer, whose cost grows as tokens squared."""
+    patch, count = 1, math.prod(sides)
+    while count > _FEW:
+        patch *= 2
+        count = math.prod(math.ceil(side / patch) for side in sides)
+    return {
+        "channels": ((96,) * 4, "four blocks"),
+        "patch": (patch, f"{count:,} tokens, {_FEW} at most"),
+    }
 
 
 def _patch(sides: Sequence[int]) -> int:

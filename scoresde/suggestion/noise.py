@@ -1,8 +1,9 @@
 r"""Choose noise scales and samplers from the data and from theory, each with its reason.
 
 The largest noise must connect all the data, the smallest must not blur them, and neighbouring
-levels of a ladder must overlap. Song & Ermon (2020), *Improved techniques for training score-based
-generative models*, arXiv:2006.09011, number their rules (3 is the conditioning of the network):
+levels of a ladder must overlap. The rules have the numbers of Song & Ermon (2020), *Improved
+techniques for training score-based generative models*, arXiv:2006.09011 (rule 3 concerns the
+network):
 
 1. $\sigma_\max$ is the largest distance between two samples.
 2. In D dimensions the norm of noise of std $\sigma$ is about $N(\sqrt D\sigma, \sigma^2/2)$. The
@@ -54,9 +55,9 @@ _RATIO = 1.36
 _VARIANCE = 1.056
 # The step of log sigma: the variance of any Gaussian is then right to 1 %.
 _STEP = 0.1
-# For data that take values q apart, noise of half of q leaves in their density a ripple of
-# 2 exp(-pi^2 / 2), about 1 %. If that is more than a tenth of the data's std, the values themselves
-# are to be learnt: noise of a fiftieth of the std then resolves them.
+# For data whose values have the distance q, noise of std q / 2 leaves a ripple of
+# 2 exp(-pi^2 / 2), about 1 %, in their density. If q / 2 is more than a tenth of the data's std,
+# the model should learn the values themselves: noise of a fiftieth of the std then resolves them.
 _QUANTA, _COARSE, _FINE = 0.5, 0.1, 0.02
 # The smallest noise, at most, in units of the std of the data and of their narrowest direction.
 _THIN = 0.1
@@ -121,8 +122,8 @@ class NoiseLevels:
         x = _chosen(data, seed)
         if (spread := float((x - x[0]).abs().max())) == 0:
             raise DataError(
-                f"the {len(x)} samples looked at are all equal, so that they have no scale; give "
-                "at least two that differ"
+                f"the {len(x)} samples that were compared are all equal, so they have no scale; "
+                "give at least two that differ"
             )
         if not _SMALLEST < spread < _LARGEST:
             raise DataError(
@@ -142,8 +143,8 @@ class NoiseLevels:
         sigma_data = float((x - x.mean(0)).square().mean().sqrt())
         if sigma_data > sigma_max:
             warnings.warn(
-                f"a few samples lie so far out that sigma_data is {sigma_data:.3g}, where most of "
-                f"the data are within {sigma_max:.3g} of each other; look at them, or leave them "
+                f"a few outliers make sigma_data {sigma_data:.3g}, although most of the data are "
+                f"within {sigma_max:.3g} of each other; look at these samples, or leave them "
                 "out",
                 UserWarning,
                 stacklevel=outside(),
@@ -182,7 +183,7 @@ def steps_of(sde: SDE) -> int | None:
 
 
 def significant(value: float, digits: int = 3) -> float:
-    """Return a number rounded to some significant digits, so that what is shown is what is used."""
+    """Return a number rounded to some significant digits, so that it is used as it is shown."""
     return float(f"{value:.{digits}g}")
 
 
@@ -210,7 +211,7 @@ def _largest(apart: Tensor) -> tuple[float, str]:
 
 
 def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[float, str]:
-    """Return the smallest noise: the scale below which the data show nothing, and the reason."""
+    """Return the smallest noise, below which the data have no structure, and the reason."""
     n, size = x.shape
     nearest = apart.masked_fill(apart <= 1e-9 * sigma_max, math.inf).amin(1)
     middle = float(nearest[nearest.isfinite()].median())

@@ -1,4 +1,4 @@
-"""Choose the numbers of a training for some data: law of times, learning rate, batch, steps."""
+"""Choose the numbers of a training for data: law of times, learning rate, batch size, steps."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["law_of", "rate_of", "recipe"]
 
 # The law of log(sigma / alpha) is N(log(_MIDDLE std of the data), _WIDTH^2).
 _MIDDLE, _WIDTH = 0.45, 1.5
-# The largest learning rate, and its largest product with the width of the widest layer: Adam moves
-# every weight by about the rate, so a neuron's output changes by about the rate times the width.
+# The largest learning rate, and the largest product of rate and width of the widest layer. Adam
+# changes every weight by about the rate, so a neuron's output by about the rate times the width.
 _RATE, _MOVE = 5e-3, 0.32
-# The learning rate of Muon, whose steps have all singular values equal, for any width.
+# The learning rate of Muon; it holds for any width, since all singular values of a step are equal.
 _OF_MUON = 1e-2
 _RULES = {
     "muon": "orthogonal steps teach convolutions more in the same time",
-    "adam": "for an MLP",
+    "adam": "for an MLP or a transformer",
 }
-# Samples of a batch, by the most positions of a U-Net's finest resolution. The gradient of a sample
-# of many positions varies less, and takes longer.
+# Samples of a batch, by the largest number of positions of a U-Net's finest resolution. With more
+# positions the gradient of a sample varies less, and takes longer.
 _BATCHES = {64: 64, 256: 32, 1000: 16}
 _SMALLEST, _OF_MLP = 8, 256
 # The most positions, or numbers of vectors / width, of one batch, to bound its memory.
@@ -38,7 +38,7 @@ _PASSES = {"muon": 250, "adam": 500}
 _HELD, _MOST_HELD, _FEW = 0.1, 1_000, 50
 # Bounds of the number of updates, and the seconds that these may take on one core of a CPU.
 _FEWEST, _STEPS, _SECONDS = 2_000, 30_000, 600
-# Operations a second of that core, and further seconds of an update for each resolution of a U-Net.
+# Operations per second of that core, and additional seconds of an update per resolution of a U-Net.
 _SPEED, _OVERHEAD = 1.2e11, 0.003
 
 
@@ -76,7 +76,7 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
     """
     positions = _positions(event_shape, net)
     usual = _OF_MLP
-    if net.type == "unet":
+    if net.type != "mlp":
         usual = next((batch for most, batch in _BATCHES.items() if positions <= most), _SMALLEST)
     room, half = (2 ** int(math.log2(max(1, m))) for m in (_POSITIONS // positions, n // 2))
     batch = min(usual, room, half)
@@ -96,7 +96,7 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
     reason = f"{_duration(steps * seconds)} on one core of a CPU, {_passes(steps * batch / n, n)}"
     if steps < _STEPS:
         reason += "; more would overfit" if known < 1.1 * steps else "; more are better"
-    fast, half = net.type == "unet", "an MLP needs float32"
+    fast, half = net.type == "unet", "an MLP or a transformer is trained in float32"
     if fast:
         fast = has_bfloat16(distributed.device())
         half = "the device computes in bfloat16" if fast else "the device has no bfloat16"
@@ -119,17 +119,21 @@ def held_out_of(n: int) -> tuple[float, str]:
 
 
 def _positions(event_shape: Sequence[int], net: NetConfig) -> int:
-    """Return the positions of a U-Net's finest resolution; for an MLP the event's size / width."""
+    """Return the positions of the finest resolution; for an MLP the event's size / width."""
     if net.type == "mlp":
         return max(1, math.prod(event_shape) // max(net.channels))
     return math.prod(math.ceil(side / net.patch) for side in event_shape[1:])
 
 
 def _operations(event_shape: Sequence[int], net: NetConfig) -> float:
-    """Return about how many operations an update takes for one sample, forward and backward."""
+    """Return the approximate operations of an update for one sample, forward and backward."""
     if net.type == "mlp":
         widths = (math.prod(event_shape), *net.channels, math.prod(event_shape))
         return 6 * sum(2 * a * b for a, b in itertools.pairwise(widths))
+    if net.type == "dit":
+        tokens, width, depth = _positions(event_shape, net), net.channels[0], len(net.channels)
+        ends = 2 * math.prod(event_shape) * width
+        return 6 * (ends + tokens * depth * (12 * width**2 + 2 * tokens * width))
     spatial = len(event_shape) - 1
     sides = [math.ceil(side / net.patch) for side in event_shape[1:]]
     ends = 2 * event_shape[0] * net.patch**spatial * net.channels[0]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, door
 from scoresde.data import Data, load
-from scoresde.noise.aside import aside
+from scoresde.noise.global_rng import forked_rng
 from scoresde.objectives import dsm_loss, edm
 from scoresde.result import page
 from scoresde.score import ScoreModel
@@ -36,7 +36,7 @@ class Suggestion(NoiseLevels):
         net: The network.
         law: The law of the training times.
         config: The numbers of the training.
-        data: The data that they were chosen for.
+        data: The data for which they were chosen.
 
     Examples:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
@@ -55,13 +55,13 @@ class Suggestion(NoiseLevels):
         """Return an untrained model, whose weights are drawn with the seed in `config`.
 
         Args:
-            sde: The process of the model, in place of `sde()`.
+            sde: The process of the model, instead of `sde()`.
         """
         return model_of(self.data, self.net, sde or self.sde(), self.config.seed)
 
     def loss(self) -> Callable[..., Tensor]:
         """Return the loss for a `Trainer`: DSM with EDM's weight and the law of times `law`."""
-        # rounded to float32, as in the model: a run with either is the same to the last bit
+        # rounded to float32 as in the model, so that both give the same run to the last bit
         moments = (torch.as_tensor(m, dtype=torch.float32) for m in self.data.moments())
         weight = edm(Moments(*moments).mean_variance())
         return partial(dsm_loss, weight=weight, law=self.law)
@@ -69,13 +69,14 @@ class Suggestion(NoiseLevels):
     def trainer(self, folder: str | Path | None = None, **changes: Any) -> Trainer[ScoreModel]:
         """Return a trainer of `model()` with `config` and `loss()`, whose `train` gives the model.
 
-        A tenth of 50 samples or more, 1,000 at most, is held out: it measures the loss during the
-        run, and is `trainer.held_out.data`. `trainer(held_out=0.0)` trains on all.
+        If there are 50 samples or more, a tenth of them, at most 1,000, is held out. The loss on
+        them is measured during the run; they are `trainer.held_out.data`. `trainer(held_out=0.0)`
+        trains on all samples.
 
         Args:
             folder: The folder of the run, from which it can be resumed; without it nothing is
                 written.
-            changes: Numbers of the training by their names in `config`, in place of the suggested
+            changes: Numbers of the training by their names in `config`, instead of the suggested
                 ones: `steps=500`.
 
         Raises:
@@ -92,8 +93,8 @@ class Suggestion(NoiseLevels):
         """Return this suggestion with the learning rate for another network or optimiser.
 
         Args:
-            widest: The width of that network's widest layer. Adam's rate falls with it; the rate is
-                never raised.
+            widest: The width of that network's widest layer. Adam's rate decreases with it, and is
+                never increased.
             rule: The optimiser, "adam" or "muon"; None for the one in `config`.
 
         Examples:
@@ -148,10 +149,10 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None)
 
     Args:
         data: `Data`, or whatever `scoresde.data.load` takes: samples `(N, *event)`, a path, a name.
-            At most 2,000 of the samples are looked at, fewer if they are large.
-        seed: An integer of at least 0: chooses the samples looked at, the first weights and the
-            batches.
-        net: The type of the network, "unet" or "mlp"; None chooses.
+            At most 2,000 of the samples are compared, fewer if they are large.
+        seed: The seed of the choice of these samples, of the initial weights and of the batches, an
+            integer of at least 0.
+        net: The type of the network, "unet", "mlp" or "dit"; None chooses.
 
     Raises:
         DataError: There are not two samples that differ, or the squares of their distances
@@ -201,7 +202,7 @@ def model_of(data: Data, net: NetConfig, sde: SDE, seed: int) -> ScoreModel:
 
     Its `steps` are those of `steps_of(sde)`.
     """
-    with aside(seed):
+    with forked_rng(seed):
         network = net.build(data.event_shape, data.kinds)
     model = ScoreModel(
         network,

@@ -157,7 +157,7 @@ def spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | N
             f"{name} must be of shape {want}, over the flattened event, got {tuple(got)}"
         )
     scale = covs.abs().amax((1, 2), keepdim=True)
-    # Matrices computed in float32 are symmetric and positive only up to its rounding.
+    # Matrices computed in float32 are symmetric and positive only up to rounding.
     tolerance = 1e-5 * scale
     if ((covs - covs.mT).abs() > tolerance).any():
         raise InvalidValueError(f"{name} is not symmetric; pass (C + C.T) / 2")
@@ -166,7 +166,7 @@ def spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | N
         variances, basis = covs.diagonal(dim1=1, dim2=2), None
     else:
         variances, basis = torch.linalg.eigh(covs)
-        # Zero eigenvalues come out as rounding errors of either sign.
+        # Eigenvalues of zero are computed with rounding errors of either sign.
         rounding = d * torch.finfo(covs.dtype).eps * scale[..., 0]
         variances = torch.where(variances.abs() > rounding, variances, 0.0)
     if (variances < -tolerance[..., 0]).any():

@@ -1,7 +1,7 @@
 r"""Define the kernel density of points, such as images: a mixture of many equal, round Gaussians.
 
-With K points in D dimensions `Marginal` computes (B, D, K) numbers. Here all kernels have one
-variance $v = \alpha^2 h^2 + \sigma^2$, so that two matrix products do:
+With K points in D dimensions `Marginal` computes (B, D, K) numbers. Here all kernels have the same
+variance $v = \alpha^2 h^2 + \sigma^2$, so two matrix products suffice:
 
 $$ r_k \propto \exp\Big(\frac{\alpha\, x \cdot \mu_k - \alpha^2 |\mu_k|^2 / 2}{v}\Big), \qquad
    \nabla \log p_t(x) = \frac{\alpha \sum_k r_k \mu_k - x}{v}. $$
@@ -26,8 +26,8 @@ __all__ = ["KernelDensity"]
 class KernelDensity(Target):
     r"""Define the mean of round Gaussians about points: $\frac1K \sum_k N(\mu_k, h^2 I)$.
 
-    With real images as points it is the nearest thing to a law of images whose score is known
-    exactly. Matrix products round differently in batches of another size.
+    With real images as points, its law resembles that of images, and its score is known exactly.
+    Results depend on the size of the batch by rounding, since matrix products do.
 
     Args:
         points: The points, `(K, *)`.

@@ -77,8 +77,8 @@ class Components:
 class Marginal:
     r"""Evaluate the mixture $p_t$ at points `x`.
 
-    Arrays are `(B, D, K)`: with many components in few dimensions, as in the plane, that is two to
-    three times faster than `(B, K, D)`.
+    Arrays have the shape `(B, D, K)`, which for many components in few dimensions is two to three
+    times faster than `(B, K, D)`.
 
     Args:
         components: The mixture $p_0$.
@@ -108,7 +108,7 @@ class Marginal:
 
     def responsibilities(self) -> Tensor:
         r"""Return $r_k$, `(B, K)`."""
-        # With one component no exponential is needed, which could underflow far away.
+        # A single component needs no exponential, which could underflow far from the mean.
         if len(self.weights) == 1:
             return torch.ones_like(self.y[:, 0])
         return self.log_joint().softmax(1)

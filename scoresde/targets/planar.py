@@ -17,8 +17,8 @@ __all__ = ["EightGaussians", "Rings", "SongMixture", "Spiral", "TwoMoons"]
 class SongMixture(Target):
     r"""Define $\frac45 N((5, 5), I) + \frac15 N((-5, -5), I)$, two modes far apart.
 
-    The example on which Song & Ermon (2019, section 3.2.2, arXiv:1907.05600) show that Langevin
-    dynamics gets the weights of the modes wrong.
+    Song & Ermon (2019, section 3.2.2, arXiv:1907.05600) show on this example that Langevin dynamics
+    gives wrong weights to the modes.
     """
 
     @door

@@ -1,4 +1,4 @@
-r"""Exact posteriors: a mixture of Gaussians stays one under a linear measurement.
+r"""Compute exact posteriors of Gaussian mixtures, which are mixtures again.
 
 For $x_0 \sim \sum_k w_k N(\mu_k, C_k)$ and $y = A x_0 + \text{std}\,\varepsilon$, with
 $S_k = A C_k A^T + \text{std}^2$ and $K_k = C_k A^T S_k^{-1}$,
@@ -6,7 +6,7 @@ $S_k = A C_k A^T + \text{std}^2$ and $K_k = C_k A^T S_k^{-1}$,
 $$ p(x_0 | y) = \sum_k w'_k\, N\big(\mu_k + K_k (y - A\mu_k),\; C_k - K_k A C_k\big), \qquad
    w'_k \propto w_k\, N(y; A\mu_k, S_k), $$
 
-and the sum of the unnormalised weights is the evidence $p(y)$.
+The sum of the unnormalised weights is the evidence $p(y)$.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ Map = Callable[[Tensor], Tensor] | Tensor
 
 
 class Posterior(Target):
-    r"""The exact law of $x_0$ given a linear measurement of it, made by `target.posterior(...)`.
+    r"""Define the exact law of $x_0$ given a linear measurement; `target.posterior(...)` makes it.
 
     Args:
         target: The law before the measurement.
         A: A linear function of a batch of events, or a matrix `(m, D)` over the flattened event.
         std: The standard deviation of the noise, a number or of the shape of y; at least 0.
-        y: What was measured; an entry that is NaN was not.
+        y: The measurement; an entry that was not measured is NaN.
 
     Attributes:
         log_evidence: $\log p(y)$, a number.
 
     Raises:
-        InvalidTypeError: Something is not made of real numbers.
-        InvalidValueError: `std` is negative, or without noise two measurements are one.
-        ShapeError: `y` has another shape than what `A` makes of an event.
+        InvalidTypeError: An argument is not made of real numbers.
+        InvalidValueError: `std` is negative, or entries of y are linearly dependent and without
+            noise.
+        ShapeError: `y` does not have the shape of a measurement by `A`.
     """
 
     @door
@@ -53,7 +54,7 @@ class Posterior(Target):
         y, std = (as_numbers(n, v, dtype=torch.float64) for n, v in (("y", y), ("std", std)))
         check_finite("std", std)
         if (std < 0).any():
-            raise InvalidValueError("std is the standard deviation of the noise and not negative")
+            raise InvalidValueError("std is a standard deviation and must not be negative")
         if tuple(y.shape) != shape:
             raise ShapeError(
                 f"y must have the shape {shape} of a measurement, got {tuple(y.shape)}"
@@ -72,7 +73,8 @@ class Posterior(Target):
         root, failed = torch.linalg.cholesky_ex(matrix @ cross + noise.diag())
         if bool(failed.any()):
             raise InvalidValueError(
-                "without noise two of the measurements say the same; give std > 0, or leave one out"
+                "without noise some entries of y are linearly dependent; give std > 0, or leave "
+                "them out"
             )
         gap = y - means @ matrix.T
         white = torch.linalg.solve_triangular(root, gap[..., None], upper=False)
@@ -101,16 +103,15 @@ def _matrix(A: Map, event: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
     try:
         with torch.no_grad():
             columns, zero = A(eye), A(torch.zeros_like(eye[:1]))
-    except Exception as error:  # of whatever kind: it is the user's code
+    except Exception as error:  # the user's function may raise any error
         raise InvalidTypeError(
             f"A fails for a batch of events, a tensor of shape {tuple(eye.shape)} in float64: "
             f"{type(error).__name__}: {error}"[:500]
         ) from error
     if not isinstance(columns, Tensor) or not columns.is_floating_point() or len(columns) != d:
         raise InvalidTypeError(
-            "A is a linear function of a batch of events, which returns a row of real numbers for "
-            "each"
+            "A must be a linear function of a batch of events, with a row of real numbers for each"
         )
     if zero.any():
-        raise InvalidValueError("A is not linear: it makes something of zero")
+        raise InvalidValueError("A is not linear: its value at 0 is not 0")
     return columns.reshape(d, -1).T, tuple(columns.shape[1:])

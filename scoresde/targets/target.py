@@ -23,12 +23,12 @@ __all__ = ["Target", "TargetScore", "scales"]
 class Target(abc.ABC):
     r"""Define a distribution with exact `sample`, `log_prob`, `score` and `denoise` at every time.
 
-    With `sde` and `t` a method is about $p_t$, without them about the data, $p_0$. `x` is `(B, *)`
-    with the target's event shape; `t` is a number, `()` or `(B,)`. All is computed in float64 and
-    returned in the dtype of `x`. `target.at(sde)` is the score to sample from.
+    With `sde` and `t` a method concerns $p_t$; without them it concerns the law of the data, $p_0$.
+    `x` is `(B, *)` with the target's event shape; `t` is a number, `()` or `(B,)`. Results are
+    computed in float64 and returned in the dtype of `x`. Sample from the score `target.at(sde)`.
 
-    Each target is a finite mixture of Gaussians: the `__init__` of a new one passes its components
-    to `super().__init__`.
+    Each target is a finite mixture of Gaussians: the `__init__` of a new target passes its
+    components to `super().__init__`.
 
     Args:
         components: The Gaussians, in spectral form.
@@ -91,7 +91,8 @@ class Target(abc.ABC):
             sde: The SDE of $p_t$.
             t: The time, a number, `()` or `(n,)`.
             generator: The source of randomness; by default torch's global generator.
-            dtype: The dtype of the result, by default torch's; the numbers drawn are the same.
+            dtype: The dtype of the result, by default torch's; the random numbers do not depend on
+                it.
             device: The device of the result; by default that of `generator`, or the CPU.
 
         Returns:
@@ -111,7 +112,7 @@ class Target(abc.ABC):
         alpha, sigma = scales(sde, t, torch.empty(shape, dtype=torch.float64, device=source))
         z = torch.randn(shape, generator=generator, dtype=torch.float64, device=source)
         u = torch.rand(n, generator=generator, dtype=torch.float64, device=source)
-        # Without the last sum, which may round to less than one.
+        # The last cumulative sum is left out, since it may round to less than one.
         k = torch.searchsorted(c.weights.cumsum(0)[:-1].contiguous(), u, right=True)
         z = (alpha**2 * c.variances[k] + sigma**2).sqrt() * z
         if c.basis is not None:
@@ -159,9 +160,9 @@ class Target(abc.ABC):
     def denoise(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
         r"""Return the mean of the data given a noisy sample, $E[x_0 | x_t = x]$.
 
-        It equals Tweedie's $(x + \sigma_t^2 \nabla \log p_t(x)) / \alpha_t$ (Efron 2011, "Tweedie's
-        formula and selection bias") and is computed without that division. Arguments and errors
-        are those of `log_prob`.
+        It equals $(x + \sigma_t^2 \nabla \log p_t(x)) / \alpha_t$ (Efron 2011, "Tweedie's formula
+        and selection bias"), but is computed without that division. Arguments and errors are those
+        of `log_prob`.
 
         Returns:
             The posterior mean, of the shape and dtype of `x`.
@@ -173,7 +174,7 @@ class Target(abc.ABC):
     def responsibilities(
         self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None
     ) -> Tensor:
-        r"""Return the probability that `x` came from each component, $p_t(k | x)$.
+        r"""Return the probability that `x` was drawn from each component, $p_t(k | x)$.
 
         Arguments and errors are those of `log_prob`.
 
@@ -185,7 +186,7 @@ class Target(abc.ABC):
 
     @door
     def assign(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
-        """Return the component that `x` most probably came from.
+        """Return the component from which `x` was most probably drawn.
 
         `target.assign(x).bincount(minlength=len(target.weights)) / len(x)` estimates the weights.
         Arguments and errors are those of `log_prob`.
@@ -199,15 +200,16 @@ class Target(abc.ABC):
     def posterior(self, A: Callable[[Tensor], Tensor] | Tensor, std: Any, y: Any) -> Any:
         r"""Return the exact law of the data given $y = A x_0 + \text{std}\,\varepsilon$.
 
-        It is a target again, with `sample`, `score` and the rest, and knows its `log_evidence`.
+        It is a target with the methods `sample`, `score` and so on, and the attribute
+        `log_evidence`.
 
         Args:
             A: A linear function of a batch of events, or a matrix `(m, D)`.
             std: The standard deviation of the noise, a number or of the shape of y.
-            y: What was measured, NaN where nothing was.
+            y: The measurement; an entry that was not measured is NaN.
 
         Raises:
-            InvalidValueError, InvalidTypeError, ShapeError: They do not fit the events.
+            InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit the events.
 
         Examples:
             >>> import scoresde, torch
@@ -235,16 +237,16 @@ class Target(abc.ABC):
         if self._singular and not (marginal.v > 0).all():
             raise InvalidValueError(
                 "without noise this target has no density, because a covariance is singular; "
-                "pass an SDE and a time where sigma(t) > 0"
+                "pass an SDE and a time with sigma(t) > 0"
             )
         return marginal
 
 
 @dataclass(frozen=True, eq=False)
 class TargetScore:
-    r"""Return the score $\nabla \log p_t$ of a target under one SDE; made by `target.at(sde)`.
+    r"""Return the score $\nabla \log p_t$ of a target under one SDE; `target.at(sde)` makes it.
 
-    It is used like a trained `ScoreModel`.
+    It can be used like a trained `ScoreModel`.
     """
 
     target: Target
@@ -265,7 +267,7 @@ class TargetScore:
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""Return $\nabla_x \log p_t(x)$ for `x` of shape `(B, *)` and `t` of shape `()` or `(B,)`.
 
-        Only shapes are checked, and not values, so that `torch.func` can transform it.
+        Shapes are checked but values are not, so that `torch.func` can transform this function.
 
         Raises:
             ShapeError: `x` or `t` has the wrong shape.

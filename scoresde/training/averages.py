@@ -27,7 +27,7 @@ AverageT = TypeVar("AverageT", bound="Average[nn.Module]")
 
 
 class AveragedWeights:
-    """Keep the averages of the weights that a configuration asks for.
+    """Keep the averages of the weights that a configuration names.
 
     Args:
         model: The model whose weights are averaged.
@@ -59,7 +59,7 @@ class AveragedWeights:
         return [*self._decays, *self._powers]
 
     def share(self, model: nn.Module) -> None:
-        """Divide every average, and `model` itself, among the processes, if `shard` asks for it."""
+        """Divide every average, and `model` itself, among the processes, if `shard` is set."""
         if self._template is not None:
             shard(model, *(average.model for average in self._all))
             for average in self._all:
@@ -121,7 +121,7 @@ class AveragedWeights:
                 save_snapshot(self.folder, average, half=half, run=self._run)
         except CheckpointError as error:
             warnings.warn(
-                f"{error}; training goes on without this snapshot",
+                f"{error}; training continues without this snapshot",
                 RuntimeWarning,
                 stacklevel=outside(),
             )

@@ -94,7 +94,7 @@ class Callbacks(Callback):
                 self.members.remove(member)
                 warnings.warn(
                     f"{type(member).__name__}.{event} failed with {type(error).__name__}: {error}; "
-                    "the run goes on without it",
+                    "the run continues without it",
                     RuntimeWarning,
                     stacklevel=outside(),
                 )

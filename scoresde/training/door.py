@@ -85,7 +85,7 @@ def numbered(score: nn.Module, data: Data) -> Data:
     """Return the data with columns and classes matched to those of the model by their names.
 
     Raises:
-        InvalidValueError: The data have a class or a column that the model does not know.
+        InvalidValueError: The data have a class or a column that the model does not have.
     """
     known = facts(score)
     return in_columns(data, known.columns, known.transform).as_kinds(known.conditions or {})

@@ -31,7 +31,7 @@ class Guard:
     """Check the steps, the weights and the data of a run before they are kept.
 
     Args:
-        config: The numbers of the run; `keeping.on_nan` says whether steps may be skipped.
+        config: The numbers of the run; steps are skipped only if `keeping.on_nan` is "skip".
         describe: A function of the number of an update that returns its learning rate, times and
             noise scales as text, for messages.
         newest: A function that returns the last good checkpoint, or None.
@@ -64,7 +64,7 @@ class Guard:
                 stacklevel=outside(),
             )
 
-    def look(self, first: int, rows: Tensor) -> Tensor:
+    def finite_steps(self, first: int, rows: Tensor) -> Tensor:
         """Return the rows of the steps whose loss and gradient are finite.
 
         Args:
@@ -140,7 +140,7 @@ class Guard:
             if changed := data.changed(step // self.config.keeping.save_every):
                 raise TrainingError(
                     f"training ended after {step} steps: {changed}; {self._kept()}; restore the "
-                    "old data to go on, or begin another run"
+                    "old data to continue, or begin another run"
                 )
 
         distributed.together(compare)
@@ -155,8 +155,8 @@ class Guard:
         with in_memory(
             lambda: (
                 f"step {step}, of {self.config.batch_size} samples, does not fit into memory; "
-                f"{self._kept()}; go on with a larger accumulate or with recompute=True, or begin "
-                "another run with a smaller batch_size"
+                f"{self._kept()}; continue with a larger accumulate or with recompute=True, or "
+                "begin another run with a smaller batch_size"
             )
         ):
             yield
@@ -165,11 +165,11 @@ class Guard:
         """Return the error for a step that was interrupted after its weights began to change."""
         return TrainingError(
             f"training was interrupted in the middle of step {step}, so that this trainer cannot "
-            f"go on; {self._kept()}; "
+            f"continue; {self._kept()}; "
             + (
-                "a new trainer of the same folder goes on from there"
+                "a new trainer of the same folder continues from there"
                 if self._newest()
-                else "with a folder= a new trainer would go on from its last one"
+                else "with a folder= a new trainer would continue from its last one"
             )
         )
 

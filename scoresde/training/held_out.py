@@ -27,7 +27,7 @@ __all__ = ["HeldOut"]
 _STEP = 2**64 - 1  # held-out data have the noise of this step, which no run reaches
 # The largest number of measurements in a run; the share of its time that they may take; the cost of
 # a loss without its gradient, relative to one with it.
-_LOOKS, _SHARE, _FORWARD = 20, 0.05, 1 / 3
+_MEASUREMENTS, _SHARE, _FORWARD = 20, 0.05, 1 / 3
 
 
 class HeldOut:
@@ -55,7 +55,7 @@ class HeldOut:
         self.waited = 0
         self._loss = loss
         cost = _FORWARD * len(data) / config.batch_size
-        every, line = max(config.steps / _LOOKS, cost / _SHARE), config.keeping.log_every
+        every, line = max(config.steps / _MEASUREMENTS, cost / _SHARE), config.keeping.log_every
         self._every = line * math.ceil(every / line)
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ class HeldOut:
         patience = self.config.keeping.patience
         return patience is not None and self.waited >= patience
 
-    def judge(self, step: int, ema: AveragedWeights, *, due: bool, end: bool) -> float | None:
+    def loss_if_due(self, step: int, ema: AveragedWeights, *, due: bool, end: bool) -> float | None:
         """Return the loss after `step` updates, or None if it is not measured at this step.
 
         Args:
@@ -78,10 +78,10 @@ class HeldOut:
             end: This step is the last one.
         """
         if due:
-            return self.look(step, ema.whole().model)
+            return self.loss_of_checkpoint(step, ema.whole().model)
         return self.loss(ema.whole().model) if end or not step % self._every else None
 
-    def look(self, step: int, model: nn.Module) -> float:
+    def loss_of_checkpoint(self, step: int, model: nn.Module) -> float:
         """Return the loss of a checkpoint, and remember the best one.
 
         Warns:

@@ -68,7 +68,7 @@ class Keeper:
                 if (self.folder / name).exists():
                     raise CheckpointError(
                         f"{self.folder} holds {name}, which a new run would replace, but no "
-                        "checkpoint from which one could go on; take another folder"
+                        "checkpoint from which one could continue; take another folder"
                     )
             return None
         path, tensors, meta = found
@@ -93,8 +93,10 @@ class Keeper:
             self.lock.release()
 
     def _take(self, step: int) -> None:
+        checkpoint.make_folder(self.folder)  # it may have been removed since `resume`
         if self.lock.take():  # False if this trainer held it already
             self._check_newest(step)
+            self._check_moved()
 
     def _check_newest(self, step: int) -> None:
         later = [path for number, path in checkpoint.steps_in(self.folder) if number > step]
@@ -102,7 +104,33 @@ class Keeper:
             self.lock.release()
             raise CheckpointError(
                 f"another process has continued the run in {self.folder} to {later[-1].name}, and "
-                f"this trainer is at step {step}; make a new one, which goes on from there"
+                f"this trainer is at step {step}; make a new one, which continues from there"
+            )
+
+    def _check_moved(self) -> None:
+        """Warn if the folder was removed or renamed; raise if it now holds another run.
+
+        Raises:
+            CheckpointError: The newest checkpoint in the folder is of another run.
+        """
+        found = checkpoint.latest(self.folder)
+        if found is not None:
+            path, _, meta = found
+            try:
+                _check_description(meta, path)
+                self._check_same(meta, str(path))
+            except InvalidValueError as error:
+                self.lock.release()
+                raise CheckpointError(
+                    f"{self.folder} was removed or renamed, and now holds another run: {error}"
+                ) from error
+        elif self.newest is not None:
+            warnings.warn(
+                f"{self.folder} was removed or renamed while the run trained in it; a new folder "
+                f"of this name is written from now on, without {self.newest.name} and the log "
+                "until now",
+                RuntimeWarning,
+                stacklevel=outside(),
             )
 
     def save(
@@ -122,6 +150,7 @@ class Keeper:
         """
         if self.lock.keep():
             self._check_newest(step)
+            self._check_moved()
         meta = {
             "step": step,
             "config": self.config.as_json(),
@@ -143,7 +172,7 @@ class Keeper:
                 raise
             self._unsaved = True
             warnings.warn(
-                f"{error}; training goes on to the next checkpoint",
+                f"{error}; training continues to the next checkpoint",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -193,7 +222,7 @@ class Keeper:
 
     def _check_same(self, meta: Mapping[str, Any], source: str) -> None:
         self.config.check_continues(meta["config"], source)
-        for name, value in self.identity.items():
+        for name, value in {"augment": None, **self.identity}.items():
             if meta.get(name) != value:
                 raise InvalidValueError(
                     f"{source} belongs to another {name}: it was {meta.get(name)} and is {value}; "
@@ -216,7 +245,7 @@ class Keeper:
             before = meta.get(name, 1)
             if before != now:
                 warnings.warn(
-                    f"{source} was written with {before} {name} and goes on with {now}: the "
+                    f"{source} was written with {before} {name} and continues with {now}: the "
                     "weights will differ in the last bits from those of an uninterrupted run",
                     RuntimeWarning,
                     stacklevel=outside(),

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
+from scoresde.checks import quoted
 from scoresde.data import Data
-from scoresde.errors import CheckpointError
+from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.objectives import described
 from scoresde.pretrained.store import net_config
 from scoresde.score import ScoreModel
@@ -49,6 +50,8 @@ def unpack(
 
     Raises:
         CheckpointError: The tensors of `source` are those of something else.
+        InvalidValueError: They are of weights in another precision, or of a model with other
+            moments, which would be those of the checkpoint from here on.
     """
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "loss": {}, "optimizer": {}}
     for name, value in tensors.items():
@@ -56,6 +59,7 @@ def unpack(
         if part not in parts:
             raise CheckpointError(f"{source} is no checkpoint of a run: it holds {name!r}")
         parts[part][rest] = value
+    _check_same(score, parts["model"], source)
     checkpoint.load_state(score, _laid(parts["model"], score.state_dict()), source=source)
     checkpoint.load_state(loss, parts["loss"], source=source)
     ema.load_state_dict(_laid(parts["ema"], ema.state_dict()))
@@ -68,6 +72,26 @@ def unpack(
                 slot[name] = laid_like(value, weights[index])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def _check_same(score: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise unless stored tensors have the precision and the moments of a score."""
+    buffers = dict(score.named_buffers()) if isinstance(score, ScoreModel) else {}
+    for name, own in score.state_dict().items():
+        stored = tensors.get(name)
+        if stored is None or stored.shape != own.shape or not stored.is_floating_point():
+            continue  # reported with all others by `load_state`
+        if stored.dtype != own.dtype:
+            raise InvalidValueError(
+                f"{source} belongs to another model: its {name} was {stored.dtype} and is "
+                f"{own.dtype}; give the model its old dtype, or take another folder"
+            )
+        fixed = name in buffers and not name.startswith("net.")
+        if fixed and not torch.allclose(stored, own.cpu(), rtol=1e-3, atol=1e-6, equal_nan=True):
+            raise InvalidValueError(
+                f"{source} belongs to another model: its {name} was {quoted(stored)} and is "
+                f"{quoted(own)}; give the model its old moments, or take another folder"
+            )
 
 
 def _slots(
@@ -111,7 +135,7 @@ def _laid(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
     return {k: laid_like(v, own[k]) if k in fits else v for k, v in tensors.items()}
 
 
-def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data) -> dict[str, str]:
+def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data, augment: object) -> dict[str, str]:
     """Return, by name, what must not change within a run beside its configuration."""
     samples = " x ".join(map(str, (len(data), *data.event_shape)))
     if isinstance(score, ScoreModel):
@@ -128,4 +152,5 @@ def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data) -> dict[str, st
         # other data may have another variance, and so another weight of the loss
         "data set": f"{samples}, SHA-256 {data.fingerprint()[:16]}",
         "loss": described(loss),
+        **({} if augment is None else {"augment": described(augment)}),
     }

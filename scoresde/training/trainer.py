@@ -127,7 +127,8 @@ class Trainer(Generic[ScoreT]):
     ) -> None:
         self.score = score
         self.config = TrainConfig() if config is None else config
-        self.folder = None if folder is None else Path(folder)
+        # absolute, so that a change of the working directory does not split the run
+        self.folder = None if folder is None else Path(folder).absolute()
         check_kinds(score, self.config)
         sde = process(score)
         self.data = numbered(score, data if isinstance(data, Data) else load(data))
@@ -135,7 +136,7 @@ class Trainer(Generic[ScoreT]):
         self.loss = default_loss(score, self.data) if loss is None else loss
         check_loss(self.loss)
         warn_of_moments(score, self.data)
-        own = identity(score, sde, self.loss, self.data)
+        own = identity(score, sde, self.loss, self.data, augment)
         distributed.check_same({**self.config.flat(), **own})
         distributed.align(laid_out(score, self.config))
         self.step = 0
@@ -256,7 +257,7 @@ class Trainer(Generic[ScoreT]):
                 due = self.step == self.config.steps or not self.step % keeping.save_every
                 judged = None
                 if (held := self.held_out) is not None:
-                    judged = held.judge(self.step, self.ema, due=due, end=self.step == end)
+                    judged = held.loss_if_due(self.step, self.ema, due=due, end=self.step == end)
                 last = self.step == end or received is not None or self._stopped
                 save, snapshot = due or last, self.ema.due(self.step)
                 if save or snapshot or self.step % keeping.log_every == 0:
@@ -275,7 +276,7 @@ class Trainer(Generic[ScoreT]):
                     self._save(last=last)
             if (received := stop.agreed()) is not None:
                 kept = f"saved in {self.folder}, from which a new run" if self.folder else "train()"
-                stop.end(f"{received.name} at step {self.step:,}; {kept} goes on")
+                stop.end(f"{received.name} at step {self.step:,}; {kept} continues")
         return self.model
 
     @contextlib.contextmanager
@@ -294,7 +295,7 @@ class Trainer(Generic[ScoreT]):
     def _log(self, recent: list[Tensor], held: float | None) -> None:
         """Check the steps since the last row of the log, and log their mean loss."""
         found = distributed.mean(torch.stack(recent).cpu().double())
-        found = self._guard.look(self.step - len(recent), found)
+        found = self._guard.finite_steps(self.step - len(recent), found)
         if not len(found):
             return  # all steps were skipped: there is no loss to log
         loss, norm = found.mean(0).tolist()

@@ -26,7 +26,7 @@ from scoresde.checks import quoted
 from scoresde.data import Data
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, TrainingError
 from scoresde.noise import Noise
-from scoresde.noise.aside import aside
+from scoresde.noise.global_rng import forked_rng
 from scoresde.objectives import dsm_loss, edm, passing
 from scoresde.score import modules
 from scoresde.sde import SDE, Condition, facts
@@ -161,7 +161,7 @@ class Update:
         x, *others = there([batch[0][mine], *(given or {}).values()], self._device)
         condition = None if given is None else Condition(dict(zip(given, others, strict=True)))
         # layers such as dropout draw from torch's global generators
-        with aside(seeds[1 + number] >> 1, self._device), passing():
+        with forked_rng(seeds[1 + number] >> 1, self._device), passing():
             losses = self._loss(self._score, self.sde, x, noise=noise, condition=condition)
         return checked(losses, x).mean() / x.shape[1:].numel()
 

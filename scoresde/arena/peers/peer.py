@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import NonFiniteError
-from scoresde.noise.aside import aside
+from scoresde.noise.global_rng import forked_rng
 from scoresde.sde import spacings
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Peer:
                 )
             return problem.denoise(y, rho)
 
-        with aside(seed), torch.no_grad(), _quiet():
+        with forked_rng(seed), torch.no_grad(), _quiet():
             y = self.method.run(denoiser, problem.rho(times), x.double() / alpha[0])
         return problem.finish((alpha[1] * y).to(problem.dtype)), calls + 1
 

@@ -1,4 +1,4 @@
-r"""Solve the probability-flow ODE with adaptive steps, in an angle in place of time.
+r"""Solve the probability-flow ODE with adaptive steps, as a function of an angle instead of time.
 
 With $c_t = \sqrt{\alpha_t^2 + \sigma_t^2}$, the state $z = x / c_t$ and the angle
 $\varphi = \arctan(\sigma_t / \alpha_t)$,
@@ -7,9 +7,9 @@ $$ z = \cos\varphi\; x_0 + \sin\varphi\; \varepsilon, \qquad
    \frac{dz}{d\varphi} = E[\cos\varphi\; \varepsilon - \sin\varphi\; x_0 \mid z]
    = -\tan\varphi\, \big(z + c_t \nabla\log p_t(c_t z)\big), $$
 
-the velocity of Salimans & Ho (2022), appendix D, arXiv:2202.00512. It is of the data's scale at
-both ends, while the drift in time is stiff (VE, EDM) or nearly singular (flow) there: a solver
-takes the same steps under every schedule, about half of those for $x$ as a function of $t$.
+the velocity of Salimans & Ho (2022), appendix D, arXiv:2202.00512. At both ends it has the scale of
+the data, while the drift in time is stiff (VE, EDM) or nearly singular (flow) there. A solver takes
+the same steps under every schedule, about half as many as for $x$ as a function of $t$.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TABLEAUS = {"dopri5": DOPRI5, "tsit5": TSIT5}
 def velocity(rsde: ReverseSDE, z: Tensor, t: Tensor) -> Tensor:
     r"""Return $u = dz / d\varphi = -\tan\varphi\, (z + c_t \nabla\log p_t(c_t z))$, `(B, *)`.
 
-    One evaluation of the score.
+    It costs one evaluation of the score.
 
     Args:
         rsde: The reverse SDE.
@@ -49,15 +49,15 @@ def velocity(rsde: ReverseSDE, z: Tensor, t: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ProbabilityFlow(Adaptive):
-    r"""Solve the probability flow by adaptive Runge-Kutta, with step sizes for each sample.
+    r"""Solve the probability flow by adaptive Runge-Kutta steps, with a step size for each sample.
 
-    Song et al. (2021), section 4.3, arXiv:2011.13456, who take one step size for the whole batch.
-    All samples are evaluated together until the last one has arrived, so that `State.nfe` is that
-    of the slowest; `scoresde.ode.solve` counts them one by one. No noise is drawn.
+    Song et al. (2021), section 4.3, arXiv:2011.13456, use one step size for the whole batch. All
+    samples are evaluated together until the last one has reached the next time, so `State.nfe`
+    counts the evaluations of the slowest; `scoresde.ode.solve` counts those of each sample.
 
-    The tolerances bound the error of each step. Where trajectories diverge, early errors grow: at
-    the end the root mean square was about 1 tolerance on a Gaussian, 1 to 7 on two modes and 1 to
-    15 on two moons, in float32 and in float64 alike, with tolerances of 1e-3 to 1e-5.
+    The tolerances bound the error of each step. Where trajectories diverge, early errors grow. With
+    tolerances from 1e-3 to 1e-5, in float32 or float64, the root-mean-square error at the end was
+    about 1 tolerance on a Gaussian, 1 to 7 on two modes and 1 to 15 on two moons.
 
     Args:
         method: `"dopri5"` or `"tsit5"`, both of order 5(4).
@@ -66,7 +66,7 @@ class ProbabilityFlow(Adaptive):
         max_nfe: The largest number of evaluations between two times of the grid, at least 8.
 
     Raises:
-        InvalidValueError: A parameter has an impossible value.
+        InvalidValueError: A parameter is out of range.
         ConvergenceError: `max_nfe` is used up before the next time of the grid.
     """
 
@@ -80,7 +80,7 @@ class ProbabilityFlow(Adaptive):
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """Return the flow map from t to s, in either direction."""
         sde = rsde.sde
-        # the score gets the whole batch in order, since it may have conditions for each sample
+        # the score receives the whole batch in order, since each sample may have its condition
         whole, times = x / expand(scale(sde, t), x), t.repeat(len(x))
         ends = torch.stack([s, t]).aminmax()
 
@@ -106,8 +106,9 @@ class ProbabilityFlow(Adaptive):
 class Scipy(Adaptive):
     r"""Solve the probability flow in $x$ and $t$ by `scipy.integrate.solve_ivp`.
 
-    The whole batch is one system in float64 with one step size, so that a sample depends on its
-    neighbours within the tolerance. It serves to check `ProbabilityFlow` by independent code.
+    The whole batch is one system in float64 with one step size, so a sample depends on the rest of
+    its batch, within the tolerance. This class serves to check `ProbabilityFlow` by independent
+    code.
 
     Args:
         method: `"RK45"`, `"RK23"` or `"DOP853"`.
@@ -116,8 +117,8 @@ class Scipy(Adaptive):
         max_nfe: The largest number of evaluations between two times of the grid.
 
     Raises:
-        InvalidValueError: A parameter has an impossible value.
-        NonFiniteError: The score is NaN or infinite, with which scipy would loop for ever.
+        InvalidValueError: A parameter is out of range.
+        NonFiniteError: The score is NaN or infinite, in which case scipy would never return.
         ConvergenceError: `max_nfe` is used up, or scipy reports a failure.
     """
 
@@ -142,8 +143,8 @@ class Scipy(Adaptive):
             spent += 1
             if spent > self.max_nfe:
                 raise ConvergenceError(
-                    f"max_nfe = {self.max_nfe} evaluations brought scipy's {self.method} only to "
-                    f"t = {time:.6g}; raise max_nfe, or loosen rtol and atol"
+                    f"scipy's {self.method} reached only t = {time:.6g} in max_nfe = "
+                    f"{self.max_nfe} evaluations; raise max_nfe, or loosen rtol and atol"
                 )
             now = torch.tensor(time, dtype=torch.float64).clamp(*ends)
             out = rsde.drift(torch.from_numpy(y).to(x).reshape(x.shape), now, eta=0.0)

@@ -1,9 +1,9 @@
-r"""Solve the reverse SDE with adaptive steps: two evaluations give a step and its error.
+r"""Solve the reverse SDE with adaptive steps: two evaluations give a step and an error estimate.
 
 In the variables of the probability flow (`scoresde.samplers.adaptive.ode`), $z = x / c_t$ with
 velocity $u$ and angle $\varphi$, the drift of the reverse SDE is that of the Ornstein-Uhlenbeck
-process with stationary law $\mathcal N(0, I)$, plus twice the flow. From $\varphi$ down to $\psi$
-with one increment $\xi$,
+process with stationary law $\mathcal N(0, I)$, plus twice that of the flow. The two results of a
+step from $\varphi$ down to $\psi$ with one increment $\xi$,
 
 $$ z' = a z - w\,u(z, \varphi) + \sqrt{1 - a^2}\,\xi, \qquad
    z'' = a z - w\,u(z', \psi) + \sqrt{1 - a^2}\,\xi, \qquad
@@ -12,9 +12,9 @@ $$ z' = a z - w\,u(z, \varphi) + \sqrt{1 - a^2}\,\xi, \qquad
 differ by twice the error of the first. The step is their mean, the stochastic Heun method: it is of
 weak order 2, and exact for standard normal data.
 
-In few dimensions this error is a single number with noise in it, which is small by chance now and
-then. Steps that trusted it would grow without reason, and where they are too large the samples come
-out too wide. So steps grow slowly, and stay short until two errors in a row have agreed.
+In few dimensions this estimate is noisy, and sometimes small by chance. Steps chosen by it alone
+would then become too large, and the samples too wide. So steps grow slowly, and stay short until
+two successive estimates have agreed.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ __all__ = ["AdaptiveSDE"]
 Increments = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`f(like, s, t)`: each sample's standardised increment over its own interval `[s, t]`, `(B,)`."""
 
-# The first step, and the longest before two errors in a row have agreed, in log-SNR.
+# The first step, and the longest step before two successive estimates have agreed, in log-SNR.
 _FIRST, _UNSETTLED = 0.1, 0.5
-# The largest ratio of two errors that agree.
+# Two error estimates agree if their ratio is at most this.
 _AGREEMENT = 4.0
 # The largest growth of a step after an accepted one.
 _GROWTH = 1.5
@@ -47,17 +47,22 @@ _GROWTH = 1.5
 
 @dataclass(frozen=True)
 class AdaptiveSDE(Adaptive):
-    r"""Solve the reverse SDE by adaptive stochastic Heun steps, with step sizes for each sample.
+    r"""Solve the reverse SDE by adaptive stochastic Heun steps, with a step size for each sample.
 
-    The method and its control of errors are those of Jolicoeur-Martineau et al. (2021), *Gotta Go
-    Fast When Generating Data with Score-Based Models*, arXiv:2105.14080, but for four things. The
-    linear part is integrated exactly in the variables of the probability flow, which treats all
-    SDEs alike. The two tolerances are added, not compared, and steps change by the power 3/4 of the
-    error, not 9/10. A step grows by at most one half, not after a rejected one, and not beyond .5
-    in log-SNR until two accepted errors agree within a factor 4. A rejected step is repeated with a
-    part of the increment of one Brownian path per sample; a kept and rescaled number would be
-    biased by the rejection. A seed determines the path at any tolerance. The paths are drawn sample
-    by sample, about a millisecond a step.
+    The method is that of Jolicoeur-Martineau et al. (2021), *Gotta Go Fast When Generating Data
+    with Score-Based Models*, arXiv:2105.14080, with four changes:
+
+    - The linear part is integrated exactly in the variables of the probability flow, so that all
+      SDEs are treated alike.
+    - The two tolerances are added instead of their larger one taken, and the step changes by the
+      power 3/4 of the error instead of 9/10.
+    - A step grows by at most one half, does not grow after a rejected step, and stays below .5 in
+      log-SNR until two accepted errors agree within a factor 4.
+    - A rejected step is repeated with a part of the increment of the sample's Brownian path, since
+      keeping and rescaling the number would bias it.
+
+    A seed determines the path at any tolerance. The paths are drawn sample by sample, which takes
+    about a millisecond a step.
 
     Loose tolerances make samples too wide, most of all in one dimension: see *Which sampler*.
 
@@ -67,8 +72,8 @@ class AdaptiveSDE(Adaptive):
         max_nfe: The largest number of evaluations between two times of the grid, at least 2.
 
     Raises:
-        InvalidValueError: A parameter has an impossible value, or a step falls below the resolution
-            of the Brownian path.
+        InvalidValueError: A parameter is out of range, or a step falls below the resolution of the
+            Brownian path.
         NonFiniteError: The state or the score is NaN or infinite.
         ConvergenceError: `max_nfe` is used up before the next time of the grid.
     """
@@ -92,15 +97,15 @@ class AdaptiveSDE(Adaptive):
             spent += 2
             if spent > self.max_nfe:
                 raise ConvergenceError(
-                    f"max_nfe = {self.max_nfe} evaluations brought sample "
-                    f"{int((time > s).nonzero()[0])} only to t = {float(time.max()):.6g} of "
-                    f"[{float(s):.6g}, {float(t):.6g}]; raise max_nfe, or loosen rtol and atol"
+                    f"sample {int((time > s).nonzero()[0])} reached only t = "
+                    f"{float(time.max()):.6g} of [{float(s):.6g}, {float(t):.6g}] in max_nfe = "
+                    f"{self.max_nfe} evaluations; raise max_nfe, or loosen rtol and atol"
                 )
             h = torch.where(settled, h, h.clamp(max=_UNSETTLED))
             now = sde.log_snr(time)
             to = torch.where(now + 1.01 * h < end, sde.time(now + h), s)
             to = torch.minimum(to.clamp(min=s), time)
-            # what is left, if that is less: after a rejection the step must be a shorter one
+            # at most the rest of the interval, so that the step after a rejection is shorter
             h = torch.minimum(h, end - now)
             (cos, sin), (cos_to, sin_to) = (_angles(rsde, u) for u in (time, to))
             fresh = ((sin - sin_to) * (sin + sin_to)).clamp(min=0).sqrt() / cos_to
@@ -124,7 +129,7 @@ class AdaptiveSDE(Adaptive):
         return z * expand(scale(sde, s), x)
 
     def increments(self, noise: NoiseLike, n: int) -> Increments:
-        """Return how the increments of n samples are drawn, each over an interval of its own."""
+        """Return a function that draws increments of n samples, each over a different interval."""
         paths = [noise[i : i + 1] for i in range(n)]
 
         def drawn(like: Tensor, s: Tensor, t: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
 r"""Solve the reverse SDE by the solvers of torchsde, driven by the Brownian path of a seed.
 
 torchsde (Li et al. 2020, arXiv:2001.01328; Kidger et al. 2021, arXiv:2105.13493) integrates
-$dy = f\,du + g\,dB$ for flat states `(B, D)` and rising times, so it is given the reverse SDE in
-$u = -t$,
+$dy = f\,du + g\,dB$ for flat states `(B, D)` and increasing times, so it is called with the reverse
+SDE in $u = -t$,
 
 $$ dy = -\big[f x - g^2 \nabla\log p_t(x)\big] du + g\,dB_u, \qquad B_u = -W_{-u}, $$
 
-with $W$ the path that `EulerMaruyama` uses too. The noise is additive: the Itô and Stratonovich
-forms are the same, and all methods converge to the same samples.
+where $W$ is the path that `EulerMaruyama` uses too. The noise is additive, so the Itô and
+Stratonovich forms are the same, and all methods converge to the same samples.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, check_name, check_range
 from scoresde.errors import ConvergenceError, NonFiniteError
-from scoresde.noise.aside import aside
+from scoresde.noise.global_rng import forked_rng
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Facts, ReverseSDE, expand
 
 __all__ = ["TorchSDE"]
 
-# For each method the form of the SDE that torchsde wants, and the evaluations of one step.
+# For each method the form of the SDE that torchsde requires, and the evaluations of one step.
 _METHODS = {
     "euler": ("ito", 1),
     "milstein": ("ito", 1),
@@ -44,7 +44,7 @@ _METHODS = {
 # Methods of first order in the drift, and those that evaluate it in the middle of a step.
 _FIRST = ("euler", "milstein", "euler_heun")
 _MIDDLE = ("midpoint", "log_ode", "srk")
-# The method with a second state, which costs one evaluation at the start of a run.
+# The method with a second state; it needs one more evaluation at the start of a run.
 _REVERSIBLE = "reversible_heun"
 
 
@@ -52,7 +52,7 @@ _REVERSIBLE = "reversible_heun"
 class TorchSDE(Sampler):
     r"""Solve the reverse SDE by a method of torchsde, with fixed or adaptive steps.
 
-    | method | what it is here | strong order | evaluations for N steps |
+    | method | its scheme for this SDE | strong order | evaluations for N steps |
     | --- | --- | --- | --- |
     | `"euler"`, `"milstein"` | Euler-Maruyama | 1 | N |
     | `"euler_heun"` | the same, with the mean of g at both times | 1 | N |
@@ -61,23 +61,23 @@ class TorchSDE(Sampler):
     | `"srk"` | SRA1 of Rößler (2010), doi:10.1137/09076636X | 3/2 | 2 N |
     | `"reversible_heun"` | Kidger et al. (2021), arXiv:2105.13493 | 1 | N + 1 |
 
-    The last one is reversible and less stable: the difference of its two states grows as fast as
-    the reverse SDE contracts, so it needs hundreds of steps where `"heun"` needs tens.
+    `"reversible_heun"` is less stable: the difference of its two states grows as fast as the
+    reverse SDE contracts. So it needs hundreds of steps where `"heun"` needs tens.
 
     Args:
         method: The name of a method.
-        adaptive: Let torchsde choose steps between two times of the grid, by default T and eps
-            alone. It compares one step with two of half the length and takes one step size for the
-            whole batch, so that samples depend on their neighbours; with `AdaptiveSDE` they do not.
+        adaptive: Let torchsde choose the steps between two times of the grid, by default T and eps
+            alone. It compares one step with two of half the length. It uses one step size for the
+            whole batch, so a sample depends on the rest of its batch, unlike with `AdaptiveSDE`.
         rtol: The tolerance relative to the state.
         atol: The absolute tolerance.
-        dt_min: The shortest adaptive step, which is accepted whatever its error, with a warning.
+        dt_min: The shortest adaptive step; it is accepted whatever its error, with a warning.
         max_nfe: The largest number of evaluations of an adaptive run.
 
     Raises:
         UnknownNameError: There is no such method.
-        InvalidValueError: Another parameter has an impossible value, or an adaptive step falls
-            below the resolution of the Brownian path.
+        InvalidValueError: Another parameter is out of range, or an adaptive step falls below the
+            resolution of the Brownian path.
         ConvergenceError: `max_nfe` is used up before the end of an adaptive run.
     """
 
@@ -96,12 +96,12 @@ class TorchSDE(Sampler):
             check_range(name, getattr(self, name), "(0, inf)")
         check_integer("max_nfe", self.max_nfe, 1)
         if self.adaptive:
-            # the grid is T and eps; the steps in between are torchsde's
+            # the grid is T and eps; torchsde chooses the steps in between
             object.__setattr__(self, "steps", 1)
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the evaluations of one step alone; if adaptive, the largest number."""
+        """Return the evaluations of one step; if adaptive, the largest number."""
         return self.max_nfe if self.adaptive else self.cost(1)
 
     @property
@@ -156,7 +156,7 @@ class TorchSDE(Sampler):
         # torchsde's checks draw numbers from the global generator
         for t, s in pairwise(times):
             problem.prepare(t, s, y, extra)
-            with aside(device=x.device):
+            with forked_rng(device=x.device):
                 try:
                     ys, extra = torchsde.sdeint(
                         problem,
@@ -164,7 +164,7 @@ class TorchSDE(Sampler):
                         torch.stack((-t, -s)),
                         bm=path,
                         method=self.method,
-                        # inf: one step to the end, whose length is then not rounded
+                        # inf means one step to the end, so that its length is not rounded
                         dt=float(t - s) if self.adaptive else math.inf,
                         adaptive=self.adaptive,
                         rtol=self.rtol,
@@ -175,7 +175,7 @@ class TorchSDE(Sampler):
                     )
                 except AssertionError as error:
                     raise NonFiniteError(
-                        f"an adaptive step of torchsde met NaN: {error}; loosen rtol and atol"
+                        f"an adaptive step of torchsde became NaN: {error}; loosen rtol and atol"
                     ) from error
             y = ys[-1]
             yield State.of(rsde, s, y.reshape(x.shape))
@@ -195,7 +195,7 @@ class _Reversed:
         """Prepare for a solve from t down to s, from `y` and the solver's state `extra`."""
         self.end = float(s)
         if extra:
-            # torchsde's checks ask for the drift at y without using it: avoid an evaluation
+            # torchsde's checks request the drift at y without using it: avoid this evaluation
             self.kept.append((-t, y, extra[0]))
 
     def f(self, u: Tensor, y: Tensor) -> Tensor:
@@ -205,9 +205,8 @@ class _Reversed:
                 return value
         if self.rsde.nfe - self.spent >= self.budget:
             raise ConvergenceError(
-                f"max_nfe = {self.budget} evaluations brought torchsde only to t = "
-                f"{-float(u):.6g}, on its way to {self.end:.6g}; raise max_nfe, or loosen "
-                "rtol and atol"
+                f"torchsde reached only t = {-float(u):.6g} on the way to {self.end:.6g} in "
+                f"max_nfe = {self.budget} evaluations; raise max_nfe, or loosen rtol and atol"
             )
         drift = -_flat(self.rsde.drift(y.reshape(self.shape), -u))
         self.kept.append((u, y, drift))
@@ -233,7 +232,7 @@ class _Diagonal(_Reversed):
 class _Path:
     """Define the Brownian motion B_u = -W_{-u}, flat, with torchsde's interface."""
 
-    # methods for additive noise ask for no more; Davie's and Foster's areas are not needed
+    # methods for additive noise use nothing else: no Lévy areas of Davie or Foster
     levy_area_approximation = "foster"
 
     def __init__(self, noise: NoiseLike, x: Tensor) -> None:

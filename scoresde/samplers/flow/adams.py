@@ -4,9 +4,9 @@ With the slopes $\epsilon_j$ of $dy / d\tilde\sigma = \epsilon$ at the last $k$ 
 
 $$ y_{i+1} = y_i + \sum_{j=0}^{k-1} w_{ij}\,\epsilon_{i-j}, $$
 
-of order $k$ once there are $k$ slopes; the first steps use those there are, and the very first is
-`DDIM()`, whose error falls as the square of the steps and is the largest at last. The weights
-depend on the grid alone and are computed before the first step.
+of order $k$ once there are $k$ slopes. Earlier steps use the slopes that exist, and the first step
+is `DDIM()`. Its error is proportional to the square of the step, and dominates for many steps. The
+weights depend on the grid alone, and are computed before the first step.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from scoresde.sde.spacings import even_times, usual_times
 
 __all__ = ["IPNDM", "LMS"]
 
-# The steps from which an even grid had the least errors, on the arena's tuning problems.
+# From this number of steps on an even grid had the smallest errors on the arena's tuning problems.
 _EVEN_FROM = 15
 
 
@@ -54,7 +54,7 @@ class _Adams(Sampler):
         """
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the step of `DDIM()`, which needs no earlier slopes."""
+        """Return the step of `DDIM()`, since a single step has no earlier slopes."""
         return flow_step(rsde.sde, x, t, s, predicted_noise(rsde, x, t))
 
     def trajectory(
@@ -80,15 +80,15 @@ class LMS(_Adams):
     $$ w_{ij} = \int_{\tilde\sigma_i}^{\tilde\sigma_{i+1}}
        \prod_{l \ne j} \frac{u - \tilde\sigma_{i-l}}{\tilde\sigma_{i-j} - \tilde\sigma_{i-l}}\,du $$
 
-    Adams & Bashforth (1883) with variable steps, on the flow of Karras et al. (2022),
-    arXiv:2206.00364.
+    This is the method of Adams & Bashforth (1883) with variable steps, for the probability flow of
+    Karras et al. (2022), arXiv:2206.00364.
 
     Args:
         order: The number of slopes, from 1 (which is `DDIM()`) to 8; 4 is the usual choice.
     """
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return a grid even in log-SNR from 15 steps on, else that of the SDE."""
+        """Return a grid even in log-SNR from 15 steps on, else the default grid of the SDE."""
         return usual_times(sde, steps, even_from=_EVEN_FROM)
 
     def weights(self, ratios: Tensor) -> Tensor:
@@ -103,12 +103,12 @@ class IPNDM(_Adams):
     $$ y_{i+1} = y_i + \frac{\tilde\sigma_{i+1} - \tilde\sigma_i}{24}
        (55\,\epsilon_i - 59\,\epsilon_{i-1} + 37\,\epsilon_{i-2} - 9\,\epsilon_{i-3}) $$
 
-    and lower orders for the first three steps. It has its full order if the steps in $\tilde\sigma$
-    are equal, and the second otherwise. Liu et al. (2022), arXiv:2202.09778; Zhang & Chen (2023),
-    who improved its start, arXiv:2204.13902.
+    The first three steps have lower orders. The method has its full order if the steps in
+    $\tilde\sigma$ are equal, and order 2 otherwise. Liu et al. (2022), arXiv:2202.09778; with the
+    start of Zhang & Chen (2023), arXiv:2204.13902.
 
     Args:
-        order: The number of slopes, from 1 (which is `DDIM()`) to 8; 4 is the paper's.
+        order: The number of slopes, from 1 (which is `DDIM()`) to 8; the paper uses 4.
     """
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
@@ -125,7 +125,8 @@ def adams_bashforth(nodes: Tensor, order: int) -> Tensor:
     """Return the weights of the last slopes in the step from each node to the next.
 
     Args:
-        nodes: The points of the slopes, `(N + 1,)`, all different; the last one is the end.
+        nodes: The points of the slopes, `(N + 1,)`, all different; the last one is the end of the
+            run.
         order: The largest number of slopes to use.
 
     Returns:

@@ -6,9 +6,9 @@ signal $\tilde\sigma = \sigma_t / \alpha_t$ in place of time, the probability fl
 $$ \frac{dy}{d\tilde\sigma} = \epsilon_t(x) = -\sigma_t \nabla\log p_t(x), $$
 
 the noise that the score predicts in $x$ (Song, Meng & Ermon 2021, eq. 14, arXiv:2010.02502; Karras
-et al. 2022, section 3, arXiv:2206.00364). For data at one point the solutions are straight lines,
-for other data nearly so at both ends. Euler's method in time, `EulerMaruyama(eta=0)`, is less
-accurate.
+et al. 2022, section 3, arXiv:2206.00364). For data at one point the solutions are straight lines;
+for other data they are nearly straight at both ends. Euler's method in time,
+`EulerMaruyama(eta=0)`, is less accurate.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class DDIM(Sampler):
        \hat x_0 = \frac{x_t - \sigma_t\,\epsilon_t(x_t)}{\alpha_t}, \qquad
        c = \eta\,\frac{\sigma_s}{\sigma_t}\sqrt v $$
 
-    with $v$ the variance of the transition from s to t. At $\eta = 0$ it is Euler's method on the
-    probability flow in $\tilde\sigma$, also known as the Euler sampler (Karras et al. 2022,
-    algorithm 1 without the second-order correction), exact for data at one point; at $\eta = 1$ it
-    is `Ancestral()`. Song, Meng & Ermon (2021), eqs. 12 and 16, arXiv:2010.02502.
+    Here $v$ is the variance of the transition from s to t. At $\eta = 0$ this is Euler's method for
+    the probability flow in $\tilde\sigma$, also known as the Euler sampler (Karras et al. 2022,
+    algorithm 1 without the second-order correction); it is exact for data at one point. At
+    $\eta = 1$ it is `Ancestral()`. Song, Meng & Ermon (2021), eqs. 12 and 16, arXiv:2010.02502.
 
     Args:
         eta: The share $\eta$ of fresh noise, in [0, 1].

@@ -22,8 +22,8 @@ __all__ = ["TwoStage"]
 class TwoStage(Sampler):
     r"""Sample by DPM-Solver++(2S), or by SEEDS-2 with `tau` = 1.
 
-    In $y = x/\alpha$ and $\ell = \log(\alpha/\sigma)$, with $h = \ell_s - \ell_t$ and
-    $k = 1 + \tau^2$, a first stage goes to $\ell_m = \ell_t + r h$,
+    Let $y = x/\alpha$, $\ell = \log(\alpha/\sigma)$, $h = \ell_s - \ell_t$ and $k = 1 + \tau^2$.
+    The first stage ends at $\ell_m = \ell_t + r h$,
 
     $$ y_m = e^{-k r h} y_t + (1 - e^{-k r h}) D_t + \rho_m \sqrt{1 - e^{-2\tau^2 r h}}\, z_1, $$
 
@@ -32,9 +32,9 @@ class TwoStage(Sampler):
     $$ y_s = e^{-k h} y_t + (1 - e^{-k h}) \Big[\big(1 - \tfrac{1}{2r}\big) D_t
        + \tfrac{1}{2r} D_m\Big] + n, $$
 
-    where the noise $n$ continues that of the first stage. Lu et al. (2022), algorithm 1,
-    arXiv:2211.01095; Gonzalez et al. (2023), arXiv:2305.14267. A ladder is evaluated between its
-    levels.
+    where the noise $n$ is that of the first stage plus an independent part. The score is evaluated
+    between the times of the grid. Lu et al. (2022), algorithm 1, arXiv:2211.01095; Gonzalez et al.
+    (2023), arXiv:2305.14267.
 
     Args:
         r: The position of the second evaluation in the step, in (0, 1].
@@ -59,7 +59,7 @@ class TwoStage(Sampler):
 
     @property
     def between(self) -> bool:
-        """Return True if the second evaluation is before the end of the step."""
+        """Return True if the second evaluation is inside the step, and not at its end."""
         return self.r < 1
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
@@ -70,7 +70,7 @@ class TwoStage(Sampler):
         """Return a draw of p_s from the draw `x` of p_t."""
         sde, k = rsde.sde, 1 + self.tau**2
         start, end = float(half_log_snr(sde, t)), float(half_log_snr(sde, s))
-        # without noise at s the step in l is infinite; the first stage stays finite
+        # if there is no noise at s, the step in l is infinite; the first stage stays finite
         middle = start + self.r * (end - start if math.isfinite(end) else 8.0)
         m = sde.time(torch.tensor(2 * middle, dtype=torch.float64)).clamp(s, t)
         y, (alpha_m, alpha_s) = x / float(sde.alpha(t)), sde.alpha(torch.stack((m, s))).tolist()

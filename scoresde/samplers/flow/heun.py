@@ -1,7 +1,7 @@
 r"""Solve the probability flow by second-order methods, with two evaluations a step.
 
 Both methods solve $dy / d\tilde\sigma = \epsilon_t(x)$, the flow of `scoresde.samplers.flow.euler`.
-A step to $\sigma_s = 0$, where no score exists, is Euler's.
+A step to $\sigma_s = 0$, where the score does not exist, is Euler's step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scoresde.sde.spacings import even_times, usual_times
 
 __all__ = ["DPM2", "Heun"]
 
-# The steps from which an even grid had the least errors, on the arena's tuning problems.
+# From this number of steps on an even grid had the smallest errors on the arena's tuning problems.
 _EVEN_FROM = 9
 
 
@@ -34,11 +34,11 @@ class Heun(Sampler):
     $$ y_s = y_t + (\tilde\sigma_s - \tilde\sigma_t)
        \frac{\epsilon_t(x_t) + \epsilon_s(x'_s)}{2} $$
 
-    with $x'_s$ the end of Euler's step. With churn, a step first adds noise, by the transition of
-    the SDE, up to $(1 + \gamma)\,\tilde\sigma_t$, $\gamma = \min(\text{churn} / N, \sqrt 2 - 1)$,
-    at most to that of T, and so evaluates the score between the times of the grid.
-    `step` alone churns as a run of one step. Karras et al. (2022), algorithms 1 and 2,
-    arXiv:2206.00364.
+    with $x'_s$ the end of Euler's step. With churn, a step begins by adding noise, up to the level
+    $(1 + \gamma)\,\tilde\sigma_t$, $\gamma = \min(\text{churn} / N, \sqrt 2 - 1)$, or that of T if
+    it is smaller. The noise is added by the transition of the SDE. The score is then evaluated
+    between the times of the grid. A call of `step` alone counts as a run with N = 1. Karras et al.
+    (2022), algorithms 1 and 2, arXiv:2206.00364.
 
     Args:
         churn: $S_\text{churn}$, the noise added in a whole run, at least 0.
@@ -51,6 +51,7 @@ class Heun(Sampler):
     steps: ClassVar[int] = 50
     nfe_per_step = 2
     order = 2
+    conditional = False
     churn: float = 0.0
     sigma_min: float = 0.0
     sigma_max: float = math.inf
@@ -73,11 +74,11 @@ class Heun(Sampler):
 
     @property
     def between(self) -> bool:
-        """Return True if `churn` > 0: then steps start between the times of the grid."""
+        """Return True if `churn` > 0, when steps start between the times of the grid."""
         return self.churn > 0
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return a grid even in log-SNR from 9 steps on, else that of the SDE."""
+        """Return a grid even in log-SNR from 9 steps on, else the default grid of the SDE."""
         return usual_times(sde, steps, even_from=_EVEN_FROM)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
@@ -92,7 +93,7 @@ class Heun(Sampler):
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the states at `times[1:]`; each step gets an equal share of the churn."""
+        """Yield the states at `times[1:]`; every step has an equal share of the churn."""
         share = replace(self, churn=self.churn / max(len(times) - 1, 1))
         yield from Sampler.trajectory(share, rsde, x, times, noise)
 
@@ -117,7 +118,7 @@ class DPM2(Sampler):
        x_m / \alpha_m = y_t + (\tilde\sigma_m - \tilde\sigma_t)\,\epsilon_t(x_t), \qquad
        \tilde\sigma_m = \sqrt{\tilde\sigma_s\,\tilde\sigma_t} $$
 
-    The second evaluation is at a time between those of the grid. Lu et al. (2022), algorithm 1 with
+    The second evaluation is between the times of the grid. Lu et al. (2022), algorithm 1 with
     $r_1 = 1/2$, arXiv:2206.00927.
     """
 

@@ -25,11 +25,12 @@ class EulerMaruyama(Sampler):
     $$ x_s = x_t - (t - s) \big[f x - \tfrac12 (1 + \eta^2) g^2 \nabla\log p_t(x)\big]
        + \eta\, g \sqrt{t - s}\, z $$
 
-    The path is a function of the seed: with one seed, 100 and 1,000 steps give the same sample up
-    to the error of discretisation. Song et al. (2021), section 4.1, arXiv:2011.13456.
+    The path is a function of the seed. So with the same seed 100 and 1,000 steps give the same
+    sample, up to the discretisation error. Song et al. (2021), section 4.1, arXiv:2011.13456.
 
     Args:
-        eta: 1 for the reverse SDE, 0 for Euler's method on the probability-flow ODE; >= 0.
+        eta: The factor of the noise, at least 0: 1 for the reverse SDE, 0 for Euler's method on the
+            probability-flow ODE.
     """
 
     steps: ClassVar[int] = 1000
@@ -78,16 +79,22 @@ class Ancestral(Sampler):
     $$ x_s = \frac{x_t + v \nabla\log p_t(x_t)}{a}
        + \sqrt{v\, \sigma_s^2 / \sigma_t^2 + (\alpha_s v / \sigma_t^2)^2\, c}\; z $$
 
-    with $c$ the variance of $x_0$ given $x_t$: 0 for `"small"`, which leaves that of
-    $p(x_s | x_t, x_0)$ (exact for data at a point); $\sigma_t^2 / \alpha_t^2$ for `"large"`, which
-    makes it $v$ (under VP exact for standard normal data); and for `"moments"` that of Gaussian
-    data of the known variances, or of the mean over the principal axes of a known covariance.
-    That is exact for Gaussian data with independent entries, and the nearest of the three with
-    few steps. Without moments it is `"small"`. Ho et al. (2020), algorithm 2, arXiv:2006.11239;
-    Song et al. (2021), eq. 47, arXiv:2011.13456; Bao et al. (2022), theorem 1, arXiv:2201.06503.
+    Here $c$ is the assumed variance of $x_0$ given $x_t$:
+
+    - `"small"`: $c = 0$. The noise has the variance of $p(x_s | x_t, x_0)$, which is exact for data
+      at one point.
+    - `"large"`: $c = \sigma_t^2 / \alpha_t^2$. The noise has the variance $v$, which under VP is
+      exact for standard normal data.
+    - `"moments"`: the variance of $x_0$ given $x_t$ for Gaussian data with the known variances, or
+      its mean over the principal axes of a known covariance. It is exact for Gaussian data with
+      independent entries, and of the three it has the smallest errors in few steps. If no moments
+      are known, it is `"small"`.
+
+    Ho et al. (2020), algorithm 2, arXiv:2006.11239; Song et al. (2021), eq. 47, arXiv:2011.13456;
+    Bao et al. (2022), theorem 1, arXiv:2201.06503.
 
     Args:
-        variance: Which variance of the noise.
+        variance: The name of the variance of the noise.
     """
 
     steps: ClassVar[int] = 1000

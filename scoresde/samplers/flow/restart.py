@@ -23,13 +23,13 @@ __all__ = ["Restart", "RestartInterval"]
 
 @dataclass(frozen=True)
 class RestartInterval:
-    r"""Define an interval of noise that is sampled again, `k` times in `steps` steps.
+    r"""Define an interval of noise that is sampled again, `k` times in `steps` steps each.
 
     Args:
-        sigma_min: $\tilde\sigma_\min = \sigma / \alpha$ at its end, positive.
-        sigma_max: $\tilde\sigma_\max$ at its start, above `sigma_min`.
+        sigma_min: $\tilde\sigma_\min$, the ratio $\sigma / \alpha$ at its end, positive.
+        sigma_max: $\tilde\sigma_\max$, the ratio at its start, above `sigma_min`.
         k: The number of restarts, at least 0.
-        steps: The steps of each, at least 1.
+        steps: The steps of each restart, at least 1.
     """
 
     sigma_min: float = 0.06
@@ -51,7 +51,7 @@ class RestartInterval:
         return 1 + int((log_ratio - math.log(self.sigma_min)).abs().argmin())
 
     def times(self, sde: SDE, before: Tensor, end: Tensor) -> Tensor:
-        """Return the times `(steps + 1,)` from that of `sigma_max`, at least `before`, to `end`."""
+        """Return times `(steps + 1,)` from `before`, or `sigma_max` if it is earlier, to `end`."""
         highest = torch.tensor(-2 * math.log(self.sigma_max), dtype=torch.float64)
         top = torch.maximum(sde.time(highest).clamp(max=sde.T), before)
         high, low = (float(sde.sigma(t) / sde.alpha(t)) for t in (top, end))
@@ -64,20 +64,20 @@ class RestartInterval:
 class Restart(Around):
     r"""Sample with restarts: add noise back and solve the probability flow again, a few times.
 
-    At the noise $\tilde\sigma_\min$ the transition of the SDE takes the sample back to
-    $\tilde\sigma_\max$, from where the sampler solves the flow again: the added noise contracts the
-    errors made before, and the flow adds few. Xu et al. (2023), algorithm 2, arXiv:2306.14878,
-    whose smallest setting for CIFAR-10 (data in [-1, 1]) is the default; for larger images they use
-    several intervals.
+    At the noise level $\tilde\sigma_\min$, noise is added by the transition of the SDE up to
+    $\tilde\sigma_\max$, and the sampler solves the flow again from there. The added noise reduces
+    the earlier errors, and the flow adds few. The default is the smallest setting of Xu et al.
+    (2023), algorithm 2, arXiv:2306.14878, for CIFAR-10 (data in [-1, 1]); for larger images they
+    use several intervals.
 
-    A run restarts at the time of its grid nearest to $\tilde\sigma_\min$, other than the first, and
-    goes back at least to the time before it and at most to T. The steps of a restart are spaced as
-    by `Karras()`, between the times of the grid. The cost is that of N steps and of all restarts.
-    `step` alone does not restart.
+    A run restarts at that time of its grid which is nearest to $\tilde\sigma_\min$, except the
+    first. It goes back at least to the time before, and at most to T. The steps of a restart are
+    spaced by `Karras()`, and lie between the times of the grid. The cost is that of the N steps and
+    of all restarts. A call of `step` alone does not restart.
 
     Args:
-        sampler: The solver, meant to be one of the probability flow.
-        intervals: The intervals; those that end at the same time are run in the given order.
+        sampler: The solver, usually of the probability flow.
+        intervals: The intervals; intervals that end at the same time are run in the given order.
     """
 
     steps: ClassVar[int] = 50
@@ -88,13 +88,13 @@ class Restart(Around):
         super().__post_init__()
         if not self.sampler.stepwise:
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} is more than its steps, and a restart repeats some of "
-                "them; take what steps inside of it, such as Heun()"
+                f"{quoted(self.sampler)} does more in a run than its steps, and a restart would "
+                "repeat the steps alone; take its inner sampler, such as Heun()"
             )
 
     @property
     def order(self) -> None:
-        """Return None: the restarts have steps of their own, whose number is fixed."""
+        """Return None, since the number of steps of a restart is fixed."""
         return None
 
     @property
@@ -104,12 +104,12 @@ class Restart(Around):
 
     @property
     def between(self) -> bool:
-        """Return True if it restarts: the steps of a restart are between the times of the grid."""
+        """Return True if there is a restart, whose steps lie between the times of the grid."""
         return self._restarts or self.sampler.between
 
     @property
     def stepwise(self) -> bool:
-        """Return True if it never restarts, which is no part of a step."""
+        """Return True if there is no restart, since a step alone does not restart."""
         return not self._restarts
 
     @property
@@ -117,7 +117,7 @@ class Restart(Around):
         return any(part.k for part in self.intervals)
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations of the steps, of one more run for each interval, and restarts."""
+        """Return the evaluations of the steps and of all restarts."""
         restarts = sum(part.k * self.sampler.cost(part.steps) for part in self.intervals)
         return self.sampler.cost(steps) + len(self.intervals) * self.sampler.cost(0) + restarts
 
@@ -128,7 +128,7 @@ class Restart(Around):
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the states at `times[1:]`; that at the end of an interval is after all restarts."""
+        """Yield the states at `times[1:]`, that at the end of an interval after its restarts."""
         ends, here = [part.end(rsde.sde, times) for part in self.intervals], 0
         for end in sorted({*ends} - {0}):
             for state in self.sampler.trajectory(rsde, x, times[here : end + 1], noise):
@@ -150,7 +150,7 @@ class Restart(Around):
         a, v = rsde.sde.transition(grid[-1], grid[0])
         for j in range(k):
             own = noise.fork(j)
-            # keyed by grid[-1], a time of the user's grid, since grid[0] is computed with rounding
+            # the noise is keyed by grid[-1], a time of the user's grid, since grid[0] is rounded
             x = expand(a, x) * x + expand(v.sqrt(), x) * own.normal(x, grid[-1])
             for state in self.sampler.trajectory(rsde, x, grid, own.fork(0)):
                 x = state.x

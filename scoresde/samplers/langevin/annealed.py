@@ -1,7 +1,7 @@
 r"""Sample by annealed Langevin dynamics: Langevin steps at every level, from the largest down.
 
-After a step of annealed Langevin dynamics the noise in the sample is not that of the next level;
-consistent annealed sampling adds exactly the difference.
+After a step of annealed Langevin dynamics the noise level of the sample differs from that of the
+next level. Consistent annealed sampling adds the noise that makes them equal.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ __all__ = ["AnnealedLangevin", "ConsistentAnnealed"]
 class AnnealedLangevin(Sampler):
     r"""Make `k` Langevin steps $\epsilon_i = \kappa\,\sigma_i^2$ at every level, also the first.
 
-    The step $c\,\sigma_i^2 / \sigma_\min^2$ of the paper of 2020, with the smallest level
-    $\sigma_\min$, is $\kappa = c / \sigma_\min^2$; the step of the paper of 2019 is twice as large
-    as it is defined here, so that $\kappa$ is half of it.
-    From one level to the next the state is scaled with the signal, by $\alpha_s / \alpha_t$: by 1
-    on a VE ladder; under VP it moves the mean, which Langevin steps alone move too slowly.
-    Neighbouring levels must overlap, or the samples do not reach the next one: a ladder needs about
+    The paper of 2020 has the step $c\,\sigma_i^2 / \sigma_\min^2$ with the smallest level
+    $\sigma_\min$; set $\kappa = c / \sigma_\min^2$ for it. The paper of 2019 defines the step as
+    twice $\epsilon$; set $\kappa$ to half of its constant.
+
+    From one level to the next the state is multiplied by $\alpha_s / \alpha_t$. This factor is 1 on
+    a VE ladder; under VP it moves the mean, which Langevin steps alone move too slowly. The laws at
+    neighbouring levels must overlap, or the steps do not reach the next law: a ladder needs about
     28 levels in 64 dimensions and 105 in 784. Song & Ermon (2019), algorithm 1, arXiv:1907.05600;
     (2020), techniques 2 and 4, arXiv:2006.09011.
 
     Args:
-        kappa: The step in units of the noise's variance, in (0, 2).
+        kappa: The step size in units of the noise's variance, in (0, 2).
         k: Steps at each level, at least 1.
     """
 
@@ -84,11 +85,11 @@ class ConsistentAnnealed(Sampler):
        \tilde\sigma' = \min\big((1 - \kappa)\,\tilde\sigma_t,\ \tilde\sigma_s\big) $$
 
     with $y = x / \alpha_t$, $\tilde\sigma = \sigma_t / \alpha_t$ and the predicted noise
-    $\epsilon_t = -\sigma_t \nabla\log p_t$: a Langevin step $\kappa\,\tilde\sigma_t^2$ whose
-    noise makes it exact for data at one point. If a step of the grid reduces the noise by more than
-    the factor $1 - \kappa$, none is added and it is `DDIM()`; at
+    $\epsilon_t = -\sigma_t \nabla\log p_t$. This is a Langevin step $\kappa\,\tilde\sigma_t^2$ with
+    the noise that makes it exact for data at one point. If a step of the grid reduces the noise
+    level by more than the factor $1 - \kappa$, no noise is added, and it is `DDIM()`. At
     $1 - \kappa = (\tilde\sigma_s / \tilde\sigma_t)^2$ it is `Ancestral()`. For data of positive
-    variance its bias grows with $\kappa$ and does not fall with the step.
+    variance the bias grows with $\kappa$, and does not vanish with the step size.
     Jolicoeur-Martineau et al. (2021), algorithm 2, arXiv:2009.05475, whose $\epsilon / \sigma_L^2$
     is $\kappa$ (there .062 at 232 levels).
 
@@ -98,6 +99,7 @@ class ConsistentAnnealed(Sampler):
 
     steps: ClassVar[int] = 200
     order = None
+    conditional = False
     kappa: float = 0.07
 
     def __post_init__(self) -> None:

@@ -1,9 +1,9 @@
 r"""Impute unknown entries: draw them, and keep the known entries fixed.
 
 At every time the known entries are replaced by a draw of their noisy law, $\alpha_s x_0 + \sigma_s
-z$, independently of the unknown ones. This biases the law of the unknown entries. RePaint's
-resampling, which repeats each step after going back up to t, reduces the bias (Lugmayr et al. 2022,
-algorithm 1, arXiv:2201.09865).
+z$, independently of the unknown entries. This biases the law of the unknown entries. RePaint
+reduces the bias: it adds noise after each step to return to t, and repeats the step (Lugmayr et al.
+2022, algorithm 1, arXiv:2201.09865).
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from scoresde.sde import SDE, Condition, Facts, Field, ReverseSDE, expand
 __all__ = ["Impute"]
 
 _NOISY = (
-    "of entries that are known up to noise give a measurement: "
+    "for entries that are known up to noise use a measurement: "
     "guidance.posterior(score, Linear(Mask(mask), std))"
 )
 
 
 @dataclass(frozen=True)
 class Impute(Around):
-    r"""Draw the entries that are unknown, and keep those that are known.
+    r"""Draw the unknown entries of an event, and keep its known entries.
 
-    It takes two conditions, `{"known": x, "mask": m}`, one event for each sample or one for all, in
-    model units. The mask is 1 where an entry is known; `known` is not read elsewhere. Known entries
-    have the right noise at every time, and are exact at the end unless `denoise=False`. The law of
-    the others is biased, less so with `resample`; if that matters, `scoresde.guidance.posterior`
-    with a `Mask` is the better method.
+    The sampler takes two conditions, `{"known": x, "mask": m}`, in model units, with one event for
+    each sample or one for all. The mask is 1 where an entry is known; other entries of `known` are
+    ignored. Known entries have the right noise at every time, and are exact at the end unless
+    `denoise=False`. The law of the unknown entries is biased, but less with a larger `resample`. If
+    the bias matters, use `scoresde.guidance.posterior` with a `Mask`.
 
-    The sampler's `step` is called, so a multistep method is first order here.
+    Only the sampler's `step` is called, so a multistep method is of first order here.
 
     Args:
         sampler: The sampler, which must step along the grid.
-        resample: How often each step is made, at least 1; in between the state goes back up by
-            fresh noise.
+        resample: How often each step is made, at least 1; before each repetition fresh noise is
+            added to return to the step's start.
         basis: An orthonormal matrix `(k, k)` for the first axis of an event. `known` and `mask` are
             then coordinates in this basis, for example to colour a grey image.
 
@@ -80,13 +80,14 @@ class Impute(Around):
         check_integer("resample", self.resample, 1)
         if not self.sampler.stepwise:
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} is more than its steps, which alone would be imputed; "
-                "take what steps inside of it, such as Ancestral() or Heun()"
+                f"{quoted(self.sampler)} does more in a run than its steps, and Impute would use "
+                "the steps alone; take its inner sampler, such as Ancestral() or Heun()"
             )
         if self.sampler.adaptive:
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} chooses its own steps, between which nothing would be "
-                "imputed; take a method that steps along the grid, such as Ancestral() or Heun()"
+                f"{quoted(self.sampler)} chooses its steps itself, and Impute cannot set the known "
+                "entries between them; take a method that steps along the grid, such as "
+                "Ancestral() or Heun()"
             )
 
     @property
@@ -107,8 +108,8 @@ class Impute(Around):
         """
         if taken := {"known", "mask"} & (facts.conditions or {}).keys():
             raise InvalidValueError(
-                f"Impute takes the conditions known and mask, and so does the score: "
-                f"{', '.join(sorted(taken))}; give that of the score another name"
+                f"Impute has the conditions known and mask, and the score has "
+                f"{', '.join(sorted(taken))} too; give the score's condition another name"
             )
         return replace(self, sampler=self.sampler.prepared(facts, sde))
 
@@ -120,25 +121,25 @@ class Impute(Around):
         """
         if self.basis is not None and event[:1] != (len(self.basis),):
             raise ShapeError(
-                f"the basis has {len(self.basis)} rows, and the first axis of an event of shape "
-                f"{event} another length"
+                f"the basis has {len(self.basis)} rows, but the first axis of an event of shape "
+                f"{event} has another length"
             )
         return {"known": Field(event), "mask": _Mask(event)}
 
     def checked(self, condition: Condition) -> Condition:
-        """Return known and mask.
+        """Return the conditions `known` and `mask`, checked together.
 
         Raises:
             NonFiniteError: `known` is NaN where the mask is 1.
         """
         if (condition["known"].isnan() & (condition["mask"] != 0)).any():
             raise NonFiniteError(
-                "known holds NaN where the mask is 1; an entry that is not known has the mask 0"
+                "known holds NaN where the mask is 1; set the mask to 0 where an entry is unknown"
             )
         return condition
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Make a step `resample` times, going back up in between, and set the known entries."""
+        """Make a step `resample` times, adding noise in between, and set the known entries."""
         a, v = rsde.sde.transition(s, t)
         for j in range(self.resample):
             own = noise.fork(j)
@@ -157,7 +158,7 @@ class Impute(Around):
         yield from super().trajectory(rsde, start, times, noise)
 
     def finish(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the sampler's finish, with the known entries set exactly."""
+        """Return the sampler's final states, with the known entries set exactly."""
         return self._set(rsde, self.sampler.finish(rsde, x, t, noise), None)
 
     def _imposed(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
@@ -169,7 +170,8 @@ class Impute(Around):
         given: Mapping[str, Tensor] = rsde.condition or {}
         if "known" not in given or "mask" not in given:
             raise InvalidValueError(
-                "Impute takes the conditions known and mask, and stands outside of other samplers"
+                "Impute needs the conditions known and mask; give them, and make Impute the "
+                "outermost sampler"
             )
         known = given["known"].to(x)
         if noisy is not None:
@@ -188,7 +190,9 @@ class _Mask(Field):
     def check(self, name: str, value: Tensor) -> None:
         """Raise InvalidValueError unless all entries are 0 or 1."""
         if not ((value == 0) | (value == 1)).all():
-            raise InvalidValueError(f"the {name} is 1 where an entry is known and else 0; {_NOISY}")
+            raise InvalidValueError(
+                f"the {name} must be 1 where an entry is known and 0 elsewhere; {_NOISY}"
+            )
 
 
 def _turned(basis: Tensor, x: Tensor) -> Tensor:
@@ -208,7 +212,7 @@ def _orthonormal(basis: Tensor | Sequence[Sequence[float]]) -> tuple[tuple[float
     gap = matrix @ matrix.T - torch.eye(len(matrix), dtype=torch.float64)
     if not float(gap.abs().max()) < 1e-5:
         raise InvalidValueError(
-            "basis must be orthonormal, rows of length 1 at right angles; torch.linalg.qr makes "
-            "such a matrix of any other"
+            "basis must be orthonormal, with rows of length 1 at right angles; torch.linalg.qr "
+            "makes an orthonormal matrix of any other"
         )
     return tuple(map(tuple, matrix.tolist()))

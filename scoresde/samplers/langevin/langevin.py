@@ -1,9 +1,9 @@
-r"""Define Langevin correctors, which leave $p_s$ unchanged up to the error of their step.
+r"""Define Langevin correctors, which leave $p_s$ unchanged up to their discretisation error.
 
 $$ x \leftarrow x + \epsilon \nabla\log p_s(x) + \sqrt{2 \epsilon}\, z $$
 
-For a Gaussian of variance $V$ its stationary variance is $V / (1 - \epsilon / 2V)$: the step should
-be small against the variance, so it is scaled with that of the noise.
+For a Gaussian of variance $V$ the stationary variance is $V / (1 - \epsilon / 2V)$. So the step
+size $\epsilon$ should be small against the variance, and is a multiple of the noise's variance.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Corrector", "FixedLangevin", "Langevin", "ScaledLangevin", "correct"
 
 
 class Corrector(Sampler):
-    """Define a Markov kernel at one time: `step(rsde, x, t, s, noise)` uses `s` only."""
+    """Define a Markov kernel at one time: `step(rsde, x, t, s, noise)` ignores `t`."""
 
     order = None
     invariant = True
@@ -39,7 +39,7 @@ class Corrector(Sampler):
 
     @abc.abstractmethod
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
-        r"""Return the step $\epsilon$, broadcastable to the state."""
+        r"""Return the step size $\epsilon$, broadcastable to the state."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FixedLangevin(Corrector):
     r"""Correct by the unadjusted Langevin algorithm with one step size for all times.
 
     Args:
-        epsilon: The step, positive; below 2V for a target of variance V.
+        epsilon: The step size, positive; stable if below 2V for a target of variance V.
     """
 
     epsilon: float
@@ -66,21 +66,21 @@ class Langevin(Corrector):
     r"""Correct by Langevin steps whose size is set by a signal-to-noise ratio $r$.
 
     Song et al. (2021), algorithm 4, arXiv:2011.13456, take $\epsilon = 2 (r \|z\| / \|s\|)^2$ with
-    norms averaged over the batch, so that a sample depends on its neighbours; under VP they
-    multiply by $1 - \beta_i$ (algorithm 5), which is left out here. The default is the expectation
-    of that rule,
+    norms averaged over the batch, so a sample depends on the rest of its batch. Under VP they
+    multiply $\epsilon$ by $1 - \beta_i$ (algorithm 5); this factor is omitted here. The default is
+    the expectation of the rule,
 
     $$ \epsilon = 2 r^2 \sigma_t^2, $$
 
-    which is per sample and affine in the state; one step changes the variance by at most $4 r^4$
-    of itself.
+    It does not depend on the batch, and makes the step affine in the score. One step changes the
+    variance by at most the fraction $4 r^4$.
 
     Args:
         snr: $r$, positive.
-        norm: `"expected"` as above; `"batch_mean"` is the paper's rule, and the expected step where
-            the score of the whole batch vanishes; `"sample"` uses each sample's own norms, at most
-            10 times the expected step, which does not keep $p_s$ in few dimensions. The last two
-            warn below 64 dimensions.
+        norm: `"expected"` is the rule above. `"batch_mean"` is the paper's rule, with the expected
+            step if the score of the whole batch vanishes. `"sample"` uses the norms of each sample,
+            with a step of at most 10 times the expected one; it does not leave $p_s$ unchanged in
+            few dimensions. The last two warn below 64 dimensions.
     """
 
     snr: float = 0.16
@@ -110,9 +110,9 @@ class Langevin(Corrector):
         if self.norm == "batch_mean":
             ratio = (noise_norm.mean() / score_norm.mean()).expand(len(score))
             ratio = expand(ratio, score)
-            # a score that vanishes on the whole batch has no such ratio
+            # if the score vanishes on the whole batch, the ratio does not exist
             return 2 * (self.snr * torch.where(ratio.isfinite(), ratio, sigma)) ** 2
-        # near a zero of the score the rule is unbounded: at most 10 times the expected step
+        # near a zero of the score the rule is unbounded, so it is limited to 10 expected steps
         ratio = (noise_norm / score_norm).nan_to_num(math.inf)
         limit = math.sqrt(10) * sigma
         return 2 * (self.snr * expand(ratio, score).clamp(max=limit)) ** 2
@@ -122,7 +122,7 @@ class Langevin(Corrector):
 class ScaledLangevin(Corrector):
     r"""Correct by Langevin steps in units of the noise's variance: $\epsilon = \kappa\,\sigma_s^2$.
 
-    `Langevin(snr=r)` is $\kappa = 2 r^2$.
+    `Langevin(snr=r)` is the case $\kappa = 2 r^2$.
 
     Args:
         kappa: $\kappa$, in (0, 2).
@@ -149,5 +149,5 @@ def correct(
 
 
 def scale_signal(sde: SDE, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    r"""Return $(\alpha_s / \alpha_t)\,x$: the state at t with the signal scale of s."""
+    r"""Return $(\alpha_s / \alpha_t)\,x$, the state at t rescaled to the signal scale of s."""
     return expand(sde.alpha(s) / sde.alpha(t), x) * x

@@ -25,13 +25,13 @@ class MALA(Corrector):
        = \log\frac{p(x')}{p(x)} + \frac{\|z\|^2 - \|z'\|^2}{2}, \qquad
        z' = \frac{x - x' - \epsilon\,s(x')}{\sqrt{2\epsilon}} $$
 
-    with $s$ the score of $p = p_s$ and $z'$ the noise that would lead back. Each sample moves with
-    the probability $\min(1, \cdot)$ of that ratio and stays otherwise, so $p$ is unchanged for any
-    step $\epsilon = \kappa\,\sigma_s^2$; too large a step is nearly always rejected. The score must
-    have a method `log_prob(x, t)`, of which the score is the exact gradient.
-    Roberts & Tweedie (1996), Bernoulli 2(4); Hastings (1970), Biometrika 57(1).
+    where $s$ is the score of $p = p_s$, and $z'$ the noise of the reverse move. Each sample moves
+    with probability 1 or this ratio, whichever is smaller, and else stays. So $p$ is unchanged for
+    any step size $\epsilon = \kappa\,\sigma_s^2$, but too large steps are nearly always rejected.
+    The score must be the exact gradient of its method `log_prob(x, t)`. Roberts & Tweedie (1996),
+    Bernoulli 2(4); Hastings (1970), Biometrika 57(1).
 
-    A step takes four evaluations: score and density at $x$ and at $x'$.
+    A step costs four evaluations: score and density at $x$ and at $x'$.
 
     Args:
         kappa: $\kappa$, positive and finite.
@@ -49,11 +49,11 @@ class MALA(Corrector):
         return self.kappa * expand(sde.sigma(s) ** 2, score)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the proposal where it is accepted, else `x`; leaves p_s unchanged."""
+        """Return the proposal for samples that accept it, else `x`; this leaves p_s unchanged."""
         log_prob = rsde.method("log_prob")
         if log_prob is None:
             raise InvalidTypeError(
-                "MALA needs the density, but this score has no log_prob(x, t) of its own; use an "
+                "MALA needs the density, but this score has no method log_prob(x, t); use an "
                 "EnergyScore or an exact target, or a corrector without acceptance: Langevin()"
             )
         density, score, z = log_prob(x, s), rsde.score(x, s), noise.normal(x, s)

@@ -22,19 +22,18 @@ __all__ = ["PC"]
 class PC(Sampler):
     r"""Make a predictor step from t to s, then `k` corrector steps at s: 1 + k evaluations.
 
-    Song et al. (2021), algorithm 1, arXiv:2011.13456. The predictor's `step` is called, so a
-    multistep method is first order here.
+    Song et al. (2021), algorithm 1, arXiv:2011.13456. Only the predictor's `step` is called, so a
+    multistep method is of first order here.
 
     By default the predictor is Euler's step on the probability flow, all noise comes from the
     corrector, and the grid is even in log-SNR, which suits the corrector's step $2 r^2 \sigma^2$.
-    On Gaussians with a std from .15 to 1 the variance is then right to 1 % from 100 steps on, under
-    VE and VP; with reverse diffusion and $r$ = .16, the paper's choice for VE, it is 5 % too large
-    at 100 steps and right to 1 % at 300. Beyond the default of 100 steps nothing was gained on the
-    arena's tuning problems.
+    For Gaussian data with a std from .15 to 1, under VE and VP, the variance is then correct to 1 %
+    from 100 steps on. With reverse diffusion and $r$ = .16, the paper's choice for VE, it is 5 %
+    too large at 100 steps and correct to 1 % at 300. On the arena's tuning problems more steps than
+    the default 100 reduced no error.
 
     Args:
-        predictor: Any sampler; `None` only scales the state with the signal, by
-            $\alpha_s / \alpha_t$.
+        predictor: Any sampler; with `None` the state is only multiplied by $\alpha_s / \alpha_t$.
         corrector: A sampler that leaves $p_s$ unchanged, such as `Langevin()`.
         k: Corrector steps after each predictor step, at least 0.
     """
@@ -48,14 +47,14 @@ class PC(Sampler):
         super().__post_init__()
         if self.k and not self.corrector.invariant:
             raise InvalidTypeError(
-                f"{quoted(self.corrector)} is no corrector: at s = t it changes the law of the "
-                "samples or does nothing; take Langevin(), ScaledLangevin() or MALA()"
+                f"{quoted(self.corrector)} is no corrector: at s = t its step changes the law of "
+                "the samples or does nothing; take Langevin(), ScaledLangevin() or MALA()"
             )
         check_integer("k", self.k, 0)
         if self.predictor is not None and not self.predictor.stepwise:
             raise InvalidTypeError(
-                f"{quoted(self.predictor)} is more than its steps, which alone would be corrected; "
-                "take what steps inside of it, such as Ancestral() or Heun()"
+                f"{quoted(self.predictor)} does more in a run than its steps, and PC would use the "
+                "steps alone; take its inner sampler, such as Ancestral() or Heun()"
             )
         if self.predictor is None and self.k == 0:
             raise InvalidValueError("PC without a predictor needs k >= 1 corrector steps")
@@ -68,13 +67,18 @@ class PC(Sampler):
 
     @property
     def order(self) -> int | None:
-        """Return the order of the predictor; None with correctors, whose error does not vanish."""
+        """Return the predictor's order; None with a corrector, whose error does not vanish."""
         return None if self.k or self.predictor is None else self.predictor.order
 
     @property
     def stochastic(self) -> bool:
         """Return True if predictor or corrector adds noise."""
         return any(part.stochastic for part in self._parts)
+
+    @property
+    def conditional(self) -> bool:
+        """Return that of the predictor without correctors, which forget the state they begin at."""
+        return not self.k and self.predictor is not None and self.predictor.conditional
 
     @property
     def adaptive(self) -> bool:
@@ -120,7 +124,7 @@ class PC(Sampler):
         if self.predictor is None:
             x = scale_signal(rsde.sde, x, t, s)
         else:
-            # a predictor with correctors inside must not use the noise of those outside
+            # a predictor with inner correctors must not reuse the noise of the outer correctors
             own = noise.fork(0) if self.k else noise
             x = self.predictor.step(rsde, x, t, s, own)
         return correct(self.corrector, self.k, rsde, x, s, noise)

@@ -1,13 +1,13 @@
 r"""Define the fast sampler: a multistep method with weights and steps computed for the model.
 
-The exponential integrator of `scoresde.samplers.multistep.integrator` leaves three choices, which
-are made here from what is known of the model.
+The exponential integrator of `scoresde.samplers.multistep.integrator` leaves three choices. They
+are made here from the moments of the data and a pilot run of the model.
 
 - The Gaussian that is solved exactly has the moments of the data.
 - The residual is extrapolated by its best linear prediction under the covariance that a pilot run
   measured (`scoresde.score.pilot`) or, without a pilot, under that of Gaussians of all variances.
-- The same covariance predicts the error of every step of every grid. On the chosen grid every step
-  contributes the same error at the end, which makes the total least.
+- The same covariance predicts the error of every step of any grid. On the chosen grid every step
+  contributes the same error to the end of the run, which minimises the total.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ SETTINGS = (
     Setting(3, 0, 0.0),
     Setting(2, 1, 0.0),
 )
-"""The settings among which a model chooses, those that did best on the arena's tuning problems."""
+"""The settings that are tried for a model; they did best on the arena's tuning problems."""
 
-# The setting with the least errors there, up to a number of steps.
+# Pairs of the largest number of steps and the setting with the smallest errors there.
 _USUAL = ((7, SETTINGS[0]), (11, SETTINGS[1]), (29, SETTINGS[2]))
-# The fewest steps for which the weights of Gaussians of all variances were never worse.
+# From this number of steps on the weights of Gaussians of all variances were never worse.
 _MANY = 45
 # The grid: rounds of equidistribution, the fraction moved in each, and the share of uniform steps.
 _ROUNDS, _DAMPING, _UNIFORM = 12, 0.5, 0.1
-# The share of the pilot's grid with noise: alone it leaves steps out where one mode of data is far
-# narrower than another, and half the mass may end in the wrong one.
+# The share of the pilot's grid if noise is added. With the pilot's grid alone, data with a far
+# narrower mode than the others have too few steps there, and half the mass may end in another mode.
 _SHARE = 0.7
-# The largest grid that is computed; a grid of more steps divides its cells evenly.
+# The largest grid that is computed; for more steps the cells of this grid are divided evenly.
 _FINEST = 256
 
 
@@ -60,18 +60,20 @@ _FINEST = 256
 class Fast(TauMultistep):
     r"""Sample by a multistep method with measured weights on a measured grid, and a corrector.
 
-    `scoresde.sample(model, sde, "fast")` uses the pilot of the model, `model.pilot`, of 64
-    evaluations, and the orders and the grid that came nearest to its ends. Without a pilot it is
-    `"dpmpp_2m"`; from 45 steps on, and with noise, its weights are then those for Gaussian data of
-    unknown variances.
-    Guided and conditioned scores may use the pilot of their model: it determines weights and steps,
-    and not (to one part in a million) the limit of many steps. The corrector reuses evaluations of
-    the next step and costs none.
+    `scoresde.sample(model, sde, "fast")` uses the pilot of the model, `model.pilot`, which takes 64
+    evaluations. For few steps it uses the orders and the grid whose samples ended nearest to those
+    of the pilot. Without a pilot it is `"dpmpp_2m"` up to 44 steps without noise, and otherwise
+    uses the weights for Gaussian data of unknown variances.
+
+    Guided and conditioned scores may use the pilot of their model. The pilot determines weights and
+    steps, but changes the limit of many steps by less than one part in a million. The corrector
+    reuses the evaluation of the next step, so it costs none.
 
     Args:
-        order: Residuals that a step uses, 1 to 6. The default gives way to what the pilot has
-            chosen, or to what is usual for this number of steps.
-        corrector: Residuals that the corrector uses besides the newest; the same holds for it.
+        order: Residuals that a step uses, 1 to 6. The default is replaced by the pilot's choice, or
+            by the usual choice for the number of steps.
+        corrector: Residuals that the corrector uses besides the newest. The default is replaced
+            likewise.
         tau: $\tau$, 0 for the probability flow.
         window: The noise-to-signal ratios between which noise is added.
         pilot: The result of `scoresde.pilot`, or `None`.
@@ -85,7 +87,7 @@ class Fast(TauMultistep):
 
     @property
     def auditioned(self) -> bool:
-        """Return True without noise, if neither order nor corrector is given."""
+        """Return True if no noise is added and neither order nor corrector is given."""
         return not self.stochastic and self._open
 
     @property
@@ -93,7 +95,7 @@ class Fast(TauMultistep):
         return (self.order, self.corrector) == (Setting.order, Setting.corrector)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Fast:
-        """Return this sampler with the pilot of the score, unless it has one of its own."""
+        """Return this sampler with the pilot of the score, unless it has a pilot already."""
         return self if self.pilot or callable(facts.pilot) else replace(self, pilot=facts.pilot)
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
@@ -105,7 +107,8 @@ class Fast(TauMultistep):
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
         """Return the best linear prediction under the pilot's covariance.
 
-        With noise it is that of Gaussians of all variances, since the pilot's is of flows.
+        With noise it is the covariance of Gaussians of all variances, since the pilot measured that
+        of the probability flow.
         """
         pilot = self._pilot(sde, moments) if not self.stochastic else self._assumed(sde, moments)
         return Measured(pilot, self.tau)
@@ -141,11 +144,11 @@ class Fast(TauMultistep):
         yield from super(Fast, method).trajectory(rsde, x, times, noise)
 
     def _plain(self, n: int) -> bool:
-        """Return True if nothing is known that is sure to improve on a polynomial in n steps."""
+        """Return True if no known weights are certain to improve on a polynomial in n steps."""
         return self.pilot is None and self.auditioned and n < _MANY
 
     def _setting(self, n: int) -> Setting:
-        """Return the orders and the growth for n steps: as given, as chosen, or the usual."""
+        """Return the orders and the growth for n steps: given, chosen with the pilot, or usual."""
         if not self._open or self.stochastic:
             return Setting(self.order, self.corrector, self.pilot.growth if self.pilot else 0.0)
         return (self.pilot.choices if self.pilot else {}).get(n, usual_setting(n))
@@ -154,13 +157,13 @@ class Fast(TauMultistep):
         return self._assumed(sde, moments) if self.pilot is None else self.pilot
 
     def _assumed(self, sde: SDE, moments: Moments | None) -> Pilot:
-        """Return what is assumed without a run, with the moments of the pilot, or of the data."""
+        """Return the prior of a pilot, with the moments of the pilot or of the data."""
         known = moments if self.pilot is None else self.pilot.moments
         low, high = half_log_snr_range(sde).tolist()
         return _prior(low, high, None if known is None else known.mean_variance())
 
 
-# What "fast" is without a pilot.
+# The method that "fast" uses without a pilot.
 _PLAIN = DPMSolverPP()
 
 _prior = lru_cache(maxsize=64)(Pilot.prior)
@@ -192,7 +195,7 @@ def _grid(pilot: Pilot, ends: tuple[float, float], n: int, setting: Setting) -> 
 
 
 def usual_setting(n: int) -> Setting:
-    """Return the setting of n steps for a pilot that has chosen none."""
+    """Return the setting of n steps for a pilot without a choice for n."""
     return next((setting for most, setting in _USUAL if n <= most), Setting())
 
 
@@ -215,7 +218,7 @@ def step_errors(pilot: Pilot, ell: Tensor, order: int, corrector: int) -> Tensor
         new = int(corrector > 0 and first < n - 1)
         full = corrector if new else order
         m = min(full, first + 1)
-        # all steps with m residuals at once, but for the last one, which has no corrector
+        # all steps with m residuals at once, except the last step, which has no corrector
         last = max(n - int(corrector > 0), first + 1) if m == full else first + 1
         steps = torch.arange(first, last)
         at, weight = gauss_legendre(ell[steps, None], ell[steps + 1, None])

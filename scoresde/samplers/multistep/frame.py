@@ -1,7 +1,8 @@
 r"""Change to coordinates in which a Gaussian's denoiser is diagonal and every SDE is VE.
 
-$w = Q^T (x/\alpha - \mu)$ with the principal axes $Q$ of the Gaussian. Its denoiser is then
-$\mu + Q\,\mathrm{diag}(c / (c + \rho^2))\,w$, with $\rho = \sigma/\alpha$.
+The coordinates are $w = Q^T (x/\alpha - \mu)$ with the principal axes $Q$ of the Gaussian. The
+denoiser of the Gaussian is then $\mu + Q\,\mathrm{diag}(c / (c + \rho^2))\,w$, with
+$\rho = \sigma/\alpha$.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from scoresde.sde import SDE, Moments
 
 __all__ = ["CentredFrame", "Frame", "frame_of"]
 
-# The largest rounding of x / alpha, in the units of the data, that later steps remove: at 1e6 no
-# error was measured, at 5e7 `fast` was off by a fifth.
+# The largest rounding error of x / alpha at the start, in units of the data. Later steps remove it:
+# at 1e6 no error was measured in the samples, at 5e7 `fast` had an error of a fifth.
 _MAX_ROUNDING = 1e6
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    r"""Define the coordinates of data prediction, where the Gaussian is a point: the state itself.
+    r"""Define the coordinates for a Gaussian of variance 0 (data prediction): the state itself.
 
     Attributes:
         variances: $c$, `(C,)`, float64; C is 1 or the number of dimensions.
@@ -53,7 +54,7 @@ class Frame:
         return w
 
     def rotate(self, z: Tensor) -> Tensor:
-        """Return the coordinates of a difference of states."""
+        """Return a difference of states in these coordinates."""
         return z
 
     def residual(self, score: Tensor, w: Tensor, i: int) -> Tensor:
@@ -106,7 +107,7 @@ class CentredFrame(Frame):
         return self.alpha[i] * (self.mean + w)
 
     def rotate(self, z: Tensor) -> Tensor:
-        """Return the coordinates of a difference of states."""
+        """Return a difference of states in these coordinates."""
         return z if self.basis is None else z.reshape(len(z), len(self.basis)) @ self.basis
 
     def residual(self, score: Tensor, w: Tensor, i: int) -> Tensor:

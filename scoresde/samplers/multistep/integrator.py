@@ -1,23 +1,24 @@
 r"""Integrate the reverse SDE by exponential multistep methods, as most fast samplers do.
 
 Every linear SDE is variance exploding in $y = x / \alpha$, with noise $\rho = \sigma/\alpha$ and
-half log-SNR $\ell = -\log\rho$. The residual is the denoiser minus that of Gaussian data
-$\mathcal N(\mu, c I)$, which is known in closed form,
+half log-SNR $\ell = -\log\rho$. The residual is the denoiser minus the denoiser of Gaussian data
+$\mathcal N(\mu, c I)$,
 
 $$ R = E[x_0 | x_t] - \mu - \frac{c}{c + \rho^2} (y - \mu). $$
 
 With $U^2 = c + \rho^2$ and a stochasticity $\tau \ge 0$ (0: the probability flow, 1: the reverse
-SDE) the step from $t$ down to $s$ is, with no approximation but the noise inside the integral,
+SDE) the step from $t$ down to $s$ is, apart from the noise inside the integral, exactly
 
 $$ y_s - \mu = \frac{\varphi_s}{\varphi_t} (y_t - \mu)
    + \varphi_s \int_{\ell_t}^{\ell_s} (1 + \tau^2) \frac{R}{\varphi}\, d\ell
    + \sqrt{U_s^2 - \frac{\varphi_s^2}{\varphi_t^2} U_t^2}\; z, \qquad \varphi = U^{1 + \tau^2}. $$
 
-A method is a choice of $c$ (0 is data prediction, infinity noise prediction; the variance of the
-data solves the Gaussian part exactly), of $\tau$, and of the interpolation of the residual between
-its evaluations (`scoresde.samplers.multistep.interpolation`). A corrector repeats the last step
-with the evaluation at its end, which the next step needs anyway. Lu et al. (2022),
-arXiv:2211.01095; Zhang & Chen (2023), arXiv:2204.13902; Xue et al. (2023), arXiv:2309.05019.
+A method is a choice of $c$, of $\tau$, and of the interpolation of the residual between its
+evaluations (`scoresde.samplers.multistep.interpolation`). With $c = 0$ it is data prediction, with
+$c = \infty$ noise prediction; with the variance of the data the Gaussian part is solved exactly. A
+corrector repeats the last step with the evaluation at its end, which the next step needs anyway. Lu
+et al. (2022), arXiv:2211.01095; Zhang & Chen (2023), arXiv:2204.13902; Xue et al. (2023),
+arXiv:2309.05019.
 
 All coefficients are computed before the loop, in float64.
 """
@@ -52,11 +53,11 @@ Step = tuple[Tensor, tuple[Tensor, ...], Tensor]
 class ExponentialMultistep(Sampler):
     r"""Define the base class of exponential multistep methods.
 
-    A single `step` has no earlier residuals and is of first order, and so is the first of a run.
-    The error of that one falls as the square of the steps, so that with many steps every order
-    above 2 falls to 2 at last: on a mixture under VP order 4 had the slope 3.9 from 200 to 400
-    steps, 2.9 from 800 to 1,600; with a corrector of order 3 it was 4.0 there. With noise the law
-    of samples is of order 2 at most.
+    A call of `step` alone has no earlier residuals, so it is of first order, as is the first step
+    of a run. The error of that first step is proportional to the square of the step. So with many
+    steps the order of convergence falls to 2: on a mixture under VP a method of order 4 had order
+    3.9 from 200 to 400 steps, and 2.9 from 800 to 1,600; with a corrector of order 3 it had 4.0
+    there. With noise, the law of the samples converges with order 2 at most.
     """
 
     steps: ClassVar[int] = 30
@@ -64,7 +65,7 @@ class ExponentialMultistep(Sampler):
     order: int
     """The number of residuals that a step uses, at least 1."""
     corrector: int = 0
-    """The number of residuals that the corrector uses besides the newest; 0 is no corrector."""
+    """The number of residuals that the corrector uses besides the newest; 0 for no corrector."""
 
     @property
     def stochastic(self) -> bool:
@@ -76,7 +77,7 @@ class ExponentialMultistep(Sampler):
         return Polynomial()
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        r"""Return the Gaussian that is solved exactly; by default a point: data prediction."""
+        r"""Return the Gaussian that is solved exactly; by default of variance 0."""
         return Moments(0.0, var=0.0)
 
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ class ExponentialMultistep(Sampler):
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the states at `times[1:]`, each before its correction."""
+        """Yield the states at `times[1:]`, each before the corrector."""
         sde = rsde.sde
         ell = sde.log_snr(times) / 2
         frame = frame_of(self.gaussian(sde, rsde.moments), sde, times, torch.exp(-ell), x)
@@ -161,7 +162,7 @@ def _table(
             strict=True,
         )
     if len(table) < n:
-        # the step to no noise returns the denoiser
+        # the step to sigma = 0 returns the denoiser
         (keep,) = frame.coefficients(scale[n] / scale[n - 1] * frame.gains(n - 1)[None])
         one, zero = frame.coefficients(torch.cat((scale[n:], 0 * scale[n:])))
         table.append((keep, (one,), zero))
@@ -179,7 +180,7 @@ def _weights(
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     r"""Return the weights of state `(n, C)`, m residuals `(n, m, C)` and noise `(n, C)`.
 
-    They come in groups of n steps with the same m; a last step to no noise is left out.
+    They are yielded in groups of n steps with the same m, without a last step to sigma = 0.
     """
     grid = torch.tensor(ell, dtype=torch.float64)
     c = torch.tensor(variances, dtype=torch.float64)
@@ -203,7 +204,7 @@ def _group(
     m: int,
     new: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weights of these steps, with m known residuals each."""
+    """Return the weights of steps with m known residuals each."""
     t, s = ell[steps, None], ell[steps + 1, None]
     at, width = gauss_legendre(t, s)
     matrix = rule.matrix(ell[steps[:, None] + new - torch.arange(m + new)], at)

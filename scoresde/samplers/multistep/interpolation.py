@@ -1,8 +1,8 @@
 r"""Interpolate and extrapolate the residual of a denoiser in the half log-SNR.
 
 A multistep method has evaluated the residual $R$ of the denoiser at $\ell_1 \dots \ell_m$, with
-$\ell = \log(\alpha/\sigma)$, and needs it over the next step. An interpolation is the matrix $w$ in
-$R(\ell) \approx \sum_j w_j(\ell)\, R(\ell_j)$.
+$\ell = \log(\alpha/\sigma)$, and needs its values over the next step. An interpolation gives the
+weights $w$ in $R(\ell) \approx \sum_j w_j(\ell)\, R(\ell_j)$.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Polynomial(Interpolation):
 
 @dataclass(frozen=True)
 class Midpoint(Interpolation):
-    r"""Interpolate like `Polynomial`, but with two nodes by the value in the middle of the step.
+    r"""Interpolate like `Polynomial`, but for two nodes use the value at the middle of the step.
 
     This is the rule of DPM-Solver++(2M), and of UniPC with two nodes; with more nodes UniPC
     integrates the polynomial.
@@ -90,10 +90,11 @@ class PolynomialInTime(Interpolation):
 class Measured(Interpolation):
     r"""Interpolate by the best linear prediction under the covariance that a pilot run measured.
 
-    The pilot ran along the probability flow. With noise of stochasticity $\tau$ the standardised
-    state decorrelates as $\kappa = e^{-\tau^2 |\ell - \ell'|}$, where the noise exceeds the data's
-    variances, and a polynomial of degree n in it as $\kappa^n$ (Mehler 1866). The part of degree 1
-    is in the Gaussian that is subtracted, so the residual starts with degree 2.
+    The pilot ran along the probability flow. If noise of stochasticity $\tau$ is added, the
+    standardised state has the autocorrelation $\kappa = e^{-\tau^2 |\ell - \ell'|}$ where the noise
+    exceeds the data's variances, and a Hermite polynomial of degree n of the state has $\kappa^n$
+    (Mehler 1866). The part of degree 1 belongs to the Gaussian that is subtracted, so the residual
+    begins with degree 2.
 
     Args:
         pilot: The pilot, or its prior.

@@ -51,12 +51,17 @@ class TauMultistep(ExponentialMultistep):
         """Return True if `tau` > 0."""
         return self.tau > 0
 
+    @property
+    def conditional(self) -> bool:
+        """Return True at `tau` = 1 and with the widest window."""
+        return super().conditional and self.window == (0.0, math.inf)
+
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
         r"""Return $(1 + \tau^2) \log U$."""
         return self.rate(rho, ends) * log_u
 
     def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
-        r"""Return $1 + \tau^2$, with $\tau^2$ times the share of the step inside the window."""
+        r"""Return $1 + w \tau^2$, where w is the share of the step inside the window."""
         low, high = self.window
         start, end = ends[..., :1], ends[..., 1:]
         inside = (start.clamp(max=high) / end.clamp(min=low)).log().clamp(min=0)
@@ -68,30 +73,30 @@ class TauMultistep(ExponentialMultistep):
 class DPMSolverPP(TauMultistep):
     r"""Sample by multistep DPM-Solver++, or by SDE-DPM-Solver++ with `tau` = 1.
 
-    With order 2 the straight line through two data predictions is taken at the middle of the step,
-    as published; with order 3 the parabola is integrated exactly, while the published code takes
-    half of its second difference and is of order 2. Lu et al. (2022), arXiv:2211.01095, algorithm 2
-    and appendix B.
+    Order 2 uses the value of the straight line through two data predictions at the middle of the
+    step, as published. Order 3 integrates the parabola exactly, while the published code takes half
+    of the second difference, and converges with order 2. Lu et al. (2022), arXiv:2211.01095,
+    algorithm 2 and appendix B.
     """
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        """Return a polynomial in the level, the straight line by its midpoint."""
+        """Return a polynomial in the log-SNR, a straight line by its value at the midpoint."""
         return Midpoint()
 
 
 @dataclass(frozen=True)
 class UniPC(TauMultistep):
-    r"""Sample by UniPC: a multistep predictor, and a corrector one order above it at no cost.
+    r"""Sample by UniPC: a multistep predictor, and a corrector of one order more at no cost.
 
-    Zhao et al. (2023), arXiv:2302.04867, with $B(h) = e^h - 1$ and data prediction. A method of
-    order p uses p residuals, the corrector p and the newest.
+    Zhao et al. (2023), arXiv:2302.04867, with $B(h) = e^h - 1$ and data prediction. A predictor of
+    order p uses p residuals; its corrector uses these p and the newest.
     """
 
     order: int = 3
     corrector: int = 3
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        """Return a polynomial in the level, the straight line by its midpoint."""
+        """Return a polynomial in the log-SNR, a straight line by its value at the midpoint."""
         return Midpoint()
 
 
@@ -113,14 +118,14 @@ class SASolver(TauMultistep):
 class DEIS(TauMultistep):
     r"""Sample by DEIS (tAB): the predicted noise is a polynomial in time, integrated exactly.
 
-    Zhang & Chen (2023), section 3, arXiv:2204.13902. Their order 3 uses four evaluations, and here
-    three.
+    Zhang & Chen (2023), section 3, arXiv:2204.13902. The order is here the number of evaluations
+    that a step uses; their order is smaller by one.
     """
 
     order: int = 3
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        """Return a Gaussian of variance 1e30, whose limit is noise prediction."""
+        """Return a Gaussian of variance 1e30, which amounts to noise prediction."""
         return Moments(0.0, var=1e30)
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
@@ -132,13 +137,14 @@ class DEIS(TauMultistep):
 class ERSDE(ExponentialMultistep):
     r"""Sample by ER-SDE-Solver, with $\varphi(\rho) = \rho\,(e^{\rho^{0.3}} + 10)$.
 
-    Cui et al. (2023), arXiv:2309.06169: their fifth noise scale, with the data prediction as a
-    polynomial in $\rho$ integrated exactly.
+    Cui et al. (2023), arXiv:2309.06169, with their fifth noise scale. The data prediction is
+    interpolated by a polynomial in $\rho$, which is integrated exactly.
 
     Args:
         order: Residuals that a step uses, 1 to 3.
     """
 
+    conditional = False
     order: int = 3
 
     def __post_init__(self) -> None:

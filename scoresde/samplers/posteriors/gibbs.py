@@ -4,10 +4,10 @@ The posterior $p(z)\,p(y | z)$ is the limit $\rho \to 0$ of the law
 
 $$ \pi_\rho(x, z) \propto p(y | x)\, N(x; z, \rho^2 I)\, p(z), $$
 
-of which both conditionals can be drawn: that of x is Gaussian for a linear measurement, and that of
-z is the law of data under the noise $\rho$, $p(x_0 | x_t = \alpha_t x)$ at $\sigma_t / \alpha_t =
-\rho$, which the reverse SDE draws (Vono et al. 2019, arXiv:1804.05809; Coeurdoux et al. 2023,
-arXiv:2304.11134; Xu & Chi 2024, arXiv:2403.17042).
+Both conditional laws can be drawn. That of x is Gaussian for a linear measurement. That of z is
+the law of the data given a noisy state, $p(x_0 | x_t = \alpha_t x)$ at the time with
+$\sigma_t / \alpha_t = \rho$, from which the reverse SDE draws (Vono et al. 2019, arXiv:1804.05809;
+Coeurdoux et al. 2023, arXiv:2304.11134; Xu & Chi 2024, arXiv:2403.17042).
 """
 
 from __future__ import annotations
@@ -32,26 +32,27 @@ __all__ = ["SplitGibbs"]
 
 @dataclass(frozen=True)
 class SplitGibbs(Around):
-    r"""Alternate draws given the measurement and given the prior, coupled at the width $\rho$.
+    r"""Alternate draws given the measurement and given the prior, coupled by a width $\rho$.
 
-    It samples a `scoresde.guidance.posterior` of a `Linear` measurement. A run begins with a run of
-    the sampler under that score, which is near; then it alternates `k` times. Of each pair the draw
-    of the prior is kept: its law is the posterior under a measurement whose noise has the
-    variance $\text{std}^2 + \rho^2 A A^T$, so the bias is $O(\rho^2)$, and two runs, at $\rho$ and
-    $2 \rho$, tell how large it is. The smaller $\rho$, the more alternations it takes to move:
-    about the square of the posterior's width over $\rho$.
+    The score must be a `scoresde.guidance.posterior` of a `Linear` measurement. A run begins with a
+    run of the sampler under that score, whose samples are approximate draws. Then `k` alternations
+    follow. Of each pair the draw given the prior is kept: its law is the posterior for a
+    measurement whose noise has the variance $\text{std}^2 + \rho^2 A A^T$, so the bias is
+    $O(\rho^2)$. Compare runs with $\rho$ and $2 \rho$ to estimate it. The chain needs about
+    $(w / \rho)^2$ alternations to move by the width $w$ of the posterior.
 
     Args:
-        sampler: What draws from the prior; its noise must be that of the reverse SDE, as of
-            `Ancestral("moments")`, `EulerMaruyama()` or `TwoStage(tau=1.0)`, without a corrector.
+        sampler: The sampler of the draws given the prior. Its noise must be that of the reverse
+            SDE, as for `Ancestral("moments")`, `EulerMaruyama()` or `TwoStage(tau=1.0)`, without a
+            corrector.
         rho: $\rho$, in the units of the data, between the noise levels at eps and at T. On a ladder
-            it is that of the nearest level.
+            the nearest level is used.
         k: Alternations, at least 0.
 
     Raises:
-        InvalidTypeError: The sampler adds no noise or another one, or the score is no posterior of
-            a `Linear` measurement.
-        InvalidValueError: A number is impossible.
+        InvalidTypeError: The sampler does not have the noise of the reverse SDE, or the score is no
+            posterior of a `Linear` measurement.
+        InvalidValueError: A number is out of range.
 
     Examples:
         >>> import scoresde, torch
@@ -74,26 +75,25 @@ class SplitGibbs(Around):
         check_integer("k", self.k, 0)
         if not self.sampler.stepwise:
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} is more than its steps, and does not draw from the prior "
-                "given what is known under the noise rho; take what steps inside of it, such as "
+                f"{quoted(self.sampler)} does more in a run than its steps, so it does not draw "
+                "the data given a state of noise rho; take its inner sampler, such as "
                 "Ancestral()"
             )
         if not self.sampler.stochastic:
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} adds no noise, and follows one path where draws are "
-                "needed; take one of the reverse SDE, such as Ancestral('moments')"
+                f"{quoted(self.sampler)} adds no noise, so it does not draw the data given a noisy "
+                "state; take a sampler of the reverse SDE, such as Ancestral('moments')"
             )
-        for name in ("eta", "tau"):
-            if (share := getattr(self.sampler, name, 1.0)) != 1.0:
-                raise InvalidTypeError(
-                    f"by {name} = {share} {quoted(self.sampler)} has other noise than the reverse "
-                    "SDE: right for marginals, and too little for draws that begin at a given "
-                    f"state; take {name} = 1"
-                )
+        if not self.sampler.conditional:
+            raise InvalidTypeError(
+                f"{quoted(self.sampler)} has other noise than the reverse SDE, by eta, tau, a "
+                "window or a corrector, so its draws given a noisy state have the wrong law; take "
+                "a sampler of the reverse SDE, such as Ancestral('moments')"
+            )
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the sampler's evaluations in all runs, of which all but the first are shorter."""
+        """Return the sampler's evaluations in 1 + k runs; all but the first run are shorter."""
         return (1 + self.k) * self.sampler.nfe_per_step
 
     @property
@@ -107,7 +107,7 @@ class SplitGibbs(Around):
         return None
 
     def cost(self, steps: int) -> int:
-        """Return the most evaluations: those of `1 + k` whole runs."""
+        """Return the largest number of evaluations, that of `1 + k` whole runs."""
         return (1 + self.k) * self.sampler.cost(steps)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> SplitGibbs:
@@ -122,18 +122,18 @@ class SplitGibbs(Around):
         return replace(self, sampler=self.sampler.prepared(facts, sde))
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return a grid even in log-SNR, so that draws of the prior have steps below any rho."""
+        """Return a grid even in log-SNR, which has steps below any rho."""
         return even_times(sde, steps)
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the states of the first run, and the last one after each alternation."""
+        """Yield the states of the first run, and then the state after each alternation."""
         prior, way = self.prior(rsde), self.way(rsde.sde, times)
         if len(way) < 2:
             raise InvalidValueError(
                 f"the times end at {float(times[-1]):.4g}, where the noise is not below rho = "
-                f"{self.rho}; go further down, or give a larger rho"
+                f"{self.rho}; let them end at a smaller time, or give a larger rho"
             )
         for state in self.sampler.trajectory(rsde, x, times, noise.fork(0)):
             x = state.x
@@ -151,13 +151,13 @@ class SplitGibbs(Around):
         prior = rsde.attribute("prior")
         if prior is None:
             raise InvalidTypeError(
-                "split Gibbs sampling is of a posterior; give guidance.posterior(score, "
-                "Linear(A, std)) as the score, outside of all others"
+                "split Gibbs sampling draws from a posterior; give guidance.posterior(score, "
+                "Linear(A, std)) as the outermost score"
             )
         return rsde.under(prior)
 
     def way(self, sde: SDE, times: Tensor) -> Tensor:
-        r"""Return the times of a draw of the prior: from $\sigma / \alpha = \rho$ down a grid."""
+        r"""Return the times of a draw given the prior: those of a grid below noise $\rho$."""
         log_snr = torch.tensor(-2 * math.log(self.rho), dtype=torch.float64)
         first = sde.time(log_snr).clamp(sde.eps, sde.T)
         if sde.levels is not None:
@@ -171,10 +171,10 @@ class SplitGibbs(Around):
 
         Args:
             rsde: The reverse SDE of the posterior.
-            prior: That of the prior.
+            prior: The reverse SDE of the prior.
             x: The state at the last time.
-            way: The times of a draw of the prior.
-            noise: Where randomness comes from.
+            way: The times of a draw given the prior.
+            noise: The source of randomness.
         """
         sde = rsde.sde
         rho = float(sde.sigma(way[0]) / sde.alpha(way[0]))

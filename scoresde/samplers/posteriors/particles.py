@@ -1,15 +1,15 @@
 r"""Weight several trajectories of each sample by a measurement (twisted particles).
 
-Each of k particles takes steps of the reverse SDE under the score of the posterior, which are
-proposals. Their weights make up for what that score gets wrong: from t to s, with the kernels
+Each of k particles makes steps of the reverse SDE under the score of the posterior, as proposals.
+Their weights correct the errors of that score: in a step from t to s, with the kernels
 $p(x_s | x_t)$ of the prior and $q(x_s | x_t)$ of the proposal,
 
 $$ w_s = w_t\, \frac{p(x_s | x_t)\, \hat p(y | x_s)}{\hat p(y | x_t)\, q(x_s | x_t)}, $$
 
-and where few particles have all the weight, all are drawn anew by their weights. Whatever the
-approximation $\hat p(y | x_t)$ is on the way, for $k \to \infty$ the law is
-$p(x_\epsilon)\,\hat p(y | x_\epsilon)$ with the prior as it is discretised, and the mean weight is
-unbiased for $p(y)$ (Wu et al. 2023, algorithm 1, arXiv:2306.17775).
+When few particles have nearly all the weight, the particles are resampled by their weights. For
+$k \to \infty$ the law is $p(x_\epsilon)\,\hat p(y | x_\epsilon)$ with the discretised prior, for
+any approximation $\hat p(y | x_t)$ at earlier times. The mean weight is an unbiased estimate of
+$p(y)$ (Wu et al. 2023, algorithm 1, arXiv:2306.17775).
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from scoresde.sde.spacings import even_times
 
 __all__ = ["Particles"]
 
-# The largest relative deviation of a mean weight that is believed; its estimate stays below 1.
+# If the relative standard deviation of a mean weight is larger, its estimate is not used.
 _LARGEST = 0.5
-# The most that the bias of the steps is of the difference to half of them: 1 at the first order.
+# The bound of the bias, in units of the difference to the run with half the steps (order 1: 1).
 _BIAS = 2.0
 
 
@@ -45,31 +45,34 @@ _BIAS = 2.0
 class Particles(Sampler):
     r"""Draw each sample as one of `k` particles, which are weighted by the measurement.
 
-    It samples a `scoresde.guidance.posterior`. The particles belong to one sample, and all they
-    draw comes from its own stream, so n, seed and `batch_size` mean what they do elsewhere; a run
-    costs k times as many evaluations. `Samples.info` has `ess`, the least effective sample size
-    that a sample had on the way.
+    The score must be a `scoresde.guidance.posterior`. Each sample has k particles, whose random
+    numbers come from the stream of the sample, so n, seed and `batch_size` mean the same as for
+    other samplers. A run costs k times as many evaluations. `Samples.info` has `ess`, the smallest
+    effective sample size of each sample during the run.
 
-    With `evidence` the particles run once more at half of the steps, and `Samples.info` has
-    `log_evidence`, the estimate of $\log p(y)$ at all steps, and `log_evidence_error`, half of an
-    interval of 95 %: twice the difference of the two runs, which is the bias of the steps where
-    that is of the first order, and 1.96 standard deviations of this difference. It is infinite
-    where the weights are too unequal to tell. What all particles miss, such as a mode, no run sees.
+    With `evidence` the particles run once more with half of the steps. `Samples.info` then has
+    `log_evidence`, the estimate of $\log p(y)$ from the run with all steps, and
+    `log_evidence_error`, half the width of a 95 % interval. This is twice the difference of the two
+    runs, which bounds the bias of the discretisation, plus 1.96 standard deviations of the
+    difference. It is infinite if the weights are too unequal. A mode that no particle reaches is
+    missed by both runs.
 
-    With `sweeps` the way of the sample is drawn anew so often, each time among k ways of which one
-    is the last (conditional sequential Monte Carlo with ancestor sampling; Andrieu et al. 2010,
-    doi:10.1111/j.1467-9868.2009.00736.x; Lindsten et al. 2014, arXiv:1401.0604). That leaves the
-    law of the discretised model alone at any k, at the price of another run each.
+    With `sweeps` the trajectory of each sample is drawn again that many times, from k trajectories
+    of which one is the previous draw (conditional sequential Monte Carlo with ancestor sampling;
+    Andrieu et al. 2010, doi:10.1111/j.1467-9868.2009.00736.x; Lindsten et al. 2014,
+    arXiv:1401.0604). A sweep leaves the posterior of the discretised model unchanged for any k, and
+    costs as much as a run.
 
     Args:
-        sampler: What steps: with noise, one evaluation a step, along the grid, as `Ancestral()`.
-        k: Particles of a sample, at least 2.
-        sweeps: How often its way is drawn anew, at least 0.
-        evidence: Estimate the evidence, by another run at half of the steps.
+        sampler: A sampler that adds noise, evaluates the score once a step, and steps along the
+            grid, such as `Ancestral()`.
+        k: Particles of each sample, at least 2.
+        sweeps: The number of sweeps, at least 0.
+        evidence: Estimate the evidence, by another run with half of the steps.
 
     Raises:
-        InvalidTypeError: The sampler has no such steps, or the score is no posterior.
-        InvalidValueError: A number is too small, as one step with `evidence`.
+        InvalidTypeError: The sampler does not make such steps, or the score is no posterior.
+        InvalidValueError: A number is too small; `evidence` needs at least two steps.
 
     Examples:
         >>> import scoresde, torch
@@ -98,8 +101,8 @@ class Particles(Sampler):
         s = self.sampler
         if s.nfe_per_step != 1 or not s.stochastic or s.adaptive or s.between or s.invariant:
             raise InvalidTypeError(
-                f"{quoted(s)} does not step by one evaluation and fresh noise, as particles must "
-                "for their weights; take Ancestral(), EulerMaruyama() or DDIM(1.0)"
+                f"the weights of particles need steps of one evaluation and fresh noise, and "
+                f"{quoted(s)} has others; take Ancestral(), EulerMaruyama() or DDIM(1.0)"
             )
 
     @property
@@ -109,12 +112,12 @@ class Particles(Sampler):
 
     @property
     def stepwise(self) -> bool:
-        """Return False: the particles of a sample belong together."""
+        """Return False, since the particles of a sample are resampled between steps."""
         return False
 
     @property
     def order(self) -> None:
-        """Return None: the bias is that of a finite number of particles."""
+        """Return None, since the bias of a finite number of particles does not vanish."""
         return None
 
     @property
@@ -123,7 +126,7 @@ class Particles(Sampler):
         return False
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations of N steps, which visit N + 1 times, and of half as many."""
+        """Return the evaluations of N steps, at N + 1 times, and of the run with half the steps."""
         half = self.k * (steps // 2 - steps) if self.evidence else 0
         return (steps + 1) * self.nfe_per_step + half
 
@@ -134,7 +137,7 @@ class Particles(Sampler):
 
     @property
     def takes_start(self) -> bool:
-        """Return False: the particles of a sample start at draws of their own."""
+        """Return False, since each particle starts at a separate draw."""
         return False
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Particles:
@@ -157,14 +160,14 @@ class Particles(Sampler):
         if rsde.attribute("twisted") is None:
             raise InvalidTypeError(
                 "particles are weighted by a measurement; give guidance.posterior(score, "
-                "likelihood) as the score, outside of all others"
+                "likelihood) as the outermost score"
             )
         if len(x) == 0:
             yield from (State.of(rsde, s, x) for s in times[1:])
             return
         if self.evidence and len(times) < 3:
             raise InvalidValueError(
-                "evidence=True compares with half of the steps; take two steps at least"
+                "evidence=True needs a second run with half of the steps; take at least two steps"
             )
         kernel = Kernel(self.sampler, rsde.repeat(self.k))
         way, weights = self._filtered(kernel, x, times, noise.fork(0), None)
@@ -186,14 +189,14 @@ class Particles(Sampler):
         noise: NoiseLike,
         kept: list[Tensor] | None,
     ) -> tuple[list[Tensor], Weights]:
-        """Return the way of one particle of each sample, and the last weights.
+        """Return the trajectory of one particle of each sample, and the last weights.
 
         Args:
-            kernel: How particles step.
-            x: The start of the first particle of each sample.
+            kernel: The steps of the particles.
+            x: The initial state of the first particle of each sample.
             times: The grid.
-            noise: Where randomness comes from.
-            kept: The way of the first particle, where it has one already.
+            noise: The source of randomness.
+            kept: The trajectory of the first particle, if it is given.
         """
         k, n = self.k, len(x)
         rows = torch.arange(n, device=x.device)[:, None]
@@ -228,8 +231,9 @@ class Particles(Sampler):
         last = weights.drawn(choice, times[-1], 1)
         if not weights.ess.isfinite().all():
             raise NonFiniteError(
-                f"the weights of particles are no numbers in {x.dtype}: under the prior this "
-                "measurement is next to impossible; check its units, or take dtype=torch.float64"
+                f"the weights of all particles underflow in {x.dtype}, since under the prior this "
+                "measurement has hardly any probability; check its units, or take "
+                "dtype=torch.float64"
             )
         if self.evidence:
             constant = kernel.constant(swarm, times[-1]).double().reshape(n, k)[:, 0]
@@ -241,7 +245,7 @@ class Particles(Sampler):
         return way[::-1], weights
 
     def _start(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the particles at the first time, of which the first are given."""
+        """Return the particles at the first time; the first particle of each sample is given."""
         sde, known = rsde.sde, rsde.moments
         law = sde.prior(known)
         if known is not None and not math.isclose(t, sde.T, rel_tol=1e-6):
@@ -261,7 +265,7 @@ class Particles(Sampler):
         s: Tensor,
         prior: Tensor,
     ) -> Weights:
-        """Return the weights by which a particle has led to a known state of each sample."""
+        """Return the weights with which particles are ancestors of a known state of each sample."""
         mean, std = kernel.mean(swarm, t, s, prior)
         goal = to.repeat_interleave(self.k, 0)
         gap = ((goal - mean) / std).double().square().reshape(len(goal), -1).sum(1)
@@ -272,22 +276,22 @@ class Particles(Sampler):
 
 
 def _evidence(weights: Weights, rough: Weights) -> dict[str, Tensor]:
-    """Return the evidence and half of its interval of 95 %, by two runs of which one is rough."""
+    """Return the evidence and the half-width of its 95 % interval; `rough` has half the steps."""
     (fine, std), (coarse, rough_std) = weights.end(), rough.end()
     known = fine.isfinite() & coarse.isfinite()
     if not known.all():
         warnings.warn(
-            "log_evidence is infinite: without noise, std = 0, a measurement by rows of A that "
-            "depend on one another has no density",
+            "log_evidence is infinite: without noise (std = 0) and with linearly dependent rows of "
+            "A a measurement has no density",
             UserWarning,
             stacklevel=outside(),
         )
     lost = known & (torch.maximum(std, rough_std) > _LARGEST)
     if lost.any():
         warnings.warn(
-            f"log_evidence_error is infinite for {int(lost.sum())} of {len(lost)} samples, whose "
-            "particles have weights too unequal for their mean to be known; take more particles "
-            "or steps, and method='mmps' with more iterations",
+            f"log_evidence_error is infinite for {int(lost.sum())} of {len(lost)} samples, since "
+            "the weights of their particles are too unequal to estimate the mean; take more "
+            "particles or steps, and method='mmps' with more iterations",
             UserWarning,
             stacklevel=outside(),
         )

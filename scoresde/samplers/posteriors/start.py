@@ -1,9 +1,10 @@
-r"""Move the start of a run to what the score expects under its condition.
+r"""Move the initial state of a run to the mean of the data given the condition.
 
-The prior is about the mean $\mu$ of all data, and the law at T about that of the data under their
-condition. The two differ by $\alpha_T/\sigma_T$ of the distance of these means in standard
-deviations of the noise: nothing where that is 1/1000, and a tenth at 1/10. One evaluation at T
-takes the difference away.
+The prior is centred at $\alpha_T \mu$, where $\mu$ is the mean of all data. The law of the states
+at T is centred at $\alpha_T$ times the mean of the data given the condition. In units of the noise
+the two centres differ by $\alpha_T/\sigma_T$ times the distance of the two means. This is
+negligible if $\alpha_T/\sigma_T$ is 1/1000, but not if it is 1/10. One evaluation at T removes the
+difference.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from scoresde.checks import quoted
+from scoresde.errors import InvalidTypeError
 from scoresde.samplers.around import Around
 from scoresde.samplers.flow.heun import Heun
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
@@ -25,15 +28,19 @@ __all__ = ["MeanStart"]
 
 @dataclass(frozen=True)
 class MeanStart(Around):
-    r"""Move the start to the mean of the data under each condition, for one evaluation.
+    r"""Start a run at the mean of the data given the condition, by one more evaluation.
 
-    That is $D = E[x_0 | x_T = \alpha_T \mu]$, and the start is drawn from
-    $N(\alpha_T D,\ \sigma_T^2 + \alpha_T^2 v)$ with the moments $\mu$, $v$ of the data. It matters
-    where the condition tells much and the noise at T is not much larger than the data, as under
-    `BrownianBridgeSDE`. A start `x=` is taken for a draw of the prior.
+    The mean is $D = E[x_0 | x_T = \alpha_T \mu]$. The initial state is drawn from
+    $N(\alpha_T D,\ \sigma_T^2 + \alpha_T^2 v)$ with the moments $\mu$, $v$ of the data. This is
+    needed if the data given the condition are far from $\mu$, and the noise at T is not much larger
+    than the data, as under `BrownianBridgeSDE`. States given as `x=` are treated as draws of the
+    prior, and moved likewise.
 
     Args:
-        sampler: What draws from there.
+        sampler: The sampler that runs from there.
+
+    Raises:
+        InvalidTypeError: The sampler does not begin at the start, or moves it itself.
 
     Examples:
         >>> import scoresde
@@ -45,28 +52,36 @@ class MeanStart(Around):
     steps: ClassVar[int] = 30
     sampler: Sampler = field(default_factory=Heun)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sampler.takes_start or isinstance(self.sampler, MeanStart):
+            raise InvalidTypeError(
+                f"{quoted(self.sampler)} has starts of its own, so that moving them once more is "
+                "wrong or in vain; take the sampler alone"
+            )
+
     @property
     def stepwise(self) -> bool:
-        """Return False: a step alone does not begin at the mean."""
+        """Return False, since a step alone does not begin at the mean."""
         return False
 
     def cost(self, steps: int) -> int:
-        """Return that of the sampler, and one evaluation more."""
+        """Return the cost of the inner sampler plus one evaluation."""
         return self.sampler.cost(steps) + 1
 
     def steps_for(self, nfe: int) -> int:
-        """Return the steps of the sampler with one evaluation less."""
+        """Return the steps of the inner sampler for one evaluation less."""
         return self.sampler.steps_for(max(nfe - 1, 0))
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> MeanStart:
-        """Return it with the sampler set up for a score."""
+        """Return this sampler with the inner one set up for a score."""
         nfe = None if nfe is None else max(nfe - 1, 0)
         return replace(self, sampler=self.sampler.prepared(facts, sde, nfe=nfe))
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the sampler's states, from a start moved to the mean."""
+        """Yield the inner sampler's states, from an initial state moved to the mean."""
         known = rsde.moments
         mean = torch.as_tensor(0.0 if known is None else known.mean).to(x).expand_as(x)
         alpha = expand(rsde.sde.alpha(times[0]), x)

@@ -1,6 +1,6 @@
 """Draw the noise of particles, move, weight and resample them, for a batch of samples.
 
-Tensors of particles are `(B, k, *event)`, and `(B k, *event)` where a score sees them.
+Tensors of particles are `(B, k, *event)`, and `(B k, *event)` where they are passed to a score.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Spread:
 
     Args:
         noise: The noise of the samples.
-        k: How many particles each has.
+        k: The number of particles of a sample.
     """
 
     noise: NoiseLike
@@ -55,7 +55,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class _Constant:
-    """Return the same number everywhere in place of noise."""
+    """Return a constant in place of noise."""
 
     value: float
 
@@ -88,7 +88,7 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True)
 class Kernel:
-    """Make the steps of a sampler with one evaluation and one draw of Gaussian noise.
+    """Make the steps of a sampler that uses one evaluation and one Gaussian draw a step.
 
     Args:
         sampler: The sampler.
@@ -106,7 +106,7 @@ class Kernel:
         return prior, guided, log_likelihood
 
     def constant(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return what the log-likelihood lacks at the time `t`, `(B k,)`."""
+        """Return the term that the log-likelihood at time `t` omits, `(B k,)`."""
         found: Tensor = self.rsde.attribute("log_constant")(x, t, self.rsde.condition)  # type: ignore[misc]
         return found
 
@@ -125,9 +125,9 @@ class Kernel:
             x: Particles `(B k, *event)`.
             t: Their time.
             s: The time to go to.
-            scores: Those of prior and posterior.
-            noise: Where randomness comes from.
-            kept: Where the first particle of each sample goes, `(B, *event)`, if that is known.
+            scores: The scores of prior and posterior.
+            noise: The source of randomness.
+            kept: The next state of the first particle of each sample, `(B, *event)`, if given.
         """
         mean, std = self.mean(x, t, s, scores[0])
         own = self._step(scores[1], x, t, s, _Constant(0.0))
@@ -135,17 +135,17 @@ class Kernel:
         if kept is not None:
             to = to.reshape(len(kept), -1, *x.shape[1:])
             to = torch.cat([kept[:, None], to[:, 1:]], 1).reshape(x.shape)
-        # a product of two of them may be too large for single precision
+        # the product of two of them may overflow in single precision
         gap = ((mean - own) / std).double() * ((2 * to - mean - own) / std).double()
         return Move(to, gap.reshape(len(x), -1).sum(1) / 2)
 
     def mean(self, x: Tensor, t: Tensor, s: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where the prior's step goes without noise, and the noise's standard deviation."""
+        """Return the mean of the prior's step, and the standard deviation of its noise."""
         mean = self._step(prior, x, t, s, _Constant(0.0))
         return mean, self._step(prior[:1], x[:1], t, s, _Constant(1.0)) - mean[:1]
 
     def _step(self, score: Tensor, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the sampler's step where the score is known."""
+        """Return the sampler's step for a given value of the score."""
         rsde = self.rsde.sde.reverse(lambda x, t: score, moments=self.rsde.moments)
         return self.sampler.step(rsde, x, t, s, noise)
 
@@ -163,12 +163,12 @@ class Weights:
         self.logs = like.new_zeros(len(like), k, dtype=torch.float64)
         self.evidence = self.logs[:, 0].clone()
         self.ess = torch.full_like(self.evidence, float(k))
-        # from which of the first particles each comes, and how often they have been drawn anew
+        # the first particle from which each descends, and the number of resamplings
         self.first = torch.arange(k, device=like.device).expand(len(like), k)
         self.draws = self.evidence.clone()
 
     def add(self, logs: Tensor) -> None:
-        """Multiply the weights by others, given by their logarithms `(B k,)`."""
+        """Multiply the weights by factors, given as logarithms `(B k,)`."""
         self.logs = self.logs + logs.double().reshape(self.logs.shape)
 
     def size(self) -> Tensor:
@@ -178,11 +178,11 @@ class Weights:
         return found
 
     def settle(self, rows: Tensor, parents: Tensor) -> None:
-        """Take the mean weight of some samples into their evidence, and go on with others.
+        """Multiply the evidence of some samples by their mean weight, and resample their particles.
 
         Args:
-            rows: Which samples, `(B,)`.
-            parents: Of each particle the one that it comes from, `(B, k)`.
+            rows: The mask of these samples, `(B,)`.
+            parents: The number of the particle from which each descends, `(B, k)`.
         """
         mean = self.logs.logsumexp(1) - math.log(self.k)
         self.evidence = torch.where(rows, self.evidence + mean, self.evidence)
@@ -193,8 +193,8 @@ class Weights:
     def end(self) -> tuple[Tensor, Tensor]:
         r"""Return the logarithm of the mean weight, and its standard deviation, `(B,)`.
 
-        By how much the weight of all that comes from one first particle varies (Lee & Whiteley
-        2018, eq. 7, doi:10.1093/biomet/asy028).
+        The standard deviation is estimated from the total weights of the descendants of each first
+        particle (Lee & Whiteley 2018, eq. 7, doi:10.1093/biomet/asy028).
         """
         shares = torch.zeros_like(self.logs).scatter_add(1, self.first, self.logs.softmax(1))
         apart = 1 - shares.square().sum(1)
@@ -203,13 +203,13 @@ class Weights:
         return self.evidence + mean, variance.clamp(min=0).sqrt()
 
     def parents(self, noise: NoiseLike, t: Tensor) -> Tensor:
-        """Return the particles that are drawn by their weights, `(B, k)`: systematic resampling."""
+        """Return particles drawn by their weights with systematic resampling, `(B, k)`."""
         u = _uniform(noise, self.logs[:, :1], t)
         places = (torch.arange(self.k, dtype=torch.float64, device=u.device) + u) / self.k
         return self._at(places)
 
     def drawn(self, noise: NoiseLike, t: Tensor, count: int) -> Tensor:
-        """Return `count` particles of each sample drawn by their weights, each by itself."""
+        """Return `count` particles of each sample, drawn independently by their weights."""
         return self._at(_uniform(noise, self.logs[:, :1].expand(-1, count), t))
 
     def _at(self, places: Tensor) -> Tensor:
@@ -219,6 +219,6 @@ class Weights:
 
 
 def _uniform(noise: NoiseLike, like: Tensor, t: Tensor) -> Tensor:
-    """Return uniform numbers like `like`: the distribution function of normal ones."""
+    """Return uniform numbers like `like`, by the normal distribution function."""
     found: Tensor = torch.special.ndtr(noise.normal(like.contiguous(), t))
     return found

@@ -16,9 +16,16 @@ from torch import Tensor
 
 from scoresde.sde.shapes import expand
 
-__all__ = ["batch_of", "moved", "numbers_of", "per_sample", "rows_of", "timed"]
+__all__ = [
+    "batch_time",
+    "cpu_time_of",
+    "kept_coefficients",
+    "on_device",
+    "per_sample",
+    "with_cpu_time",
+]
 
-_NAME = "_scoresde_told"
+_NAME = "_scoresde_cpu_time"
 
 
 class _Origin(NamedTuple):
@@ -33,7 +40,7 @@ class _Origin(NamedTuple):
     rows: tuple[Tensor, ...] = ()
 
 
-def batch_of(time: Tensor, x: Tensor, given: object = None) -> Tensor:
+def batch_time(time: Tensor, x: Tensor, given: object = None) -> Tensor:
     """Return times `()` or `(B,)` as a new tensor `(B,)` on the device of states `(B, *)`.
 
     Its dtype is that of `x`, but at least float32, since the times of a fine grid would coincide in
@@ -57,7 +64,7 @@ def batch_of(time: Tensor, x: Tensor, given: object = None) -> Tensor:
     return _keep(made, _Origin(made._version, time.to(dtype).to(torch.float64, copy=True)))
 
 
-def timed(column: Tensor, time: Tensor, owner: object, rows: tuple[Tensor, ...]) -> Tensor:
+def with_cpu_time(column: Tensor, time: Tensor, owner: object, rows: tuple[Tensor, ...]) -> Tensor:
     """Return a column `(B, 1, ...)` of times as a tensor `(B,)` that keeps its times on the CPU.
 
     Args:
@@ -74,19 +81,19 @@ def timed(column: Tensor, time: Tensor, owner: object, rows: tuple[Tensor, ...])
     )
 
 
-def numbers_of(t: Any) -> Tensor | None:
-    """Return the CPU times from which `batch_of` made `t`, `()` if all are equal; else None."""
+def cpu_time_of(t: Any) -> Tensor | None:
+    """Return the CPU times from which `batch_time` made `t`, `()` if all are equal; else None."""
     known = _known(t)
     return None if known is None else known.time
 
 
-def rows_of(t: Any, owner: object) -> tuple[Tensor, ...]:
+def kept_coefficients(t: Any, owner: object) -> tuple[Tensor, ...]:
     """Return the coefficients of the score `owner` that were copied with its times, or ()."""
     known = _known(t)
     return known.rows if known is not None and known.owner is owner else ()
 
 
-def moved(x: Tensor, *columns: Tensor) -> list[Tensor]:
+def on_device(x: Tensor, *columns: Tensor) -> list[Tensor]:
     """Return coefficients `()` or `(B,)` of the CPU ready to multiply `x`, by at most one copy."""
     long = [c for c in columns if c.numel() > 1]
     if x.device.type == "cpu" or len(long) < 2:

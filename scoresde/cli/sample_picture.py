@@ -1,4 +1,4 @@
-"""Draw samples for the command line, with their units, names and conditions."""
+"""Make pictures of samples for the command line, with their units, names and conditions."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from scoresde.sde import Classes, Field, class_name, facts
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURES", "Look", "data_beside", "picture"]
+__all__ = ["PICTURES", "PictureOptions", "data_beside", "picture"]
 
 PICTURES = SUFFIXES
 """The suffixes of pictures."""
 
-_NAMED = 64  # the most images or signals with their conditions beside them
+_NAMED = 64  # the largest number of images or signals with their conditions beside them
 
 
 @dataclass(frozen=True)
-class Look:
+class PictureOptions:
     """Hold the options of a picture of samples.
 
     Args:
-        scale: Pixels of the picture along the side of one pixel of an image.
-        columns: Images side by side.
+        scale: The side of one pixel of an image, in pixels of the picture.
+        columns: The number of images side by side.
         given: The conditions of the samples by name, one row for each or one for all.
-        beside: Data that are drawn beside the samples, then without their conditions.
+        beside: Data that are drawn beside the samples; conditions are not shown then.
     """
 
     scale: int | None = None
@@ -45,11 +45,11 @@ class Look:
     beside: Data | None = None
 
 
-def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Figure:
+def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOptions) -> Figure:
     """Return the picture of samples `x` in model units, with their labels `y`."""
     x = tensors["x"]
     declared = facts(model).conditions or {}
-    given = dict(look.given)
+    given = dict(options.given)
     if "y" in tensors and (name := class_name(declared)) is not None:
         given[name] = tensors["y"]
     of_all = {k: v for k, v in given.items() if len(v) == 1 or bool((v == v[:1]).all())}
@@ -58,28 +58,28 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Fig
     few = len(x) <= _NAMED or plot.kind(model.event_shape) == "points"
     labels = [
         ", ".join(_in_words(name, declared[name], value[i]) for name, value in own.items())
-        for i in range(len(x) if own and few and look.beside is None else 0)
+        for i in range(len(x) if own and few and options.beside is None else 0)
     ]
-    sets = x if look.beside is None else {"data": look.beside, "samples": x}
+    sets = x if options.beside is None else {"data": options.beside, "samples": x}
     return plot.samples(
-        sets, transform=model.transform, names=model.columns, labels=labels, scale=look.scale,
-        columns=look.columns, title=title or None,
+        sets, transform=model.transform, names=model.columns, labels=labels, scale=options.scale,
+        columns=options.columns, title=title or None,
     )  # fmt: skip
 
 
 def data_beside(
     source: str | None, out: Path, checkpoint: str, model: ScoreModel, n: int
 ) -> Data | None:
-    """Return n of the data, chosen at random, that are drawn beside samples; None without any.
+    """Return n data, chosen at random, to be drawn beside samples, or None without a source.
 
     Raises:
         InvalidValueError: The output is no picture.
-        ScoreSDEError: The data cannot be read, or are none of the model's shape.
+        ScoreSDEError: The data cannot be read, or have another shape than the model's.
     """
     if source is None:
         return None
     if out.suffix not in PICTURES:
-        raise InvalidValueError(f"--beside draws a picture, {', '.join(PICTURES)}; got {out}")
+        raise InvalidValueError(f"--beside needs a picture, {', '.join(PICTURES)}; got {out}")
     data = learnt(Question(checkpoint, source), source, model)
     return data[order(len(data), seed=0, epoch=0)[:n]]
 

@@ -1,4 +1,4 @@
-"""Measure the pilot of a model without being told how: a function of the model alone."""
+"""Measure the pilot of a model by a run that depends on the model alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import outside
-from scoresde.errors import ScoreSDEError
 from scoresde.noise import Noise
 from scoresde.samplers.multistep.fast import SETTINGS
 from scoresde.sampling.audition import audition, few
@@ -20,36 +19,36 @@ from scoresde.sde import Classes, Condition, facts
 if TYPE_CHECKING:
     from scoresde.score import ScoreModel
 
-__all__ = ["chosen", "missing", "pilot_of_model", "work"]
+__all__ = ["evaluations_of", "lacks_setting", "pilot_of_model", "with_setting"]
 
-# The most numbers of starts and ends that are kept with a model; more are computed again.
+# The largest number of entries of first and last states that are kept with a model; if there are
+# more, they are computed again when they are needed.
 _KEPT = 2**25
 
 
 def pilot_of_model(
     model: ScoreModel, progress: bool | None = None
 ) -> tuple[Pilot | None, Tensor | None]:
-    """Return the pilot of a model, and starts and ends of its run `(2, n, *)`.
+    """Return the pilot of a model, and the first and the last states of its run `(2, n, *)`.
 
-    The numbers are rounded as they are in the file of a model, so that a saved model draws the
-    same samples.
+    The numbers are rounded as in the file of a model, so that a saved model draws the same samples.
 
     Args:
         model: The model.
         progress: Show a bar, as for `sample`.
 
     Returns:
-        The pilot, or None if its SDE has fewer than 6 levels, or the run fails, with a warning.
+        The pilot; None if the SDE has fewer than 6 levels, or with a warning if the run fails.
     """
     if model.sde.levels is not None and model.sde.levels < 6:
         return None, None
     try:
         with torch.autocast(device_of(model).type, enabled=False):
             found, ends = pilot_run(model, condition=_typical(model), progress=progress)
-    except ScoreSDEError as error:
+    except Exception as error:  # of any network, such as one that needs a condition
         warnings.warn(
-            f'no pilot could be measured for "fast", which goes on without: {error}; '
-            "pilot=False does not try",
+            f'no pilot could be measured for "fast", which is run without one: {error}; '
+            "pilot=False skips the measurement",
             UserWarning,
             stacklevel=outside(),
         )
@@ -57,25 +56,25 @@ def pilot_of_model(
     return Pilot.of(found.tensors(), found.numbers()), ends
 
 
-def missing(pilot: Pilot, steps: int | None) -> bool:
-    """Return True if a setting for this number of steps is to be chosen, and is not yet."""
+def lacks_setting(pilot: Pilot, steps: int | None) -> bool:
+    """Return True if the setting for a number of steps has not been chosen, but should be."""
     return steps is not None and few(steps) and steps not in pilot.choices
 
 
-def work(steps: int) -> int:
-    """Return the evaluations of single states by a pilot and the choice for a number of steps."""
+def evaluations_of(steps: int) -> int:
+    """Return the evaluations, sample by sample, of a pilot and the choice for a number of steps."""
     return SAMPLES * (STEPS + 1 + (len(SETTINGS) * steps if few(steps) else 0))
 
 
-def chosen(
+def with_setting(
     model: ScoreModel, pilot: Pilot, ends: Tensor | None, steps: int, progress: bool | None
 ) -> tuple[Pilot, Tensor | None]:
-    """Return a pilot with the setting for a number of steps, and starts and ends of its run.
+    """Return a pilot with the setting for a number of steps, and first and last states of its run.
 
     Args:
         model: The model.
         pilot: Its pilot.
-        ends: Starts and ends of the pilot run, `(2, n, *)`; None repeats it.
+        ends: First and last states of the pilot run, `(2, n, *)`; None repeats the run.
         steps: The number of steps.
         progress: Show a bar, as for `sample`.
     """
@@ -93,7 +92,7 @@ def chosen(
 
 
 def _typical(model: ScoreModel) -> dict[str, Tensor] | None:
-    """Return conditions for a pilot: classes in turn, numbers with the moments that are known."""
+    """Return conditions for a pilot: all classes in turn, and numbers with the known moments."""
     kinds, found = facts(model).conditions or {}, dict[str, Tensor]()
     known = model.condition_units.moments()
     for k, (name, kind) in enumerate(kinds.items()):

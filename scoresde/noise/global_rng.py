@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["aside"]
+__all__ = ["forked_rng"]
 
 # torch has one generator for all threads: two blocks at a time would draw from each other's numbers
 _lock = threading.RLock()
 
 
 @contextmanager
-def aside(seed: int | None = None, device: torch.device | None = None) -> Iterator[None]:
+def forked_rng(seed: int | None = None, device: torch.device | None = None) -> Iterator[None]:
     """Seed torch's global generators within the block, and restore their state after it.
 
     Blocks in several threads run one after the other.

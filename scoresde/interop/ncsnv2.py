@@ -1,0 +1,98 @@
+r"""Read checkpoints of ncsnv2 (https://github.com/ermongroup/ncsnv2).
+
+A checkpoint is a list: the network's tensors with the ladder `sigmas`, the optimiser's state, the
+epoch, the step, and the averages of the weights by name where these were kept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import door
+from scoresde.errors import CheckpointError, InvalidValueError
+from scoresde.interop.score_sde import (
+    bytes_of,
+    check_tensors,
+    fill,
+    named_weights,
+    read_checkpoint,
+    read_config,
+)
+from scoresde.nn import NCSNv2
+from scoresde.pretrained.rebuild import Limit
+from scoresde.score import NetworkScore, from_network
+from scoresde.sde import NCSNLadder
+
+__all__ = ["load_ncsnv2"]
+
+
+@door
+def load_ncsnv2(
+    path: str | Path, config: Any, *, averaged: bool = True, **known: Any
+) -> NetworkScore:
+    r"""Return the score in a checkpoint of ncsnv2, at the levels of its ladder.
+
+    Only tensors are read, and no code is run. The units are bytes, `transform` of the score. Their
+    sampler is `samplers.AnnealedLangevin`; any other works too.
+
+    Args:
+        path: A file such as `checkpoint_300000.pth`.
+        config: Its configuration, the file in `configs/` read as a dictionary; `data.image_size`,
+            `data.rescaled` and `data.logit_transform` are looked up.
+        averaged: Take the averaged weights; False takes those of the last step.
+        known: Further arguments of `from_network`.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or no such checkpoint.
+        InvalidValueError, InvalidTypeError: The configuration is of a model that is not read.
+    """
+    path = Path(path)
+    if read_config(config, "data", "logit_transform"):
+        raise InvalidValueError(
+            "images that are transformed by a logit (data.logit_transform) are not read"
+        )
+    tensors, sigmas = _tensors(path, averaged)
+    begin = tensors.get("begin_conv.weight")
+    if begin is None or begin.ndim != 4:
+        raise CheckpointError(f"{path} is no checkpoint of ncsnv2: it has no begin_conv.weight")
+    width, channels = begin.shape[:2]
+    stages = 4 + any(k.startswith("res5.") for k in tensors)
+    stages += any(k.startswith("res31.") for k in tensors)
+    size, centred = (read_config(config, "data", name) for name in ("image_size", "rescaled"))
+    with torch.device("meta"), Limit(tensors):  # no weight is drawn
+        net = NCSNv2(channels, size, width, stages=stages, centred=centred)
+    fill(net, tensors, path)
+    found: dict[str, Any] = {
+        "event_shape": (channels, size, size), "transform": bytes_of(channels, centred),
+        "conditions": {},
+    }  # fmt: skip
+    sde = NCSNLadder(tuple(sorted(sigmas.double().tolist())))
+    return from_network(net.eval(), sde, "sigma_score", "sigma", **(found | known))
+
+
+def _tensors(path: Path, averaged: bool) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the weights in a checkpoint by name, and the levels of its ladder."""
+    found = read_checkpoint(path, "ncsnv2")
+    state = found[0] if isinstance(found, list) and len(found) >= 4 else None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise CheckpointError(
+            f"{path} is no checkpoint of ncsnv2, a list of a network's tensors, an optimiser's "
+            "state, an epoch and a step"
+        )
+    weights = named_weights(state, path)
+    if averaged:
+        shadow = found[4] if len(found) > 4 else None
+        if not isinstance(shadow, dict) or shadow.keys() != weights.keys():
+            raise CheckpointError(
+                f"{path} has not one average for each of its {len(weights)} weights; load it with "
+                "averaged=False"
+            )
+        weights |= shadow
+    sigmas = {name.removeprefix("module."): value for name, value in state.items()}.get("sigmas")
+    if not isinstance(sigmas, Tensor) or sigmas.ndim != 1 or not sigmas.is_floating_point():
+        raise CheckpointError(f"{path} has no ladder of noise levels, sigmas")
+    return check_tensors(weights, path), sigmas
