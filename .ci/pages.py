@@ -4,9 +4,9 @@
     python .ci/pages.py SITE SCREENSHOTS --all      # every page
 
 Each page must load without an error, a failed request, a missing image or mathematics that is not
-set; it must not be wider than the window, nor its code cut on a screen. The search must find its
-words, a figure must open by a click, and the playground must move and end at the particles that the
-package computes. Needs playwright and Debian's chromium.
+set; it must not be wider than the window, nor its code or formulas cut on a screen. The search must
+find its words, a figure must open by a click, and the playground must move and end at the particles
+that the package computes. Needs playwright and Debian's chromium.
 """
 
 import json
@@ -37,6 +37,8 @@ FAULTS = """() => {
       [...p.childNodes].some(raw))),
     ...told("cut", all("article pre > code").filter((c) =>
       innerWidth > 1200 && c.scrollWidth > c.clientWidth + 1)),
+    ...told("wide", all("div.arithmatex").filter((m) =>
+      innerWidth > 1200 && m.scrollWidth > m.clientWidth + 1)),
     ...(document.documentElement.scrollWidth > innerWidth ? ["wider than the window"] : []),
   ];
 }"""
