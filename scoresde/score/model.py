@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
-from scoresde.checks import check_name, check_shape, door
+from scoresde.checks import check_name, check_shape, door, mark
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.rebuild import check_description, rebuild_net, rebuild_sde
@@ -103,8 +103,8 @@ class ScoreModel(Piloted):
         self.names: Mapping[str, tuple[str, ...]] = {}
         self.columns: tuple[str, ...] = ()
         self.whole: tuple[str, ...] = ()
-        # the buffers of which they were made, their versions, and the moments
-        self._moments: tuple[list[Tensor], list[int], Moments] | None = None
+        # the buffers of which they were made, their marks, and the moments
+        self._moments: tuple[list[Tensor], list[object], Moments] | None = None
         var = moments.var
         if moments.cov is not None:
             var = moments.cov.diagonal().reshape(self.event_shape)
@@ -125,10 +125,10 @@ class ScoreModel(Piloted):
     def moments(self) -> Moments:
         """Return the data's moments: mean, and variance per dimension."""
         known, own = self._moments, [self.mean, self.var]
-        versions = [0 if x.is_inference() else x._version for x in own]
-        if known is None or known[1] != versions or any(map(is_not, known[0], own)):
+        marks: list[object] = list(map(mark, own))
+        if known is None or known[1] != marks or any(map(is_not, known[0], own)):
             # checked when the model is made or moved, and not at every evaluation
-            self._moments = known = own, versions, Moments(self.mean, var=self.var)
+            self._moments = known = own, marks, Moments(self.mean, var=self.var)
         return known[2]
 
     @property
