@@ -300,5 +300,5 @@ def scales(sde: SDE | None, t: Tensor | float | None, x: Tensor) -> tuple[Tensor
     """Return alpha(t) and sigma(t), ready to multiply `x`; one and zero for the data."""
     if sde is None or t is None:
         return x.new_ones(()), x.new_zeros(())
-    time = sde.told(t)
+    time = sde.cpu_time(t)
     return expand(sde.alpha(time), x), expand(sde.sigma(time), x)
