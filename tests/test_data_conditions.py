@@ -145,7 +145,7 @@ X = torch.zeros(3, 2)
             DataError,
             r"lie in \[0, 2\], expected \[0, 1",
         ),
-        (dict(y=X, kinds={"y": Field((3,))}), ShapeError, r"rows of shape \(2,\), its kind says"),
+        (dict(y=X, kinds={"y": Field((3,))}), ShapeError, r"rows of shape \(2,\), its kind has"),
         (dict(y=[0.5, 1, 2], kinds={"y": Classes(3)}), InvalidTypeError, "must be integers"),
         (dict(y=[0, 1, torch.inf], kinds={"y": Classes(3)}), DataError, "sample 2 is infinite"),
     ],

@@ -93,6 +93,7 @@ VALID = {
     "facts": dict(score=SCORE),
     "from_denoiser": dict(denoiser=lambda x, t: x, sde=SDE),
     "from_network": dict(net=lambda x, t: x, sde=SDE, predicts="eps"),
+    "Latent": dict(score=SCORE, encoder=lambda x: x, decoder=lambda z: z),
     "load": dict(name="mnist"),
     "log_prob": dict(score=SCORE, sde=SDE, x=X, rtol=1e-2, atol=1e-2),
     "pilot": dict(score=SCORE, sde=SDE, n=2, steps=6),

@@ -99,7 +99,7 @@ def test_gradients_go_through_samplers_of_posteriors(method):
     assert abs(float(found.flatten()[0]) - right) < 1e-4
 
 
-@pytest.mark.parametrize("sampler", ["scipy", Particles(), MeanStart(Particles())])
+@pytest.mark.parametrize("sampler", ["scipy", Particles()])
 def test_a_sampler_without_a_gradient_is_refused(sampler):
     with pytest.raises(InvalidTypeError, match="is not differentiable"):
         scoresde.sample(Net(), None, sampler, grad=True)
