@@ -535,6 +535,40 @@ def no_large_files(scene: Scene) -> str:
     return ended_by_the_disk(scene.run(prepare), errno.EFBIG)
 
 
+def no_open_files(scene: Scene) -> str:
+    """No further file can be opened from some step on."""
+
+    def prepare(trainer, say):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (3, hard))
+        at_step(trainer, scene.chance.randrange(CONFIG.steps), few)
+
+    end = scene.run(prepare)
+    if end.code == 0:
+        return "went on"
+    assert end.code == 1, end
+    assert end.all("error")[0].startswith("CheckpointError: cannot"), end
+    assert os.strerror(errno.EMFILE) in end.all("error")[0], end
+    return "CheckpointError"
+
+
+def folder_renamed(scene: Scene) -> str:
+    """The run goes on in a new folder of its name, with a warning; the old one is whole."""
+    step, moved = scene.chance.randrange(CONFIG.steps), scene.folder.with_suffix(".moved")
+
+    def prepare(trainer, say):
+        at_step(trainer, step, lambda: scene.folder.rename(moved))
+
+    end = scene.run(prepare)
+    assert end.code == 0, end
+    before = {number for number, path in checkpoint.steps_in(moved) if scene.is_good(path)}
+    assert before or step <= CONFIG.keeping.save_every, end
+    told = [line for line in end.all("warning") if "was removed or renamed" in line]
+    assert len(told) == bool(before), end
+    scene.saved = {number for number in scene.saved if number > max(before, default=0)}
+    return "went on, told" if told else "went on"
+
+
 def damage(spoil: Callable[[bytes, random.Random], bytes], scene: Scene, number: int = 1) -> str:
     steps = scene.chance.randrange(CONFIG.keeping.save_every * number + 1, CONFIG.steps)
     assert scene.run(steps=steps).code == 0
@@ -823,6 +857,9 @@ KINDS: dict[str, Callable[[Scene], str]] = {
     "disk full for good": partial(refused_for_good, errno.ENOSPC),
     "a full disk, mounted": full_tmpfs,
     "no more large files": no_large_files,
+    "no more open files": no_open_files,
+    "disk with errors for good": partial(refused_for_good, errno.EIO),
+    "folder renamed": folder_renamed,
     "folder made read-only": partial(refused_for_good, errno.EROFS),
     "disk away for a moment": away_for_a_moment,
     "newest truncated": partial(damage, cut_off),
