@@ -4,9 +4,9 @@
     python .ci/pages.py SITE SCREENSHOTS --all      # every page
 
 Each page must load without an error, a failed request, a missing image or mathematics that is not
-set; it must not be wider than the window, nor its code cut on a screen. The search must find its
-words, and the playground must move and end at the particles that the package computes. Needs
-playwright and Debian's chromium.
+set; it must not be wider than the window, nor its code or formulas cut on a screen. The search must
+find its words, a figure must open by a click, and the playground must move and end at the particles
+that the package computes. Needs playwright and Debian's chromium.
 """
 
 import json
@@ -37,6 +37,8 @@ FAULTS = """() => {
       [...p.childNodes].some(raw))),
     ...told("cut", all("article pre > code").filter((c) =>
       innerWidth > 1200 && c.scrollWidth > c.clientWidth + 1)),
+    ...told("wide", all("div.arithmatex").filter((m) =>
+      innerWidth > 1200 && m.scrollWidth > m.clientWidth + 1)),
     ...(document.documentElement.scrollWidth > innerWidth ? ["wider than the window"] : []),
   ];
 }"""
@@ -84,6 +86,17 @@ def searched(page: Page) -> Iterator[str]:
             yield f"the search does not find {word!r}"
 
 
+def zoomed(page: Page) -> Iterator[str]:
+    """Yield what is wrong with the pictures, of which the first is opened and closed."""
+    page.locator("article img.zoomable").first.click()
+    large = page.locator("dialog[open] img")
+    if large.count() != 1:
+        yield "a click does not open the picture"
+    page.keyboard.press("Escape")
+    if page.locator("dialog").count():
+        yield "the opened picture does not close"
+
+
 def played(page: Page) -> Iterator[str]:
     """Yield what is wrong with the playground."""
     place = "document.querySelector('.playground').playground.place"
@@ -124,6 +137,8 @@ def main(site: Path, shots: Path, every: bool) -> int:
                 )
                 if width == max(WIDTHS) and name == "":
                     faults += searched(page)
+                if "chapters/0" in name:
+                    faults += zoomed(page)
                 if width == max(WIDTHS) and name == "playground/":
                     faults += played(page)
                 for fault in faults:

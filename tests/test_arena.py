@@ -390,6 +390,7 @@ def test_a_peer_that_is_called_correctly_converges_to_the_reference():
         assert rows[1].value == pytest.approx(rows[0].value / 4, rel=0.15)
 
 
+@pytest.mark.peers
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["azula", "diffusers", "k_diffusion"])
 def test_every_peer_of_an_installed_library_converges(library):

@@ -312,7 +312,7 @@ def test_the_commands_open_what_is_rebuilt_without_code(kind, tmp_path, capsys, 
     capsys.readouterr()
     assert main(["info", str(folder)]) == 0
     printed = capsys.readouterr().out
-    assert "fast, which has no measured schedule" in printed
+    assert "fast, which measures its schedule first" in printed
     assert "mean and std are not known" in printed
     words = ["--data", str(data), "--n", "16", "--draws", "4"]
     assert main(["audit", str(folder), *words, "--levels", "3", "--steps", "3"]) == 0

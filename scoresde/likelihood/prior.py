@@ -76,8 +76,9 @@ class LawAtEnd:
     With the score $s_N$ of the Gaussian $N$, whose mean is m,
 
     $$ \log p_T(z) = \log N(z) + \delta(z) + c, \qquad
-       \delta(z) = \int_0^1 (z - m) \cdot (s_T - s_N)\big(m + u (z - m)\big)\, du, \qquad
-       c = -\log E_N\big[e^{\delta}\big]. $$
+       c = -\log E_N\big[e^{\delta}\big], $$
+
+    $$ \delta(z) = \int_0^1 (z - m) \cdot (s_T - s_N)\big(m + u (z - m)\big)\, du. $$
 
     The integral is computed with 5 Gauss nodes, and the expectation with 32 pairs of draws
     $m \pm y$. The integral is computed along a second path too, which leads through the first draw.

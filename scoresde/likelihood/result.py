@@ -24,6 +24,7 @@ _PARTS = {
     "probes": "the trace, estimated",
     "heat": "from eps to the data",
     "prior": "the law at T",
+    "draws": "the codes drawn, or the times",
 }
 
 

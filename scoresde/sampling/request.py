@@ -16,6 +16,7 @@ from scoresde.checks import (
     check_batch,
     check_floating,
     check_integer,
+    check_not_constant,
     named,
     named_device,
     outside,
@@ -164,6 +165,7 @@ def check_start(x: Tensor | None, method: Sampler) -> None:
     if x is None:
         return
     check_batch("x", x)
+    check_not_constant("x", x)
     if not method.takes_start:
         raise InvalidValueError(
             f"{type(method).__name__} draws its initial states itself; leave x= out, or continue "

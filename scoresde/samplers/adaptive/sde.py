@@ -6,8 +6,9 @@ process with stationary law $\mathcal N(0, I)$, plus twice that of the flow. The
 step from $\varphi$ down to $\psi$ with one increment $\xi$,
 
 $$ z' = a z - w\,u(z, \varphi) + \sqrt{1 - a^2}\,\xi, \qquad
-   z'' = a z - w\,u(z', \psi) + \sqrt{1 - a^2}\,\xi, \qquad
-   a = \frac{\cos\varphi}{\cos\psi}, \quad w = 2\,\frac{\sin\varphi - \sin\psi}{\cos\psi}, $$
+   z'' = a z - w\,u(z', \psi) + \sqrt{1 - a^2}\,\xi, $$
+
+$$ a = \frac{\cos\varphi}{\cos\psi}, \quad w = 2\,\frac{\sin\varphi - \sin\psi}{\cos\psi}, $$
 
 differ by twice the error of the first. The step is their mean, the stochastic Heun method: it is of
 weak order 2, and exact for standard normal data.

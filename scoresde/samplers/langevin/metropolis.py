@@ -21,9 +21,10 @@ class MALA(Corrector):
     r"""Correct by the Metropolis-adjusted Langevin algorithm: accept or reject Langevin steps.
 
     $$ x' = x + \epsilon\,s(x) + \sqrt{2\epsilon}\,z, \qquad
-       \log\frac{p(x')\,q(x \mid x')}{p(x)\,q(x' \mid x)}
-       = \log\frac{p(x')}{p(x)} + \frac{\|z\|^2 - \|z'\|^2}{2}, \qquad
-       z' = \frac{x - x' - \epsilon\,s(x')}{\sqrt{2\epsilon}} $$
+       z' = \frac{x - x' - \epsilon\,s(x')}{\sqrt{2\epsilon}}, $$
+
+    $$ \log\frac{p(x')\,q(x \mid x')}{p(x)\,q(x' \mid x)}
+       = \log\frac{p(x')}{p(x)} + \frac{\|z\|^2 - \|z'\|^2}{2} $$
 
     where $s$ is the score of $p = p_s$, and $z'$ the noise of the reverse move. Each sample moves
     with probability 1 or this ratio, whichever is smaller, and else stays. So $p$ is unchanged for
