@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from scoresde.sampling import SAMPLERS, Run, pilot, sample, trajectory
     from scoresde.score import (
         EnergyScore,
+        Latent,
         Pilot,
         Rescheduled,
         ScoreModel,
@@ -93,6 +94,7 @@ __all__ = [
     "Field",
     "FlowSDE",
     "ItoSDE",
+    "Latent",
     "Moments",
     "NCSNLadder",
     "Noise",

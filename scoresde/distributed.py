@@ -260,9 +260,9 @@ def shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of process 0, on the CPU, in every process; the others are ignored."""
     if size() == 1:
         return dict(tensors)
-    own = [[name, str(v.dtype).removeprefix("torch."), v.shape] for name, v in tensors.items()]
+    header = [[name, str(v.dtype).removeprefix("torch."), v.shape] for name, v in tensors.items()]
     found = {}
-    for name, dtype, shape in json.loads(_from_main(json.dumps(own))):
+    for name, dtype, shape in json.loads(_from_main(json.dumps(header))):
         value = tensors[name] if is_main() else torch.empty(shape, dtype=getattr(torch, dtype))
         found[name] = value.contiguous()
         share(found[name].view(-1).view(torch.uint8), 0)  # gloo does not support every dtype
@@ -318,11 +318,11 @@ def check_same(values: Mapping[str, Any]) -> None:
     Raises:
         InvalidValueError: A process has another value than process 0.
     """
-    own = json.loads(json.dumps(values))
-    main = json.loads(_from_main(json.dumps(own)))
+    here = json.loads(json.dumps(values))
+    main = json.loads(_from_main(json.dumps(here)))
     changes = [
         f"{name} is {value!r} here and {main.get(name)!r} there"
-        for name, value in own.items()
+        for name, value in here.items()
         if value != main.get(name)
     ]
     first = largest(rank() if changes else 0)

@@ -4,7 +4,7 @@ import os
 import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # inherited by the commands that tests start
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test uses the internet
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from hypothesis import settings
 
 torch.set_num_threads(1)
 
-# What a shell starts in the background, or under nohup, ignores these: tests send them.
+# A process started in the background or under nohup ignores these signals, which tests send.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, usual)

@@ -49,7 +49,7 @@ from scoresde.sde import VESDE
 from scoresde.training import Callback, TrainConfig, Trainer
 
 CONFIG = TrainConfig().changed(steps=18, batch_size=8, warmup=3, save_every=3, keep=3, log_every=2)
-# most of the time would be spent in flushing to a real disk
+# flushing to a real disk would take most of the time
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 LAST = f"step-{CONFIG.steps:08d}.safetensors"
 
@@ -77,7 +77,7 @@ class Started(Callback):
         self.say("started")
 
 
-# A run in a process of its own
+# A run in a separate process
 
 
 @dataclass
@@ -170,11 +170,11 @@ class Scene:
     """The folder of one run, before, during and after a fault.
 
     Attributes:
-        config, data, prepare: What the run is, and what is odd about its trainer.
-        chance: What is random about the fault.
+        config, data, prepare: The configuration and data of the run, and a change of its trainer.
+        chance: The source of the random choices of the fault.
         whole: The undisturbed run.
-        saved: The steps whose checkpoints were written, as far as they told.
-        spoilt: Files that the fault has damaged, and that therefore are not missed.
+        saved: The steps whose checkpoints were written, as far as the children reported them.
+        spoilt: Files that the fault has damaged, whose loss is expected.
     """
 
     def __init__(self, folder: Path, chance: random.Random, whole: Whole | None = None):
@@ -225,7 +225,7 @@ class Scene:
             str(path.relative_to(self.folder)): checkpoint.load_tensors(path)[0] for path in files
         }
 
-    def compare_with_its_own(self) -> None:
+    def compare_with_an_undisturbed_run(self) -> None:
         """Use a run of this configuration, instead of the usual one, as the undisturbed run."""
         whole = Scene(self.folder.with_suffix(".whole"), self.chance)
         whole.config, whole.data, whole.prepare = self.config, self.data, self.prepare
@@ -236,7 +236,7 @@ class Scene:
     def lost(self) -> list[int]:
         """The steps whose checkpoints should exist and be intact, but are not."""
         good = {step for step, path in checkpoint.steps_in(self.folder) if self.is_good(path)}
-        # a child may have been killed before it could tell that it had saved
+        # a child may be killed after it saved and before it reported this
         expected = sorted(self.saved | good)[-self.config.keeping.keep :]
         return [step for step in expected if step not in good]
 
@@ -392,7 +392,7 @@ def refuse(number: int, moment: str) -> None:
         raise OSError(number, os.strerror(number))
 
 
-# The kinds of faults: each strikes a scene, and says in a word how the child ended
+# The kinds of faults: each disturbs a scene and returns in one word how the child ended
 
 
 def kill(scene: Scene) -> str:
@@ -421,7 +421,7 @@ def kill_again_and_again(scene: Scene) -> str:
 def kill_among_averages(scene: Scene) -> str:
     """As above, with averages that have separate folders and snapshots."""
     scene.config = CONFIG.changed(ema=(0.9, 0.99), ema_sigma=(0.1,), snapshot_every=4)
-    scene.compare_with_its_own()
+    scene.compare_with_an_undisturbed_run()
     return kill_again_and_again(scene)
 
 
@@ -437,19 +437,19 @@ def power_cut(scene: Scene) -> str:
     return "cut"
 
 
-def told(number: int, code: int, scene: Scene) -> str:
+def signalled(number: int, code: int, scene: Scene) -> str:
     child = scene.start()
     child.wait_until("started")
     time.sleep(scene.chance.uniform(0, scene.whole.seconds))
     child.send(number)
     end = scene.end(child)
     assert end.code in (code, 0), end
-    # a first signal costs not one step
+    # a first signal loses no step
     assert max(scene.saved) == int(end.all("step")[0]), end
     return f"exit code {end.code}"
 
 
-def told_with_its_workers(number: int, code: int, scene: Scene) -> str:
+def signalled_with_workers(number: int, code: int, scene: Scene) -> str:
     """The signal reaches all processes of the run at once, as from a cluster."""
     scene.config = CONFIG.changed(workers=2)
     child = scene.start()
@@ -462,7 +462,7 @@ def told_with_its_workers(number: int, code: int, scene: Scene) -> str:
     return f"exit code {end.code}"
 
 
-def told_twice(second: int, scene: Scene) -> str:
+def signalled_twice(second: int, scene: Scene) -> str:
     child = scene.start()
     child.wait_until("started")
     time.sleep(scene.chance.uniform(0, scene.whole.seconds))
@@ -599,11 +599,11 @@ def links(scene: Scene) -> str:
 def second_run(scene: Scene) -> str:
     """Another process, or another trainer of this one, tries to use the folder at any moment."""
     step, here = scene.chance.randrange(CONFIG.steps), scene.chance.random() < 0.5
-    told: list[End] = []
+    refusals: list[End] = []
 
     def begin():
         other = scene.start()
-        told.append(other.end())
+        refusals.append(other.end())
 
     def prepare(trainer, say):
         def intrude():
@@ -614,7 +614,7 @@ def second_run(scene: Scene) -> str:
                     say(f"refused {error}")
             else:
                 begin()
-                say(f"refused {told[-1].all('error')}")
+                say(f"refused {refusals[-1].all('error')}")
 
         at_step(trainer, step, intrude)
 
@@ -660,13 +660,13 @@ def changed_data(spoil: Callable[[Path, random.Random], None], error: str, scene
 
     scene.data = found
     scene.config = CONFIG.changed(workers=scene.chance.randrange(2))
-    scene.compare_with_its_own()
+    scene.compare_with_an_undisturbed_run()
     step = scene.chance.randrange(CONFIG.steps - 5)
     act = partial(spoil, path, scene.chance)
     end = scene.run(lambda trainer, say: at_step(trainer, step, act))
     assert end.code == 1, end
     assert end.all("error")[0].startswith(error), end
-    if error == "DataError":  # found before anything was learnt of them
+    if error == "DataError":  # the fault is found before any training
         assert max(scene.saved, default=0) == int(end.all("step")[0]), end
         assert f"step {max(scene.saved)} is saved in" in end.all("error")[0] or step == 0
     path.write_bytes(good)
@@ -728,7 +728,7 @@ def nan_batch_left_out(scene: Scene) -> str:
     bad = set(scene.chance.sample(range(CONFIG.steps), 3))
     scene.config = CONFIG.changed(on_nan="skip")
     scene.prepare = partial(spoilt_batch, bad)
-    scene.compare_with_its_own()
+    scene.compare_with_an_undisturbed_run()
     return kill_in_a_write(scene)
 
 
@@ -793,10 +793,10 @@ def broken_image(scene: Scene) -> str:
         Image.frombytes("L", (4, 4), pixels).save(images / f"{i}.png")
     scene.data = partial(load, images, lazy=True)
     scene.config = CONFIG.changed(batch_size=4, workers=scene.chance.randrange(2))
-    scene.compare_with_its_own()
+    scene.compare_with_an_undisturbed_run()
     broken = images / f"{scene.chance.randrange(8)}.png"
     good = broken.read_bytes()
-    step = scene.chance.randrange(CONFIG.steps - 2)  # within two more every image has its turn
+    step = scene.chance.randrange(CONFIG.steps - 2)  # within two more batches every image is used
     cut = partial(broken.write_bytes, good[: scene.chance.randrange(40)])  # before the pixels
     end = scene.run(lambda trainer, say: at_step(trainer, step, cut))
     assert end.code == 1, end
@@ -811,14 +811,14 @@ KINDS: dict[str, Callable[[Scene], str]] = {
     "kill -9 four times": kill_again_and_again,
     "kill -9, several averages": kill_among_averages,
     "power cut": power_cut,
-    "SIGTERM": partial(told, signal.SIGTERM, 143),
-    "SIGINT": partial(told, signal.SIGINT, 130),
-    "SIGHUP": partial(told, signal.SIGHUP, 129),
+    "SIGTERM": partial(signalled, signal.SIGTERM, 143),
+    "SIGINT": partial(signalled, signal.SIGINT, 130),
+    "SIGHUP": partial(signalled, signal.SIGHUP, 129),
     "terminal closed": terminal_closed,
-    "SIGTERM to all processes": partial(told_with_its_workers, signal.SIGTERM, 143),
-    "SIGHUP to all processes": partial(told_with_its_workers, signal.SIGHUP, 129),
-    "SIGTERM twice": partial(told_twice, signal.SIGTERM),
-    "SIGTERM, then kill -9": partial(told_twice, signal.SIGKILL),
+    "SIGTERM to all processes": partial(signalled_with_workers, signal.SIGTERM, 143),
+    "SIGHUP to all processes": partial(signalled_with_workers, signal.SIGHUP, 129),
+    "SIGTERM twice": partial(signalled_twice, signal.SIGTERM),
+    "SIGTERM, then kill -9": partial(signalled_twice, signal.SIGKILL),
     "disk full for a moment": full_once,
     "disk full for good": partial(refused_for_good, errno.ENOSPC),
     "a full disk, mounted": full_tmpfs,
@@ -850,7 +850,7 @@ KINDS: dict[str, Callable[[Scene], str]] = {
 
 def undisturbed(folder: Path) -> Whole:
     scene = Scene(folder, random.Random(0))
-    scene.make().train(progress=False)  # what is imported here is there in every child
+    scene.make().train(progress=False)  # modules imported here are imported in every child
     shutil.rmtree(folder)
     gc.freeze()
     child = scene.start()
@@ -912,8 +912,8 @@ def main(words: Sequence[str] | None = None) -> int:
                 for path in Path(work).iterdir():
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             strikes += options.instants
-            told = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
-            print(f"{name:26}{options.instants:>8}{lost:>6}{differ:>8}  {told}", flush=True)
+            counts = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+            print(f"{name:26}{options.instants:>8}{lost:>6}{differ:>8}  {counts}", flush=True)
     own, children = (
         resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )

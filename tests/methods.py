@@ -44,7 +44,7 @@ from scoresde.samplers import (
 )
 from scoresde.sde import SDE
 
-# what a pilot run on some data might have told
+# a pilot measured on some data
 PILOT = Pilot.measure(
     torch.linspace(-6, 6, 12, dtype=torch.float64),
     torch.randn(9, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
@@ -58,7 +58,7 @@ PREDICTORS = {
     "ancestral_large": Ancestral("large"),
     "ddim_1": DDIM(1.0),
 }
-# Without noise: what follows the probability flow.
+# Without noise: samplers that follow the probability flow.
 FLOWS = {
     "flow": EulerMaruyama(eta=0.0),
     "ddim": DDIM(),
@@ -119,15 +119,15 @@ COUPLED = {name for name, sampler in ALL.items() if sampler.coupled}
 # Samplers whose step adds no noise, at some noise levels or at all.
 SILENT = {name for name, sampler in ALL.items() if not sampler.stochastic}
 SILENT |= ADAPTIVE | {"heun_churn", "mala", "restart", "sa_solver"}
-# Samplers that do more in a run than their steps.
+# Samplers whose runs do more than single steps.
 OWN_LOOP = {
     name
     for name, sampler in ALL.items()
     if type(sampler).trajectory not in (Sampler.trajectory, TorchSDE.trajectory)
 } | {"torchsde_reversible"}
-# Which bring a Gaussian or noise levels of their own, that do not move with the data.
+# Samplers with a fixed Gaussian or fixed noise levels, which do not shift with the data.
 ROOTED = {"er_sde", "fast_pilot"}
-# Which see the sample as x / alpha at the noise sigma / alpha alone, whatever the SDE.
+# Samplers that use only x / alpha and the noise sigma / alpha, whatever the SDE.
 RESCALED = FLOWS.keys() - {"flow"} | {
     "ancestral", "ancestral_large", "cas", "ddim_1", "ddim_half", "dpmpp_1s_sde", "dpmpp_2m_sde",
     "dpmpp_3m_sde", "dpmpp_sde", "er_sde", "fast_sde", "heun_churn", "restart", "sa_solver",

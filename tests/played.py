@@ -28,7 +28,7 @@ _READS = {
     "_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim",
     "is_nonzero", "repeat_interleave", "bincount",
 }  # fmt: skip
-# operations that move numbers between host and device
+# operations that copy numbers between host and device
 _MOVES = {"copy_", "_copy_from", "_copy_from_and_resize"}
 _DOUBLES = torch.float64, torch.complex128
 

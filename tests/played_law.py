@@ -28,7 +28,7 @@ from scoresde.training import TrainConfig, Trainer
 # before the first backward pass, for which torch counts the devices
 DEVICE = played.device()
 STEPS = 4, 5
-# scipy solves the batch on the CPU, and torchsde by code of its own
+# scipy solves the batch on the CPU, and torchsde in its own code
 EXEMPT = {"scipy", "torchsde"}
 LABELS = torch.arange(16) % 3
 

@@ -99,7 +99,7 @@ def train(folder, runs=RUNS):
 
 def term(out):
     signal.raise_signal(signal.SIGTERM)
-    signal.raise_signal(signal.SIGTERM)  # the echo that torchrun sends
+    signal.raise_signal(signal.SIGTERM)  # the signal that torchrun sends a second time
     return out
 
 
@@ -134,7 +134,7 @@ def unreadable(folder):
         return x
 
     def blind(score, sde, x, **options):
-        if not torch.is_grad_enabled() and distributed.is_main():  # who looks at the first 12
+        if not torch.is_grad_enabled() and distributed.is_main():  # it evaluates the first 12
             raise DataError("sample 9 is gone")
         return dsm_loss(score, sde, x, **options)
 

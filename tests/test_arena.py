@@ -176,7 +176,7 @@ def test_the_law_errors_of_ancestral_sampling_are_those_of_the_affine_oracle():
     error = rows.get("ancestral", problem.name, 33, "cov").value
     noise = 5 * math.sqrt(2 / (n * repeats) + 2 / 2**14)
     assert error == pytest.approx(abs(float(var / exact_var - 1)), abs=noise)
-    assert error > 1.5 * noise  # or else nothing was seen
+    assert error > 1.5 * noise  # otherwise nothing was measured
     spread = rows.get("ancestral", problem.name, 33, "spread").value
     assert spread == pytest.approx(abs(0.5 * math.log(var / exact_var)), abs=noise)
     mean_error = rows.get("ancestral", problem.name, 33, "mean")
@@ -390,6 +390,7 @@ def test_a_peer_that_is_called_correctly_converges_to_the_reference():
         assert rows[1].value == pytest.approx(rows[0].value / 4, rel=0.15)
 
 
+@pytest.mark.peers
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["azula", "diffusers", "k_diffusion"])
 def test_every_peer_of_an_installed_library_converges(library):

@@ -157,7 +157,7 @@ def test_the_two_ways_of_sampling_begin_from_independent_draws():
 
 def avoidable(factor, tilt, generator):
     """What an audit of a bent score finds avoidable, and its error."""
-    # scores of the form -(a x) / V have the error that a linear correction removes
+    # the error of scores of the form -(a x) / V is removed by a linear correction
     n, v, sigma = 4000, 0.5, 0.7
     x = math.sqrt(v) * torch.randn(n, 3, generator=generator, dtype=torch.float64)
     z = torch.randn(n, 3, generator=generator, dtype=torch.float64)
@@ -291,7 +291,7 @@ def test_the_linear_denoiser_is_evaluated_only_on_samples_that_it_was_not_fitted
         fair = Linear(odd).loss(even, 1.0, level.ratio), Linear(even).loss(odd, 1.0, level.ratio)
         assert level.linear.value == pytest.approx(float(torch.cat(fair).mean()))
         assert level.linear.value > level.floor.value - 3 * level.floor.stderr
-    # on its own samples it would beat the truth
+    # on the training samples it has a lower loss than the exact score
     assert float(Linear(even).loss(even, 1.0, 1.0).mean()) < float(
         (target.moments().var / (target.moments().var + 1)).mean()
     )
@@ -354,7 +354,7 @@ def test_a_score_that_memorised_its_training_data_is_distinguished_from_one_that
     assert small.memory.share.value == pytest.approx(1, abs=1e-6)
     for level in learned.levels:
         assert level.memory.loss.value == pytest.approx(level.memory.floor.value, rel=1e-4)
-    # of each class by heart is more than of all: their floor is lower
+    # memorising each class memorises more than all together: the floor is lower
     split = audit(
         lambda x, t, condition: heart(x, t), sde, x, condition={"label": torch.arange(400) % 2},
         train=train, train_condition={"label": labels}, **QUICK,
@@ -451,7 +451,7 @@ def test_the_picture_marks_every_failed_test_and_what_leaves_its_frame():
         }
         assert shown == {ratio for ratio, three in values.items() if max(three) > high}
         assert bool(seen) == bool(shown) == (factor == 2)
-    # the rounding of a perfect score is no finding
+    # rounding of an exact score is not reported as a finding
     assert excess.get_ylim() == pytest.approx((-5e-7, 5e-7))
 
 

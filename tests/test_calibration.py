@@ -160,7 +160,7 @@ def test_a_quantity_shows_on_which_side_the_draws_lie():
     assert Quantity.of("it", 0.5 + 0.4 * (u - 0.5)).fault.startswith("too wide")
 
 
-# Numbers that are looked at
+# The numbers that are ranked
 
 
 def test_the_energy_score_is_that_of_two_independent_draws():

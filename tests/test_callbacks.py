@@ -59,7 +59,7 @@ def test_a_callback_that_fails_is_dropped_with_one_warning_and_the_run_continues
         f"Broken.{event} failed with OSError: the wire is cut; the run continues without it"
     ]
     assert broken.calls == {"on_start": 1, "on_log": 2, "on_checkpoint": 5, "on_end": 13}[event]
-    assert behind.calls == 13  # one start, 8 looks, 3 checkpoints and the end
+    assert behind.calls == 13  # one start, 8 measurements, 3 checkpoints and the end
     assert_same(disturbed, run(tmp_path / "whole"))
 
 
@@ -74,7 +74,7 @@ def test_a_callback_that_ends_the_run_costs_no_step(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", Broken("on_log", KeyboardInterrupt()))
     resumed = run(tmp_path / "parts", steps=0)
-    assert resumed.step == 2  # where the first look is, and no checkpoint
+    assert resumed.step == 2  # at the first measurement, where there is no checkpoint
     resumed.train()
     assert_same(resumed, run(tmp_path / "whole"))
 
@@ -148,7 +148,7 @@ def test_tensorboard_shows_the_log(tmp_path):
 
 def test_tensorboard_continues_the_same_curve_after_a_crash(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        # after the look at step 8, while the last checkpoint is that of step 5
+        # after the measurement at step 8, when the last checkpoint is that of step 5
         run(tmp_path, TensorBoard(tmp_path), AtStep(8, KeyboardInterrupt()))
     assert [step for step, _ in scalars(tmp_path, "loss")] == [2, 4, 5, 6, 8]
     run(tmp_path, TensorBoard(tmp_path))

@@ -40,7 +40,7 @@ SDE = VESDE()
 SCORE = Gaussian([0.0, 1.0], std=[1.0, 0.5]).at(SDE)
 FOUND = LogProb(torch.zeros(3), {}, torch.zeros(3), 2)
 
-# What came in, where a number, a tensor or one of our own things was expected.
+# Arguments given in place of a number, a tensor or an object of this package.
 WRONG_TYPES = {
     "times of a loss": lambda: dsm_loss(SCORE, SDE, X, t="a", noise=NOISE),
     "law of times": lambda: dsm_loss(SCORE, SDE, X, law=3, noise=NOISE),

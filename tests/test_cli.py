@@ -108,7 +108,7 @@ def packaged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-# What everybody sees first
+# The first output of the commands
 
 
 @pytest.mark.slow
@@ -339,7 +339,7 @@ def test_info_describes_a_run(run, capsys):
 
 @pytest.mark.slow
 def test_info_shows_the_command_that_continues_a_run_and_it_works(tmp_path, capsys, monkeypatch):
-    told(monkeypatch, signal.SIGINT)
+    signal_at_a_step(monkeypatch, signal.SIGINT)
     assert train(tmp_path / "my run") == 130
     monkeypatch.undo()
     capsys.readouterr()
@@ -379,7 +379,7 @@ def test_info_describes_a_network_of_a_foreign_class(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("meta", "told"),
+    ("meta", "shown"),
     [
         ({"training": {"lr": 0.5}}, "units "),
         ({"training": "long ago", "average": "mean"}, "units "),
@@ -387,12 +387,12 @@ def test_info_describes_a_network_of_a_foreign_class(tmp_path, capsys):
     ],
 )  # fmt: skip
 def test_info_and_the_card_accept_any_stored_description_of_the_training(
-    meta, told, tmp_path, capsys
+    meta, shown, tmp_path, capsys
 ):
     ScoreModel(built(nn.Linear, 2, 2), VESDE(), (2,)).save_pretrained(tmp_path, **meta)
     assert (tmp_path / "README.md").exists()
     assert main(["info", str(tmp_path)]) == 0
-    assert told in capsys.readouterr().out
+    assert shown in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -425,7 +425,7 @@ def test_info_verifies_every_file_even_if_the_model_is_damaged(tmp_path, capsys)
     assert rows["ema/sigma-0.1"].endswith(", of a newer scoresde")
     assert rows["log"].endswith("1 row, DAMAGED")
     assert "to write it again from the checkpoints beside it" in found.err
-    assert train(tmp_path, "--save-every", "1", steps=2) == 0  # as it says
+    assert train(tmp_path, "--save-every", "1", steps=2) == 0  # as the message recommends
     assert different(tmp_path / "model.safetensors", tmp_path / "model.safetensors") == []
 
 
@@ -729,7 +729,7 @@ def test_the_first_weights_depend_on_the_seed_and_on_no_global_state(tmp_path):
 # Signals and faults
 
 
-class Told:
+class SignalAtStep:
     """An update that sends its own process a signal in the second step."""
 
     def __init__(self, number):
@@ -741,14 +741,14 @@ class Told:
         return self.update(update, step, batch)
 
 
-def told(monkeypatch, number):
-    act = Told(number)
+def signal_at_a_step(monkeypatch, number):
+    act = SignalAtStep(number)
     monkeypatch.setattr(Update, "__call__", lambda update, step, batch: act(update, step, batch))
 
 
 @pytest.mark.slow
 def test_ctrl_c_saves_and_ends_in_130(tmp_path, capsys, monkeypatch):
-    told(monkeypatch, signal.SIGINT)
+    signal_at_a_step(monkeypatch, signal.SIGINT)
     assert train(tmp_path) == 130
     words = f"SIGINT at step 2; saved in {tmp_path}, from which a new run continues"
     assert said(capsys) == f"scoresde: {words}"
@@ -759,7 +759,7 @@ def test_ctrl_c_saves_and_ends_in_130(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_sigterm_saves_and_ends_in_143(tmp_path, capsys, monkeypatch):
-    told(monkeypatch, signal.SIGTERM)
+    signal_at_a_step(monkeypatch, signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         train(tmp_path)
     assert ended.value.code == 143

@@ -159,9 +159,9 @@ def test_conditions_travel_from_any_source_to_a_model(
     )
     for words in routes if command == "likelihood" else routes[:2]:
         assert main([command, "model", *options, "--data", *words]) == 0
-        told = capsys.readouterr().out
-        assert told.startswith(f"data: {words[0]}, 20 samples\n")
-        said.append(re.sub(r"in [\d.]+ s|data: .*|next, (.|\n)*", "", told))
+        text = capsys.readouterr().out
+        assert text.startswith(f"data: {words[0]}, 20 samples\n")
+        said.append(re.sub(r"in [\d.]+ s|data: .*|next, (.|\n)*", "", text))
     assert set(said) == {said[0]}
     assert main([command, "model", *options, "--data", "bare.npz"]) == 1
     assert "bare.npz has no labels; name its column or its file" in capsys.readouterr().err
@@ -183,7 +183,7 @@ def test_the_same_command_again_draws_nothing_under_conditions(tmp_path, monkeyp
         patch.setattr(Run, "of", None)  # calling it now fails
         assert main(words) == 0
     assert Path("report/report.json").read_bytes() == before
-    points("held.npz", 60, 1, classes=2)  # samples of other conditions are none of these
+    points("held.npz", 60, 1, classes=2)  # samples of other conditions are not reused
     assert main(words) == 0
     assert main([*words, "--out", "new"]) == 0
     assert Path("report/report.json").read_bytes() == Path("new/report.json").read_bytes()

@@ -27,7 +27,7 @@ from scoresde.sde import VESDE
 ROOT = Path(__file__).parent.parent
 
 
-def told(capsys, *words):
+def parse_error(capsys, *words):
     """The error of a command that cannot be parsed."""
     with pytest.raises(SystemExit) as ended:
         main(list(words))
@@ -56,7 +56,7 @@ def test_the_list_of_commands_is_the_help(words, capsys):
 
 
 def test_no_words_print_the_list_and_end_with_exit_code_2(capsys):
-    assert "data check" in told(capsys)
+    assert "data check" in parse_error(capsys)
 
 
 def test_the_readme_and_the_reference_name_every_command():
@@ -96,7 +96,7 @@ def test_the_readme_and_the_reference_name_every_command():
         ("sample --out x.png", "scoresde sample needs CHECKPOINT; `scoresde sample --help`"),
         (
             "sample mnist x.png",
-            "'x.png' stands alone; write an option before it, as in --out x.png",
+            "'x.png' belongs to no option; write one before it, as in --out x.png",
         ),
         ("demo --n many", "error: --n takes a whole number, got 'many'"),
         ("demo --n 1.5", "--n takes a whole number, got '1.5'"),
@@ -109,7 +109,7 @@ def test_the_readme_and_the_reference_name_every_command():
     ],
 )
 def test_a_misspelt_command_is_reported_with_a_suggestion(words, meant, capsys):
-    text = told(capsys, *words.split())
+    text = parse_error(capsys, *words.split())
     assert all(part in text for part in meant.split(" ... "))
     assert "Traceback" not in text
     assert "<class" not in text
@@ -219,10 +219,10 @@ def test_bash_completes_commands_options_and_choices(line, words, tmp_path_facto
 @pytest.mark.parametrize("words", [[], ["fish"], ["bash", "zsh"]])
 def test_completion_names_the_known_shells(words, capsys):
     assert main(["completion", *words]) == 1
-    assert "bash or zsh" in said(capsys)
+    assert "bash, zsh" in said(capsys)
 
 
-# What a run knows
+# What is read from a run
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +307,7 @@ def test_missing_data_of_a_run_are_reported(table, tmp_path, capsys):
     assert "gone.csv, are not here; give --data" in said(capsys)
 
 
-# What is tried next
+# What users try next
 
 
 def nexts(out):

@@ -227,7 +227,7 @@ def test_an_edit_is_a_run_from_perturbed_data(model, tmp_path, capsys):
         made, sampler="ddim", x=noisy, times=times, seed=0, condition={"label": 2}
     )
     np.testing.assert_allclose(found, right.numpy(), rtol=1e-4, atol=1e-4)
-    assert not np.allclose(found[0], found[2], atol=1e-3)  # each has noise of its own
+    assert not np.allclose(found[0], found[2], atol=1e-3)  # each sample has different noise
     near = drawn(model, tmp_path, *options[:2], "--strength", "1e-6", command="edit")
     assert np.abs(near - x.numpy()).max() < 0.2
 

@@ -59,7 +59,7 @@ def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
 
 
 @pytest.mark.slow
-def test_a_folder_that_lacks_a_class_is_refused_since_others_would_take_its_number(
+def test_a_folder_without_a_class_is_refused_since_others_would_have_its_number(
     folders, tmp_path, capsys
 ):
     for name in ("a", "b", "d"):

@@ -58,7 +58,7 @@ def test_scale_and_columns_are_those_of_the_picture(tmp_path):
     words = ["sample", str(tmp_path / "model"), "--steps", "1", "--sampler", "ddim", "--n", "6"]
     assert main([*words, "--out", str(out), "--scale", "3", "--columns", "6"]) == 0
     wide, high = 6 * (7 * 3 + 2) + 2, 5 * 3 + 2 + 2
-    with Image.open(out) as drawn:  # below the images stand the ends of their colours
+    with Image.open(out) as drawn:  # below the images are the limits of their colours
         grey = (np.asarray(drawn.convert("RGB")) == 128).all(-1)
     rows, columns = np.flatnonzero(grey.sum(1) == wide), np.flatnonzero(grey.sum(0) == high)
     assert np.ptp(rows) + 1 == high

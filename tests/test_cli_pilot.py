@@ -62,7 +62,7 @@ def test_the_pilot_of_other_weights_and_a_damaged_one_are_not_taken(saved):
     assert model_of("model").pilot is None
 
 
-def test_another_file_of_that_name_is_left_alone(saved):
+def test_another_file_of_that_name_is_not_replaced(saved):
     path = PilotFile.beside(saved / "model.safetensors").path
     for text in ((saved / "model.safetensors").read_bytes(), b"mine"):
         path.write_bytes(text)

@@ -96,7 +96,7 @@ def test_closed_forms_that_a_subclass_left_behind_are_refused(sde, name):
             altered(sde, **change)
     else:
         altered(sde, **change)
-    # with every closed form taken back, the new process stands
+    # without any closed form the new process is accepted
     derived = {name: getattr(SDE, name) for name in METHODS}
     assert not altered(sde, **change, **derived).same_process(sde)
 

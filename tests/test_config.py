@@ -332,7 +332,7 @@ def test_the_file_of_a_run_resumes_the_run(run, capsys, tmp_path):
     assert "finished: all 4 steps are done" in capsys.readouterr().out
     copy = tmp_path / "mine.toml"
     copy.write_bytes((run / "config.toml").read_bytes())
-    with pytest.raises(SystemExit) as ended:  # only a config.toml lies in the folder of its run
+    with pytest.raises(SystemExit) as ended:  # only config.toml implies the folder
         main(["train", "--config", str(copy)])
     assert ended.value.code == 2
     assert "--out" in capsys.readouterr().err

@@ -570,7 +570,7 @@ def test_all_samples_are_compared_in_turn(monkeypatch):
 def test_an_array_that_is_mapped_is_copied_or_refused(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", np.ones((30, 2), np.float32))
     data = load(np.load(tmp_path / "x.npy", mmap_mode="r"))
-    os.truncate(tmp_path / "x.npy", 0)  # a page that is gone would end this process
+    os.truncate(tmp_path / "x.npy", 0)  # a page that is missing would kill this process
     assert data.x.sum() == 60
     np.save(tmp_path / "x.npy", np.ones((30, 2), np.float32))
     monkeypatch.setattr("scoresde.data.stores.IN_MEMORY", 100)
@@ -602,7 +602,7 @@ def test_a_sample_that_is_larger_than_the_memory_is_refused(tmp_path):
     with path.open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": (2, 2**38)}
         np.lib.format.write_array_header_1_0(file, header)
-        file.truncate(file.tell() + 2**41)  # of which nothing is on the disk
+        file.truncate(file.tell() + 2**41)  # a sparse file: nothing is written to the disk
     with pytest.raises(MemoryLimitError, match=r"has the shape \(274877906944,\), which does not"):
         load(path)
 

@@ -56,9 +56,9 @@ def test_all_broken_images_are_named_up_to_twenty(folder):
         file.write_bytes([b"", b"text", whole[:-30]][i % 3])
     report = check(folder)
     assert not report.ok
-    told = only(report.problems, "23 of 30 images are damaged", ", and 3 more")
-    assert all(str(file) in told for file in files[:20])
-    assert str(files[20]) not in told
+    problem = only(report.problems, "23 of 30 images are damaged", ", and 3 more")
+    assert all(str(file) in problem for file in files[:20])
+    assert str(files[20]) not in problem
     assert report.facts["samples"].startswith("7 of shape")
 
 
@@ -179,8 +179,8 @@ def test_sides_that_a_unet_pads_are_remarked(side, stride):
 def test_vectors_that_look_like_signals_are_remarked(size, smooth, seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(60, size, generator=generator)
-    told = check(x.cumsum(1) if smooth else x).remarks
-    assert any(text.topic == "layout" for text in told) == smooth
+    remarks = check(x.cumsum(1) if smooth else x).remarks
+    assert any(text.topic == "layout" for text in remarks) == smooth
     assert check(x[:, :8].cumsum(1)).remarks == []
 
 
@@ -350,15 +350,15 @@ def test_the_start_of_a_training_repeats_the_remarks_in_short(tmp_path, capsys):
     words = ["train", "--data", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run")]
     assert main([*words, "--steps", "1", "--sde", "VESDE"]) == 0
     long = check(tmp_path / "x.npy", sde=VESDE()).remarks
-    told = [
+    problems = [
         line.removeprefix("remark: ")
         for line in capsys.readouterr().out.splitlines()
         if line.startswith("remark: ")
     ]
-    assert "40 samples are copies of others" in told
-    assert len(told) == len(long) > 1
-    assert all(text.startswith(short) for short, text in zip(told, long, strict=True))
-    assert max(map(len, told)) <= 160
+    assert "40 samples are copies of others" in problems
+    assert len(problems) == len(long) > 1
+    assert all(text.startswith(short) for short, text in zip(problems, long, strict=True))
+    assert max(map(len, problems)) <= 160
 
 
 def test_the_next_command_standardises_where_that_is_recommended(tmp_path, capsys):
@@ -367,13 +367,13 @@ def test_the_next_command_standardises_where_that_is_recommended(tmp_path, capsy
     rows = np.random.default_rng(0).standard_normal((40, 2))
     np.savez(tmp_path / "alike.npz", x=rows.astype(np.float32))
     np.savez(tmp_path / "apart.npz", x=(rows * [1, 1000]).astype(np.float32))
-    for name, options, told in (
+    for name, options, count in (
         ("alike", [], 0),
         ("apart", [], 1),
         ("apart", ["--standardize"], 1),
     ):
         assert main(["data", "check", str(tmp_path / f"{name}.npz"), *options]) == 0
         line = capsys.readouterr().out.splitlines()[-1]
-        assert line.count("--standardize") == told
+        assert line.count("--standardize") == count
     assert repr(check(rows)).endswith("0 problems, 0 remarks)")
     assert repr(check(rows * 0)).startswith("Report(1 problem, ")

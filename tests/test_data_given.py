@@ -146,8 +146,8 @@ def test_samples_with_missing_numbers_are_left_out_with_their_conditions(whole, 
     if all(whole):
         assert load(source, missing="drop").label.tolist() == list(range(n))
         return
-    told = f"{n - sum(whole)} of {n} samples have missing numbers and are left out"
-    with pytest.warns(UserWarning, match=told):
+    message = f"{n - sum(whole)} of {n} samples have missing numbers and are left out"
+    with pytest.warns(UserWarning, match=message):
         data = load(source, missing="drop")
     assert data.label.tolist() == np.flatnonzero(whole).tolist()
     assert np.array_equal(data.x.numpy(), x[whole])
@@ -338,7 +338,7 @@ def test_a_palette_of_greys_is_grey_and_colours_of_16_bits_are_reported(tmp_path
         load(tmp_path / "deep")
 
 
-# Files that are none
+# Files that are not data
 
 
 def test_no_code_of_a_file_of_tensors_is_run(tmp_path):
@@ -394,7 +394,7 @@ def test_advice_to_load_pickled_objects_is_never_given(tmp_path):
             assert "weights_only" not in str(caught.value)
 
 
-# In words
+# Descriptions in words
 
 
 def test_data_are_described_in_one_line_and_as_a_table():
@@ -426,7 +426,7 @@ def test_all_faults_of_columns_are_reported_together():
 
 
 @given(st.integers(2, 5), st.integers(1, 4), st.integers(0, 99))
-def test_columns_that_are_one_hot_are_found_wherever_they_stand(k, before, seed):
+def test_one_hot_columns_are_found_at_any_position(k, before, seed):
     rng = np.random.default_rng(seed)
     label = np.concatenate([np.arange(k), rng.integers(0, k, 30)])
     hot = np.eye(k)[label]

@@ -76,7 +76,7 @@ def test_as_many_names_as_classes_each_another_one(names):
 
 
 @given(st.permutations(["cat", "dog", "emu", "fox"]), st.integers(1, 4))
-def test_labels_are_mapped_by_name_whatever_the_order_and_the_number(words, n):
+def test_labels_are_mapped_by_name_for_any_order_and_number(words, n):
     """A datum keeps the name of its class, with the number that the model has for it."""
     own, model = Classes(n, tuple(words[:n])), Classes(4, ("cat", "dog", "emu", "fox"))
     label = torch.arange(9) % (n + 1) - 1

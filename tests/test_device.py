@@ -11,7 +11,7 @@ import torch
 import scoresde
 from scoresde.sde.cpu_times import batch_time, cpu_time_of
 
-# scipy solves the batch on the CPU, and torchsde by code of its own
+# scipy solves the batch on the CPU, and torchsde in its own code
 EXEMPT = {"scipy", "torchsde"}
 ADAPTIVE = {name for name, method in scoresde.SAMPLERS.items() if method.adaptive} - EXEMPT
 

@@ -81,7 +81,7 @@ def shell(commands: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.global_rng  # pages sample without a seed, as their readers do
+@pytest.mark.global_rng  # pages sample without a seed
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_blocks_of_a_page_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

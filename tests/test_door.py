@@ -38,7 +38,7 @@ class WithDenoiser(Exact):
 
 
 @given(st.data())
-def test_the_denoiser_is_tweedies_formula_of_the_score_whatever_method_the_score_has(data):
+def test_the_denoiser_is_tweedies_formula_even_if_the_score_has_such_a_method(data):
     sde, shape = data.draw(sdes()), data.draw(shapes())
     t = data.draw(times_of(sde))
     score = WithDenoiser(sde, 0.3, 0.7)

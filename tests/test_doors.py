@@ -59,7 +59,7 @@ GARBAGE = [
     Moments(0.0, var=1.0), SAMPLERS["em"], X, Unprintable(),
 ]  # fmt: skip
 
-# A call that works, for each name: the arguments that are changed one at a time.
+# A working call for each name; the tests change its arguments one at a time.
 VALID = {
     "Condition": dict(values={"a": X}),
     "EnergyScore": dict(energy=lambda x, t: (x**2).sum(1), sde=SDE, event_shape=(2,)),
@@ -176,13 +176,13 @@ def test_garbage_ends_in_a_result_or_in_an_error_of_ours(name):
             except ScoreSDEError as error:
                 if len(str(error)) > 600:
                     surprises.append((*row[1:], f"{len(str(error))} characters"))
-            except Exception as error:  # what must not come out
+            except Exception as error:  # what must not be returned
                 surprises.append((*row[1:], f"{type(error).__name__}: {error}"[:200]))
-    told = [f"{name}({argument}={GARBAGE[i]!r:.60}): {what}" for argument, i, what in (
+    wrong = [f"{name}({argument}={GARBAGE[i]!r:.60}): {what}" for argument, i, what in (
         (argument, i if not isinstance(GARBAGE[i], Unprintable) else 0, what)
         for argument, i, what in surprises
     )]  # fmt: skip
-    assert not told, "\n".join(told)
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.global_rng  # losses without a seed

@@ -61,7 +61,7 @@ def test_without_warmup_the_average_is_the_geometric_sum(seed, decay, updates):
     torch.testing.assert_close(ema.model.free.detach(), expected, rtol=1e-12, atol=1e-12)
 
 
-# The update computes 1 - d, which knows a decay below 1e-16 from 0 no more.
+# The update computes 1 - d, which rounds to 1 for a decay below 1e-16.
 @pytest.mark.law(63)
 @given(decay=st.just(0.0) | st.floats(1e-3, 0.9999), updates=st.integers(1, 200))
 def test_the_warmup_weighs_update_k_by_the_documented_rule(decay, updates):

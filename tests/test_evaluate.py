@@ -424,8 +424,8 @@ def test_the_verdict_names_the_figures_that_are_worse_than_those_of_data():
     assert "sliced" in found.verdict()
 
 
-def told(stars, figures, n, clear=1.001):
-    """An evaluation with some stars, each this many half-widths of its interval from 0."""
+def verdict(stars, figures, n, clear=1.001):
+    """The verdict of an evaluation with `stars` figures, each `clear` half-widths from 0."""
     part = Estimate(0.0, -1.0, 1.0)
     gap = Estimate(clear, clear - 1, clear + 1)
     rows = [Comparison(part, part, gap if k < stars else part) for k in range(figures)]
@@ -435,16 +435,16 @@ def told(stars, figures, n, clear=1.001):
 
 def test_a_verdict_states_few_samples_and_few_stars():
     for n in (10, 99):
-        assert told(0, 8, n).startswith(f"Cannot tell: with {n} samples")
-        assert "1 of 8 figures is worse" in told(1, 8, n)
-    assert told(0, 8, 100).startswith("Good: none of the 8 figures")
-    assert told(0, 1, 100).startswith("Good: no figure tells")
+        assert verdict(0, 8, n).startswith(f"Cannot tell: with {n} samples")
+        assert "1 of 8 figures is worse" in verdict(1, 8, n)
+    assert verdict(0, 8, 100).startswith("Good: none of the 8 figures")
+    assert verdict(0, 1, 100).startswith("Good: no figure tells")
     by_chance = 1 - 0.95**8
-    assert told(1, 8, 1000).startswith("No clear difference")
-    assert f"in {by_chance:.0%} of such tables" in told(1, 8, 1000)
+    assert verdict(1, 8, 1000).startswith("No clear difference")
+    assert f"in {by_chance:.0%} of such tables" in verdict(1, 8, 1000)
     for n in (10, 1000):
-        assert told(3, 8, n).startswith("Not yet")
-        assert told(1, 8, n, clear=9).startswith("Not yet")
+        assert verdict(3, 8, n).startswith("Not yet")
+        assert verdict(1, 8, n, clear=9).startswith("Not yet")
 
 
 def test_metrics_that_need_more_samples_are_left_out_unless_they_are_named():

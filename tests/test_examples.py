@@ -15,7 +15,7 @@ FLAGS = doctest.NORMALIZE_WHITESPACE
 @pytest.mark.global_rng  # examples draw first weights and samples without a seed
 @pytest.mark.parametrize("name", scoresde.__all__)
 def test_the_example_of_a_public_name_runs(name):
-    # a table has no docstring of its own, but its module has
+    # a table has no docstring; its module has one
     thing = names if name == "SAMPLERS" else getattr(scoresde, name)
     module = inspect.getmodule(thing)
     finder = doctest.DocTestFinder(recurse=False)

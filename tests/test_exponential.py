@@ -268,7 +268,7 @@ def test_er_sde_of_order_one_and_two_is_the_published_update(sde, order):
 # Orders
 
 
-FINE = VESDE(0.1, 50.0)  # its first step errs by nothing that counts, whatever its order
+FINE = VESDE(0.1, 50.0)  # the error of its first step is negligible at every order
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def test_one_module_writes_all_files():
     for path in ROOT.rglob("*.py"):
         name = path.relative_to(ROOT.parent).as_posix()
         found[name] = list(writes(ast.parse(path.read_text())))
-    assert found["scoresde/checkpoint/files.py"]  # what is looked for is found where it is
+    assert found["scoresde/checkpoint/files.py"]  # the file is searched where it is
     del found["scoresde/checkpoint/files.py"]
     # a file that is locked, and never written through
     assert len(found.pop("scoresde/checkpoint/lock.py")) <= 1
@@ -155,7 +155,7 @@ def test_a_new_file_has_the_permissions_that_the_user_gives_to_new_files(tmp_pat
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o640
-    (tmp_path / "a.json").chmod(0o4755)  # of which nobody else's content may have the first bit
+    (tmp_path / "a.json").chmod(0o4755)  # the setuid bit is not kept for new content
     checkpoint.write_json(tmp_path / "a.json", {"a": 1})
     assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o755
 
@@ -202,7 +202,7 @@ def test_a_log_continues_in_a_regular_file(tmp_path, how):
     log, target = JSONLines(tmp_path / "run" / "log.jsonl"), victim(tmp_path)
     target.write_text('{"step": 1}\n')
     plant(how, log.path, target)
-    log.on_log({"step": 2})  # before it has begun, nothing is written there at all
+    log.on_log({"step": 2})  # before the run has begun, nothing is written there
     assert target.read_text() == '{"step": 1}\n'
     log.on_start(1, CONFIG)
     log.on_log({"step": 3})
@@ -234,8 +234,8 @@ def child(act):
             act()
             os._exit(0)
         except CheckpointError as error:
-            told = f": process {os.getppid()} on " in str(error)
-            os._exit(1 if told and "another process trains in" in str(error) else 2)
+            named = f": process {os.getppid()} on " in str(error)
+            os._exit(1 if named and "another process trains in" in str(error) else 2)
         finally:
             os._exit(3)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -246,7 +246,7 @@ def test_of_two_runs_that_begin_in_one_empty_folder_the_second_is_refused(tmp_pa
     trainer = begin(tmp_path)
     assert child(lambda: begin(tmp_path, seed=1)) == 1
     trainer.train(2)
-    # the folder is free where nobody trains, be it by a kill
+    # the folder is free when no process trains in it, also after a kill
     assert child(lambda: begin(tmp_path).train(1)) == 0
     assert child(lambda: begin(tmp_path) and os.kill(os.getpid(), signal.SIGKILL)) == -9
     again = begin(tmp_path)
@@ -297,23 +297,23 @@ def test_a_child_neither_has_the_lock_of_its_parent_nor_keeps_it(tmp_path):
 def test_a_folder_is_free_when_its_holder_is_killed_even_if_its_children_live(tmp_path):
     """Workers check every few seconds whether their parent lives, and must not keep the lock."""
     source, target = os.pipe()
-    held, told = os.pipe()
+    held, release = os.pipe()
     pid = os.fork()
     if pid == 0:
         lock = Lock(tmp_path)
         lock.take()
         if os.fork() == 0:
             os.close(target)
-            os.write(told, b"x")
+            os.write(release, b"x")
             os.read(source, 1)  # lives until the pipe is closed
             os._exit(0)
         time.sleep(60)
     os.read(held, 1)
-    assert child(Lock(tmp_path).take) == 2  # it is not of this process
+    assert child(Lock(tmp_path).take) == 2  # it belongs to another process
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     assert Lock(tmp_path).take()
-    for end in (source, target, held, told):
+    for end in (source, target, held, release):
         os.close(end)
 
 
@@ -352,7 +352,7 @@ def test_of_two_trainers_of_a_folder_the_one_that_trains_has_the_lock(tmp_path):
             errors.append(str(error))
 
     first = Trainer(hooked(1, elsewhere), data(), CONFIG, folder=tmp_path)
-    idle = begin(tmp_path)  # it stands still, as the first does
+    idle = begin(tmp_path)  # it waits, as the first does
     first.train(2)
     assert len(errors) == 1
     assert "another Trainer of this process" in errors[0]
@@ -365,7 +365,7 @@ def test_of_two_trainers_of_a_folder_the_one_that_trains_has_the_lock(tmp_path):
     second.train(3)
     with pytest.raises(CheckpointError, match=r"continued the run .* to step-00000005"):
         first.train()
-    third = begin(tmp_path)  # the one that was refused does not keep the folder
+    third = begin(tmp_path)  # the refused trainer does not keep the folder locked
     third.train()
     assert third.finished
 
@@ -394,7 +394,7 @@ def test_a_notebook_cell_that_is_run_again_continues(tmp_path):
     with pytest.raises(ValueError, match="another configuration") as kept:
         begin(tmp_path, lr=0.5)
     assert begin(tmp_path).step == 1
-    assert kept.traceback  # an error that a notebook keeps does not keep the folder
+    assert kept.traceback  # an error kept by a notebook does not keep the folder locked
 
 
 def interrupt(*_):
@@ -425,7 +425,7 @@ def test_a_disk_without_locks_causes_a_warning_and_still_excludes_this_process(
     assert refused
     (tmp_path / LEFT).write_text("half")
     checkpoint.clean(tmp_path)
-    assert (tmp_path / LEFT).exists()  # somebody may be writing it
+    assert (tmp_path / LEFT).exists()  # another process may be writing it
     os.utime(tmp_path / LEFT, (0, time.time() - 2 * 86_400))
     checkpoint.clean(tmp_path)
     assert not (tmp_path / LEFT).exists()
@@ -475,7 +475,7 @@ def test_a_socket_in_the_place_of_the_lock_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_lock_that_somebody_removed_is_taken_again(tmp_path):
+def test_a_lock_that_was_removed_is_taken_again(tmp_path):
     one = Lock(tmp_path / "run")
     one.folder.mkdir()
     one.take()

@@ -381,7 +381,7 @@ def test_restarts_contract_earlier_errors():
         slopes.append(affine(lambda x, z, m=sampler: last(m, sde.reverse(score), x, times, z)).a)
     assert_close(slopes[1] / slopes[0], once, rtol=1e-3, atol=0)
     assert_close(slopes[2] / slopes[0], once**3, rtol=3e-3, atol=0)
-    # what was given up is made good by fresh noise
+    # the variance removed is replaced by new noise
     assert_close(run(sampler, score, times)[1], law(score, times[-1])[1], rtol=1e-3, atol=0)
 
 
@@ -453,7 +453,7 @@ def test_several_intervals_are_repeated_each_at_its_end():
     assert sampler.steps_for(18 + 12) == 18
     tops = [s for t, s in pairwise(asked) if s >= t]
     assert tops == pytest.approx([2.0, 3.0, 3.0, 0.3, 0.3, 0.3])
-    # no draw serves twice, and the law is kept
+    # no draw is used twice, and the law is kept
     sampler = replace(
         sampler, sampler=Heun(), intervals=(low, replace(low, k=1), replace(high, k=2))
     )

@@ -81,7 +81,7 @@ def test_a_run_that_broke_down_can_continue_by_skipping_the_step(tmp_path):
 def test_steps_that_are_left_out_are_counted_and_their_losses_are_not(tmp_path):
     quietly(trainer_of({2, 4, 5}, folder=tmp_path))
     found = rows(tmp_path)
-    # steps 4 and 5 were each the whole of a look, which then has no loss to tell
+    # steps 4 and 5 were each the only step of a measurement, which then has no loss
     expected = [(2, 0), (4, 1), (8, 2), (10, 0), (12, 0), (13, 0)]
     assert [(row["step"], row["skipped"]) for row in found] == expected
     assert all(math.isfinite(row["loss"]) for row in found)

@@ -425,7 +425,7 @@ def test_the_network_of_a_classifier_is_in_evaluation_mode_and_restored():
     assert net.training
 
 
-# What a guided law is
+# The law of guided samples
 
 
 def flow_variance(scale, v0, v1):

@@ -136,9 +136,9 @@ def test_known_moments_make_one_iteration_enough_for_gaussians():
     prior, a, y = correlated()
     exact = prior.posterior(a, STD, y[0])
     made = posterior(prior.at(VP), Linear(a, STD), iterations=1)
-    told = posterior(Blind(prior.at(VP)), Linear(a, STD), iterations=1, moments=prior.moments())
+    explicit = posterior(Blind(prior.at(VP)), Linear(a, STD), iterations=1, moments=prior.moments())
     x, t, given = torch.ones(2, 6).double(), torch.tensor(0.5), {"measurement": y.expand(2, 3)}
-    assert torch.equal(told(x, t, given), made(x, t, given))
+    assert torch.equal(explicit(x, t, given), made(x, t, given))
     with pytest.raises(ShapeError, match="one event has shape"):
         posterior(prior.at(VP), Linear(a, STD), moments=Moments(torch.zeros(5), var=1.0))
     found = law_of_a_run(made, scoresde.samplers.UniPC(), exact, y, steps=40)
@@ -584,7 +584,7 @@ def test_passes_count_a_pass_back_as_two(method, kind):
     assert found.passes == score.forward + 2 * score.back
 
 
-def test_the_residual_of_each_sample_is_reported_whatever_the_batch():
+def test_the_residual_of_each_sample_is_reported_for_any_batch():
     prior, a, y = correlated()
     made = posterior(Blind(prior.at(VP)), Linear(a, STD), iterations=2)
     options = dict(sampler="ddim", steps=5, n=5, seed=0, dtype=torch.float64)

@@ -179,7 +179,7 @@ def test_a_network_of_the_same_size_and_other_tensors_is_refused_by_their_names(
     )
 
 
-# What is no description
+# Files that are not descriptions
 
 
 @pytest.mark.slow
@@ -282,18 +282,18 @@ KEYS = [
 )
 def test_any_description_is_read_or_refused_in_a_sentence(tmp_path_factory, keys, value):
     folder = forged(tmp_path_factory.mktemp("model"), (keys, value))
-    told = f"{folder / 'model.safetensors'}"
+    message = f"{folder / 'model.safetensors'}"
     try:
         found = ScoreModel.from_pretrained(folder)
     except CheckpointError as error:
-        told = str(error)
+        message = str(error)
     else:
         assert found(torch.zeros(1, 2), 0.5).isfinite().all()
-    assert str(folder / "model.safetensors") in told
-    assert len(told) < 2_000
+    assert str(folder / "model.safetensors") in message
+    assert len(message) < 2_000
 
 
-# What are no weights
+# Files that are not weights
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -357,7 +357,7 @@ def test_a_pilot_of_other_numbers_is_refused(tmp_path):
         refused(tmp_path, "its pilot is damaged or foreign")
 
 
-# What is no file
+# Paths that are not regular files
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs named pipes")
@@ -423,7 +423,7 @@ def test_any_toml_is_read_or_refused_in_a_sentence(tmp_path, text):
     assert len(str(caught.value)) < 1_000
 
 
-# What is shown of it
+# How names of files are printed
 
 
 @pytest.mark.parametrize("foreign", [True, False])
@@ -447,8 +447,8 @@ def test_text_of_a_file_contains_no_control_characters_for_a_terminal(tmp_path, 
 def test_a_description_of_a_model_is_shown_or_refused(tmp_path, capsys, keys, value):
     forged(tmp_path, ("net.type", "Mine"), (keys, value))
     main(["info", str(tmp_path)])
-    told = capsys.readouterr().err
-    assert not told or re.match(r"scoresde: error: (?!\w+(Error|Exception):)", told), told
+    message = capsys.readouterr().err
+    assert not message or re.match(r"scoresde: error: (?!\w+(Error|Exception):)", message), message
 
 
 WORDS = st.text(st.sampled_from("`|\\ab\n#<[~ *"), max_size=20)

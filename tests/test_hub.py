@@ -209,9 +209,9 @@ def run(tmp_path_factory):
 def test_a_run_is_pushed_with_its_descriptions_and_without_its_checkpoints(run, hub, capsys):
     shutil.copytree(run, "run")
     assert main(["push", "run", "me/digits", "--license", "cc-by-4.0"]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("run is at https://huggingface.co/me/digits\n")
-    assert told.endswith("\n  scoresde sample me/digits --out samples.png\n")
+    printed = capsys.readouterr().out
+    assert printed.startswith("run is at https://huggingface.co/me/digits\n")
+    assert printed.endswith("\n  scoresde sample me/digits --out samples.png\n")
     names = sorted(path.name for path in (hub.root / "me/digits").iterdir())
     assert names == [
         "README.md", "config.json", "config.toml", "loss.png", "model.safetensors", "samples.png",
@@ -298,7 +298,7 @@ def test_the_hub_is_contacted_once_before_a_download(hub, monkeypatch):
     assert asked[0] == ("me/points", "v1", 10.0)
 
 
-# What is nobody else's business
+# What is kept private
 
 
 @pytest.mark.slow
@@ -503,7 +503,7 @@ def test_every_sde_of_ours_has_its_formulas_on_the_card(tmp_path, kind):
     text = (tmp_path / "README.md").read_text()
     assert r"\\(\mathcal N(x_t; \alpha_t x_0, \sigma_t^2 I)\\)" in text
     assert r"\\(\alpha" in text.partition("perturbation kernel")[2].partition("I)")[2]
-    # every formula within a line is spelt for the hub, whose displays keep their two dollars
+    # formulas within a line use the hub's own delimiters; displayed formulas keep two dollars
     assert "$" not in text.replace("$$", "")
     assert text.count("$$") % 2 == 0
 

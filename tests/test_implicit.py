@@ -246,7 +246,9 @@ def test_the_trace_is_exact_up_to_the_stated_size(exact, generator):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", IMPLICIT)
 @given(sde=sdes(), shape=shapes(1, 4), dtype=dtypes(), data=st.data())
-def test_the_loss_of_a_sample_is_one_number_and_its_own(name, sde, shape, dtype, data):
+def test_the_loss_of_a_sample_is_one_number_that_does_not_depend_on_the_batch(
+    name, sde, shape, dtype, data
+):
     generator = data.draw(generators())
     x, z, v = torch.randn(3, *shape, generator=generator, dtype=dtype)
     t = torch.stack([data.draw(times_of(sde)) for _ in range(len(x))])

@@ -1,6 +1,7 @@
 """Models of other libraries as scores, and scores as models of theirs: what needs no library."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -34,6 +35,8 @@ from scoresde.errors import (
     ShapeError,
     UnknownNameError,
 )
+from scoresde.noise import Noise
+from scoresde.samplers import ERSDE, Heun, Restart, RestartInterval
 from scoresde.sde import expand
 from scoresde.training import Optimiser, TrainConfig, Trainer
 from scoresde.units import Standardize
@@ -105,7 +108,7 @@ class Sigmas:
 
 
 @given(st.sampled_from(SDES), st.floats(0.02, 0.98))
-def test_a_network_that_is_exact_is_the_score_whatever_it_predicts(sde, place):
+def test_an_exact_network_is_the_score_for_every_prediction(sde, place):
     t = torch.full((6,), sde.eps + place * (sde.T - sde.eps), dtype=torch.float64)
     x = sde.perturb(MIXTURE.sample(6, generator=torch.Generator().manual_seed(1)).double(), t, X)
     exact = MIXTURE.at(sde)(x, t)
@@ -324,6 +327,73 @@ def test_heun_on_a_network_of_edm_is_algorithm_1_of_its_paper():
     score = interop.from_edm(net)
     ours = sample(score, sampler="heun", x=z * rho[0], times=rho, seed=0)
     assert_close(ours, x, rtol=1e-8, atol=1e-8)
+
+
+GRID = (80 ** (1 / 7) + torch.linspace(0, 1, 10).double() * (0.01 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+Z = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def heun(net, x, now, then):
+    """A step of their algorithm 1, of second order where `then` is not 0."""
+    d = (x - net(x, now)) / now
+    end = x + (then - now) * d
+    return end if then == 0 else x + (then - now) / 2 * (d + (end - net(end, then)) / then)
+
+
+def test_churn_on_a_network_of_edm_is_algorithm_2_of_its_paper():
+    """Their run has one step more, that to 0, over which they count the churn too."""
+    net, noise, x = EDMNet(), Noise.of(0, 2), Z * GRID[0]
+    gamma = min(4.0 / 9, math.sqrt(2) - 1)
+    with torch.no_grad():
+        for now, then in itertools.pairwise([*GRID, torch.zeros(()).double()]):
+            raised = now * (1 + gamma) if 0.05 <= now <= 50 else now
+            x = x + (raised**2 - now**2).sqrt() * 1.003 * noise.normal(x, now)
+            x = heun(net, x, raised, then)
+    method = Heun(churn=4.0, sigma_min=0.05, sigma_max=50.0, s_noise=1.003)
+    ours = sample(interop.from_edm(net), sampler=method, x=Z * GRID[0], times=GRID, seed=0)
+    assert_close(ours, x, rtol=1e-7, atol=1e-7)
+
+
+def test_restarts_on_a_network_of_edm_are_algorithm_2_of_their_paper():
+    """Xu et al. (2023): at the lower end of an interval noise is added back, K times."""
+    net, noise, x = EDMNet(), Noise.of(0, 2), Z * GRID[0]
+    low, high, steps = GRID[6], 3.0, 4
+    roots = torch.linspace(0, 1, steps + 1).double()
+    inner = (high ** (1 / 7) + roots * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+    with torch.no_grad():
+        for now, then in itertools.pairwise([*GRID, torch.zeros(()).double()]):
+            x = heun(net, x, now, then)
+            for j in range(2 if then == low else 0):
+                x = x + (high**2 - low**2).sqrt() * noise.fork(1).fork(j).normal(x, low)
+                for a, b in itertools.pairwise(inner):
+                    x = heun(net, x, a, b)
+    method = Restart(intervals=(RestartInterval(float(low), high, 2, steps),))
+    ours = sample(interop.from_edm(net), sampler=method, x=Z * GRID[0], times=GRID, seed=0)
+    assert_close(ours, x, rtol=1e-7, atol=1e-7)
+
+
+def test_er_sde_on_a_network_of_edm_is_the_published_update():
+    """Cui et al. (2023), order 2, with the integral of 1 / phi by midpoints."""
+    net, noise, x = EDMNet(), Noise.of(0, 2), Z * GRID[0]
+
+    def phi(s):
+        return s * ((s**0.3).exp() + 10)
+
+    before = None
+    with torch.no_grad():
+        for i, (now, then) in enumerate(itertools.pairwise(GRID)):
+            denoised, r = net(x, now), phi(then) / phi(now)
+            step = r * x + (1 - r) * denoised
+            if i:
+                at = then + (torch.arange(4000).double() + 0.5) * (now - then) / 4000
+                area = ((now - then) / 4000 / phi(at)).sum()
+                slope = (denoised - before) / (now - GRID[i - 1])
+                step = step + (then - now + area * phi(then)) * slope
+            spread = (then**2 - now**2 * r**2).clamp(min=0).sqrt()
+            x, before = step + spread * noise.normal(x, now), denoised
+        x = net(x, GRID[-1])
+    ours = sample(interop.from_edm(net), sampler=ERSDE(order=2), x=Z * GRID[0], times=GRID, seed=0)
+    assert_close(ours, x, rtol=1e-5, atol=1e-5)
 
 
 def test_facts_and_labels_are_read_from_a_network_of_edm():

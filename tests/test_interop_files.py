@@ -181,7 +181,7 @@ def test_parts_that_a_file_does_not_hold_must_be_given(tmp_path):
     score.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"class function, which is not .*net=\.\.\."):
         scoresde.load(tmp_path)
-    with pytest.raises(CheckpointError, match=r"time is a function.*time=\.\.\."):
+    with pytest.raises(CheckpointError, match=r"time of its network is a function.*time=\.\.\."):
         scoresde.load(tmp_path, net=lambda x, t: -x)
     again = scoresde.load(tmp_path, net=lambda x, t: -x * t[:, None], time=time)
     assert torch.equal(again(X, 0.5), score(X, 0.5))
@@ -311,9 +311,9 @@ def test_the_commands_open_what_is_rebuilt_without_code(kind, tmp_path, capsys, 
     )
     capsys.readouterr()
     assert main(["info", str(folder)]) == 0
-    told = capsys.readouterr().out
-    assert "fast, which has no measured schedule" in told
-    assert "mean and std are not known" in told
+    printed = capsys.readouterr().out
+    assert "fast, which measures its schedule first" in printed
+    assert "mean and std are not known" in printed
     words = ["--data", str(data), "--n", "16", "--draws", "4"]
     assert main(["audit", str(folder), *words, "--levels", "3", "--steps", "3"]) == 0
 

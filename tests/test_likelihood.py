@@ -656,7 +656,7 @@ def test_a_condition_is_bound_to_its_sample():
     given = {"shift": shift}
     found = log_prob(Shifted(), sde, x + shift, condition=given, moments=MIXTURE.moments(), t=None)
     plain = MIXTURE.log_prob(x)
-    # the prior's moments do not know of the shift, but the score does
+    # the prior's moments ignore the shift; the score uses it
     assert_close(found.value, plain, rtol=0, atol=1e-3)
     latents = encode(Shifted(), sde, x, condition=given)
     back = decode(Shifted(), sde, latents, condition=given)
@@ -938,7 +938,7 @@ def test_a_level_is_spread_over_its_cell(levels, origin, cell):
 
 
 @given(levels=st.integers(2, 300), low=st.integers(-20, 20), generator=generators())
-def test_the_transform_of_a_model_says_which_levels_its_data_had(levels, low, generator):
+def test_the_transform_of_a_model_determines_the_levels_of_its_data(levels, low, generator):
     transform = Range(low, low + levels - 1, levels=levels)
     spread = Dequantization.of(transform)
     y = torch.randint(levels, (7, 2), generator=generator)

@@ -170,12 +170,12 @@ def brute(x, y, k):
 
 
 @given(st.integers(4, 12), st.integers(4, 12), st.integers(1, 3), st.integers(1, 3), seeds)
-def test_support_is_what_its_definition_says(n, m, d, k, seed):
+def test_support_agrees_with_its_definition(n, m, d, k, seed):
     x, y = randn(n, d, seed=seed), 0.5 + randn(m, d, seed=seed + 1)
     assert precision_recall(x, y, k=k) == pytest.approx(brute(x, y, k))
 
 
-def test_halves_of_many_rows_are_judged_by_their_own_neighbours(monkeypatch):
+def test_halves_of_many_rows_use_their_own_neighbours(monkeypatch):
     n = 120  # of which 44 neighbours are kept
     monkeypatch.setattr("scoresde.metrics.neighbours._ENTRIES", 1000)  # several chunks
     x, y = randn(n, 2, seed=1), 0.3 + randn(n, 2, seed=2)
@@ -195,7 +195,7 @@ def test_a_set_lies_on_its_own_support(n, d, k, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "m", "k"), [(20, 20, 3), (15, 30, 2)])
-def test_density_and_coverage_of_equal_laws_are_known_whatever_the_law(n, m, k):
+def test_density_and_coverage_of_equal_laws_are_known_for_any_law(n, m, k):
     rows = []
     for i in range(300):
         x, y = randn(n, 2, seed=2 * i).exp(), randn(m, 2, seed=2 * i + 1).exp()

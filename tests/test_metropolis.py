@@ -66,7 +66,7 @@ def test_metropolis_steps_find_the_density_from_another_start(target):
     assert apart(x, draws(target, 4)) < 4.9
 
 
-class Told:
+class GivenNoise:
     """The noise z of the proposal, and the number w that decides."""
 
     def __init__(self, z, w):
@@ -97,7 +97,7 @@ def test_a_move_is_made_with_the_probability_of_metropolis_and_hastings(data, ka
     for shift in (-1e-6, 1e-6):
         # not so near to 1 that the rounding of a sure move's gain, 1e-16 over the noise, decides
         w = torch.special.ndtri((chance + shift).clamp(1e-12, 1 - 1e-9))
-        found = MALA(kappa).step(sde.reverse(score), x, t, t, Told(z, w))
+        found = MALA(kappa).step(sde.reverse(score), x, t, t, GivenNoise(z, w))
         moves = (torch.special.ndtr(w) < chance)[:, None]
         assert_close(found, torch.where(moves, y, x), rtol=1e-9, atol=1e-9 * sigma)
         assert moves[chance > 1e-5].all() or shift > 0

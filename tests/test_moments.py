@@ -101,7 +101,7 @@ def test_a_covariance_that_is_changed_in_place_changes_no_moments(form):
     cov, x = form([[2.0, 1.0], [1.0, 2.0]]), torch.ones(1, 2)
     moments = Moments(0.0, cov=cov)
     expected = MultivariateNormal(torch.zeros(2), torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
-    for _ in range(2):  # before its axes are asked for, and after
+    for _ in range(2):  # before its axes are computed, and after
         cov *= 4
         assert_close(moments.log_prob(x), expected.log_prob(x))
     assert moments.mean_variance() == 2
@@ -237,7 +237,7 @@ def test_the_mismatch_of_the_prior_is_a_distance_of_gaussians(data):
     expected = math.sqrt(float((at_end.mean**2).sum() + (gap**2).sum()))
     mismatch = sde.prior_mismatch(clean.mean, clean.var)
     assert mismatch == pytest.approx(expected, rel=1e-7, abs=1e-7 * sde.prior_std)
-    # and there is none left once the prior knows the data
+    # the mismatch is 0 for the prior with the moments of the data
     best = sde.prior(clean)
     assert torch.equal(best.mean, at_end.mean)
     assert torch.equal(best.var, at_end.var)

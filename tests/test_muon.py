@@ -118,7 +118,7 @@ def test_matrices_move_as_by_torchs_own_muon(shape):
 
 
 def test_all_other_weights_move_as_by_adam():
-    # no gradient reaches beyond the head before the second step, as it begins at zero
+    # the head begins at zero, so that at the first step no gradient reaches other layers
     muon, adam = (trained(rule=rule, weight_decay=0.0, steps=2) for rule in ("muon", "adam"))
     differ = {k for k in adam if k.startswith("model.") and not torch.equal(muon[k], adam[k])}
     inside = {f"model.net.{n}" for n, p in make().net.named_parameters() if _inside(n, p)}
@@ -173,7 +173,7 @@ def test_a_function_inside_a_score_has_no_matrices():
     assert [w is score[1].weight for w in matrices(score)] == [True]
 
 
-def test_weights_that_decay_are_the_matrices_whatever_the_rule():
+def test_only_matrices_decay_under_either_optimiser():
     model = make(torch.float64)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     inside = set(matrices(model))

@@ -53,6 +53,13 @@ def score(x, t):
     return -x
 
 
+def posterior(x):
+    return x / 2, torch.ones_like(x)
+
+
+LATENT = scoresde.Latent(TARGET.at(SDE), posterior, lambda e: 2 * e)
+
+
 def energy(x, t):
     return (x**2).sum(1) / 2
 
@@ -171,6 +178,11 @@ TABLE = {
     "encode": (scoresde.encode, dict(score=score, sde=SDE, x=X, rtol=1e-2, atol=1e-2)),
     "decode": (scoresde.decode, dict(score=score, sde=SDE, latents=X, rtol=1e-2, atol=1e-2)),
     "likelihood.slerp": (likelihood.slerp, dict(a=X, b=Y[:12], weight=0.5)),
+    "likelihood.latent_elbo": (
+        likelihood.latent_elbo,
+        dict(score=LATENT, x=X, std=0.5, draws=2, rtol=0.1, atol=0.1),
+    ),
+    "score.codes": (scoresde.score.codes, dict(encoder=posterior, x=X)),
     "likelihood.elbo": (likelihood.elbo, dict(score=score, sde=SDE, x=X, draws=2)),
     "likelihood.sample_with_log_prob": (
         likelihood.sample_with_log_prob,
@@ -298,7 +310,7 @@ TABLE = {
 }  # fmt: skip
 
 
-# Maps of a state that are part of every step: what stands in an entry goes to that entry.
+# Maps of a state that are part of every step: a NaN of an entry stays in that entry.
 HANDED_ON = {
     "divergence.divergence", "divergence.jacobian", "divergence.hutchinson", "divergence.frobenius",
     "SDE.perturb", "SDE.marginal", "SDE.drift",
@@ -432,7 +444,7 @@ def test_every_public_function_of_numbers_is_in_the_table():
     assert not missing
 
 
-# What takes no numbers of its own, or takes them to a file or a picture.
+# Functions without numbers as arguments, or that write them into a file or a picture.
 ELSEWHERE = {
     "pilot", "load", "check", "reconstruct", "compare", "contenders", "group", "halves",
     "animate", "bars", "curve", "field", "images", "ladder", "loss_by_noise", "pareto", "points",

@@ -49,6 +49,7 @@ def checkpoint(path, stages=4, prefix="module.", change=lambda states: states):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stages", STORED)
 @pytest.mark.parametrize("prefix", ["module.", ""])
 def test_a_checkpoint_gives_the_outputs_of_the_authors_network(stages, prefix, tmp_path):
@@ -67,7 +68,7 @@ def test_a_checkpoint_gives_the_outputs_of_the_authors_network(stages, prefix, t
     ("rescaled", "transform"),
     [(True, Range(0, 255, levels=256)), (False, Standardize((0.0,) * 3, (255.0,) * 3))],
 )
-def test_a_checkpoint_brings_its_ladder_and_its_units(rescaled, transform, tmp_path):
+def test_ladder_and_units_are_read_from_a_checkpoint(rescaled, transform, tmp_path):
     path = checkpoint(tmp_path / "c.pth")
     score = load_ncsnv2(path, config(rescaled=rescaled), steps=3)
     facts = score.facts

@@ -81,7 +81,7 @@ def test_a_network_without_blocks_is_recomputed_as_a_whole():
     assert model.net.calls == 2
 
 
-def test_adam_tensor_by_tensor_is_adam_in_one_pass_but_for_rounding():
+def test_adam_tensor_by_tensor_is_adam_in_one_pass_up_to_rounding():
     assert 0 < apart(trained(torch.float64, fused=False), trained(torch.float64)) < 1e-12
 
 

@@ -92,7 +92,7 @@ def test_noise_at_other_times_is_independent(other):
     assert not (z == w).any()
     assert uncorrelated(z, w)
     assert uncorrelated(z[:-1], w[1:])
-    # nor is it the same numbers in another order
+    # and it is not a permutation of the same numbers
     assert not torch.isin(z, w).any()
 
 
@@ -481,7 +481,7 @@ def test_a_path_has_the_covariance_of_brownian_motion_exactly(s, t):
         gap = increment(s, t)
         assert math.isclose(covariance(gap, gap), t - s, rel_tol=1e-9, abs_tol=1e-15 * t)
     elif s < t:
-        # what two grids may disagree about
+        # the largest difference between two grids
         gap = increment(s, t)
         assert covariance(gap, gap) < 2.0**-15 * min(1, 4 * min(t, 1 - s)) + 2.0**-58
 

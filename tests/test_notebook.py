@@ -104,10 +104,10 @@ class Net(nn.Module):
 
     def __init__(self, forward):
         super().__init__()
-        self.scale, self.told = nn.Parameter(torch.ones(())), forward
+        self.scale, self.show = nn.Parameter(torch.ones(())), forward
 
     def forward(self, x, t):
-        return self.told(x * self.scale)
+        return self.show(x * self.scale)
 
 
 @pytest.mark.parametrize(

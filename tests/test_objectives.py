@@ -361,7 +361,7 @@ def test_the_loss_is_one_number_a_sample_in_the_dtype_of_the_data(shape, dtype):
     loss = dsm_loss(score, VPSDE(), torch.zeros(shape, dtype=dtype), generator=generator)
     assert loss.shape == shape[:1]
     assert loss.dtype == dtype
-    time = torch.promote_types(dtype, torch.float32)  # half precision cannot tell times apart
+    time = torch.promote_types(dtype, torch.float32)  # half precision is too coarse for times
     assert seen == ([(dtype, time, shape[:1])] if shape[0] else [])
 
 
@@ -391,7 +391,7 @@ def test_bytes_and_integers_are_refused_as_data(dtype):
         run(torch.zeros(2, 3, dtype=dtype))
 
 
-def test_a_nan_of_the_data_that_may_pass_shows_in_its_own_loss_alone():
+def test_an_allowed_nan_of_the_data_affects_only_the_loss_of_its_sample():
     model = ScoreModel(nn.Identity(), VPSDE(), (2,))
     x = torch.tensor([[math.nan, 0.0], [1.0, 0.0], [0.0, math.inf]])
     model.net.forward = lambda x, c: x

@@ -160,7 +160,7 @@ def test_the_next_step_is_that_of_the_controller(ratio, previous):
     numbers = (torch.tensor([v], dtype=DOUBLE) for v in (ratio, previous))
     factor = float(ode._factor(*numbers, torch.tensor([False])))
     factors = ode._FACTORS.tolist()
-    # the largest of the few that is below the wish, whose last digit is the computer's
+    # the largest of the steps below the requested one; its last digit depends on the machine
     assert factor == factors[0] or factor <= wish * (1 + 1e-9)
     assert factor == factors[-1] or factors[factors.index(factor) + 1] >= wish * (1 - 1e-9)
 
@@ -460,7 +460,7 @@ def test_a_budget_is_never_exceeded(name):
         calls.append(1)
         return target.score(x, sde, t)
 
-    # nobody takes an angle for a time
+    # the message names the angle, so that it is not taken for a time
     where = "" if name in {"scipy", "adaptive"} else r"arctan\(sigma / alpha\) = [\d.]+ of "
     message = rf"max_nfe = 19 .* reached only {where}.* raise max_nfe, or loosen"
     with pytest.raises(ConvergenceError, match=message):
@@ -539,7 +539,7 @@ def test_a_budget_lowers_the_bound_of_a_method_and_never_lifts_it():
         assert method.prepared(Facts(), VPSDE(), nfe=50) == replace(method, max_nfe=50)
         assert method.prepared(Facts(), VPSDE(), nfe=10**9) == method
         assert method.prepared(Facts(), VPSDE()) == method
-        # too little is what `steps_for` refuses, by name
+        # `steps_for` refuses too few, with the name
         least = method.prepared(Facts(), VPSDE(), nfe=-1)
         assert (least.max_nfe, least.steps_for(-1)) == (method.least, 0)
         assert method.steps_for(method.least) == 1

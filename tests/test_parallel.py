@@ -67,7 +67,7 @@ def test_a_width_of_one_is_the_sampler_and_any_width_ends(name, sampler, width, 
     alone = drawn(score, sampler, steps=4)
     found = drawn(score, Parallel(sampler, tolerance, width), steps=4)
     assert (found.info["sequential"] <= alone.nfe - 1).all()
-    if width == 1:  # every evaluation is at a state that does not move again
+    if width == 1:  # every evaluation is at a state that does not change again
         assert torch.equal(found.x, alone.x)
         assert found.nfe == alone.nfe
 

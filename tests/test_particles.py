@@ -62,7 +62,7 @@ def weighted(steps, n=20_000):
 @pytest.mark.law(71)
 def test_more_particles_have_less_bias():
     """Of the weights of two modes: at 1, 2 and 16 particles it is about 0.11, 0.045 and 0.007."""
-    # for which the differences are 4 standard deviations beyond the margin of 2
+    # for these numbers the differences exceed the margin of 2 by 4 standard deviations
     steps, n = 20, 6000
     right = weighted(steps)
     plain = run("ancestral", n=n, steps=None, times=even_times(VP, steps))
@@ -142,7 +142,7 @@ def test_the_bar_of_the_evidence_covers_where_the_bias_of_the_steps_is_larger_th
             gaps.append(sign * (info["log_evidence"] - right))
             bars.append(info["log_evidence_error"])
             assert (gaps[-1].abs() < bars[-1]).double().mean() > 0.93
-        assert gaps[0].mean() > 3 * gaps[0].std()  # a bar of the noise alone would cover none
+        assert gaps[0].mean() > 3 * gaps[0].std()  # a bar of the noise alone is too short
         assert bars[1].median() < 0.6 * bars[0].median()
     # the kernel of the data has no such bias
     info = Run.of(
@@ -269,7 +269,7 @@ def stationary(rho, std, steps=300):
     prior = Gaussian([0.5], var=0.8)
     score = posterior(prior.at(VP), Linear(torch.eye(1), std), iterations=1)
     method = SplitGibbs(EulerMaruyama(), rho)
-    way = method.way(VP, even_times(VP, steps))
+    way = method.prior_times(VP, even_times(VP, steps))
 
     def alternated(x, noise):
         given = Condition({"measurement": torch.ones(len(x), 1, dtype=torch.float64)})
@@ -303,7 +303,7 @@ def test_the_bias_of_split_gibbs_sampling_is_that_of_wider_noise():
             assert abs(found - (large - small)) < 0.1 * abs(large - small) + 2e-3
     for small, large in zip(*gaps, strict=True):
         assert 3 < large / small < 5
-        # of two widths follows that of none
+        # the bias at width 0, extrapolated from two widths
         assert abs(4 * small - large) / 3 < 0.3 * abs(small)
 
 
@@ -312,7 +312,7 @@ def test_a_run_of_split_gibbs_sampling_is_counted_and_reported():
     found = run(method, n=4, dtype=torch.float64)
     whole, parts = found.draw(), found.draw(batch_size=3)
     torch.testing.assert_close(whole.x, parts.x, rtol=1e-9, atol=1e-9)
-    way = len(method.way(VP, found.times)) - 1
+    way = len(method.prior_times(VP, found.times)) - 1
     # the prior's evaluations are one pass each, those of the posterior three
     assert whole.nfe == 6 + 3 * way + 1 <= method.cost(6) + 1
     assert whole.passes == 3 * 7 + 3 * way

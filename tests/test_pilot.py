@@ -254,7 +254,7 @@ def draws(sde, n=16, target=MIXTURE):
 
 @pytest.mark.slow
 @given(st.data())
-def test_the_grid_of_fast_goes_from_end_to_end_and_down(data):
+def test_the_grid_of_fast_decreases_from_T_to_eps(data):
     sde = data.draw(sdes())
     most = sde.levels - 1 if sde.levels else 40
     n = data.draw(st.integers(1, min(most, 40)))
@@ -335,7 +335,7 @@ def test_at_ten_steps_fast_is_many_times_nearer_to_the_flow_than_its_peers(sde):
     assert with_pilot < without / 2.5
     assert with_pilot < unipc / 6
     assert with_pilot < dpm / 12
-    # without a pilot it is never worse than this, and knows nothing to be better
+    # without a pilot it equals this method: it has no measurements to improve on it
     assert without == dpm
 
 
@@ -415,7 +415,7 @@ def test_a_stored_model_has_the_whole_pilot(tmp_path):
     assert torch.equal(found.factor, factor)
 
 
-# A pilot without asking
+# A pilot measured by default
 
 
 def trained(sde=None):

@@ -29,11 +29,11 @@ def test_a_warning_points_to_the_line_that_called_the_package(name):
     lines, first = inspect.getsourcelines(call)
     with (
         torch.random.fork_rng(),
-        warnings.catch_warnings(record=True) as told,
+        warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
         call()
-    assert told
-    for warning in told:
+    assert caught
+    for warning in caught:
         assert warning.filename == __file__
         assert first <= warning.lineno < first + len(lines)

@@ -435,7 +435,7 @@ def test_the_last_state_of_an_animation_and_of_a_strip_is_labelled_denoised(tmp_
     assert any("denoised" in text.get_text() for text in plot.strip(run).axes[0].texts)
 
 
-def test_a_picture_of_a_part_of_the_entries_says_so():
+def test_a_picture_of_a_part_of_the_entries_has_a_note():
     states = [State(torch.tensor(t), normal(3, 3) * t**4) for t in (1.0, 0.5)]
     axes = plot.trajectory(states).axes[0]
     assert "the first 2 of 3 entries; logarithmic beyond" in axes.get_xlabel()
@@ -499,7 +499,7 @@ def test_a_curve_joins_axes_of_any_scale():
 
 
 @pytest.mark.slow
-def test_a_page_holds_all_its_frames_and_asks_for_nothing_else(tmp_path):
+def test_a_page_contains_all_its_frames_and_loads_nothing_else(tmp_path):
     states = [State(torch.tensor(t), normal(3, 2) * t) for t in (1.0, 0.5, 0.25)]
     text = plot.animate(iter(states), tmp_path / "run.html").read_text()
     assert text.count('"iVBOR') == 3

@@ -527,7 +527,7 @@ def test_train_takes_one_decay_or_several_on_the_command_line(tmp_path):
         ("--out model --sigma 0.1 --decay 0.9", "give --sigma or --decay, and not both"),
         ("--out model --sigma 0.5", "--sigma must lie in [0.0001, 0.2887], got 0.5"),
         ("--out model --sigma 0.1 --at 61", "--at must lie in [1, 60], got 61"),
-        ("--out {run} --sigma 0.1", "{run} holds a run, whose model this one would replace"),
+        ("--out {run} --sigma 0.1", "{run} holds a run, whose model would be replaced"),
         ("--out {run}/ema-0.99 --sigma 0.1", "{run}/ema-0.99 holds a model that `scoresde ema` di"),
     ],
 )

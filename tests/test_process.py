@@ -163,7 +163,7 @@ def test_vp_with_a_constant_rate_decays_exponentially(beta, t):
         math.exp(-beta * t / 2)
     )
     assert float(sde.diffusion(t)) == pytest.approx(math.sqrt(beta), rel=1e-12)
-    # and its clock is read off without a division by the slope that it has not
+    # and its clock is computed without a division by the slope, which is 0
     times = torch.tensor([1e-9, 1e-3, 0.5, 1.0], dtype=torch.float64)
     for kind in (VPSDE, SubVPSDE):
         path = kind(beta, beta)

@@ -91,7 +91,7 @@ def test_lines_are_at_least_half_a_minute_apart(seconds, updates):
     times = [when for when, _ in written[:-1]]
     assert bool(written) == (seconds * updates >= 10 and updates > 0)
     assert all(later - before >= 30 for before, later in itertools.pairwise(times))
-    assert all("left" not in text for _, text in written)  # nobody knows the total
+    assert all("left" not in text for _, text in written)  # the total is unknown
 
 
 @pytest.mark.parametrize("show", [None, True])

@@ -123,7 +123,7 @@ def test_the_probability_flow_is_its_closed_flow_map_there_and_back(data):
 
 @pytest.mark.law(21)
 @given(st.data())
-def test_standard_normal_data_stands_still_under_variance_preservation(data):
+def test_standard_normal_data_are_unchanged_by_the_flow_under_variance_preservation(data):
     kind = data.draw(st.sampled_from(["vp", "cosine", "betas"]))
     sde = data.draw(vp_sdes()) if kind == "vp" else SDES[kind]
     t = data.draw(times_of(sde, 4))

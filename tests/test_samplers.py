@@ -450,7 +450,7 @@ def test_the_pair_of_the_paper_is_wide_by_the_known_part_at_100_steps():
     assert ((ratio - 1.0466).abs() < 5e-4).all(), ratio
 
 
-# Modes, which a Gaussian does not have
+# Several modes
 
 MODES = GaussianMixture([0.3, 0.7], [[-1.5], [1.5]], stds=0.35)
 
@@ -902,7 +902,7 @@ class Turned:
 
     def normal(self, like, t, k=0):
         z = self.noise.normal(like, t, k)
-        # a number for each sample has no direction
+        # one number per sample has no direction
         return z if z.ndim == 1 else z @ self.q.T
 
     def increment(self, like, s, t):
@@ -987,7 +987,7 @@ def test_scaled_noise_levels_and_data_give_scaled_samples(name, data, c):
     assert_close(two / c, path[-1], rtol=1e-9, atol=1e-9 * scale)
 
 
-# What a sampler is
+# The protocol of a sampler
 
 
 class Standard:

@@ -238,7 +238,7 @@ def test_with_neither_the_global_generator_is_used():
     assert not torch.equal(draw(), one)
     torch.set_rng_state(state)
     assert torch.equal(draw(), one)
-    # one integer is all that is taken, whatever n is
+    # one integer is drawn, whatever n is
     after = torch.get_rng_state()
     torch.set_rng_state(state)
     sample(DIAGONAL.at(SDE), SDE, n=9, steps=4)
@@ -284,7 +284,7 @@ def test_evaluations_reported_counted_and_documented_agree(name, n, denoise):
     *_, end = trajectory(score, SDE, name, steps=n, moments=Moments(0.0, 1.0), **options)
     cost = documented(name, n) + denoise
     assert (end.nfe, score.calls) == (cost, cost)
-    # and this is what the budget of that size buys
+    # the steps for a budget of that size
     spent = Counted(DIAGONAL.at(SDE))
     sample(spent, SDE, name, nfe=cost, **options)
     assert spent.calls == cost
@@ -344,7 +344,7 @@ def test_changes_of_a_state_in_place_do_not_affect_the_run(name):
     assert torch.equal(state.denoised, sample(DIAGONAL.at(SDE), SDE, name, **arguments))
 
 
-def test_the_number_of_steps_is_the_models_own_then_the_levels_then_the_samplers():
+def test_the_default_number_of_steps_is_the_models_then_all_levels_then_the_samplers():
     def length(model, sde, sampler="em", **options):
         return len(list(trajectory(model, sde, sampler, seed=0, denoise=False, **options))) - 1
 
@@ -729,7 +729,7 @@ def test_the_prior_takes_the_moments_of_the_data_that_are_known():
     assert torch.equal(starts[0], starts[2])
 
 
-# What is refused, and how
+# What is refused, and with which message
 
 
 def plain(x, t):
@@ -809,7 +809,7 @@ OK = dict(shape=(2,), steps=2, seed=0)
             )
             for name in ("dpmpp_2m", "unipc", "fast")
         ),
-        # what only the first evaluation shows
+        # errors found only at the first evaluation
         (dict(model=lambda x, t: x[:, :1]), ShapeError, r"expected \(1, 2\), got \(1, 1\)"),
         (dict(model=lambda x, t: torch.cat([x, x], 1)), ShapeError, "such as a learned variance"),
         (dict(model=lambda x, t: (x,)), InvalidTypeError, "return a tensor, got tuple; wrap it"),
@@ -1007,7 +1007,7 @@ INNER = {
 def test_a_budget_includes_the_evaluations_of_nested_samplers(outer, nfe, inner):
     sampler = outer(INNER[inner])
     *_, last = trajectory(lambda x, t: -x, VPSDE(), sampler, shape=(2,), nfe=nfe, seed=0)
-    # no other step would have been paid for
+    # no further step is run
     assert nfe - sampler.nfe_per_step < last.nfe <= nfe
 
 
@@ -1090,10 +1090,10 @@ def test_a_grid_that_begins_at_too_large_noise_causes_a_warning(name):
     """By `ipndm` the std was 1e11 for .5, and no word of it."""
     sde, target = VPSDE(T=3.0), Gaussian([0.3], std=0.5)
     both = r"at t = 3 the noise is 5.56e\+19 times the data|the samples are .* times as large"
-    with pytest.warns(UserWarning, match=both) as told:
+    with pytest.warns(UserWarning, match=both) as caught:
         sample(target.at(sde), sde, name, n=50, seed=0)
-    assert len(told) == 1 + (name == "ipndm")
-    sample(target.at(sde), sde, "dopri5", n=50, seed=0)  # which finds its own steps
+    assert len(caught) == 1 + (name == "ipndm")
+    sample(target.at(sde), sde, "dopri5", n=50, seed=0)  # which chooses its steps itself
 
 
 def test_samples_that_are_too_large_cause_a_warning():

@@ -143,7 +143,7 @@ def test_tweedies_formula_costs_a_rounding_of_the_state_where_the_noise_is_large
 
 @pytest.mark.law(45)
 @given(problem=problems())
-def test_the_network_sees_unit_variance_and_a_quarter_of_the_log_noise_level(problem):
+def test_the_network_receives_unit_variance_and_a_quarter_of_the_log_noise_level(problem):
     """For data N(mu, v): x = alpha mu + sqrt(alpha^2 v + sigma^2) u is seen as u."""
     sde, t, data, u, _ = problem
     model = ScoreModel(Output(), sde, u.shape[1:], moments=data).double()

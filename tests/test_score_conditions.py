@@ -70,10 +70,10 @@ def test_a_model_declares_classes_and_shapes_for_its_events():
 def test_the_network_receives_standardised_vectors_and_fields():
     model, plain = unet(y=Y, forcing=FORCING), unet()
     x, condition = normal(0, 5, 1, 4, 4), some()
-    told = dict(condition)
+    standardised = dict(condition)
     for name, (mean, std) in {"y": Y, "forcing": FORCING}.items():
-        told[name] = (condition[name] - mean) / std
-    assert torch.equal(model(x, 0.5, condition), plain(x, 0.5, told))
+        standardised[name] = (condition[name] - mean) / std
+    assert torch.equal(model(x, 0.5, condition), plain(x, 0.5, standardised))
     missing = condition | {"y": torch.full((5, 3), math.nan)}
     left_out = {name: value for name, value in condition.items() if name != "y"}
     assert torch.equal(model(x, 0.5, missing), model(x, 0.5, left_out))
@@ -150,17 +150,17 @@ def test_a_foreign_network_declares_its_conditions_by_declared_or_not_at_all():
         def forward(self, x, c, **condition):
             return x + condition["y"].sum(1)[:, None]
 
-    class Telling(Theirs):
+    class Declaring(Theirs):
         def declared(self, event_shape):
             return {"y": (3,), "label": 4}
 
     assert facts(ScoreModel(Theirs(), VESDE(), (2,))).conditions is None
     units = {"y": Y}
-    told = ScoreModel(Telling(), VESDE(), (2,), condition_moments=units)
-    assert facts(told).conditions == {"y": Field((3,)), "label": Classes(4)}
+    declaring = ScoreModel(Declaring(), VESDE(), (2,), condition_moments=units)
+    assert facts(declaring).conditions == {"y": Field((3,)), "label": Classes(4)}
     x, y = normal(0, 4, 2), normal(1, 4, 3)
-    silent = ScoreModel(Theirs(), VESDE(), (2,), condition_moments=units)
-    assert torch.equal(told(x, 0.5, {"y": y}), silent(x, 0.5, {"y": y}))
+    undeclared = ScoreModel(Theirs(), VESDE(), (2,), condition_moments=units)
+    assert torch.equal(declaring(x, 0.5, {"y": y}), undeclared(x, 0.5, {"y": y}))
 
 
 def test_an_infinite_condition_is_refused_at_the_door():

@@ -39,9 +39,7 @@ def energy_of(target, sde):
 
 
 @given(sde=sdes(), shape=shapes(1, 4), dtype=dtypes(), constant=st.floats(-9, 9), data=st.data())
-def test_an_energy_has_the_score_of_its_density_whatever_the_constant(
-    sde, shape, dtype, constant, data
-):
+def test_an_energy_has_the_score_of_its_density_for_any_constant(sde, shape, dtype, constant, data):
     exact = data.draw(exact_scores(sde))
     t = data.draw(times_of(sde))
     x = torch.randn(shape, generator=data.draw(generators()), dtype=dtype)

@@ -198,7 +198,7 @@ def test_drift_and_diffusion_are_the_coefficients(data):
 
 @given(sdes())
 def test_log_snr_and_time_are_inverse_of_each_other(sde):
-    # also below eps, where a kernel is known all the same
+    # also below eps, where the kernel is defined too
     t = torch.linspace(sde.eps / 8, sde.T, 33, dtype=torch.float64)
     log_snr = sde.log_snr(t)
     close(sde.time(log_snr), t, 1e-9, scale=sde.T)

@@ -188,7 +188,7 @@ class Slope(nn.Module):
         return sde.sigma(t) ** self.power
 
 
-def test_a_module_bound_in_a_loss_is_optimised_and_a_frozen_one_left_alone():
+def test_a_module_bound_in_a_loss_is_optimised_and_a_frozen_one_is_not():
     slope, frozen = Slope(), Slope().requires_grad_(False).eval()
     loss = partial(dsm_loss, weight=lambda sde, t: slope(sde, t) + 0 * frozen(sde, t))
     trainer = Trainer(make(), data(), CONFIG, loss=loss)
@@ -211,7 +211,7 @@ def test_a_loss_that_contains_the_trained_score_optimises_it_once():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "changed"),
     [
         (partial(dsm_loss, weight=min_snr(3)), r"dsm_loss\(weight=min_snr\(3, 1\)\)"),
         (partial(dsm_loss, law=LogNormal(0.0, 1.0)), r"dsm_loss\(law=LogNormal\(mean=0.0, std=1.0"),
@@ -219,9 +219,9 @@ def test_a_loss_that_contains_the_trained_score_optimises_it_once():
         (lambda score, sde, x, **given: dsm_loss(score, sde, x, **given), "<lambda>"),
     ],
 )
-def test_a_run_is_identified_by_its_loss(tmp_path, change, told):
+def test_a_run_is_identified_by_its_loss(tmp_path, change, changed):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train(1)
-    match = rf"another loss: it was dsm_loss\(weight=edm\(1\)\) and is {told}"
+    match = rf"another loss: it was dsm_loss\(weight=edm\(1\)\) and is {changed}"
     with pytest.raises(InvalidValueError, match=match):
         Trainer(make(), data(), CONFIG, loss=change, folder=tmp_path)
 
@@ -283,7 +283,7 @@ def test_a_loss_of_another_shape_is_refused_with_the_cure():
 # Moments
 
 
-def told(moments, x, transform=None):
+def warnings_of(moments, x, transform=None):
     shape = tuple(x.shape[1:])
     net = seeded(MLP, shape, hidden=(4,))
     score = ScoreModel(net, VESDE(), shape, moments=moments)
@@ -300,31 +300,31 @@ def normal(*shape):
 
 def test_moments_that_the_data_do_not_have_cause_a_warning():
     images = 128 + 74 * normal(50, 1, 4, 4)
-    mean, variance = told(None, images)
+    mean, variance = warnings_of(None, images)
     assert "mean differs from that of the model's moments by up to" in mean
     assert "variance is 5" in variance
     assert all("moments=Moments(*data.moments())" in line for line in (mean, variance))
-    assert told(Moments(*Data(images).moments()), images) == []
+    assert warnings_of(Moments(*Data(images).moments()), images) == []
 
 
 def test_moments_that_are_near_cause_no_warning():
-    assert told(None, normal(100, 2)) == []
-    assert told(None, 1.5 * normal(100, 2) + 2) == []
-    assert told(None, torch.zeros(9, 2)) == []
+    assert warnings_of(None, normal(100, 2)) == []
+    assert warnings_of(None, 1.5 * normal(100, 2) + 2) == []
+    assert warnings_of(None, torch.zeros(9, 2)) == []
 
 
 def test_the_moments_are_those_of_the_transformed_data():
     pixels = (normal(50, 1, 4, 4).sigmoid() * 255).byte()
-    assert told(Moments(0.0, var=0.25), pixels, BYTES) == []
-    assert len(told(Moments(128.0, var=2000.0), pixels, BYTES)) == 1
+    assert warnings_of(Moments(0.0, var=0.25), pixels, BYTES) == []
+    assert len(warnings_of(Moments(128.0, var=2000.0), pixels, BYTES)) == 1
 
 
 def test_columns_of_very_different_variances_cause_a_warning():
     x = normal(100, 2) * torch.tensor([1.0, 0.01])
-    (line,) = told(Moments(*Data(x).moments()), x)
+    (line,) = warnings_of(Moments(*Data(x).moments()), x)
     assert "one variance for all columns" in line
     assert "standardized()" in line
-    assert told(Moments(*Data(x).standardized().moments()), x / x.std(0)) == []
+    assert warnings_of(Moments(*Data(x).standardized().moments()), x / x.std(0)) == []
 
 
 # Held-out data
@@ -373,7 +373,7 @@ def worse(trainer):
     return trainer
 
 
-def test_a_run_ends_when_it_has_waited_for_long_enough(tmp_path):
+def test_a_run_ends_after_its_patience(tmp_path):
     config = HELD.changed(patience=2)
     trainer = worse(Trainer(make(), data(), config, folder=tmp_path))
     trainer.train()

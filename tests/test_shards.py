@@ -37,13 +37,13 @@ def draw(folder, n, size=4, request=SEED, **options):
 
 @pytest.mark.slow
 @given(n=st.integers(1, 30), size=st.integers(1, 9), processes=st.integers(1, 5))
-def test_every_shard_is_drawn_once_whatever_the_number_of_processes(
+def test_every_shard_is_drawn_once_for_any_number_of_processes(
     tmp_path_factory, n, size, processes
 ):
     folder = tmp_path_factory.mktemp("shards")
     shards = Shards(folder, n, size)
     with pytest.MonkeyPatch.context() as patch:
-        # process 0 asks last, for it alone looks at what is there: here each does
+        # process 0 runs last, since only it reads the existing files: here each does
         patch.setattr(distributed, "on_main", lambda action: list(range(len(shards))))
         patch.setattr(distributed, "wait", lambda: None)
         patch.setattr(distributed, "size", lambda: processes)
@@ -164,11 +164,11 @@ def test_impossible_numbers_are_refused(tmp_path, n, size):
 
 def test_of_two_processes_one_draws_into_a_folder(tmp_path):
     """And the report of the other is not one of its samples."""
-    told = []
+    codes = []
 
     class Watched(Drawing):
         def __call__(self, rows):
-            if not told:
+            if not codes:
                 child = os.fork()
                 if not child:
                     try:
@@ -176,12 +176,12 @@ def test_of_two_processes_one_draws_into_a_folder(tmp_path):
                     except CheckpointError as error:
                         os._exit("another process draws samples in" in str(error))
                     os._exit(2)
-                told.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
             return super().__call__(rows)
 
     shards = Shards(tmp_path, 6, 4)
     shards.draw(Watched(), SEED)
-    assert told == [1]
+    assert codes == [1]
     assert shards.joined()["x"].flatten().tolist() == list(range(6))
     shards.remove()
     assert not tmp_path.exists()

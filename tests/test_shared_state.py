@@ -227,8 +227,8 @@ def test_setting_training_mode_during_an_evaluation_is_reported():
     def score(x, t):
         return net.train()(x, t)
 
-    told = pytest.warns(RuntimeWarning, match="was set to training mode while it was evaluated")
-    with told, torch.random.fork_rng():
+    warns = pytest.warns(RuntimeWarning, match="was set to training mode while it was evaluated")
+    with warns, torch.random.fork_rng():
         sample(score, SDE, "em", shape=(4,), steps=1, seed=0)
     assert not net.training
 
@@ -622,3 +622,61 @@ def test_an_unreachable_run_may_end_while_another_begins():
         gc.enable()
     assert not thread.is_alive()
     assert (layer.training, other.training) == (True, True)
+
+
+def random_model():
+    model = ScoreModel(MLP(2, hidden=(8,)), VPSDE(), (2,)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(0.0, 0.3)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.global_rng
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model, "sde", VPSDE(beta_max=10.0)),
+        lambda model: setattr(model, "predicts", "x0"),
+        lambda model: model.net.register_forward_hook(lambda net, given, out: 1.5 * out),
+        lambda model: model.mean.data.add_(1.0),
+    ],
+)
+def test_a_pilot_and_moments_are_those_of_the_model_as_it_is(change):
+    model = random_model()
+    first = model.measured_pilot(steps=5)
+    change(model)
+    again = model.measured_pilot(steps=5)
+    assert again is not first
+    assert again is model.measured_pilot(steps=5)
+    assert torch.equal(model.moments.mean, model.mean)
+
+
+@pytest.mark.global_rng
+def test_scores_are_mapped_by_vmap_and_runs_say_that_they_are_not():
+    model, target = random_model(), targets.Gaussian([1.0, 0.0], std=0.5).at(SDE)
+    x, t = X[:, :2], torch.linspace(0.1, 0.9, 6)
+    for score in (model, target, scoresde.Rescheduled(model, scoresde.VESDE(0.02, 20.0))):
+        mapped = torch.func.vmap(lambda x, t, score=score: score(x[None], t[None])[0])
+        torch.testing.assert_close(mapped(x, t), score(x, t))
+        assert mapped(x, t + 0.5).isnan().all(1).tolist() == (t + 0.5 > 1).tolist()
+    given = posterior(target, Linear(torch.eye(2), 0.1))
+    for call in (
+        lambda x: sample(target, sampler="heun", x=x[None], times=[0.5, 0.4], seed=0),
+        lambda x: log_prob(target, None, x[None]).value,
+        lambda x: sample(given, sampler="heun", steps=1, seed=0, condition={"measurement": x}),
+    ):
+        with pytest.raises(scoresde.ScoreSDEError, match="vmap"):
+            torch.func.vmap(call)(x)
+    start = functools.partial(sample, target, sampler="heun", times=[0.5, 0.4], seed=0)
+    with pytest.raises(scoresde.ScoreSDEError, match=r"torch\.autograd\.grad"):
+        torch.func.grad(lambda x: start(x=x).sum())(x)
+
+
+@pytest.mark.parametrize("time", [-0.5, 7.8, float("nan"), torch.tensor([0.5, 7.8])])
+def test_an_exact_score_is_asked_within_its_times(time):
+    score = targets.TwoMoons().at(SDE)
+    for call in (score, score.log_prob):
+        with pytest.raises(scoresde.ScoreSDEError, match="time must lie in"):
+            call(X[:2, :2], time)

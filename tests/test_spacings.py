@@ -60,7 +60,7 @@ def test_a_grid_runs_from_the_last_time_to_eps_exactly(sde, spacing, steps):
 
 
 @given(sdes())
-def test_one_step_goes_all_the_way(sde):
+def test_one_step_goes_from_T_to_eps(sde):
     assert sde.times(1).tolist() == [sde.T, sde.eps]
 
 

@@ -121,7 +121,7 @@ def test_a_model_is_a_function_of_data_and_seed():
         lambda s: math.prod(s) < 10**7 and max(s) >= 4
     )
 )
-def test_a_u_net_sees_the_whole_event_and_its_batch_fits_into_memory(sides):
+def test_the_receptive_field_of_a_u_net_is_the_whole_event_and_its_batch_fits_into_memory(sides):
     shape = (1, *sides)
     chosen = {name: value for name, (value, _) in network(shape, {}, 1000).items()}
     net = NetConfig(**chosen)
@@ -359,9 +359,9 @@ def test_bfloat16_is_for_u_nets_on_devices_that_have_it():
 def test_a_run_of_a_complete_file_has_no_open_options(points, tmp_path, monkeypatch, capsys):
     words = ["train", "--data", points, "--steps", "2"]
     assert main([*words, "--out", "a"]) == 0
-    told = capsys.readouterr().out
-    assert "  --net mlp  2 numbers" in told
-    assert "  --steps" not in told
+    printed = capsys.readouterr().out
+    assert "  --net mlp  2 numbers" in printed
+    assert "  --steps" not in printed
     found = tomllib.loads(Path("a/config.toml").read_text())
     assert found["net"]["type"] == "mlp"
     assert found["sde"]["type"] == "VESDE"

@@ -185,15 +185,15 @@ def test_the_thinnest_direction_bounds_the_smallest_noise():
     found = suggestion.suggest(x)
     assert found.sigma_min == pytest.approx(0.001, rel=0.1)
     assert "narrowest" in found.reasons["sigma_min"]
-    # a direction without any spread says nothing
+    # a direction without any spread is ignored
     flat = suggestion.suggest(torch.cat([normal(1000, 7), torch.zeros(1000, 1)], 1))
     assert flat.sigma_min > 0.02
 
 
 @pytest.mark.parametrize("n", [30, 60])
 def test_too_few_samples_for_the_smallest_noise_are_reported(n):
-    told = suggestion.suggest(normal(n, 20)).reasons["sigma_min"]
-    assert (f"; {n} samples are few to tell that in 20 dimensions" in told) == (n < 40)
+    reason = suggestion.suggest(normal(n, 20)).reasons["sigma_min"]
+    assert (f"; {n} samples are few to tell that in 20 dimensions" in reason) == (n < 40)
 
 
 def test_the_thinnest_direction_is_found_on_average_with_few_samples_too():
@@ -202,8 +202,8 @@ def test_the_thinnest_direction_is_found_on_average_with_few_samples_too():
     for seed in range(40):
         x = normal(60, 40, seed=seed)
         x[:, 0] *= 0.01
-        told = suggestion.suggest(x).reasons["sigma_min"]
-        found.append(float(re.search(r"the std (\S+) of", told)[1]))
+        reason = suggestion.suggest(x).reasons["sigma_min"]
+        found.append(float(re.search(r"the std (\S+) of", reason)[1]))
     assert sum(found) / len(found) == pytest.approx(0.01, rel=0.1)
 
 

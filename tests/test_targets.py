@@ -155,7 +155,7 @@ def test_equal_parameters_mean_the_same_in_every_form(shape, sde, seed):
     stds = randn(3, g=g).abs() + 0.1
     d = math.prod(shape)
     axes = (stds[:, None] ** 2).expand(3, d)
-    # A basis other than the coordinate axes: the isotropic covariances must not notice.
+    # A basis other than the coordinate axes: isotropic covariances must give the same result.
     rotation, _ = torch.linalg.qr(randn(d, d, g=g))
     covs = rotation @ torch.diag_embed(axes) @ rotation.T
     forms = [

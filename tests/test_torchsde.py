@@ -119,7 +119,7 @@ def test_the_reversible_method_needs_more_steps_where_the_process_contracts(limi
 @pytest.mark.slow
 @METHODS
 @pytest.mark.parametrize("name", ["edm", "ve_levels", "flow"])
-def test_a_step_of_the_grid_is_one_step_whatever_its_length(method, name):
+def test_a_step_of_the_grid_is_one_step_for_any_length(method, name):
     """Rounding of the times makes none of the steps two."""
     sde, calls = SDES[name], []
     sampler, times = TorchSDE(method), sde.times(19)
@@ -192,7 +192,7 @@ def test_a_score_that_is_not_a_number_is_found_at_once(method, adaptive, check):
         with pytest.raises(NonFiniteError, match="NaN"):
             last(*arguments)
     else:
-        # as every fixed-step method does when it is told not to look
+        # as every method with fixed steps does with check_finite=False
         assert last(*arguments).isnan().all()
     assert time.process_time() - begin < 2
 

@@ -311,7 +311,7 @@ def test_a_file_that_is_no_checkpoint_of_a_run_is_refused(tmp_path):
         Trainer(make(), data(), CONFIG, folder=tmp_path)
 
 
-# Those who look on
+# Callbacks and logs
 
 
 class Seen(Callback):
@@ -355,7 +355,7 @@ def test_a_callback_is_called_at_the_end_of_a_run_that_broke_down():
 @pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path):
     config = TrainConfig().changed(steps=200, batch_size=64, warmup=20, log_every=20, lr=3e-3)
-    # under its own moments an untrained model would be right already
+    # with the data's moments an untrained model would already be exact
     x = torch.randn(256, 2, generator=torch.Generator().manual_seed(0)) * 0.6 + 2
     Trainer(make(dropout=0.0, num_classes=None), x, config, folder=tmp_path).train()
     losses = [row["loss"] for row in rows(tmp_path)]
@@ -493,7 +493,7 @@ def test_frozen_parameters_do_not_change(tmp_path):
 
 
 @pytest.mark.slow
-def test_labels_are_hidden_as_often_as_asked():
+def test_labels_are_hidden_at_the_given_rate():
     seen = []
 
     class Eye(nn.Module):
@@ -698,7 +698,7 @@ def test_the_loss_of_held_out_data_is_measured_often_for_any_checkpoints(
     gaps = [b - a for a, b in zip([0, *looks], [*looks, steps], strict=True)]
     assert max(gaps) <= max(steps / 20, 20 * cost) + log
     assert held.loss_if_due(steps, averages, due=False, end=True) is not None
-    assert held.at is None  # which checkpoints alone decide
+    assert held.at is None  # which only checkpoints determine
     held.loss_if_due(steps, averages, due=True, end=True)
     assert held.at == steps
 

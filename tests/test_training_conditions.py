@@ -114,7 +114,7 @@ def test_another_condition_is_another_data_set(tmp_path):
 @pytest.mark.parametrize(
     "shares", [0.25, {"label": 0.5, "y": 0.1, "forcing": 1.0}, {"y": 0.2}], ids=str
 )
-def test_each_name_is_hidden_as_often_as_asked_and_independently(shares):
+def test_each_condition_is_hidden_at_the_given_rate_and_independently(shares):
     n, steps = 64, 60
     known = Data(
         torch.zeros(n, 2, 2) + torch.arange(n)[:, None, None],

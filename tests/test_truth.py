@@ -129,7 +129,7 @@ def test_every_sampler_follows_what_the_score_returns(kind):
 @pytest.mark.law(65)
 @pytest.mark.filterwarnings(
     "ignore:at the largest noise the log-density is off:UserWarning"
-)  # nothing is learnt
+)  # nothing is trained
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch.compile's
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_likelihood_and_the_losses_follow_what_the_score_returns(kind):
@@ -265,7 +265,7 @@ def test_interleaved_runs_restore_the_mode_in_any_order():
     assert model.net.drop.training
 
 
-# What is surely a score's own density
+# When the density of a score is known
 
 
 def energy(x, t):

@@ -173,7 +173,7 @@ WRONG = {
     42: Wrong("objectives.implicit:_trace", "the trace"),
     43: Wrong("objectives.denoising:dsm_loss", "the loss"),
     44: Wrong("objectives.perturbed:weight_at", "the weight"),
-    45: Wrong("sde.coordinates:c_noise", "the number that the network is told"),
+    45: Wrong("sde.coordinates:c_noise", "the noise level given to the network"),
     46: Wrong("objectives.perturbed:event_sum", "the loss of the first sample", first_of_many),
     47: Wrong("likelihood.flow:Flow.divergence", "the divergence of the score", part(1)),
     48: Wrong("likelihood.flow:Flow.divergence", "the divergence of the score", part(1)),

@@ -203,13 +203,13 @@ class Results(Result):
             peer = self.best(against, problem, budget, metric)
             if peer is None or math.isinf(peer.value):
                 continue
-            own = self.best([sampler], problem, budget, metric)
-            if own is None:
+            ours = self.best([sampler], problem, budget, metric)
+            if ours is None:
                 yield math.inf
-            elif own.value == peer.value:
+            elif ours.value == peer.value:
                 yield 1.0
             else:
-                yield own.value / peer.value if peer.value > 0 else math.inf
+                yield ours.value / peer.value if peer.value > 0 else math.inf
 
     @property
     def samplers(self) -> tuple[str, ...]:

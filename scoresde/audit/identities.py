@@ -170,12 +170,12 @@ def _ratio(above: Tensor, below: Tensor) -> Estimate:
 def _bias(errors: Tensor) -> tuple[Estimate, float]:
     r"""Return $\|E e\|^2$ per dimension, from products of different samples, and its deviate."""
     n, size = errors.shape
-    own = errors.square().sum(1)
+    norms = errors.square().sum(1)
     # the Gram and the scatter matrix have the same norm: take the smaller one
     gram = errors @ errors.T if n <= size else errors.T @ errors
-    cross = float(errors.sum(0).square().sum() - own.sum()) / (n * (n - 1))
-    square = float(gram.square().sum() - own.square().sum()) / (n * (n - 1))
-    spread = float(own.mean())
+    cross = float(errors.sum(0).square().sum() - norms.sum()) / (n * (n - 1))
+    square = float(gram.square().sum() - norms.square().sum()) / (n * (n - 1))
+    spread = float(norms.mean())
     stderr = math.sqrt(2 * square / (n * (n - 1)))
     least = n * size * ROUNDING**2
     z = matched(spread + (n - 1) * cross, spread + least, 2 * square + 2 * least**2)

@@ -123,8 +123,8 @@ def _mode(path: Path) -> int | None:
     if stat.S_ISLNK(old.st_mode):
         return None
     _check_plain(old)
-    own = not hasattr(os, "geteuid") or old.st_uid == os.geteuid()
-    return old.st_mode & 0o777 if own else None
+    ours = not hasattr(os, "geteuid") or old.st_uid == os.geteuid()
+    return old.st_mode & 0o777 if ours else None
 
 
 def append(path: str | os.PathLike[str], data: bytes) -> None:
@@ -214,13 +214,13 @@ def _remove_abandoned(path: Path) -> None:
     file = os.open(path, os.O_RDONLY | NO_LINK | NO_WAIT)
     try:
         found = os.fstat(file)
-        own = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+        ours = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
         free = locked(file)
         if free is None:
             free = time.time() - found.st_mtime > _DAY
     finally:
         os.close(file)
-    if free and own and stat.S_ISREG(found.st_mode):
+    if free and ours and stat.S_ISREG(found.st_mode):
         path.unlink()
 
 

@@ -35,7 +35,7 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str)
 
 
 def check_state(
-    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str, name: str
+    expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str, name: str
 ) -> None:
     """Raise unless `tensors` fit those of a module called `name`.
 
@@ -45,17 +45,17 @@ def check_state(
             whose names they are.
     """
     complaints = []
-    missing = [k for k in own if k not in tensors]
-    extra = [k for k in tensors if k not in own]
+    missing = [k for k in expected if k not in tensors]
+    extra = [k for k in tensors if k not in expected]
     shapes = [
-        f"{k} is {tuple(tensors[k].shape)}, expected {tuple(own[k].shape)}"
-        for k in own
-        if k in tensors and tensors[k].shape != own[k].shape
+        f"{k} is {tuple(tensors[k].shape)}, expected {tuple(expected[k].shape)}"
+        for k in expected
+        if k in tensors and tensors[k].shape != expected[k].shape
     ]
     kinds = [
-        f"{k} is {tensors[k].dtype}, expected {own[k].dtype}"
-        for k in own
-        if k in tensors and _numbers(tensors[k].dtype) != _numbers(own[k].dtype)
+        f"{k} is {tensors[k].dtype}, expected {expected[k].dtype}"
+        for k in expected
+        if k in tensors and _numbers(tensors[k].dtype) != _numbers(expected[k].dtype)
     ]
     for kind, names in (
         ("missing", missing),

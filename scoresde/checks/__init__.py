@@ -24,6 +24,7 @@ from scoresde.checks.arguments import (
 )
 from scoresde.checks.lines import brief, summary
 from scoresde.checks.places import outside
+from scoresde.checks.readable import check_not_constant, check_readable, mark, unreadable
 
 __all__ = [
     "as_event",
@@ -39,12 +40,15 @@ __all__ = [
     "check_integer",
     "check_name",
     "check_noise",
+    "check_not_constant",
     "check_range",
+    "check_readable",
     "check_shape",
     "check_unmasked",
     "door",
     "in_dtype",
     "in_memory",
+    "mark",
     "named",
     "named_device",
     "narrowed",
@@ -53,4 +57,5 @@ __all__ = [
     "seeded",
     "summary",
     "typed",
+    "unreadable",
 ]

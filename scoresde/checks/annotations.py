@@ -247,9 +247,9 @@ def _named(part: Any) -> str:
         return f"{whole} of {f'{len(args)} ' if fixed else ''}{' and '.join(inside)}"
     if part in _WORDS:
         return _WORDS[part]
-    own: str | None = vars(part).get("words") if isinstance(part, _Kind) else None
+    words: str | None = vars(part).get("words") if isinstance(part, _Kind) else None
     name = getattr(part, "__name__", str(part))
-    return own or f"{'an' if name[0] in 'AEIO' or name == 'SDE' else 'a'} {name}"
+    return words or f"{'an' if name[0] in 'AEIO' or name == 'SDE' else 'a'} {name}"
 
 
 def _plural(part: Any) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks.annotations import quoted
+from scoresde.checks.readable import check_readable, unreadable
 from scoresde.errors import (
     DeviceError,
     InvalidTypeError,
@@ -180,6 +181,7 @@ def check_shape(what: str, x: Tensor, event: Sequence[int] | None = None) -> Non
 
 def check_finite(what: str, x: Tensor) -> None:
     """Raise NonFiniteError if a tensor holds NaN or infinity."""
+    check_readable(what, x)
     if not x.isfinite().all():
         raise NonFiniteError(f"{what} holds NaN or infinity; remove or repair those numbers")
 
@@ -219,9 +221,9 @@ def in_dtype(what: str, values: Tensor, dtype: torch.dtype) -> Tensor:
 def check_noise(sigma: Tensor, t: Tensor | float, remedy: str) -> None:
     """Raise InvalidValueError, with a remedy, if the noise scale at a time is 0.
 
-    In a graph of `torch.compile` or `torch.export` nothing is checked, and the score is not finite.
+    In a graph and under `torch.func.vmap` nothing is checked, and the score is not finite.
     """
-    if not torch.compiler.is_compiling() and not (sigma > 0).all():
+    if not unreadable(sigma) and not (sigma > 0).all():
         first = float(torch.as_tensor(t).expand_as(sigma)[~(sigma > 0)][0])
         raise InvalidValueError(f"there is no noise at t = {first:.6g}, where sigma is 0; {remedy}")
 

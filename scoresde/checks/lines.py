@@ -24,10 +24,10 @@ def brief(value: object) -> str:
         return f"{value.item():.6g}" if value.ndim == 0 else f"tensor {tuple(value.shape)}"
     if isinstance(value, tuple) and len(value) > _MAX_LISTED:
         return f"({', '.join(map(brief, value[:3]))}, ..., {len(value)} in all)"
-    own = type(value).__repr__
-    if isinstance(value, nn.Module) and own is nn.Module.__repr__:
+    repr_of = type(value).__repr__
+    if isinstance(value, nn.Module) and repr_of is nn.Module.__repr__:
         return type(value).__name__
-    return type(value).__name__ if own is object.__repr__ else repr(value)
+    return type(value).__name__ if repr_of is object.__repr__ else repr(value)
 
 
 def summary(item: Any) -> str:

@@ -66,11 +66,11 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
                 stacklevel=outside(),
             )
     data = data.as_kinds(known)
-    own = facts(model).conditions or {}
+    of_model = facts(model).conditions or {}
     more = {
         name: kind.n
         for name, kind in data.kinds.items()
-        if isinstance(kind, Classes) and _is_new(kind, own.get(name))
+        if isinstance(kind, Classes) and _is_new(kind, of_model.get(name))
     }
     if more:
         model = model.grown(more)
@@ -82,6 +82,6 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
     return model, data
 
 
-def _is_new(kind: Classes, own: Classes | Field | None) -> bool:
+def _is_new(kind: Classes, of_model: Classes | Field | None) -> bool:
     """Return True if some of these classes are not in the model."""
-    return own is None or (isinstance(own, Classes) and own.n < kind.n)
+    return of_model is None or (isinstance(of_model, Classes) and of_model.n < kind.n)

@@ -74,12 +74,12 @@ class Bench:
 
     def _compare(self) -> None:
         rivals = self._peers() if self.peers else {}
-        own = arena.contenders(self.samplers or tuple(SAMPLERS))
-        if "fast" in own:
-            own |= arena.FAST
+        ours = arena.contenders(self.samplers or tuple(SAMPLERS))
+        if "fast" in ours:
+            ours |= arena.FAST
         n = (16 if self.learned else 256) if self.n is None else self.n
         results = arena.compare(
-            own | rivals, self._problems(), self.budgets,
+            ours | rivals, self._problems(), self.budgets,
             by=self.by, n=n, repeats=self.repeats, seed=self.seed,
         )  # fmt: skip
         show(results.table(top=self.top))

@@ -142,15 +142,15 @@ def parameters_of(entry: object) -> dict[str, Any]:
         return {f.name: hints[f.name] for f in fields(entry)}
     hints = typing.get_type_hints(entry)
     signature = inspect.signature(entry)  # type: ignore[arg-type]
-    own = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
-    bare = [name for name in own if name not in {*_COMMON, *hints}]
+    names = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    bare = [name for name in names if name not in {*_COMMON, *hints}]
     if bare:
         raise InvalidTypeError(
             f"the command line needs an annotation of the type of {', '.join(bare)} in "
             f"{getattr(entry, '__name__', entry)}, which has none; annotate it, such as "
             f"{bare[0]}: float = 1.0"
         )
-    return {name: hints[name] for name in own if name not in _COMMON}
+    return {name: hints[name] for name in names if name not in _COMMON}
 
 
 def _typed(hint: Any, value: Any, what: str) -> Any:

@@ -48,7 +48,7 @@ def completion(words: Sequence[str], commands: Mapping[str, Any]) -> str:
     """
     if len(words) != 1:
         raise InvalidValueError(
-            f"give a shell, as in `scoresde completion bash`: {' or '.join(_SHELLS)}"
+            f"give a shell, as in `scoresde completion bash`: {', '.join(_SHELLS)}"
         )
     check_name("shell", words[0], _SHELLS)
     options, values = {}, {}

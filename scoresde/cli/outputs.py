@@ -40,8 +40,8 @@ def check_out(
     if os.path.isdir(path):  # not path.is_dir(), which raises for a name that is too long
         raise InvalidValueError(f"{str(path)!r} is a folder; name a file")
     run = run_of(of) if of else None
-    own = () if run is None else (run.data.source, *run.data.condition)
-    for word in map(str, (*read, *own)) if os.path.exists(path) else ():
+    of_run = () if run is None else (run.data.source, *run.data.condition)
+    for word in map(str, (*read, *of_run)) if os.path.exists(path) else ():
         if any(_holds(name, path) for name in (word, word.partition("=")[2])):
             raise InvalidValueError(
                 f"{path} is read by this command, or belongs to the data of the model; write to "

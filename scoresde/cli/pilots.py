@@ -15,8 +15,8 @@ from scoresde.score.pilot_file import SLOW_PILOT
 
 __all__ = ["announce", "seconds", "steps_of"]
 
-WHAT = 'measuring how this model\'s score bends, so that the sampler "fast" needs few evaluations'
-"""The announcement of the measurement."""
+TASK = 'measuring how this model\'s score bends, so that the sampler "fast" needs few evaluations'
+"""The task that is announced before a pilot is measured."""
 
 
 def steps_of(model: ScoreModel) -> int:
@@ -39,4 +39,4 @@ def seconds(model: ScoreModel, steps: int) -> float:
 def announce(model: ScoreModel, steps: int | None) -> None:
     """Announce the measurement for a model without a pilot, if it takes more than 2 seconds."""
     if (spent := seconds(model, steps or steps_of(model))) > SLOW_PILOT:
-        tell(f"{WHAT}: about {spent:.0f} s, once; --sampler dpmpp_2m draws without")
+        tell(f"{TASK}: about {spent:.0f} s, once; --sampler dpmpp_2m draws without")

@@ -54,11 +54,11 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOp
         given[name] = tensors["y"]
     of_all = {k: v for k, v in given.items() if len(v) == 1 or bool((v == v[:1]).all())}
     title = ", ".join(_in_words(name, declared[name], value[0]) for name, value in of_all.items())
-    own = {k: v for k, v in given.items() if k not in of_all}
+    of_each = {k: v for k, v in given.items() if k not in of_all}
     few = len(x) <= _NAMED or plot.kind(model.event_shape) == "points"
     labels = [
-        ", ".join(_in_words(name, declared[name], value[i]) for name, value in own.items())
-        for i in range(len(x) if own and few and options.beside is None else 0)
+        ", ".join(_in_words(name, declared[name], value[i]) for name, value in of_each.items())
+        for i in range(len(x) if of_each and few and options.beside is None else 0)
     ]
     sets = x if options.beside is None else {"data": options.beside, "samples": x}
     return plot.samples(

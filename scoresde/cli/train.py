@@ -18,7 +18,7 @@ import tyro
 from scoresde import checkpoint, distributed
 from scoresde.cli.config import RunConfig
 from scoresde.cli.open import PLAIN
-from scoresde.cli.pilots import WHAT, seconds, steps_of
+from scoresde.cli.pilots import TASK, seconds, steps_of
 from scoresde.cli.source import described
 from scoresde.cli.terminal import tell, then
 from scoresde.cli.threads import choose
@@ -182,12 +182,13 @@ class Train:
         if samples < _MANY * evaluations_of(steps):
             return
         spent = sum(seconds(model, steps) for _, model in found)
-        _say(f"{WHAT}: about {max(spent, 1):.0f} s; --no-pilot leaves it for the first samples")
+        _say(f"{TASK}: about {max(spent, 1):.0f} s; --no-pilot leaves it for the first samples")
         for folder, model in found:
             if model.measured_pilot(steps=steps) is not None:
-                own = {"pilot", *model.description()}
-                meta = read(folder / "model.safetensors")[1].items()
-                model.save_pretrained(folder, **{name: v for name, v in meta if name not in own})
+                described = {"pilot", *model.description()}
+                stored = read(folder / "model.safetensors")[1].items()
+                meta = {name: value for name, value in stored if name not in described}
+                model.save_pretrained(folder, **meta)
 
     def _describe(self) -> None:
         """Write the model card again, with the last picture."""

@@ -58,23 +58,23 @@ def is_number(cell: str) -> bool:
     return True
 
 
-def numbered_as(name: str, rows: Tensor, own: Classes, kind: Classes) -> Tensor:
-    """Return labels renumbered from the classes `own` to the classes `kind`, by their names.
+def numbered_as(name: str, rows: Tensor, old: Classes, kind: Classes) -> Tensor:
+    """Return labels renumbered from the classes `old` to the classes `kind`, by their names.
 
-    The numbers stay the same if `own` or `kind` has no names.
+    The numbers stay the same if `old` or `kind` has no names.
 
     Args:
         name: The name of the condition, for errors.
         rows: Labels `(N,)`, -1 where one is missing.
-        own: The classes of the labels.
+        old: The classes of the labels.
         kind: The new classes, such as those of a model.
 
     Raises:
         InvalidValueError: A class of the labels is not in `kind`.
     """
-    if not own.names or not kind.names or own.names == kind.names[: own.n]:
+    if not old.names or not kind.names or old.names == kind.names[: old.n]:
         return rows
-    used = [own.names[k] for k in torch.unique(rows[rows >= 0]).tolist()]
+    used = [old.names[k] for k in torch.unique(rows[rows >= 0]).tolist()]
     if unknown := [word for word in used if word not in kind.names]:
         near = difflib.get_close_matches(unknown[0], kind.names, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -82,5 +82,5 @@ def numbered_as(name: str, rows: Tensor, own: Classes, kind: Classes) -> Tensor:
             f"the data have {name!r} of {some(map(repr, unknown))}{hint}, and the model knows "
             f"{some(map(repr, kind.names))}; rename them, or give the numbers of its classes"
         )
-    places = [kind.names.index(word) if word in kind.names else -1 for word in own.names]
+    places = [kind.names.index(word) if word in kind.names else -1 for word in old.names]
     return torch.tensor([*places, -1])[rows]  # the last entry is for the label -1

@@ -45,8 +45,8 @@ class Reordered:
         return self.store.read(index)[:, list(self.places)]
 
 
-def places_of(own: Sequence[str], known: Sequence[str] | None, what: str) -> list[int]:
-    """Return for each known name its place in `own`; an empty list if no reordering is needed.
+def places_of(given: Sequence[str], known: Sequence[str] | None, what: str) -> list[int]:
+    """Return for each known name its place in `given`; an empty list if no reordering is needed.
 
     None is needed if the names are in the same order, or if either has no names.
 
@@ -57,14 +57,14 @@ def places_of(own: Sequence[str], known: Sequence[str] | None, what: str) -> lis
         >>> places_of(("b", "a"), ("a", "b"), "the columns")
         [1, 0]
     """
-    if not own or not known or tuple(own) == tuple(known):
+    if not given or not known or tuple(given) == tuple(known):
         return []
-    if len({*own}) != len(own) or {*own} != {*known}:
+    if len({*given}) != len(given) or {*given} != {*known}:
         raise InvalidValueError(
-            f"{what} are {', '.join(own)}, and those of the model or of the other data are "
+            f"{what} are {', '.join(given)}, and those of the model or of the other data are "
             f"{', '.join(known)}; give columns of the same names, in any order"
         )
-    return [list(own).index(name) for name in known]
+    return [list(given).index(name) for name in known]
 
 
 def in_columns(data: Data, names: Sequence[str] | None, transform: Transform | None = None) -> Data:
@@ -81,9 +81,9 @@ def in_columns(data: Data, names: Sequence[str] | None, transform: Transform | N
     places = places_of(data.columns, names, "the columns of the data")
     if not places:
         return data
-    own = data.transform
-    if isinstance(own, Standardize) and own != transform and len(own.shift) > 1:
-        shift, scale = ([part[i] for i in places] for part in (own.shift, own.scale))
-        own = Standardize(tuple(shift), tuple(scale))
+    old = data.transform
+    if isinstance(old, Standardize) and old != transform and len(old.shift) > 1:
+        shift, scale = ([part[i] for i in places] for part in (old.shift, old.scale))
+        old = Standardize(tuple(shift), tuple(scale))
     columns = tuple(data.columns[i] for i in places)
-    return data.kept(Reordered(data.store, places), columns=columns, transform=own)
+    return data.kept(Reordered(data.store, places), columns=columns, transform=old)

@@ -185,16 +185,16 @@ def _labels(
         rows = whole
     rows = rows.long()
     if names:
-        own = Classes(len(names), names)
-        kind = own if kind is None else kind
-        if not kind.names and kind.n != own.n:
+        found = Classes(len(names), names)
+        kind = found if kind is None else kind
+        if not kind.names and kind.n != found.n:
             raise InvalidValueError(
                 f"condition {name!r} has the classes {some(map(repr, names))}, but its kind has "
                 f"{kind.n} classes without names, perhaps in another order; give their names, "
                 f"Classes({kind.n}, names=...), or give numbers as labels"
             )
-        rows = numbered_as(name, rows, own, kind)
-        kind = kind if kind.names else own
+        rows = numbered_as(name, rows, found, kind)
+        kind = kind if kind.names else found
     low, high = int(rows.min()), int(rows.max())
     kind = Classes(max(high, 0) + 1) if kind is None else kind
     outside = (rows < -1) | (rows >= kind.n)
@@ -243,20 +243,20 @@ def renumbered(
     Raises:
         InvalidValueError: A class, or a column of a vector, is not one of the model's.
     """
-    rows, own = dict(conditions), dict(kinds)
+    rows, found = dict(conditions), dict(kinds)
     for name, kind in known.items():
-        label, mine = rows.get(name), own.get(name)
+        label, mine = rows.get(name), found.get(name)
         if label is not None and isinstance(mine, Field) and isinstance(kind, Field):
             if places := places_of(mine.names, kind.names, f"the columns of {name!r}"):
                 moved = Reordered(store_of(label), places)
                 in_memory = isinstance(label, Tensor)
-                rows[name], own[name] = moved.read(slice(None)) if in_memory else moved, kind
+                rows[name], found[name] = moved.read(slice(None)) if in_memory else moved, kind
             continue
         if not (isinstance(mine, Classes) and isinstance(kind, Classes)):
             continue
         if isinstance(label, Tensor) and kind.names and (mine.names or mine.n <= kind.n):
-            rows[name], own[name] = numbered_as(name, label, mine, kind), kind
-    return rows, own
+            rows[name], found[name] = numbered_as(name, label, mine, kind), kind
+    return rows, found
 
 
 def surveyed(name: str, rows: Tensor | Store) -> Survey:

@@ -100,10 +100,10 @@ def from_table(
     """
     if len(table) == 0:
         raise DataError("the data set has no rows")
-    row, own = table[0], Columns(table)
-    others = wanted.columns(own)
+    row, stored = table[0], Columns(table)
+    others = wanted.columns(stored)
     if wanted.sample and len(wanted.sample) == 1 and np.ndim(row.get(wanted.sample[0], 0)):
-        column = key_of(list(own), wanted, "the data set")
+        column = key_of(list(stored), wanted, "the data set")
     names = [n for n in table.column_names if _is_image(row[n]) or np.ndim(row[n]) > 0]
     numbers = any(isinstance(_plain(value), int | float) for value in row.values())
     if not names and column is None and numbers:
@@ -116,18 +116,19 @@ def from_table(
             f"no column of {', '.join(table.column_names)} holds images or arrays of numbers"
         )
     check_name("column", column, table.column_names)
-    unasked = ["label"] if own.label in row and column != own.label and own.are_labels else []
+    labelled = stored.label in row and column != stored.label and stored.are_labels
+    unasked = ["label"] if labelled else []
     cells = Cells(table, column)
     if not _is_image(row[column]):
         rows = Rows(len(table), cells.get, f"the column {column!r}")
-        return wanted.data(rows, own, unasked=unasked, transform=units_of(rows.given))
+        return wanted.data(rows, stored, unasked=unasked, transform=units_of(rows.given))
     headers = list(in_threads(partial(header_of, cells), range(len(table))))
     for i, seen in enumerate(headers):
         if seen.error:
             raise DataError(f"cannot read the image {cells.name(i)}: {seen.error}")
     found = joined(cells, headers, size)
     images = keep(found, lazy)
-    return wanted.images(images, own, unasked=unasked, transform=found.units)
+    return wanted.images(images, stored, unasked=unasked, transform=found.units)
 
 
 class Columns(Mapping[str, Any]):

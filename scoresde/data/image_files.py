@@ -80,9 +80,9 @@ class Files:
     def data(self, images: Store, wanted: Wanted, units: Transform) -> Data:
         """Return the images with their classes, if they have any, and the wanted conditions."""
         classes = self.classes()
-        own = {} if classes is None else {"label": classes}
+        conditions = {} if classes is None else {"label": classes}
         names = [path.relative_to(self.folder).as_posix() for path in self.paths]
-        return wanted.images(images, own, transform=units, files=names)
+        return wanted.images(images, conditions, transform=units, files=names)
 
 
 def _below(folder: Path) -> Iterator[Path]:

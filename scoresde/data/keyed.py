@@ -88,11 +88,12 @@ def from_arrays(
         raise DataError(
             f"{what} has labels called {' and '.join(map(repr, called))}; keep one of them"
         )
-    own: dict[str, Any] = {}
+    rows_by_name: dict[str, Any] = {}
     for name, rows in found.items():
         images = rows.dtype == np.uint8 and rows.ndim > 2
-        own["label" if name in labels else name] = channels_first(rows, what) if images else rows
-    usable = [name for name, rows in own.items() if _usable(rows)]
+        usual = "label" if name in labels else name
+        rows_by_name[usual] = channels_first(rows, what) if images else rows
+    usable = [name for name, rows in rows_by_name.items() if _usable(rows)]
     if not wanted.condition:
         known = ({*arrays} if names is None else {*names}) - {key}
         for name in (*LABELS, "label"):
@@ -110,7 +111,7 @@ def from_arrays(
                 plain(x.dtype), copy=False
             ),
         ),
-        own,
+        rows_by_name,
         unasked=usable,
         transform=units_of(x.dtype),
     )

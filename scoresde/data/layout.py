@@ -87,12 +87,12 @@ def laid_as(data: Data, event_shape: tuple[int, ...]) -> Data:
 
     Grey images `(H, W)` become `(1, H, W)`, and `(H, W, C)` becomes `(C, H, W)`.
     """
-    own, space = data.event_shape, _SPACE.get(len(event_shape) - 1)
-    if space is None or own == event_shape:
+    event, space = data.event_shape, _SPACE.get(len(event_shape) - 1)
+    if space is None or event == event_shape:
         return data
-    if (1, *own) == event_shape:
+    if (1, *event) == event_shape:
         return data.kept(Laid(data.store, space))
-    last = (own[-1], *own[:-1]) == event_shape
+    last = (event[-1], *event[:-1]) == event_shape
     return data.kept(Laid(data.store, f"{space}C")) if last else data
 
 

@@ -98,8 +98,8 @@ def torchvision_set(
     label: Any = torch.tensor(targets) if known else None
     if known and int(label.max()) < len(names):
         label = Named(label, names)
-    own = {"label": label} if known else {}
-    return wanted.images(keep(found, lazy), own, transform=found.units)
+    conditions = {"label": label} if known else {}
+    return wanted.images(keep(found, lazy), conditions, transform=found.units)
 
 
 def _key(name: str) -> str:

@@ -29,8 +29,8 @@ def nearer(x: Tensor, changed: Tensor, like: Tensor) -> Tensor:
     var = var.clamp(min=1e-12 * float(mean.abs().max()) ** 2 + 1e-300)
 
     def gap(part: Tensor) -> float:
-        own, spread = _moments(part)
-        away = float(((own - mean).square() / var).mean().sqrt())
+        centre, spread = _moments(part)
+        away = float(((centre - mean).square() / var).mean().sqrt())
         return away + abs(math.log((float(spread.mean()) + 1e-300) / float(var.mean())))
 
     if 0 in (len(x), len(like)) or x.shape[1:] != like.shape[1:]:

@@ -41,9 +41,9 @@ def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
     """
     from PIL import ImageOps
 
-    deep, own = mode in (DEEP_MODE, FLOAT_MODE), pillow_mode(image)
-    if not deep and own in (DEEP_MODE, FLOAT_MODE):  # Pillow would clip these to bytes
-        raise ValueError(f"its mode is {own!r}, more than 8 bits a channel; convert it")
+    deep, present = mode in (DEEP_MODE, FLOAT_MODE), pillow_mode(image)
+    if not deep and present in (DEEP_MODE, FLOAT_MODE):  # Pillow would clip these to bytes
+        raise ValueError(f"its mode is {present!r}, more than 8 bits a channel; convert it")
     image = ImageOps.exif_transpose(image)
     image = image.convert("I") if mode == DEEP_MODE else image
     image = image.convert(FLOAT_MODE if deep else mode)

@@ -42,9 +42,8 @@ class Data:
         transform: The map from raw numbers to the numbers that a model learns, "model units"; by
             default the identity. Bytes need a transform, such as `BYTES`.
         columns: The names of the entries of a sample `(d,)`, such as those of a table.
-        kinds: The kind of each condition by name, `Classes(n)` or `Field(shape)`. By default
-            integers are labels, with as many classes as the largest label needs, and floats are a
-            vector or a field.
+        kinds: The kind of each condition by name, `Classes(n)` or `Field(shape)`; by default
+            integers are labels, with the classes up to the largest, and floats vectors or fields.
         conditions: The conditions by name, each a tensor, an array, a list or a store with one row
             for each sample: labels `(N,)`, -1 where one is missing, or text; or floats `(N, *)`,
             NaN where one is missing. Floats `(N,)` are a vector of one entry. None is ignored.
@@ -96,12 +95,12 @@ class Data:
             from scoresde.data.sources import find  # it imports this module
 
             x = find(x)
-        if isinstance(own := x, Data):
-            transform = own.transform if transform is None else transform
-            kept = {name: kind for name, kind in own.kinds.items() if name not in conditions}
+        if isinstance(source := x, Data):
+            transform = source.transform if transform is None else transform
+            kept = {name: kind for name, kind in source.kinds.items() if name not in conditions}
             kinds = {**kept, **(kinds or {})}
-            conditions = {**own.conditions, **conditions}
-            x, columns, self.lines = own.raw, columns or own.columns, own.lines
+            conditions = {**source.conditions, **conditions}
+            x, columns, self.lines = source.raw, columns or source.columns, source.lines
         self.transform = Identity() if transform is None else transform
         describe(self.transform)
         self.raw = as_samples(x, self.transform)
@@ -266,8 +265,7 @@ class Data:
         """Read once all samples and conditions that are not in memory.
 
         Raises:
-            DataError: A sample or a condition cannot be read, or is not finite; the message names
-                it.
+            DataError: A sample or a condition, which is named, cannot be read or is not finite.
         """
         if not isinstance(self.raw, Tensor):
             _ = self.survey
@@ -301,10 +299,7 @@ class Data:
     def changed(self, turn: int) -> str:
         """Compare a part of samples and conditions, at least 16 MiB, with the survey's checksums.
 
-        Turns 0, 1, ... read one part after another.
-
-        Returns:
-            A sentence on what has changed, or an empty string.
+        Turns 0, 1, ... read one part after another. Return a sentence on changes, or "".
 
         Raises:
             DataError: They cannot be read any more.

@@ -96,9 +96,9 @@ def survey(store: Store, *, what: str = "", missing: bool = False) -> Survey:
         x = _filled(x - origin, known, 0)
         varies |= (x != 0).any(0)
         new = known.expand_as(x).sum(0, dtype=torch.float64) if missing else torch.tensor(len(x))
-        own = x.sum(0) / new.clamp_min(1)
-        delta, total = own - mean, (count + new).clamp_min(1)
-        spread += _filled(x - own, known, 0).square_().sum(0) + delta**2 * (count * new / total)
+        centre = x.sum(0) / new.clamp_min(1)
+        delta, total = centre - mean, (count + new).clamp_min(1)
+        spread += _filled(x - centre, known, 0).square_().sum(0) + delta**2 * (count * new / total)
         mean += delta * (new / total)
         count += new
     for how, lost in (

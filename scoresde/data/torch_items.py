@@ -99,7 +99,7 @@ class Items:
         if not isinstance(item, tuple | list):
             return
         for k, value in enumerate(item[1:], 1):
-            name = next((name for name, own in found.items() if own is value), None)
+            name = next((name for name, part in found.items() if part is value), None)
             if name is None or value is None:
                 continue
             first, j = self._places.setdefault(k, (name, i))

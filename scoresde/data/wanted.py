@@ -59,7 +59,7 @@ class Wanted:
     def data(
         self,
         x: Any,
-        own: Mapping[str, Any] | None = None,
+        source: Mapping[str, Any] | None = None,
         *,
         unasked: Collection[str] | None = None,
         transform: Transform | None = None,
@@ -71,8 +71,8 @@ class Wanted:
 
         Args:
             x: The samples, or data, which may have conditions.
-            own: Further arrays or `Column`s of the source, by name, with a row for each sample.
-            unasked: The names in `own` that are conditions if no column is wanted; by default all.
+            source: Further arrays or `Column`s of the source, by name, with a row for each sample.
+            unasked: The names in `source` that are conditions if no column is wanted; default: all.
             transform: The transform of the samples to model units.
             files: The names of the samples' files.
             columns: The names of the entries of a sample.
@@ -82,19 +82,19 @@ class Wanted:
             DataError, InvalidTypeError, ShapeError, UnknownNameError: A condition cannot be used.
         """
         if isinstance(x, Data):
-            own, unasked = x.conditions, ()
-            x = x.only(()) if self.columns(own) else x
+            source, unasked = x.conditions, ()
+            x = x.only(()) if self.columns(source) else x
         x = self._laid(torch.from_numpy(x) if isinstance(x, np.ndarray) else x)
-        own = {} if own is None else own
-        taken = own if unasked is None else unasked
+        source = {} if source is None else source
+        taken = source if unasked is None else unasked
         given = (
             {}
-            if self.columns(own)
-            else {name: _one(own, name, self.kinds.get(name)) for name in taken}
+            if self.columns(source)
+            else {name: _one(source, name, self.kinds.get(name)) for name in taken}
         )
         for name in (*given, *self.condition):
             check_free(name)
-        given |= self.given(own, files)
+        given |= self.given(source, files)
         options: dict[str, Any] = dict(transform=transform, columns=columns, kinds=self.kinds)
 
         def made(rows: Any) -> Data:
@@ -107,7 +107,7 @@ class Wanted:
             data.called = self.sample[0]
         return data
 
-    def given(self, own: Mapping[str, Any], files: Sequence[str] | None) -> dict[str, Any]:
+    def given(self, source: Mapping[str, Any], files: Sequence[str] | None) -> dict[str, Any]:
         """Return the rows of the wanted conditions, by name.
 
         Raises:
@@ -116,11 +116,11 @@ class Wanted:
         found, faults = {}, Faults()
         for name, rows in self.condition.items():
             with faults.gathered():
-                found[name] = self._rows(name, rows, own, files)
+                found[name] = self._rows(name, rows, source, files)
         faults.raise_all()
         return found
 
-    def images(self, x: Any, own: Mapping[str, Any] | None = None, **options: Any) -> Data:
+    def images(self, x: Any, source: Mapping[str, Any] | None = None, **options: Any) -> Data:
         """Return images with the wanted conditions, as `data` does.
 
         Raises:
@@ -131,7 +131,7 @@ class Wanted:
                 f"layout={self.layout!r} is for arrays; images have their channels first already, "
                 "so leave it out"
             )
-        return self.data(x, own, **options)
+        return self.data(x, source, **options)
 
     def check_no_names(self, what: str) -> None:
         """Raise InvalidValueError if `sample` is given for a source without names."""
@@ -150,7 +150,7 @@ class Wanted:
         found = Laid(store_of(x), self.layout)
         return found.read(slice(None)) if isinstance(x, Tensor) else found
 
-    def columns(self, own: Collection[str]) -> set[str]:
+    def columns(self, source: Collection[str]) -> set[str]:
         """Return the columns of the source that are wanted as conditions.
 
         Raises:
@@ -158,25 +158,26 @@ class Wanted:
         """
         found: set[str] = set()
         faults = Faults()
-        for given in self.condition.values() if own else ():
+        for given in self.condition.values() if source else ():
             file = isinstance(given, str) and Path(given).suffix in _FILES
-            names = [given] if isinstance(given, str) and not (file and given not in own) else given
+            column = isinstance(given, str) and not (file and given not in source)
+            names = [given] if column else given
             if _are_names(names):
                 for name in names:
                     with faults.gathered():
-                        check_name("column", name, own)
+                        check_name("column", name, source)
                 found.update(names)
         faults.raise_all()
         return found
 
     def _rows(
-        self, name: str, given: Any, own: Mapping[str, Any], files: Sequence[str] | None
+        self, name: str, given: Any, source: Mapping[str, Any], files: Sequence[str] | None
     ) -> Any:
         kind = self.kinds.get(name)
-        if isinstance(given, str) and given in own:
-            return _one(own, given, kind)
-        if own and _are_names(given):
-            return Named(_several(own, given), called(given))
+        if isinstance(given, str) and given in source:
+            return _one(source, given, kind)
+        if source and _are_names(given):
+            return Named(_several(source, given), called(given))
         if isinstance(given, str | os.PathLike):
             return _of_file(name, given, kind, files)
         return given
@@ -186,9 +187,9 @@ def _are_names(given: object) -> bool:
     return isinstance(given, list | tuple) and any(isinstance(name, str) for name in given)
 
 
-def _one(own: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
+def _one(source: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
     """Return a column as labels if it holds integers or text and `kind` is no Field, else as is."""
-    value = own[name]
+    value = source[name]
     if isinstance(value, Column):
         if value.whole and not isinstance(kind, Field):
             return torch.from_numpy(np.nan_to_num(value.numbers.astype(np.float64), nan=-1)).long()
@@ -202,17 +203,17 @@ def _one(own: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
         try:
             return classes_of(value.tolist(), f"the column {name!r}")
         except InvalidTypeError as error:
-            odd = own.odd(name) if isinstance(own, Table) else None
+            odd = source.odd(name) if isinstance(source, Table) else None
             raise (InvalidTypeError(odd) if odd else error) from None
     return value
 
 
-def _several(own: Mapping[str, Any], names: Sequence[str]) -> np.ndarray[Any, Any]:
+def _several(source: Mapping[str, Any], names: Sequence[str]) -> np.ndarray[Any, Any]:
     """Return the numbers of several columns beside each other, `(N, columns)`."""
     parts = []
     for name in names:
-        check_name("column", name, own)
-        value = own.numbers(name) if isinstance(own, Table) else np.asarray(own[name])
+        check_name("column", name, source)
+        value = source.numbers(name) if isinstance(source, Table) else np.asarray(source[name])
         if value.dtype.kind not in "fiu" or value.ndim > 2:
             raise InvalidTypeError(
                 f"the column {name!r} holds {value.dtype} of shape {value.shape}; only columns of "

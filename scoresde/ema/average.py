@@ -116,12 +116,12 @@ class Average(Generic[ModelT]):
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Give `model` the averaged weights within the block, and restore its own at the end."""
-        own = {k: v.clone() for k, v in model.state_dict().items()}
+        before = {k: v.clone() for k, v in model.state_dict().items()}
         try:
             model.load_state_dict(self.model.state_dict())
             yield
         finally:
-            model.load_state_dict(own)
+            model.load_state_dict(before)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averaged weights and the number of updates, as tensors."""

@@ -110,8 +110,8 @@ def _total(weights: Mapping[Snapshot, float], run: str | None) -> dict[str, Tens
     total: dict[str, Tensor] = {}
     dtypes: dict[str, torch.dtype] = {}
     for snapshot, weight in weights.items():
-        averaged, _, own = snapshot.read_with_run()
-        if own != run:
+        averaged, _, of_run = snapshot.read_with_run()
+        if of_run != run:
             raise CheckpointError(
                 f"{snapshot.path} is a snapshot of another run than the others; remove it, or take "
                 "those of one run"

@@ -141,11 +141,12 @@ def check_alike(score: Score, other: object, what: str) -> None:
         InvalidValueError: The two belong to different processes.
         ShapeError: The two belong to events of different shapes.
     """
-    own, known = facts(score), facts(other)
-    if None not in (own.sde, known.sde):
-        process_of(other, own.sde)
-    if None not in (own.event_shape, known.event_shape) and own.event_shape != known.event_shape:
+    first, known = facts(score), facts(other)
+    if None not in (first.sde, known.sde):
+        process_of(other, first.sde)
+    shapes = {first.event_shape, known.event_shape} - {None}
+    if len(shapes) == 2:
         raise ShapeError(
-            f"the score is for events of shape {own.event_shape}, and {what} for events of shape "
+            f"the score is for events of shape {first.event_shape}, and {what} for events of shape "
             f"{known.event_shape}; give two of the same data"
         )

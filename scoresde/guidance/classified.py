@@ -46,21 +46,21 @@ class Classified(Wrapped):
         log_prob, names = self.others[0], facts(self.others[0]).conditions
         rest = given.without(*names) if given and names else given
         score = self.ask(self.score, x, t, rest)
-        own = given.only(names) if given and names else None
-        if self.scale == 0 or (names and own is None):
+        declared = given.only(names) if given and names else None
+        if self.scale == 0 or (names and declared is None):
             return score
         value = lambda x, t, y: ask(log_prob, x, t, y)  # noqa: E731
-        if own is None or not names:
+        if declared is None or not names:
             return score + self.scale * gradient("a log-probability", value, x, t, given)
-        lost = torch.stack([names[name].missing(v) for name, v in own.items()]).all(0)
-        filled = {name: _without(lost, value) for name, value in own.items()}
+        lost = torch.stack([names[name].missing(v) for name, v in declared.items()]).all(0)
+        filled = {name: _without(lost, value) for name, value in declared.items()}
         pull = gradient("a log-probability", value, x, t, Condition({**(given or {}), **filled}))
         return score + self.scale * _without(lost, pull)
 
     def _passes(self, ratio: Tensor) -> int:
         """Return the network passes of a call at noise scales sigma / alpha."""
-        own = passes_of(self.score, ratio)
-        return own if self.scale == 0 else own + passes_of(self.others[0], ratio)
+        passes = passes_of(self.score, ratio)
+        return passes if self.scale == 0 else passes + passes_of(self.others[0], ratio)
 
 
 def _without(rows: Tensor, value: Tensor) -> Tensor:

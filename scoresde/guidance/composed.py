@@ -78,11 +78,11 @@ class Composed(Wrapped):
 
     def given(self, i: int, x: Tensor, others: Condition | None) -> Condition:
         """Return the conditions of states `x` under observation i."""
-        own = {
+        observed = {
             name: value[i].to(x.device).expand(len(x), *value.shape[1:])
             for name, value in self.observations.items()
         }
-        return Condition({**(others or {}), **own})
+        return Condition({**(others or {}), **observed})
 
     def level(self, x: Tensor, t: Tensor) -> Tensor:
         r"""Return $\alpha^2/\sigma^2$, `(B, 1)` in float64."""

@@ -70,8 +70,7 @@ class Posterior(Wrapped):
         self.name = name
         self.iterations = iterations
         self.shape = shape
-        # the shapes of measurements, by the shapes of events
-        self._shapes = dict[tuple[int, ...], tuple[int, ...]]()
+        self._shapes = dict[tuple[int, ...], tuple[int, ...]]()  # from events to measurements
         known = super().facts
         self._sde, self._moments = _sde_of(known), moments or known.moments
         self._linear = isinstance(likelihood, Linear)
@@ -259,9 +258,8 @@ def posterior(
       to second order about $\hat x$.
     - `"pigdm"`: the same with $V = v I$, $1/v = 1/c + \alpha^2/\sigma^2$, for data of variance c
       (Song et al. 2023, *Pseudoinverse-guided diffusion models for inverse problems*).
-    - `"dps"`: the likelihood of $\hat x$, that is $V = 0$. Instead of the paper's step size, the
-      step ends where the likelihood is greatest at the latest (Chung et al. 2023,
-      arXiv:2209.14687).
+    - `"dps"`: the likelihood of $\hat x$, that is $V = 0$. The step is not the paper's: it ends at
+      the maximum of the likelihood at the latest (Chung et al. 2023, arXiv:2209.14687).
 
     Args:
         score: The score of the prior, differentiable in x.
@@ -274,8 +272,8 @@ def posterior(
             relative residual of the system is `residual` in `Samples.info`.
         shape: The shape of one measurement, for a log-likelihood; that of `Linear` is computed.
         units: True if likelihood and y are in the user's units, before the data's transform.
-        moments: The moments of the data in model units, such as their covariance, which
-            precondition the linear system of `"mmps"`; by default those in the score's facts.
+        moments: The moments of the data in model units, to precondition the linear system of
+            `"mmps"`; by default those in the score's facts.
 
     Raises:
         InvalidValueError: The score's facts have no SDE, or a condition of that name; A is not
@@ -329,23 +327,19 @@ def posterior(
         raise InvalidValueError(
             "dps divides by the noise of the measurement, and std is 0; take method='mmps'"
         )
-    own = None
+    measured = None
     if known.event_shape is not None:
-        own = likelihood.check(known.event_shape, device_of(score))
-        if shape is not None and tuple(shape) != own:
+        measured = likelihood.check(known.event_shape, device_of(score))
+        if shape is not None and tuple(shape) != measured:
             raise ShapeError(
-                f"the shape of a measurement is {own} by A, but {tuple(shape)} by shape="
+                f"the shape of a measurement is {measured} by A, but {tuple(shape)} by shape="
             )
-        iterations = min(iterations, max(math.prod(own), 1))
-    return Posterior(score, likelihood, method, name, iterations, own, moments)
+        iterations = min(iterations, max(math.prod(measured), 1))
+    return Posterior(score, likelihood, method, name, iterations, measured, moments)
 
 
 def _sde_of(known: Facts) -> SDE:
-    """Return the SDE in the facts of a score.
-
-    Raises:
-        InvalidValueError: There is none.
-    """
+    """Return the SDE in the facts of a score; raise InvalidValueError if there is none."""
     if known.sde is None:
         raise InvalidValueError(
             "a posterior needs the noise scales, but this score has no SDE in its facts; derive it "

@@ -28,6 +28,7 @@ from scoresde.interop.diffusers import (
     to_diffusers,
 )
 from scoresde.interop.ncsnv2 import load_ncsnv2
+from scoresde.interop.onnx_file import to_onnx
 from scoresde.interop.sbi import from_sbi
 from scoresde.interop.score_sde import load_score_sde
 from scoresde.interop.velocity import from_velocity
@@ -50,4 +51,5 @@ __all__ = [
     "to_azula",
     "to_denoiser",
     "to_diffusers",
+    "to_onnx",
 ]

@@ -62,7 +62,7 @@ def to_azula(score: Score) -> nn.Module:
         MissingExtraError: azula is not installed.
         InvalidValueError: The score's `facts` have no SDE.
     """
-    own = process_of(score, None)
+    process = process_of(score, None)
     try:
         azula: Any = importlib.import_module("azula.denoise")
     except ImportError as error:
@@ -79,14 +79,14 @@ def to_azula(score: Score) -> nn.Module:
         def forward(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Any:
             r"""Return a posterior whose mean is $(x + \sigma^2 s) / \alpha$."""
             time = own_time(t).expand(len(x_t))
-            alpha, sigma = own.at(time, x_t)
+            alpha, sigma = process.at(time, x_t)
             found = ask(score, x_t, time, condition or None)
             return azula.DiracPosterior(mean=(x_t + sigma**2 * found) / alpha)
 
     def own_time(t: Tensor) -> Tensor:
-        return own.eps + (own.T - own.eps) * t
+        return process.eps + (process.T - process.eps) * t
 
     def schedule(t: Tensor) -> tuple[Tensor, Tensor]:
-        return own.alpha(own_time(t)), own.sigma(own_time(t))
+        return process.alpha(own_time(t)), process.sigma(own_time(t))
 
     return ScoreDenoiser()

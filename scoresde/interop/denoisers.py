@@ -128,8 +128,8 @@ class SigmaDenoiser(nn.Module):
 
     def __init__(self, score: Score) -> None:
         super().__init__()
-        own = process_of(score, None)
-        ends = ratio(own, torch.tensor([own.eps, own.T], dtype=torch.float64)).tolist()
+        process = process_of(score, None)
+        ends = ratio(process, torch.tensor([process.eps, process.T], dtype=torch.float64)).tolist()
         self.sigma_min, self.sigma_max = ends
         self._rescheduled = Rescheduled(score, EDMSDE(eps=self.sigma_min, T=self.sigma_max))
         # registered here, so that the networks change their device and mode with this module

@@ -233,13 +233,13 @@ def to_diffusers(score: Score, levels: int = 1000) -> tuple[EpsilonModel, Any]:
         MissingExtraError: diffusers is not installed.
         InvalidValueError: The score's `facts` have no SDE, or `levels` is below 2.
     """
-    own = process_of(score, None)
+    process = process_of(score, None)
     check_integer("levels", levels, 2)
-    if own.levels is None:
-        t = torch.linspace(own.eps, own.T, levels, dtype=torch.float64)
+    if process.levels is None:
+        t = torch.linspace(process.eps, process.T, levels, dtype=torch.float64)
     else:
-        t = own.times().flip(0)
-    ladder = _ladder(torch.sigmoid(own.log_snr(t)))
+        t = process.times().flip(0)
+    ladder = _ladder(torch.sigmoid(process.log_snr(t)))
     try:
         diffusers: Any = importlib.import_module("diffusers")
     except ImportError as error:
@@ -247,5 +247,5 @@ def to_diffusers(score: Score, levels: int = 1000) -> tuple[EpsilonModel, Any]:
     scheduler = diffusers.DDIMScheduler(
         num_train_timesteps=len(ladder.betas), trained_betas=list(ladder.betas), clip_sample=False
     )
-    scheduler.alphas_cumprod = torch.sigmoid(own.log_snr(t))
+    scheduler.alphas_cumprod = torch.sigmoid(process.log_snr(t))
     return EpsilonModel(score, ladder), scheduler

@@ -81,20 +81,21 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> Non
     Raises:
         CheckpointError: The names or shapes differ, or a weight is not finite.
     """
-    own = net.state_dict()
-    missing, more = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    expected = net.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    more = sorted(tensors.keys() - expected.keys())
     if missing or more:
         raise CheckpointError(
             f"{path} has {len(tensors)} tensors, and the network of the configuration has "
-            f"{len(own)}: missing {quoted(missing[:3])}, more {quoted(more[:3])}; take the "
+            f"{len(expected)}: missing {quoted(missing[:3])}, more {quoted(more[:3])}; take the "
             "configuration with which it was trained"
         )
     for name, value in tensors.items():
-        if value.shape != own[name].shape:
+        if value.shape != expected[name].shape:
             raise CheckpointError(
                 f"{path}: {name} has shape {tuple(value.shape)}, and in the network of the "
-                f"configuration {tuple(own[name].shape)}; take the configuration with which it "
-                "was trained"
+                f"configuration {tuple(expected[name].shape)}; take the configuration with which "
+                "it was trained"
             )
         if not value.isfinite().all():
             raise CheckpointError(

@@ -267,8 +267,8 @@ class _Divergence:
         size, method = x.shape[1:].numel(), self.method
         if size <= self.probes or method == "exact" or (method == "auto" and size <= EXACT):
             return ExactTrace()
-        own = self.noise.fork(1)  # independent of the draw of the prior
-        signs = [own.normal(x, math.inf, k).sign() for k in range(self.probes)]
+        independent = self.noise.fork(1)  # independent of the draw of the prior
+        signs = [independent.normal(x, math.inf, k).sign() for k in range(self.probes)]
         return HutchinsonTrace(torch.stack(signs), moments)
 
 

@@ -51,8 +51,8 @@ def picture(found: LogProb) -> Figure:
     if n > 1 and math.isfinite(spread):
         values.axvspan(mean - spread, mean + spread, color=paper.RED, alpha=0.15, linewidth=0)
     values.axvline(mean, color=paper.RED, linewidth=1, label=label)
-    own = "" if n > _EACH else ", ± 95 %"
-    values.set_xlabel(f"log-density in nats{own}; further right is likelier")
+    interval = "" if n > _EACH else ", ± 95 %"
+    values.set_xlabel(f"log-density in nats{interval}; further right is likelier")
     values.locator_params(axis="x", nbins=6)
     values.grid(alpha=0.3, color=paper.GREY)
     values.legend(

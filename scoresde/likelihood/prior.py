@@ -142,11 +142,11 @@ class LawAtEnd:
         """
         spent = 2 * len(_NODES)
         if shared is None:
-            own = {
+            chosen = {
                 i: self.constant(reverse(torch.full((len(self.draws),), i)), dtype)
                 for i in dict.fromkeys(alike)
             }
-            shared = torch.stack([*(own[i] for i in alike), z.new_zeros(4)], 1)[:, : len(z)]
+            shared = torch.stack([*(chosen[i] for i in alike), z.new_zeros(4)], 1)[:, : len(z)]
         else:
             shared = shared[:, None]
         (c, error, first, gap), rsde = shared, reverse(slice(None))

@@ -24,6 +24,7 @@ _PARTS = {
     "probes": "the trace, estimated",
     "heat": "from eps to the data",
     "prior": "the law at T",
+    "draws": "the codes drawn, or the times",
 }
 
 
@@ -51,7 +52,7 @@ class LogProb(Result):
     def __str__(self) -> str:
         if not len(self.value):
             return "no log-densities"
-        own, one = float(self.error.mean()), len(self.value) == 1
+        half_width, one = float(self.error.mean()), len(self.value) == 1
         parts = [
             f"  {float(part.mean()):<8.2g} {part_label(name)}" for name, part in self.parts.items()
         ]
@@ -60,21 +61,22 @@ class LogProb(Result):
         text = [f"{count} in {self.dimensions} dimension{plural}"]
         which = ", of which" if parts else ""
         if one:
-            text.append(f"{float(self.value):.5g} ± {own:.2g} nats, 95 %{which}")
+            text.append(f"{float(self.value):.5g} ± {half_width:.2g} nats, 95 %{which}")
         else:
             choice, computed = self.spread()
             text += [
                 f"mean {self.mean()[0]:.5g} ± {choice + computed:.2g} nats, 95 %: {choice:.2g} for "
                 f"the choice of the samples, {computed:.2g} for the computation",
                 f"from {float(self.value.min()):.5g} to {float(self.value.max()):.5g}",
-                f"each computed to ± {own:.2g} nats on average, a bound that holds for 95 %{which}",
+                f"each computed to ± {half_width:.2g} nats on average, a bound that holds for 95 %"
+                f"{which}",
             ]
         return "\n".join([*text, *parts])
 
     def _entries(self) -> dict[str, Any]:
         parts = {name: part.tolist() for name, part in self.parts.items()}
-        own = {"value": self.value.tolist(), "error": self.error.tolist(), "parts": parts}
-        return {**own, "nfe": self.nfe.tolist(), "dimensions": self.dimensions}
+        entries = {"value": self.value.tolist(), "error": self.error.tolist(), "parts": parts}
+        return {**entries, "nfe": self.nfe.tolist(), "dimensions": self.dimensions}
 
     def plot(self) -> Figure:
         """Draw each log-density with its error, a histogram of more than 40, and the error's parts.

@@ -130,16 +130,16 @@ def evaluate(
         samples = _in_model_units(samples, real)
     seen: dict[str, tuple[bool, float]] = {}
     read = partial(_read, features=features, units=units, progress=progress, seen=seen)
-    own, data = read("samples", samples), read("real", real)
+    drawn, data = read("samples", samples), read("real", real)
     known = None if train is None else read("train", train)
     same_units(**seen)
     for name, other in (("real", data), ("train", data if known is None else known)):
-        if other.shape[1] != own.shape[1]:
+        if other.shape[1] != drawn.shape[1]:
             raise ShapeError(
-                f"samples and {name} must have features of one size, got {own.shape[1]} and "
+                f"samples and {name} must have features of one size, got {drawn.shape[1]} and "
                 f"{other.shape[1]}"
             )
-    n = min(len(own), len(data) // 2)
+    n = min(len(drawn), len(data) // 2)
     left: list[str] = []
     if chooses and n < least:
         left = [name for name in usual if plan(name, resamples, train is not None)[1] > n]
@@ -148,10 +148,10 @@ def evaluate(
     if n < least:
         raise ShapeError(
             f"these metrics need at least {least} samples and {2 * least} real ones"
-            f"{', of which halves give the intervals' if resamples else ''}; got {len(own)} and "
+            f"{', of which halves give the intervals' if resamples else ''}; got {len(drawn)} and "
             f"{len(data)}; give more, or name metrics that need fewer"
         )
-    x = own[order(len(own), seed=seed, epoch=_OF_SAMPLES)[:n]]
+    x = drawn[order(len(drawn), seed=seed, epoch=_OF_SAMPLES)[:n]]
     y, z = (
         data[order(len(data), seed=seed, epoch=_OF_DATA)[:n]],
         data[floor_of(len(data), n, seed=seed)],
@@ -173,7 +173,7 @@ def evaluate(
             figures[name] = Comparison(pair[0], pair[1], gap)
     what = OWN if features is None else _name(features)
     spread = float(y.var(0).mean())
-    return Evaluation(figures, n, own.shape[1], what, seed, resamples, level, spread, (*left,))
+    return Evaluation(figures, n, drawn.shape[1], what, seed, resamples, level, spread, (*left,))
 
 
 def floor_of(size: int, n: int, *, seed: int) -> Tensor:

@@ -237,12 +237,12 @@ class Evaluation(Result, Mapping[str, Comparison]):
         return str(estimate) if self.resamples else f"{estimate.value:.3g}"
 
     def _entries(self) -> dict[str, Any]:
-        own = {name: value for name, value in vars(self).items() if name != "figures"}
+        entries = {name: value for name, value in vars(self).items() if name != "figures"}
         figures = {
             name: {part: value._asdict() for part, value in row._asdict().items()}
             for name, row in self.items()
         }
-        return {**own, "figures": figures, "verdict": self.verdict()}
+        return {**entries, "figures": figures, "verdict": self.verdict()}
 
     def plot(self, name: str = "") -> Sheet:
         """Draw each value with its interval, beside the floor.

@@ -80,7 +80,7 @@ class Kernel:
         v, w = rows.double(), others.double()
         n, m = v.sum(1), w.sum(1)
         within = sum(
-            _sums(kernel, a, a, u, u, own=True) / (k * (k - 1))
+            _sums(kernel, a, a, u, u, same=True) / (k * (k - 1))
             for a, u, k in ((x, v, n), (y, w, m))
         )
         return {name: within - 2 * _sums(kernel, x, y, v, w) / (n * m)}
@@ -140,13 +140,13 @@ def _sums(
     v: Tensor,
     w: Tensor,
     *,
-    own: bool = False,
+    same: bool = False,
 ) -> Tensor:
-    r"""Return $\sum_{ij} v_i w_j k(a_i, b_j)$ for each v and w; if `own`, leave out i = j."""
+    r"""Return $\sum_{ij} v_i w_j k(a_i, b_j)$ for each v and w; if `same`, leave out i = j."""
     total = v.new_zeros(len(v))
     for start, part in _chunks(a, len(b)):
         k = kernel(part, b)
-        if own:
+        if same:
             i = torch.arange(len(part))
             k[i, start + i] = 0
         total += ((w @ k.mT) * v[:, start : start + len(part)]).sum(1)

@@ -64,7 +64,7 @@ class Copies:
         Raises:
             DataError: A larger share than `quantile` of the held-out data are training data.
         """
-        own, held = nearest_distance(x, self.train), nearest_distance(y, self.train)
+        drawn, held = nearest_distance(x, self.train), nearest_distance(y, self.train)
         known = float((held == 0).double().mean())
         if known > self.quantile:
             raise DataError(
@@ -73,7 +73,7 @@ class Copies:
             )
         copied, nearer = [], []
         for i, j in zip(rows, others, strict=True):
-            a, b = own[i], held[j].sort()[0]
+            a, b = drawn[i], held[j].sort()[0]
             copied.append((a < b.quantile(self.quantile)).double().mean())
             above = len(b) - torch.searchsorted(b, a, right=True)
             equal = len(b) - above - torch.searchsorted(b, a)

@@ -130,7 +130,7 @@ class NCSNv2(nn.Module):
 
 
 class InstanceNormPlus(nn.Module):
-    """Normalise each channel, and add what its mean says beside those of the other channels.
+    """Scale each channel to mean 0 and variance 1, and add its mean relative to the others.
 
     InstanceNorm++ of Song & Ermon (2019), arXiv:1907.05600, appendix A, without conditions.
     """
@@ -151,7 +151,7 @@ class InstanceNormPlus(nn.Module):
 
 
 class MeanPooled(nn.Module):
-    """Convolve, and halve the side by means."""
+    """Apply a convolution, and halve the side by means."""
 
     def __init__(self, into: int, out: int, kernel: int) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ class Residuals(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Sum convolutions of states, each brought to the size of the first."""
+    """Add convolutions of states, each brought to the size of the first."""
 
     def __init__(self, into: Sequence[int], out: int) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ class Pooling(nn.Module):
 
 
 class RefineBlock(nn.Module):
-    """Refine the states of two resolutions into one, at the finer of the two."""
+    """Combine the states of two resolutions into one, at the finer of the two."""
 
     def __init__(self, into: Sequence[int], out: int, *, last: bool) -> None:
         super().__init__()

@@ -101,9 +101,9 @@ def walk(
     for part in _parts(rows, size, 2 * _PART):
         values = {START: kind(0), **{u: value[part] for u, value in arrays.items()}}
         shape = found[part].shape
-        for slot, step, own in zip(slots, steps, sources, strict=True):
+        for slot, step, source_of_step in zip(slots, steps, sources, strict=True):
             z = scratch(f"value {slot}", shape, kind)
-            np.multiply(_node(step, own, part, scratch), kind(step.std), z)
+            np.multiply(_node(step, source_of_step, part, scratch), kind(step.std), z)
             if step.node:
                 middle = scratch("middle", shape, kind)
                 low, high = values[step.low], values[step.high]
@@ -141,13 +141,13 @@ def _combined(form: Form, base: Instant, values: Mapping[Instant, Any]) -> Any:
     return sum(terms, start=next(terms))
 
 
-def _node(step: Step, own: Source, part: _Part, scratch: Scratch) -> Any:
+def _node(step: Step, source: Source, part: _Part, scratch: Scratch) -> Any:
     """Return the normal numbers of a node on the CPU: fine ones for the end, else coarse ones."""
     rows, columns = part
     unit = COARSE if step.node else FINE
     wanted = range(columns.start // unit, -(-columns.stop // unit))
     width = columns.stop - columns.start
-    lanes = own.lanes(rows, wanted, scratch)
+    lanes = source.lanes(rows, wanted, scratch)
     if step.node:
         places = scratch("places", (lanes.shape[1], width), np.intp)
         np.copyto(places, coarse(lanes, scratch)[:, :width])
@@ -167,9 +167,9 @@ def _walk_on_device(
 ) -> dict[Instant, Tensor]:
     """Return the values after all steps, by the same operations as in `walk`."""
     values = {START: torch.zeros_like(like), **known}
-    for step, own in zip(steps, sources, strict=True):
+    for step, source in zip(steps, sources, strict=True):
         unit = COARSE if step.node else FINE
-        lanes = own.lanes_on_device(-(-like.shape[1] // unit))
+        lanes = source.lanes_on_device(-(-like.shape[1] // unit))
         z = table_on(like.device)[coarse_on_device(lanes)] if step.node else fine_on_device(lanes)
         value = z[:, : like.shape[1]].to(like.dtype) * step.std
         if step.node:

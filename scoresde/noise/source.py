@@ -151,8 +151,8 @@ class Noise:
         low, high = self._interval(s, t)
         form, rest = path.area(low, high)
         flat = self._flat(like)
-        own = self._fine(flat, _bits(high), 0, _AREA, second=_bits(low)) * rest
-        a = self._walk(flat, form, path.instant(low), high - low) + own
+        rest_of_area = self._fine(flat, _bits(high), 0, _AREA, second=_bits(low)) * rest
+        a = self._walk(flat, form, path.instant(low), high - low) + rest_of_area
         return a.reshape(like.shape).to(like.dtype)
 
     def _interval(self, s: Tensor | float, t: Tensor | float) -> tuple[float, float]:
@@ -251,8 +251,8 @@ def seeds_of(
         )
     if len(generator) != n:
         raise InvalidValueError(f"a list of {len(generator)} generators for n = {n} samples")
-    own = [int(torch.randint(2**63 - 1, (), generator=g, device=g.device)) for g in generator]
-    return own, [first] * n
+    drawn = [int(torch.randint(2**63 - 1, (), generator=g, device=g.device)) for g in generator]
+    return drawn, [first] * n
 
 
 class _Fork:

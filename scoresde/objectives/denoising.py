@@ -83,11 +83,11 @@ def dsm_loss(
     """
     p = perturb(
         score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
-        generator=generator, own=lambda sigma, scale: (sigma, scale / sigma**2),
+        generator=generator, further=lambda sigma, scale: (sigma, scale / sigma**2),
     )  # fmt: skip
     _check_noise(p.sde, p.time, p.sigma)
     # sigma s + z is of order one at all times, unlike s + z / sigma
-    sigma, scale = p.own
+    sigma, scale = p.further
     scaled = sigma * p.score(p.x)
     if not control_variate:
         return p.weighted(event_sum((scaled + p.z) ** 2), scale)

@@ -98,11 +98,11 @@ def ism_loss(
     p = _check_weighted(
         perturb(
             score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
-            generator=generator, own=lambda sigma, scale: (scale,),
+            generator=generator, further=lambda sigma, scale: (scale,),
         )
     )  # fmt: skip
     value, trace = _differentiate(p, _trace)
-    return p.weighted(2 * trace + event_sum(value**2), *p.own)
+    return p.weighted(2 * trace + event_sum(value**2), *p.further)
 
 
 @door
@@ -157,7 +157,7 @@ def ssm_loss(
     p = _check_weighted(
         perturb(
             score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
-            generator=generator, own=lambda sigma, scale: (scale,),
+            generator=generator, further=lambda sigma, scale: (scale,),
         )
     )  # fmt: skip
     v = _direction(x, projection, p.noise)
@@ -167,7 +167,7 @@ def ssm_loss(
 
     value, trace = _differentiate(p, slope)
     norm = event_sum(value**2) if variance_reduced else event_sum(v * value) ** 2
-    return p.weighted(2 * trace + norm, *p.own)
+    return p.weighted(2 * trace + norm, *p.further)
 
 
 @door
@@ -223,16 +223,16 @@ def fd_ssm_loss(
     """
     check_range("step", step, "(0, inf)")
 
-    def own(sigma: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    def further(sigma: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         return step * torch.where(sigma > 0, sigma, 1.0), scale
 
     p = _check_weighted(
         perturb(
             score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
-            generator=generator, own=own,
+            generator=generator, further=further,
         )
     )  # fmt: skip
-    h, scale = p.own
+    h, scale = p.further
     v = _direction(x, projection, p.noise)
     # a copy, since a network may reuse the memory of its output
     plus, minus = p.score(p.x + h * v).clone(), p.score(p.x - h * v)

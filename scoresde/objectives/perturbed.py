@@ -50,7 +50,7 @@ class Perturbed:
         clean: $\alpha_t x_0$, `(B, *)`.
         sigma: $\sigma_t$, `()` or `(B,)`, float64.
         scale: $\lambda(t)$ times the importance weight of t, `()` or `(B,)`, float64.
-        own: Further coefficients that the loss asked for, ready to multiply `x`.
+        further: Further coefficients that the loss asked for, ready to multiply `x`.
         noise: The source of further random numbers.
         score: A function of states `(B, *)` that returns the checked score at these times.
     """
@@ -62,12 +62,12 @@ class Perturbed:
     clean: Tensor
     sigma: Tensor
     scale: Tensor
-    own: list[Tensor]
+    further: list[Tensor]
     noise: Noise
     score: Callable[[Tensor], Tensor]
 
     def weighted(self, errors: Tensor, scale: Tensor) -> Tensor:
-        """Return the loss of each sample: errors `(B,)` times a scale, one of `own`.
+        """Return the loss of each sample: errors `(B,)` times a scale, one of `further`.
 
         Raises:
             NonFiniteError: A loss is NaN or infinite, and this is checked (see `passing`).
@@ -120,7 +120,7 @@ def perturb(
     condition: Mapping[str, Any] | None = None,
     weight: Weight = sigma2,
     generator: torch.Generator | None = None,
-    own: Callable[[Tensor, Tensor], Sequence[Tensor]] = lambda sigma, scale: (),
+    further: Callable[[Tensor, Tensor], Sequence[Tensor]] = lambda sigma, scale: (),
 ) -> Perturbed:
     r"""Return the perturbed batch; the arguments and errors are those of the objectives.
 
@@ -144,7 +144,7 @@ def perturb(
     lam = weight_at(weight, sde, time)
     rsde = sde.reverse(score, condition=given, check_finite=checks_finite(x))
     sigma, scale = sde.sigma(time), importance * lam
-    columns = [sde.alpha(time), sigma, *own(sigma, scale)]
+    columns = [sde.alpha(time), sigma, *further(sigma, scale)]
     clock, count = time, len(columns)
     if time.numel() > 1 and x.device.type != "cpu" and x.dtype.itemsize >= 4:
         # the score receives rounded times, so compute its coefficients at these

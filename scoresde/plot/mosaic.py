@@ -278,13 +278,13 @@ def _sheet(
     """Return a figure of sets of images side by side, each pixel of them one of the picture."""
     notes = "; ".join(dict.fromkeys([*(part.note for part in parts.values()), note]))
     notes = notes.strip("; ")
-    own = title if ax is None else None  # the title of a given Axes is set elsewhere
-    top = (_LINE if any(parts) else 0) + (_LINE + 8 if own else 0)
+    heading = title if ax is None else None  # the title of a given Axes is set elsewhere
+    top = (_LINE if any(parts) else 0) + (_LINE + 8 if heading else 0)
     inner = max(part.pixels.shape[0] for part in parts.values())
     height = top + inner + (_LINE if notes else 0)
     wide = sum(part.pixels.shape[1] for part in parts.values()) + _APART * (len(parts) - 1)
     # wide enough for all texts
-    least = max(len(own or "") * 10, len(notes) * 9, 160 if any(parts) else 0)
+    least = max(len(heading or "") * 10, len(notes) * 9, 160 if any(parts) else 0)
     left = max(0, (least - wide) // 2)
     width = wide + 2 * left
     sheet = np.full((height, width, 3), 255, np.uint8)
@@ -310,8 +310,10 @@ def _sheet(
     ax.imshow(sheet, interpolation="nearest", extent=(0, width, height, 0))
     for at, y, text in words:  # in dark colour, since the background is white
         ax.text(at, y, text, ha="center", va="baseline", fontsize=8, color=paper.INK)
-    if own:
-        ax.text(width // 2, _LINE, own, ha="center", va="baseline", fontsize=10, color=paper.INK)
+    if heading:
+        ax.text(
+            width // 2, _LINE, heading, ha="center", va="baseline", fontsize=10, color=paper.INK
+        )
     if bar is not None:
         free = min(8, inner // 8)  # room for half a tick label at either end
         below = 1 - (top + inner - _GAP - free) / height

@@ -229,15 +229,15 @@ def encoded(drawn: Figure, kind: str) -> bytes:
     """
     buffer = io.BytesIO()
     dates: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    own: dict[str, Any] = {"metadata": dates[kind]} if kind in dates else {}
+    options: dict[str, Any] = {"metadata": dates[kind]} if kind in dates else {}
     if kind == "jpeg":
-        own["pil_kwargs"] = {"quality": 92}
+        options["pil_kwargs"] = {"quality": 92}
     with warnings.catch_warnings():
         # letters that the font lacks are drawn as boxes
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         try:
             drawn.savefig(
-                buffer, format=kind, dpi=drawn.dpi, facecolor=drawn.get_facecolor(), **own
+                buffer, format=kind, dpi=drawn.dpi, facecolor=drawn.get_facecolor(), **options
             )
         except (ValueError, TypeError) as error:  # TypeError for half a surrogate pair
             reason = str(error).strip().splitlines()[-1]

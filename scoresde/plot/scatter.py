@@ -96,9 +96,9 @@ def points(
         raise ShapeError(f"the truth must have {d} entries, got {len(mark)}")
     if frame is not None and len(frame) != min(d, MOST):
         raise InvalidValueError(f"need a frame of {min(d, MOST)} pairs, got {len(frame)}")
-    own = None if frame is None else [paper.interval("ends of a frame", ends) for ends in frame]
+    limits = None if frame is None else [paper.interval("ends of a frame", ends) for ends in frame]
     shown = min(d, MOST)
-    ends = frame_of(sets, density, mark) if own is None else own
+    ends = frame_of(sets, density, mark) if limits is None else limits
     sets = groups(sets, words_of(labels, sets))
     axis_names = [paper.plain(name, 40 if d <= 2 else 18) for name in names[:shown]]
 
@@ -129,7 +129,7 @@ def points(
             middle = panels[count * (count - 1) + count // 2]
             below(middle, note.removesuffix("; "))
     if title is not None:
-        _title(drawn, panels, title, own=ax is None and d > 2, ax=ax)
+        _title(drawn, panels, title, whole=ax is None and d > 2, ax=ax)
     return drawn
 
 
@@ -176,8 +176,8 @@ def below(ax: Axes, note: str) -> None:
         ax.set_xlabel(f"{ax.get_xlabel()}\n({note})".strip())
 
 
-def _title(drawn: Figure, panels: list[Axes], title: str, *, own: bool, ax: Axes | None) -> None:
-    if own:
+def _title(drawn: Figure, panels: list[Axes], title: str, *, whole: bool, ax: Axes | None) -> None:
+    if whole:
         drawn.suptitle(title, fontsize="medium", color=paper.INK)
     else:
         (panels[0] if ax is None else ax).set_title(title, fontsize="medium")

@@ -140,8 +140,7 @@ def trajectory(
 ) -> Figure:
     """Draw a run from noise to data: paths of particles, or a strip of images, signals, volumes.
 
-    If the first states are far wider than the last, the axes are logarithmic beyond the spread of
-    the last.
+    If the first states are far wider than the last, the axes are logarithmic beyond the last.
 
     Args:
         states: The states that `scoresde.trajectory` yields, read once; only what is drawn is kept.

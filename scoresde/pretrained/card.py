@@ -143,9 +143,9 @@ def _code(name: str, known: Mapping[str, int | tuple[int, ...]], config: Mapping
         for key, kind in known.items()
     }
     lines = ["import scoresde", *(["import torch"] if given else []), ""]
-    own = unknown(config)
-    lines += [f"{part} = ...  # of your class {plain(kind)}" for part, kind in own.items()]
-    parts = "".join(f", {part}={part}" for part in own)
+    missing = unknown(config)
+    lines += [f"{part} = ...  # of your class {plain(kind)}" for part, kind in missing.items()]
+    parts = "".join(f", {part}={part}" for part in missing)
     lines.append(f"model = scoresde.ScoreModel.from_pretrained({name!r}{parts})")
     known_units = config.get("transform", {}) is not None
     call = 'x = scoresde.sample(model, sampler="fast", n=16, seed=0'

@@ -109,8 +109,8 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
     with forked_rng():
         with torch.device("meta"), Limit(stored):
             outline = make()
-        own = {f"{prefix}{key}": value for key, value in outline.state_dict().items()}
-        checkpoint.check_state(own, stored, source="what is stored", name=name)
+        expected = {f"{prefix}{key}": value for key, value in outline.state_dict().items()}
+        checkpoint.check_state(expected, stored, source="what is stored", name=name)
         net = make()
         if name not in _NETS:
             return net

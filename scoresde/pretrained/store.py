@@ -73,8 +73,8 @@ def locate(folder: str | Path) -> Path:
 
 def _inside(folder: Path) -> Path:
     """Return the file of the model in a folder."""
-    own, theirs = folder / "model.safetensors", folder / PIPELINE
-    return theirs if theirs.is_file() and not own.exists() else own
+    ours, theirs = folder / "model.safetensors", folder / PIPELINE
+    return theirs if theirs.is_file() and not ours.exists() else ours
 
 
 def _is_packaged(name: str | Path) -> bool:

@@ -22,12 +22,12 @@ F = TypeVar("F", bound=Callable[..., object])
 
 def _shown(door: F) -> F:
     """Add the arguments of `Run.of` to the signature of a function, and check them at its call."""
-    own = inspect.signature(door)
-    asked = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    plain = inspect.signature(door)
+    asked = [p for p in plain.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = [p for p in inspect.signature(Run.of).parameters.values() if p.kind == p.KEYWORD_ONLY]
     last = [p for p in asked if p.kind == p.KEYWORD_ONLY]
     first = [p for p in asked if p.kind != p.KEYWORD_ONLY]
-    signature = own.replace(parameters=[*first, *options, *last])
+    signature = plain.replace(parameters=[*first, *options, *last])
 
     @functools.wraps(door)
     def checked(*args: Any, **kwargs: Any) -> object:

@@ -16,6 +16,7 @@ from scoresde.checks import (
     check_batch,
     check_floating,
     check_integer,
+    check_not_constant,
     named,
     named_device,
     outside,
@@ -131,18 +132,18 @@ def conditions_of(
         InvalidValueError: A condition of the sampler is missing.
         ScoreSDEError: A condition is wrong, as in `Condition.of`.
     """
-    own = sampler.declared(event)
-    if not own:
+    needed = sampler.declared(event)
+    if not needed:
         return Condition.of(values, n, known.conditions, device)
     given = dict(values or {})
-    missing = [name for name in own if name not in given]
+    missing = [name for name in needed if name not in given]
     if missing:
         raise InvalidValueError(
-            f"{type(sampler).__name__} needs the conditions {' and '.join(own)}, but "
+            f"{type(sampler).__name__} needs the conditions {' and '.join(needed)}, but "
             f"{' and '.join(missing)} is missing; give condition={{{missing[0]!r}: ...}}"
         )
-    rest = {name: value for name, value in given.items() if name not in own}
-    taken = Condition.of({name: given[name] for name in own}, n, own, device)
+    rest = {name: value for name, value in given.items() if name not in needed}
+    taken = Condition.of({name: given[name] for name in needed}, n, needed, device)
     others = Condition.of(rest, n, known.conditions, device)
     return Condition({**(others or {}), **sampler.checked(Condition(taken or {}))})
 
@@ -164,6 +165,7 @@ def check_start(x: Tensor | None, method: Sampler) -> None:
     if x is None:
         return
     check_batch("x", x)
+    check_not_constant("x", x)
     if not method.takes_start:
         raise InvalidValueError(
             f"{type(method).__name__} draws its initial states itself; leave x= out, or continue "
@@ -172,11 +174,11 @@ def check_start(x: Tensor | None, method: Sampler) -> None:
 
 
 def event_shape(
-    own: tuple[int, ...] | None, shape: Sequence[int] | None, x: Tensor | None
+    of_score: tuple[int, ...] | None, shape: Sequence[int] | None, x: Tensor | None
 ) -> tuple[int, ...]:
     """Return the event shape; raise if those of the score, of `shape` and of `x` differ."""
     given = {
-        "the score": None if own is None else tuple(own),
+        "the score": None if of_score is None else tuple(of_score),
         "shape=": None if shape is None else as_event("shape", shape),
         "x": None if x is None else tuple(x.shape[1:]),
     }

@@ -143,8 +143,8 @@ class Shards:
         self._lock.take()
         self._lock.idle = False
         found = {k: self._length(k, request, scratch) for k in range(len(self))}
-        own = {self.path(k) for k in found}
-        many = [path for path in self._there() if path not in own]
+        expected = {self.path(k) for k in found}
+        many = [path for path in self._there() if path not in expected]
         if scratch:
             for path in many:
                 path.unlink(missing_ok=True)

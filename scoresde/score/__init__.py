@@ -4,6 +4,7 @@ from scoresde.score.centred import Centred
 from scoresde.score.energy import EnergyScore, gradient
 from scoresde.score.foreign import DenoiserScore, from_denoiser
 from scoresde.score.inside import device_of, evaluating, learning, lost_facts, modules
+from scoresde.score.latent import Latent, codes
 from scoresde.score.model import ScoreModel
 from scoresde.score.network import NetworkScore, from_network
 from scoresde.score.packaged import load
@@ -20,12 +21,14 @@ __all__ = [
     "Centred",
     "DenoiserScore",
     "EnergyScore",
+    "Latent",
     "NetworkScore",
     "Pilot",
     "Rescheduled",
     "ScoreModel",
     "Setting",
     "Wrapped",
+    "codes",
     "device_of",
     "evaluating",
     "from_denoiser",

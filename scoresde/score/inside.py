@@ -95,8 +95,8 @@ def _parts(part: object) -> Iterable[object]:
         if part.__module__ and part.__module__.partition(".")[0] in _LIBRARIES:
             return [*cells, *defaults]
         return [*cells, *defaults, *_globals_of(part.__code__, part.__globals__)]
-    own = list(vars(part).values()) if hasattr(part, "__dict__") else []
-    return own + _of_class(part)
+    attributes = list(vars(part).values()) if hasattr(part, "__dict__") else []
+    return attributes + _of_class(part)
 
 
 def _of_class(part: object) -> list[object]:
@@ -134,9 +134,9 @@ def _globals_of(code: types.CodeType, names: Mapping[str, Any]) -> list[object]:
 @functools.lru_cache
 def _names_in(code: types.CodeType) -> tuple[str, ...]:
     """Return the global names in a code object, in an order that is the same in every process."""
-    own = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
+    names = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
-    return tuple(dict.fromkeys([*own, *(name for const in inner for name in _names_in(const))]))
+    return tuple(dict.fromkeys([*names, *(name for const in inner for name in _names_in(const))]))
 
 
 def layers_of(score: object) -> set[nn.Module]:

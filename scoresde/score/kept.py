@@ -19,11 +19,15 @@ from torch import Tensor, nn
 from scoresde.precision import widest
 from scoresde.score.pilot import Pilot
 from scoresde.score.precise import Precise
+from scoresde.sde import SDE
 
 __all__ = ["Piloted"]
 
 # One measurement at a time: a second thread waits for the result of the first.
 _lock = threading.RLock()
+# attributes that change a score if they change, and those that do not
+_PLAIN = (bool, int, float, str, torch.dtype, SDE)
+_APART = {"training", "pilot_seconds", "steps"}
 # numbers of a tensor that are looked at for changes
 _LOOKED_AT = 64
 
@@ -118,8 +122,10 @@ def _weights(module: nn.Module) -> object:
     """Return what changes with the numbers of a module, read at most once a device.
 
     That is which tensors they are, how often each was changed, and the sum of some numbers of each,
-    since changes by way of `.data` are not counted.
+    since changes by way of `.data` are not counted; and the hooks of its layers with their
+    attributes that are numbers, words or SDEs, such as what a model predicts.
     """
+    plain = [(id(part), _plain(part)) for part in module.modules()]
     tensors = [*module.parameters(), *module.buffers()]
     sums: dict[torch.device, list[Tensor]] = {}
     for x in tensors:
@@ -127,4 +133,13 @@ def _weights(module: nn.Module) -> object:
             some = x.detach().reshape(-1)[:: -(-x.numel() // _LOOKED_AT)]
             sums.setdefault(x.device, []).append(some.sum(dtype=widest(x.device)))
     changes = [(id(x), 0 if x.is_inference() else x._version) for x in tensors]
-    return changes, [torch.stack(parts).tolist() for parts in sums.values()]
+    return plain, changes, [torch.stack(parts).tolist() for parts in sums.values()]
+
+
+def _plain(module: nn.Module) -> list[object]:
+    own = [
+        (name, value)
+        for name, value in vars(module).items()
+        if isinstance(value, _PLAIN) and name not in _APART and not name.startswith("_")
+    ]
+    return [own, *module._forward_hooks, *module._forward_pre_hooks]

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import check_name, check_shape, door
+from scoresde.checks import check_name, check_shape, door, mark
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.pretrained.rebuild import rebuild_net, rebuild_sde
 from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
@@ -97,8 +97,8 @@ class ScoreModel(Saved):
         self.names = {}
         self.columns = ()
         self.whole = ()
-        # the buffers of which they were made, their versions, and the moments
-        self._moments: tuple[list[Tensor], list[int], Moments] | None = None
+        # the buffers of which they were made, their marks, and the moments
+        self._moments: tuple[list[Tensor], list[object], Moments] | None = None
         var = moments.var
         if moments.cov is not None:
             var = moments.cov.diagonal().reshape(self.event_shape)
@@ -119,11 +119,11 @@ class ScoreModel(Saved):
     @property
     def moments(self) -> Moments:
         """Return the data's moments: mean, and variance per dimension."""
-        known, own = self._moments, [self.mean, self.var]
-        versions = [0 if x.is_inference() else x._version for x in own]
-        if known is None or known[1] != versions or any(map(is_not, known[0], own)):
+        known, tensors = self._moments, [self.mean, self.var]
+        marks: list[object] = list(map(mark, tensors))
+        if known is None or known[1] != marks or any(map(is_not, known[0], tensors)):
             # checked when the model is made or moved, and not at every evaluation
-            self._moments = known = own, versions, Moments(self.mean, var=self.var)
+            self._moments = known = tensors, marks, Moments(self.mean, var=self.var)
         return known[2]
 
     @property

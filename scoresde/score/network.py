@@ -88,7 +88,7 @@ class NetworkScore(ScoreModel):
 
     @property
     def _measures(self) -> bool:
-        """Return True if a pilot can be measured: samples have a shape, and weights are seen."""
+        """Return True if a pilot can be measured: the event shape and the weights are known."""
         return self._known.event_shape is not None and isinstance(inside(self.net), nn.Module)
 
     @property
@@ -195,9 +195,9 @@ class NetworkScore(ScoreModel):
             raise CheckpointError("it is a ScoreModel; read it by ScoreModel.from_pretrained")
         called = config["net"].get("called", "plain")
         check_name("convention", called, CONVENTIONS)
-        own = wrapped(rebuild_net(config, tensors) if net is None else net, called)
+        module = wrapped(rebuild_net(config, tensors) if net is None else net, called)
         if sde is None:
-            sde = (own.process() if isinstance(own, Called) else None) or rebuild_sde(config)
+            sde = (module.process() if isinstance(module, Called) else None) or rebuild_sde(config)
         if time is None and (time := config["time"]) is None:
             raise CheckpointError(
                 "the time of its network is a function, which no file holds; pass it: "
@@ -208,7 +208,7 @@ class NetworkScore(ScoreModel):
             known = {"cov": tensors["cov"]} if "cov" in tensors else {"var": tensors["var"]}
             moments = Moments(tensors["mean"], **known)
         score: Any = from_network(
-            own, sde, config["predicts"], time,
+            module, sde, config["predicts"], time,
             event_shape=config["event_shape"], moments=moments,
             conditions=None if kinds is None else {k: read_kind(v) for k, v in kinds.items()},
         )  # fmt: skip

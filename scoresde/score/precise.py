@@ -8,6 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from scoresde.checks import mark
+
 __all__ = ["Precise"]
 
 
@@ -16,8 +18,8 @@ class Precise(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # by name of a buffer: its tensor, the tensor's version counter, and its mean
-        self._means: dict[str, tuple[Tensor, int | None, float]] = {}
+        # by name of a buffer: its tensor, the tensor's mark, and its mean
+        self._means: dict[str, tuple[Tensor, object, float]] = {}
 
     def _mean_of(self, name: str) -> Any:
         """Return the mean of a buffer, read once until it changes: reading waits for the device.
@@ -27,11 +29,10 @@ class Precise(nn.Module):
         value: Tensor = getattr(self, name)
         if torch.compiler.is_compiling():
             return value.detach().cpu().double().mean()
-        version = None if value.is_inference() else value._version
-        known = self._means.get(name)
-        if known is None or known[0] is not value or known[1] != version:
+        now, known = mark(value), self._means.get(name)
+        if known is None or known[0] is not value or known[1] != now:
             mean = float(value.detach().cpu().double().mean())
-            self._means[name] = known = value, version, mean
+            self._means[name] = known = value, now, mean
         return known[2]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

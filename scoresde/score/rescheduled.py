@@ -45,20 +45,20 @@ class Rescheduled(Wrapped):
     @door
     def __init__(self, score: Score, sde: SDE) -> None:
         super().__init__(score)
-        self.own = process_of(score, None)
+        self.process = process_of(score, None)
         self.sde = sde
         ends = torch.tensor([sde.T, sde.eps], dtype=torch.float64)
-        own_ends = torch.tensor([self.own.T, self.own.eps], dtype=torch.float64)
-        (low, high), (own_low, own_high) = sde.log_snr(ends), self.own.log_snr(own_ends)
-        if low < own_low - 1e-6 or high > own_high + 1e-6:
+        inner_ends = torch.tensor([self.process.T, self.process.eps], dtype=torch.float64)
+        (low, high), (inner_low, inner_high) = sde.log_snr(ends), self.process.log_snr(inner_ends)
+        if low < inner_low - 1e-6 or high > inner_high + 1e-6:
             raise InvalidValueError(
                 f"the noise levels sigma / alpha of {quoted(sde)} go from "
                 f"{float((-high / 2).exp()):.4g} to {float((-low / 2).exp()):.4g}, beyond those of "
-                f"the score, {float((-own_high / 2).exp()):.4g} to "
-                f"{float((-own_low / 2).exp()):.4g}; give it an eps and a T within them"
+                f"the score, {float((-inner_high / 2).exp()):.4g} to "
+                f"{float((-inner_low / 2).exp()):.4g}; give it an eps and a T within them"
             )
-        times = None if sde.levels is None else self._own_time(sde.times())
-        warn_between(self.own, times)
+        times = None if sde.levels is None else self._inner_time(sde.times())
+        warn_between(self.process, times)
 
     @property
     def facts(self) -> Facts:
@@ -68,10 +68,10 @@ class Rescheduled(Wrapped):
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """Return the score `(B, *)`."""
         time = self.sde.cpu_time(t)
-        u = self._own_time(time)
-        ratio = expand(self.own.alpha(u) / self.sde.alpha(time), x)
+        u = self._inner_time(time)
+        ratio = expand(self.process.alpha(u) / self.sde.alpha(time), x)
         return ratio * self.ask(self.score, ratio * x, batch_time(u, x), condition)
 
-    def _own_time(self, t: Tensor) -> Tensor:
+    def _inner_time(self, t: Tensor) -> Tensor:
         """Return the times of the score's own SDE with the same log-SNR as at `t`."""
-        return self.own.time(self.sde.log_snr(t)).clamp(self.own.eps, self.own.T)
+        return self.process.time(self.sde.log_snr(t)).clamp(self.process.eps, self.process.T)

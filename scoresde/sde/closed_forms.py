@@ -56,11 +56,11 @@ def check_closed_forms(sde: SDE, base: type[Any]) -> None:
         ShapeError: `alpha`, `sigma` or a method returns no tensor of the shape of its argument.
     """
     names = (*METHODS, *_OTHERS)
-    own = [name for name in names if getattr(type(sde), name) is not getattr(base, name)]
+    overridden = [name for name in names if getattr(type(sde), name) is not getattr(base, name)]
     with torch.inference_mode(False), torch.no_grad():
         comparison = _Comparison(sde, base)
         comparison.check_kernel()
-        for name in own:
+        for name in overridden:
             getattr(comparison, name)()
 
 
@@ -145,8 +145,8 @@ class _Comparison:
     def drift(self) -> None:
         """Compare the drift of a state with f times the state."""
         f, _ = self.derivatives or self.sde.coefficients(self.t)
-        own = self.sde.drift(torch.full_like(self.t, 2.0), self.t)
-        self.compare("drift", "f x at x = 2", own, 2 * f, 1e-9 / self.sde.T)
+        given = self.sde.drift(torch.full_like(self.t, 2.0), self.t)
+        self.compare("drift", "f x at x = 2", given, 2 * f, 1e-9 / self.sde.T)
 
     def diffusion(self) -> None:
         """Compare the diffusion with the root of the square of g."""
@@ -155,18 +155,18 @@ class _Comparison:
 
     def log_snr(self) -> None:
         """Compare the log-SNR with that of alpha and sigma."""
-        own = self.sde.log_snr(self.t)
-        self.compare("log_snr", "log_snr(t)", own, self.known_log_snr, _TOLERANCE)
+        given = self.sde.log_snr(self.t)
+        self.compare("log_snr", "log_snr(t)", given, self.known_log_snr, _TOLERANCE)
 
     def time(self) -> None:
         """Compare the time of each log-SNR with the time at which it was computed."""
-        own = self.shaped("time", self.sde.time(self.known_log_snr))
+        given = self.shaped("time", self.sde.time(self.known_log_snr))
         # where the log-SNR hardly falls, many times have the same value
-        again = 2 * (self.sde.alpha(own).log() - self.sde.sigma(own).log())
+        again = 2 * (self.sde.alpha(given).log() - self.sde.sigma(given).log())
         near = _TOLERANCE * self.known_log_snr.abs().clamp(min=1) + self.rounding
         vague = (again - self.known_log_snr).abs() <= near
         known = self.t.where(~vague & self.known_log_snr.isfinite(), math.nan)
-        self.compare("time", "time(log_snr(t))", own, known, 0.0)
+        self.compare("time", "time(log_snr(t))", given, known, 0.0)
 
     def transition(self) -> None:
         """Compare the transition from each time to the next."""
@@ -180,9 +180,9 @@ class _Comparison:
 
     def at(self) -> None:
         """Compare the two factors that `at` returns with alpha and sigma."""
-        own = two_of_shape(self.sde, "at", self.sde.at(self.t, torch.ones_like(self.t)), self.t)
-        self.compare("at", "alpha", own[0], self.alpha2.sqrt(), 0.0)
-        self.compare("at", "sigma", own[1], self.variance.sqrt(), 0.0)
+        given = two_of_shape(self.sde, "at", self.sde.at(self.t, torch.ones_like(self.t)), self.t)
+        self.compare("at", "alpha", given[0], self.alpha2.sqrt(), 0.0)
+        self.compare("at", "sigma", given[1], self.variance.sqrt(), 0.0)
 
     def marginal(self) -> None:
         """Compare mean and standard deviation of the kernel at x_0 = 2."""
@@ -200,15 +200,15 @@ class _Comparison:
     def prior_std(self) -> None:
         """Raise unless data with a variance from 0 to 1e4 have the std `prior_std` at T."""
         alpha2, variance = self._at_end()
-        own = float(self.sde.prior_std) ** 2
+        given = float(self.sde.prior_std) ** 2
         least, most = (
             variance * (1 - _TOLERANCE),
             variance * (1 + _TOLERANCE) + _LARGEST_VARIANCE * alpha2,
         )
-        if not least <= own <= most:
+        if not least <= given <= most:
             raise InvalidValueError(
                 f"prior_std of {type(self.sde).__name__} is not the std of any data at T: it is "
-                f"{own**0.5:.6g} where sigma(T) = {variance**0.5:.6g} and alpha(T) = "
+                f"{given**0.5:.6g} where sigma(T) = {variance**0.5:.6g} and alpha(T) = "
                 f"{alpha2**0.5:.3g}; leave it out, or let it be sqrt(alpha(T)^2 v + sigma(T)^2) "
                 "for data of variance v"
             )
@@ -220,16 +220,16 @@ class _Comparison:
             (None, float(self.sde.prior_mean), float(self.sde.prior_std) ** 2),
             (Moments(1.0, var=2.0), alpha2**0.5, 2 * alpha2 + variance),
         ):
-            own = self.sde.prior(moments)
-            if not isinstance(own, Moments):
+            given = self.sde.prior(moments)
+            if not isinstance(given, Moments):
                 raise InvalidTypeError(
-                    f"prior of {type(self.sde).__name__} must return Moments, got {quoted(own)}"
+                    f"prior of {type(self.sde).__name__} must return Moments, got {quoted(given)}"
                 )
-            gap = abs(float(own.mean) - mean), abs(own.mean_variance() - var)
+            gap = abs(float(given.mean) - mean), abs(given.mean_variance() - var)
             if not (gap[0] <= _TOLERANCE * var**0.5 and gap[1] <= _TOLERANCE * var):
                 raise InvalidValueError(
                     f"prior of {type(self.sde).__name__} disagrees with its alpha and sigma: for "
-                    f"moments={moments} it is {own}, they give the mean {mean:.8g} and the "
+                    f"moments={moments} it is {given}, they give the mean {mean:.8g} and the "
                     f"variance {var:.8g}; override both, or neither"
                 )
 
@@ -260,16 +260,16 @@ class _Comparison:
         return of_shape(self.sde, name, value, self.t)
 
     def compare(
-        self, name: str, what: str, own: Tensor, known: Tensor, rounding: Tensor | float
+        self, name: str, what: str, given: Tensor, known: Tensor, rounding: Tensor | float
     ) -> None:
         """Raise unless a method's values equal the derived ones; skip those with < 3 digits."""
-        gap = (self.shaped(name, own) - known).abs()
+        gap = (self.shaped(name, given) - known).abs()
         judged = known.isfinite() & (self.rounding < 1e-3)
         bad = judged & ~(gap <= (_TOLERANCE + self.rounding) * known.abs() + rounding)
         if bad.any():
             i = int(bad.nonzero()[0])
             raise InvalidValueError(
                 f"{name} of {type(self.sde).__name__} disagrees with its alpha and sigma: at "
-                f"t = {float(self.t[i]):.6g} it gives {what} = {float(own[i]):.8g}, they give "
+                f"t = {float(self.t[i]):.6g} it gives {what} = {float(given[i]):.8g}, they give "
                 f"{float(known[i]):.8g}; override both, or neither"
             )

@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_dense, check_fields, check_integer, check_name, quoted
+from scoresde.checks import (
+    as_numbers,
+    check_dense,
+    check_fields,
+    check_integer,
+    check_name,
+    check_readable,
+    quoted,
+)
 from scoresde.errors import (
     InvalidTypeError,
     InvalidValueError,
@@ -230,6 +238,7 @@ class Condition(Mapping[str, Tensor]):
                 kind = declared[name]
                 given = kind.numbers(name, given) if isinstance(kind, Classes) else given
             value = as_numbers(f"condition {name!r}", given)
+            check_readable(f"condition {name!r}", value)
             check_dense(f"condition {name!r}", value)
             if kind is not None:
                 kind.check(name, value)

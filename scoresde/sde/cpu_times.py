@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from scoresde.checks import unreadable
 from scoresde.sde.shapes import expand
 
 __all__ = [
@@ -106,7 +107,7 @@ def on_device(x: Tensor, *columns: Tensor) -> list[Tensor]:
 
 def per_sample(c: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return coefficients `()` or `(B,)` of the CPU as a new tensor `(B,)` on the device of `x`."""
-    if c.requires_grad or c.device.type != "cpu" or torch.compiler.is_compiling():
+    if c.requires_grad or c.device.type != "cpu" or unreadable(c):
         return c.to(x.device, dtype).expand(x.shape[0]).clone()
     if c.numel() == 1:
         # a single number is an argument of the kernel and needs no copy

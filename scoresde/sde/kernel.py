@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_fields, check_integer
+from scoresde.checks import as_numbers, check_fields, check_integer, unreadable
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.sde.cpu_times import cpu_time_of, per_sample
 from scoresde.sde.shapes import expand
@@ -72,14 +72,14 @@ class Kernel(abc.ABC):
 
         A score uses this for the times that it receives from `ReverseSDE`: these keep their numbers
         on the CPU, so that nothing is read back from a device (`scoresde.sde.cpu_times`).
-        In a graph of `torch.compile` or `torch.export`, where no time can be read, one outside
-        [0, T] becomes NaN.
+        In a graph of `torch.compile` or `torch.export` and under `torch.func.vmap`, where no time
+        can be read, one outside [0, T] becomes NaN.
         """
         # with dtype, since torch makes a Python float a float32
         known = cpu_time_of(t)
         t = as_numbers("a time", t, dtype=torch.float64, device="cpu") if known is None else known
         last = self.T * (1 + 1e-6)  # a time rounded to float32 may lie just above T
-        if torch.compiler.is_compiling():
+        if unreadable(t):
             return torch.where((t >= 0) & (t <= last), t, torch.nan)
         if not (0 <= t.item() <= last if t.ndim == 0 else ((t >= 0) & (t <= last)).all()):
             outside = _first(t, ~((t >= 0) & (t <= last)))

@@ -338,8 +338,8 @@ def _belongs(score: object, name: str) -> bool:
             return False
     owner = next((base for base in kind.__mro__ if name in vars(base)), None)
     caller = next((base for base in kind.__mro__ if called in vars(base)), None)
-    own = getattr(score, "__dict__", {})
-    return owner is not None and owner is caller and not {name, called} & own.keys()
+    attributes = getattr(score, "__dict__", {})
+    return owner is not None and owner is caller and not {name, called} & attributes.keys()
 
 
 def _all_finite(x: Tensor) -> bool:

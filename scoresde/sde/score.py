@@ -165,11 +165,11 @@ def coefficients_of(score: object, time: Tensor) -> tuple[object, tuple[Tensor, 
 
 def _check_property(score: object) -> None:
     """Raise if a property `facts` raised AttributeError, which getattr took for no attribute."""
-    own = getattr(type(score), "facts", None)
-    if not isinstance(own, property):
+    found = getattr(type(score), "facts", None)
+    if not isinstance(found, property):
         return
     try:
-        own.__get__(score)
+        found.__get__(score)
     except AttributeError as error:
         raise InvalidValueError(
             f"the property facts of {type(score).__name__} fails, and what it declares would be "
@@ -191,8 +191,8 @@ def ask(score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None
         InvalidTypeError: The score takes no such arguments.
         InvalidValueError: The score contains itself.
     """
-    own = None if condition is None else Condition(condition).only(facts(score).conditions)
-    arguments = (x, t) if own is None else (x, t, own)
+    taken = None if condition is None else Condition(condition).only(facts(score).conditions)
+    arguments = (x, t) if taken is None else (x, t, taken)
     try:
         value: Tensor = score(*arguments)
     except TypeError as error:
@@ -233,36 +233,36 @@ def process_of(score: object, sde: SDE | None) -> SDE:
     Warns:
         UserWarning: The score was trained at levels of this process only, and not at all times.
     """
-    own = facts(score).sde
+    process = facts(score).sde
     if sde is None:
-        if own is None:
+        if process is None:
             raise InvalidValueError("this score has no SDE in its facts; give one, such as VESDE()")
-        return own
-    if own is None or own.same_process(sde):
-        if own is not None and own is not sde:
-            warn_between(own, None if sde.levels is None else sde.times())
+        return process
+    if process is None or process.same_process(sde):
+        if process is not None and process is not sde:
+            warn_between(process, None if sde.levels is None else sde.times())
         return sde
     raise InvalidValueError(
-        f"this score belongs to {quoted(own)}, not to {quoted(sde)}; leave the SDE out, or sample "
-        "Rescheduled(score, sde)"
+        f"this score belongs to {quoted(process)}, not to {quoted(sde)}; leave the SDE out, or "
+        "sample Rescheduled(score, sde)"
     )
 
 
-def warn_between(own: SDE, times: Tensor | None) -> None:
+def warn_between(process: SDE, times: Tensor | None) -> None:
     """Warn if a score of an SDE with levels will be evaluated at other times.
 
     Args:
-        own: The process of the score.
+        process: The process of the score.
         times: The times at which it will be evaluated; None for any time.
     """
-    if own.levels is None:
+    if process.levels is None:
         return
     if times is not None:
-        nearest = own.times().flip(0)[own.index(times)]
-        if torch.allclose(nearest, times, rtol=0.0, atol=1e-6 * own.T):
+        nearest = process.times().flip(0)[process.index(times)]
+        if torch.allclose(nearest, times, rtol=0.0, atol=1e-6 * process.T):
             return
     warnings.warn(
-        f"the score belongs to {own.levels} levels, was not trained between them, and will be "
+        f"the score belongs to {process.levels} levels, was not trained between them, and will be "
         "evaluated there; use it with its own SDE, or make sure that it is right at all times",
         UserWarning,
         stacklevel=outside(),

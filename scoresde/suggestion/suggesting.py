@@ -104,9 +104,9 @@ class Suggestion(NoiseLevels):
             >>> found.adapted(1024, "adam").config.optimiser.lr < found.config.optimiser.lr
             True
         """
-        own = self.config.optimiser
-        rate, why = rate_of(max(widest, *self.net.channels), rule or own.rule)
-        config = self.config.changed(lr=rate, rule=rule or own.rule)
+        present = self.config.optimiser
+        rate, why = rate_of(max(widest, *self.net.channels), rule or present.rule)
+        config = self.config.changed(lr=rate, rule=rule or present.rule)
         return replace(self, config=config, reasons={**self.reasons, "lr": why})
 
     def __str__(self) -> str:

@@ -77,9 +77,9 @@ class _Kernels(Marginal):
         r"""Return $\log w_k N(x; \alpha_t \mu_k, v I)$, `(B, K)`."""
         squares = self.means.square().sum(1)
         overlap = self.alpha * (self.x @ self.means.T) - self.alpha**2 * squares / 2
-        own = self.x.square().sum(1, keepdim=True) / self.v
+        norms = self.x.square().sum(1, keepdim=True) / self.v
         size = self.x.shape[1] * (2 * math.pi * self.v).log()
-        return overlap / self.v - (own + size) / 2 - math.log(len(self.means))
+        return overlap / self.v - (norms + size) / 2 - math.log(len(self.means))
 
     def log_prob(self) -> Tensor:
         r"""Return $\log p_t(x)$, `(B,)`."""

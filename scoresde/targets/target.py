@@ -272,6 +272,7 @@ class TargetScore:
         Raises:
             ShapeError: `x` or `t` has the wrong shape.
             InvalidTypeError: `x` is not floating-point.
+            InvalidValueError: A time lies outside [0, T].
         """
         check_batch("x", x, self.target.event_shape, finite=False)
         return self.target.marginal(x, self.sde, t).score().reshape(x.shape).to(x.dtype)
@@ -299,5 +300,5 @@ def scales(sde: SDE | None, t: Tensor | float | None, x: Tensor) -> tuple[Tensor
     """Return alpha(t) and sigma(t), ready to multiply `x`; one and zero for the data."""
     if sde is None or t is None:
         return x.new_ones(()), x.new_zeros(())
-    time = torch.as_tensor(t, dtype=torch.float64)
+    time = sde.cpu_time(t)
     return expand(sde.alpha(time), x), expand(sde.sigma(time), x)

@@ -143,10 +143,10 @@ class AveragedWeights:
         parts: list[dict[str, Tensor]] = [{} for _ in self._all]
         for name, value in state.items():
             number, _, rest = name.partition(".")
-            i, own = (int(number), rest) if number.isdecimal() else (0, name)
+            i, key = (int(number), rest) if number.isdecimal() else (0, name)
             if i >= len(parts):
                 raise CheckpointError(f"{len(parts)} averages are expected, but {name!r} is stored")
-            parts[i][own] = value
+            parts[i][key] = value
         for average, part in zip(self._all, parts, strict=True):
             average.load_state_dict(part)
 

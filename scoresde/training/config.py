@@ -92,8 +92,8 @@ class TrainConfig:
                 of = f" of {name}" if name else ""
                 raise InvalidValueError(f"condition_dropout{of} must lie in [0, 1], got {share!r}")
         shares = {name: float(share) for name, share in shares.items()}  # for JSON
-        own = dict(sorted(shares.items())) if isinstance(given, dict) else shares[""]
-        object.__setattr__(self, "condition_dropout", own)
+        parsed = dict(sorted(shares.items())) if isinstance(given, dict) else shares[""]
+        object.__setattr__(self, "condition_dropout", parsed)
         for name in self.augment:
             check_name("augmentation", name, AUGMENTATIONS)
         for name, kind in _PARTS.items():
@@ -116,9 +116,9 @@ class TrainConfig:
             >>> TrainConfig().changed(steps=20, lr=0.01, save_every=5).optimiser.lr
             0.01
         """
-        own = {f.name for f in fields(self)}
+        names = {f.name for f in fields(self)}
         for name in values:
-            check_name("field", name, (*own, *_OWNER))
+            check_name("field", name, (*names, *_OWNER))
         for part, kind in _PARTS.items():
             if not isinstance(values.get(part, getattr(self, part)), kind):
                 raise InvalidTypeError(
@@ -131,7 +131,7 @@ class TrainConfig:
             )
             for part in {_OWNER[name] for name in values if name in _OWNER}
         }
-        return replace(self, **{k: v for k, v in values.items() if k in own}, **parts)
+        return replace(self, **{k: v for k, v in values.items() if k in names}, **parts)
 
     def share_hidden(self, name: str) -> float:
         """Return the share of samples whose condition of this name is hidden."""
@@ -161,20 +161,20 @@ class TrainConfig:
         Raises:
             InvalidValueError: A field that the weights depend on differs.
         """
-        own = self.flat()
+        present = self.flat()
         # a field that was added after the run was saved had its present default
         before = {**TrainConfig().flat(), **_flat(stored)}
-        names = [k for k in own if k not in _FREE and own[k] != before[k]]
-        if "steps" in names and own["steps"] > before["steps"]:
+        names = [k for k in present if k not in _FREE and present[k] != before[k]]
+        if "steps" in names and present["steps"] > before["steps"]:
             names.remove("steps")
         if names == ["steps"]:
             raise InvalidValueError(
                 f"{source} is of a run of {before['steps']:,} steps, and its learning rate was "
-                f"chosen for them; {own['steps']:,} are fewer, and steps may only grow: "
+                f"chosen for them; {present['steps']:,} are fewer, and steps may only grow: "
                 f"take steps={before['steps']}, or another folder"
             )
         if names:
-            changes = ", ".join(f"{k} was {before[k]!r} and is {own[k]!r}" for k in names)
+            changes = ", ".join(f"{k} was {before[k]!r} and is {present[k]!r}" for k in names)
             raise InvalidValueError(
                 f"{source} belongs to another configuration: {changes}; take the old values, or "
                 "another folder"

@@ -118,11 +118,11 @@ def _check_units(score: nn.Module, data: Data) -> None:
 
 def _check_conditions(taken: Mapping[str, Classes | Field], data: Data) -> None:
     """Raise an error unless data and score have the same conditions, by name and kind."""
-    for name, own in data.kinds.items():
+    for name, of_data in data.kinds.items():
         build = (
-            f"num_classes={{{name!r}: {own.n}}}"
-            if isinstance(own, Classes)
-            else (f"condition={{{name!r}: {own.shape}}}")
+            f"num_classes={{{name!r}: {of_data.n}}}"
+            if isinstance(of_data, Classes)
+            else (f"condition={{{name!r}: {of_data.shape}}}")
         )
         ways = f"build the network with {build}, or train on data.without({name!r})"
         kind = taken.get(name)
@@ -130,9 +130,9 @@ def _check_conditions(taken: Mapping[str, Classes | Field], data: Data) -> None:
             raise UnknownNameError(
                 f"the data have the condition {name!r}, which the score does not take; {ways}"
             )
-        if not _fits(own, kind):
+        if not _fits(of_data, kind):
             raise InvalidValueError(
-                f"the condition {name!r} of the data is {own}, the score takes {kind}; {ways}"
+                f"the condition {name!r} of the data is {of_data}, the score takes {kind}; {ways}"
             )
     for name, kind in taken.items():
         if name not in data.kinds:
@@ -144,10 +144,10 @@ def _check_conditions(taken: Mapping[str, Classes | Field], data: Data) -> None:
             )
 
 
-def _fits(own: Classes | Field, kind: Classes | Field) -> bool:
-    if isinstance(own, Classes) and isinstance(kind, Classes):
-        return own.n <= kind.n
-    return own == kind
+def _fits(of_data: Classes | Field, kind: Classes | Field) -> bool:
+    if isinstance(of_data, Classes) and isinstance(kind, Classes):
+        return of_data.n <= kind.n
+    return of_data == kind
 
 
 def warn_of_moments(score: nn.Module, data: Data) -> None:
@@ -178,17 +178,17 @@ def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
     found = []
     assumed = moments.var if moments.cov is None else moments.cov.diagonal()
     assumed = torch.as_tensor(assumed).cpu().double()
-    own, theirs = float(assumed.mean()), float(var.mean())
-    off = float((mean - torch.as_tensor(moments.mean).cpu().double()).abs().max()) / own**0.5
+    of_model, theirs = float(assumed.mean()), float(var.mean())
+    off = float((mean - torch.as_tensor(moments.mean).cpu().double()).abs().max()) / of_model**0.5
     cure = "give the model moments=Moments(*data.moments()), or standardise the data"
     if off > _MEANS:
         found.append(
             f"the data's mean differs from that of the model's moments by up to {off:.3g} of their "
             f"standard deviations: samples will not be like the data; {cure}"
         )
-    if theirs and not 1 / _SCALE <= theirs / own <= _SCALE:
+    if theirs and not 1 / _SCALE <= theirs / of_model <= _SCALE:
         found.append(
-            f"the data's variance is {theirs:.3g} and that of the model's moments {own:.3g}: "
+            f"the data's variance is {theirs:.3g} and that of the model's moments {of_model:.3g}: "
             f"samples will not be like the data; {cure}"
         )
     columns = _columns(var)

@@ -111,7 +111,7 @@ class HeldOut:
         (seed,) = seeds_of_step(self.config.seed, _STEP, 1)
         starts = range(0, len(self.data), size)[distributed.rank() :: distributed.size()]
 
-        def own() -> Tensor:
+        def local_sum() -> Tensor:
             total = torch.zeros((), dtype=torch.float64)
             for first in starts:
                 rows = slice(first, min(first + size, len(self.data)))
@@ -124,7 +124,7 @@ class HeldOut:
             return total
 
         with evaluating((model, self._loss)), passing():
-            total = distributed.size() * distributed.mean(distributed.together(own))
+            total = distributed.size() * distributed.mean(distributed.together(local_sum))
         return float(total) / (len(self.data) * math.prod(self.data.event_shape))
 
     def as_json(self) -> dict[str, Any]:

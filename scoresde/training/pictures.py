@@ -113,7 +113,7 @@ class Pictures(Callback):
         where, index = device_of(model), torch.arange(min(rows_of, len(self._data)))
         x = self._data.batch(index).to(where, torch.float32)
         given = self._data.condition(index)
-        own = {k: v.to(where) for k, v in (given or {}).items() if k in (known.conditions or {})}
+        taken = {k: v.to(where) for k, v in (given or {}).items() if k in (known.conditions or {})}
         n, size = len(x), x[0].numel()
         curve, linear = [], []
         var = None if known.moments is None else known.moments.var
@@ -123,7 +123,7 @@ class Pictures(Callback):
                 continue
             with evaluating(model):
                 loss = dsm_loss(
-                    model, sde, x, t=float(time), noise=Noise.of(0, n), condition=own or None
+                    model, sde, x, t=float(time), noise=Noise.of(0, n), condition=taken or None
                 ).double()
             value, error = float(loss.mean()) / size, float(loss.std()) / size / n**0.5
             ratio = sigma / float(sde.alpha(time))

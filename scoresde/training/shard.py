@@ -39,13 +39,13 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: _in_full(value) for name, value in tensors.items()}
 
 
-def laid_like(value: Tensor, own: Any) -> Tensor:
-    """Return `value` divided among the processes and laid out in memory like `own`."""
-    if hasattr(own, "full_tensor"):
+def laid_like(value: Tensor, like: Any) -> Tensor:
+    """Return `value` divided among the processes and laid out in memory like `like`."""
+    if hasattr(like, "full_tensor"):
         from torch.distributed.tensor import distribute_tensor
 
-        return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
-    return torch.empty_like(own, dtype=value.dtype).copy_(value)
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return torch.empty_like(like, dtype=value.dtype).copy_(value)
 
 
 def _in_full(value: Any) -> Tensor:

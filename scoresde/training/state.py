@@ -108,8 +108,8 @@ def _slots(
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         number, _, key = name.partition(".")
-        own = weights[int(number)] if number in map(str, range(len(weights))) else None
-        shape = None if own is None else () if key == "step" else own.shape
+        weight = weights[int(number)] if number in map(str, range(len(weights))) else None
+        shape = None if weight is None else () if key == "step" else weight.shape
         if value.shape != shape or not value.is_floating_point():
             raise CheckpointError(
                 f"{source} is no checkpoint of such a run: its optimizer.{name} is "
@@ -129,10 +129,10 @@ def _slots(
     return slots
 
 
-def _laid(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    fits = {name for name, value in own.items() if name in tensors}
-    fits = {name for name in fits if tensors[name].shape == own[name].shape}
-    return {k: laid_like(v, own[k]) if k in fits else v for k, v in tensors.items()}
+def _laid(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    fits = {name for name, value in like.items() if name in tensors}
+    fits = {name for name in fits if tensors[name].shape == like[name].shape}
+    return {k: laid_like(v, like[k]) if k in fits else v for k, v in tensors.items()}
 
 
 def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data, augment: object) -> dict[str, str]:

@@ -136,8 +136,8 @@ class Trainer(Generic[ScoreT]):
         self.loss = default_loss(score, self.data) if loss is None else loss
         check_loss(self.loss)
         warn_of_moments(score, self.data)
-        own = identity(score, sde, self.loss, self.data, augment)
-        distributed.check_same({**self.config.flat(), **own})
+        identified = identity(score, sde, self.loss, self.data, augment)
+        distributed.check_same({**self.config.flat(), **identified})
         distributed.align(laid_out(score, self.config))
         self.step = 0
         adopt(score, self.data)
@@ -146,10 +146,10 @@ class Trainer(Generic[ScoreT]):
             learnt, apart = self.data.split(share, seed=self.config.seed)
             self.held_out = HeldOut(apart, sde, self.loss, self.config)
         self._batches = Batches(learnt, self.config, augment=augment)
-        self.ema = AveragedWeights(score, self.config, self.folder, own)
+        self.ema = AveragedWeights(score, self.config, self.folder, identified)
         self.ema.share(score)
         self._update = Update(score, sde, self.loss, self.config)
-        keeper = None if self.folder is None else Keeper(self.folder, self.config, own)
+        keeper = None if self.folder is None else Keeper(self.folder, self.config, identified)
         self._keeper = keeper
         self._guard = Guard(
             self.config, self._update.describe, lambda: None if keeper is None else keeper.newest

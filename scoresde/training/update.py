@@ -171,8 +171,8 @@ class Update:
         for name, value in condition.items():
             share = self.config.share_hidden(name)
             if share:
-                own = noise.fork(_HIDDEN + zlib.crc32(name.encode()))
-                z = own.normal(torch.empty(len(value), 1, dtype=torch.float64), 0.0)
+                independent = noise.fork(_HIDDEN + zlib.crc32(name.encode()))
+                z = independent.normal(torch.empty(len(value), 1, dtype=torch.float64), 0.0)
                 hidden = (torch.special.ndtr(z) < share).reshape(-1, *(1,) * (value.ndim - 1))
                 value = value.masked_fill(hidden, math.nan if value.is_floating_point() else -1)
             rows[name] = value
@@ -260,24 +260,24 @@ def _noise(seed: int, rows: slice) -> Noise:
 
 def _beside(loss: Loss, score: nn.Module) -> nn.ModuleList:
     """Return the modules of a loss that are trained: neither the score itself nor frozen ones."""
-    own = set(score.modules())
+    inside = set(score.modules())
     return nn.ModuleList(
         module
         for module in modules(loss)
-        if own.isdisjoint(module.modules())
+        if inside.isdisjoint(module.modules())
         and (any(p.requires_grad for p in module.parameters()) or not list(module.parameters()))
     )
 
 
 def _divided(config: TrainConfig) -> list[slice]:
     """Return the rows of the batch for every part of every process."""
-    own = distributed.rows(config.batch_size)
+    share = distributed.rows(config.batch_size)
     accumulate = config.compute.accumulate
-    length, rest = divmod(own.stop - own.start, accumulate)
+    length, rest = divmod(share.stop - share.start, accumulate)
     if rest or not length:
         raise InvalidValueError(
-            f"accumulate = {accumulate} does not divide the {own.stop - own.start} samples of a "
-            "batch that a process handles; choose a divisor"
+            f"accumulate = {accumulate} does not divide the {share.stop - share.start} samples of "
+            "a batch that a process handles; choose a divisor"
         )
     parts = distributed.size() * accumulate
     return [slice(i * length, (i + 1) * length) for i in range(parts)]

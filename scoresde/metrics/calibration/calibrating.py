@@ -85,8 +85,8 @@ def calibrate(
 
     def run(n: int, seed: int) -> Calibration:
         g = seeded(seed)
-        own, other = torch.randint(2**62, (2,), generator=g).tolist()
-        return study.run(_simulated(simulate, n, own), _simulated(simulate, n, other), g)
+        of_tested, other = torch.randint(2**62, (2,), generator=g).tolist()
+        return study.run(_simulated(simulate, n, of_tested), _simulated(simulate, n, other), g)
 
     first, second = torch.randint(2**62, (2,), generator=seeded(seed)).tolist()
     found = run(n, first)

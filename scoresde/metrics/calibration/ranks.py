@@ -78,8 +78,8 @@ class Directions:
             truth: `(N, d)`.
             draws: `(N, L, d)`.
         """
-        own, drawn = truth @ self.weights, draws @ self.weights
-        return {name: (own[:, i], drawn[..., i]) for i, name in enumerate(self.names)}
+        true, drawn = truth @ self.weights, draws @ self.weights
+        return {name: (true[:, i], drawn[..., i]) for i, name in enumerate(self.names)}
 
 
 def nearest(y: Tensor, among: Tensor, rows: int = 256) -> Tensor:

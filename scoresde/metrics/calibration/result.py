@@ -119,8 +119,8 @@ class Calibration(Result):
             text = f"Calibrated: none of {tests} tests fails at {self.level:.2g} in all."
         else:
             failed = list(dict.fromkeys(name.rpartition(", ")[0] for name in alarms))
-            own = {q.name: q for q in self.quantities}
-            worst = ", ".join(f"{name} {own[name].fault}" for name in failed[:3])
+            by_name = {q.name: q for q in self.quantities}
+            worst = ", ".join(f"{name} {by_name[name].fault}" for name in failed[:3])
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
             text = f"Not calibrated: {worst}{more}; {len(alarms)} of {tests} tests fail."
         side = "below" if self.skill.value >= 0 else "above"
@@ -157,9 +157,9 @@ class Calibration(Result):
         return "\n".join([top, *lines, "; ".join(known), foot, self.verdict()])
 
     def _entries(self) -> dict[str, Any]:
-        own = {"alarms": self.alarms, "passed": self.passed, "verdict": self.verdict()}
+        summary = {"alarms": self.alarms, "passed": self.passed, "verdict": self.verdict()}
         first = None if self.first is None else self.first.as_json()
-        return {**asdict(self), "first": first, **own}
+        return {**asdict(self), "first": first, **summary}
 
     def plot(self) -> Figure:
         """Draw the distribution of the ranks, and the coverage of intervals."""

@@ -77,8 +77,8 @@ class Study:
         near = nearest(y.reshape(n, -1) / size, data.reshape(len(data), -1) / size)
         if self.names and len(self.names) != len(scale):
             raise ShapeError(f"need a name for each of {len(scale)} entries, got {len(self.names)}")
-        own = [f"entry {name}" if _is_taken(name) else name for name in self.names]
-        directions = Directions.of(scale, _ENTRIES, _PROJECTIONS, g, own)
+        entries = [f"entry {name}" if _is_taken(name) else name for name in self.names]
+        directions = Directions.of(scale, _ENTRIES, _PROJECTIONS, g, entries)
         blind = torch.randint(len(others), (n, self.draws), generator=g)  # rows: draws of the prior
         order = torch.rand(n, self.draws, generator=g).argsort(1)
         ties: dict[str, Tensor] = {}
@@ -143,9 +143,9 @@ class Study:
         assert self.log_likelihood is not None
         m, count = drawn.shape[:2]
         many = self.log_likelihood(drawn.flatten(0, 1), y.repeat_interleave(count, 0))
-        own = self.log_likelihood(theta, y)
+        true = self.log_likelihood(theta, y)
         what = "log_likelihood"
-        return _numbers(what, own, m), _numbers(what, many, m * count).reshape(m, count)
+        return _numbers(what, true, m), _numbers(what, many, m * count).reshape(m, count)
 
 
 def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pairs:

@@ -149,9 +149,9 @@ class Restart(Around):
         """Add noise from `grid[-1]` to `grid[0]` and solve the flow back, `k` times."""
         a, v = rsde.sde.transition(grid[-1], grid[0])
         for j in range(k):
-            own = noise.fork(j)
+            independent = noise.fork(j)
             # the noise is keyed by grid[-1], a time of the user's grid, since grid[0] is rounded
-            x = expand(a, x) * x + expand(v.sqrt(), x) * own.normal(x, grid[-1])
-            for state in self.sampler.trajectory(rsde, x, grid, own.fork(0)):
+            x = expand(a, x) * x + expand(v.sqrt(), x) * independent.normal(x, grid[-1])
+            for state in self.sampler.trajectory(rsde, x, grid, independent.fork(0)):
                 x = state.x
         return x

@@ -142,12 +142,12 @@ class Impute(Around):
         """Make a step `resample` times, adding noise in between, and set the known entries."""
         a, v = rsde.sde.transition(s, t)
         for j in range(self.resample):
-            own = noise.fork(j)
+            independent = noise.fork(j)
             if j:
-                up = expand(v.sqrt(), x) * own.fork(2).normal(x, t)
-                x = self._imposed(rsde, expand(a, x) * x + up, t, own.fork(3))
-            x = self.sampler.step(rsde, x, t, s, own.fork(0))
-            x = self._imposed(rsde, x, s, own.fork(1))
+                up = expand(v.sqrt(), x) * independent.fork(2).normal(x, t)
+                x = self._imposed(rsde, expand(a, x) * x + up, t, independent.fork(3))
+            x = self.sampler.step(rsde, x, t, s, independent.fork(0))
+            x = self._imposed(rsde, x, s, independent.fork(1))
         return x
 
     def trajectory(

@@ -125,6 +125,6 @@ class PC(Sampler):
             x = scale_signal(rsde.sde, x, t, s)
         else:
             # a predictor with inner correctors must not reuse the noise of the outer correctors
-            own = noise.fork(0) if self.k else noise
-            x = self.predictor.step(rsde, x, t, s, own)
+            of_predictor = noise.fork(0) if self.k else noise
+            x = self.predictor.step(rsde, x, t, s, of_predictor)
         return correct(self.corrector, self.k, rsde, x, s, noise)

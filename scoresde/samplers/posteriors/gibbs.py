@@ -129,8 +129,8 @@ class SplitGibbs(Around):
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
         """Yield the states of the first run, and then the state after each alternation."""
-        prior, way = self.prior(rsde), self.way(rsde.sde, times)
-        if len(way) < 2:
+        prior, below = self.prior(rsde), self.prior_times(rsde.sde, times)
+        if len(below) < 2:
             raise InvalidValueError(
                 f"the times end at {float(times[-1]):.4g}, where the noise is not below rho = "
                 f"{self.rho}; let them end at a smaller time, or give a larger rho"
@@ -139,7 +139,7 @@ class SplitGibbs(Around):
             x = state.x
             yield state
         for j in range(self.k):
-            x = self.alternated(rsde, prior, x, way, noise.fork(1 + j))
+            x = self.alternated(rsde, prior, x, below, noise.fork(1 + j))
             yield State.of(rsde, times[-1], x)
 
     def prior(self, rsde: ReverseSDE) -> ReverseSDE:
@@ -156,7 +156,7 @@ class SplitGibbs(Around):
             )
         return rsde.under(prior)
 
-    def way(self, sde: SDE, times: Tensor) -> Tensor:
+    def prior_times(self, sde: SDE, times: Tensor) -> Tensor:
         r"""Return the times of a draw given the prior: those of a grid below noise $\rho$."""
         log_snr = torch.tensor(-2 * math.log(self.rho), dtype=torch.float64)
         first = sde.time(log_snr).clamp(sde.eps, sde.T)
@@ -165,25 +165,25 @@ class SplitGibbs(Around):
         return torch.cat([first[None], times[times < first - 1e-9 * sde.T]])
 
     def alternated(
-        self, rsde: ReverseSDE, prior: ReverseSDE, x: Tensor, way: Tensor, noise: NoiseLike
+        self, rsde: ReverseSDE, prior: ReverseSDE, x: Tensor, below: Tensor, noise: NoiseLike
     ) -> Tensor:
-        """Return the next state of the chain at the last time of the way.
+        """Return the next state of the chain at the last of `below`.
 
         Args:
             rsde: The reverse SDE of the posterior.
             prior: The reverse SDE of the prior.
             x: The state at the last time.
-            way: The times of a draw given the prior.
+            below: The times of a draw given the prior.
             noise: The source of randomness.
         """
         sde = rsde.sde
-        rho = float(sde.sigma(way[0]) / sde.alpha(way[0]))
-        centre = x / expand(sde.alpha(way[-1]), x)
+        rho = float(sde.sigma(below[0]) / sde.alpha(below[0]))
+        centre = x / expand(sde.alpha(below[-1]), x)
         draw = rsde.attribute("refreshed")
         assert draw is not None
         near, residual = draw(centre, rho, noise.fork(0), rsde.condition)
         rsde.report("residual", residual)
-        x = expand(sde.alpha(way[0]), x) * near
-        for state in self.sampler.trajectory(prior, x, way, noise.fork(1)):
+        x = expand(sde.alpha(below[0]), x) * near
+        for state in self.sampler.trajectory(prior, x, below, noise.fork(1)):
             x = state.x
         return x

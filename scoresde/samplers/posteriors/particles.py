@@ -28,7 +28,7 @@ from torch import Tensor
 from scoresde.checks import check_integer, outside, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError
 from scoresde.samplers.flow.predictors import Ancestral
-from scoresde.samplers.posteriors.swarm import Kernel, Spread, Weights
+from scoresde.samplers.posteriors.weighted import Kernel, ParticleNoise, Weights
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Facts, Moments, ReverseSDE
 from scoresde.sde.spacings import even_times
@@ -170,15 +170,15 @@ class Particles(Sampler):
                 "evidence=True needs a second run with half of the steps; take at least two steps"
             )
         kernel = Kernel(self.sampler, rsde.repeat(self.k))
-        way, weights = self._filtered(kernel, x, times, noise.fork(0), None)
+        path, weights = self._filtered(kernel, x, times, noise.fork(0), None)
         if self.evidence:
             halved = torch.cat([times[:1], times[1:].flip(0)[::2].flip(0)])
             rough = self._filtered(kernel, x, halved, noise.fork(1 + self.sweeps), None)[1]
             rsde.info.update(_evidence(weights, rough))
         rsde.info["ess"] = weights.ess
         for j in range(self.sweeps):
-            way = self._filtered(kernel, x, times, noise.fork(1 + j), way)[0]
-        for s, state in zip(times[1:], way[1:], strict=True):
+            path = self._filtered(kernel, x, times, noise.fork(1 + j), path)[0]
+        for s, state in zip(times[1:], path[1:], strict=True):
             yield State.of(rsde, s, state)
 
     def _filtered(
@@ -200,7 +200,7 @@ class Particles(Sampler):
         """
         k, n = self.k, len(x)
         rows = torch.arange(n, device=x.device)[:, None]
-        spread, choice = Spread(noise.fork(0), k), noise.fork(1)
+        spread, choice = ParticleNoise(noise.fork(0), k), noise.fork(1)
         swarm = self._start(kernel.rsde, x if kept is None else kept[0], times[0], spread)
         weights = Weights(x, k)
         prior, guided, seen = kernel.twisted(swarm, times[0])
@@ -238,11 +238,11 @@ class Particles(Sampler):
         if self.evidence:
             constant = kernel.constant(swarm, times[-1]).double().reshape(n, k)[:, 0]
             weights.evidence = weights.evidence + constant
-        way, stay = list[Tensor](), torch.arange(k, device=x.device).expand(n, k)
+        path, stay = list[Tensor](), torch.arange(k, device=x.device).expand(n, k)
         for state, before in zip(states[::-1], [*parents[::-1], stay], strict=True):
-            way.append(state.reshape(n, k, *x.shape[1:])[rows[:, 0], last[:, 0]])
+            path.append(state.reshape(n, k, *x.shape[1:])[rows[:, 0], last[:, 0]])
             last = before.gather(1, last)
-        return way[::-1], weights
+        return path[::-1], weights
 
     def _start(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
         """Return the particles at the first time; the first particle of each sample is given."""

@@ -15,11 +15,11 @@ from torch import Tensor
 from scoresde.samplers.sampler import NoiseLike, Sampler
 from scoresde.sde import ReverseSDE
 
-__all__ = ["Kernel", "Move", "Spread", "Weights"]
+__all__ = ["Kernel", "Move", "ParticleNoise", "Weights"]
 
 
 @dataclass(frozen=True)
-class Spread:
+class ParticleNoise:
     """Draw the noise of k particles of each sample from the stream of the sample.
 
     Args:
@@ -42,12 +42,12 @@ class Spread:
         """Return the space-time area of each particle's path over [s, t]."""
         return self.noise.area(self._folded(like), s, t).reshape(like.shape)
 
-    def fork(self, k: int) -> Spread:
+    def fork(self, k: int) -> ParticleNoise:
         """Return an independent stream for the same particles."""
-        return Spread(self.noise.fork(k), self.k)
+        return ParticleNoise(self.noise.fork(k), self.k)
 
-    def __getitem__(self, part: slice) -> Spread:
-        return Spread(self.noise[part], self.k)
+    def __getitem__(self, part: slice) -> ParticleNoise:
+        return ParticleNoise(self.noise[part], self.k)
 
     def _folded(self, like: Tensor) -> Tensor:
         return like.reshape(-1, self.k, *like.shape[1:])
@@ -130,13 +130,13 @@ class Kernel:
             kept: The next state of the first particle of each sample, `(B, *event)`, if given.
         """
         mean, std = self.mean(x, t, s, scores[0])
-        own = self._step(scores[1], x, t, s, _Constant(0.0))
+        proposed = self._step(scores[1], x, t, s, _Constant(0.0))
         to = self._step(scores[1], x, t, s, noise)
         if kept is not None:
             to = to.reshape(len(kept), -1, *x.shape[1:])
             to = torch.cat([kept[:, None], to[:, 1:]], 1).reshape(x.shape)
         # the product of two of them may overflow in single precision
-        gap = ((mean - own) / std).double() * ((2 * to - mean - own) / std).double()
+        gap = ((mean - proposed) / std).double() * ((2 * to - mean - proposed) / std).double()
         return Move(to, gap.reshape(len(x), -1).sum(1) / 2)
 
     def mean(self, x: Tensor, t: Tensor, s: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
