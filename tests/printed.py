@@ -14,13 +14,16 @@ NUMBER = re.compile(r"(?<![\w.])[-−]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 
 
 def values(text: str) -> list[tuple[float, float]]:
-    """Return the numbers of a text, each with the unit of its last digit."""
+    """Return the numbers of a text, each with how far another run may be from it."""
     found = []
-    for word in NUMBER.findall(text):
-        word = word.replace("−", "-").replace(",", "")
+    for match in NUMBER.finditer(text):
+        word = match[0].replace("−", "-").replace(",", "")
         mantissa, _, exponent = word.partition("e")
         digits = len(mantissa.partition(".")[2])
-        found.append((float(word), 10.0 ** (int(exponent or 0) - digits)))
+        value, unit = float(word), 10.0 ** (int(exponent or 0) - digits)
+        share = re.match(r" ?%", text[match.end() :])
+        slack = (1.0 if share else 0.0) if unit == 1 else 0.1 * abs(value) + 2 * unit + 1e-5
+        found.append((value, slack))
     return found
 
 
@@ -28,15 +31,14 @@ def same(told: str, printed: str) -> bool:
     """Whether two outputs have the same words, and numbers that differ by little.
 
     Networks that are trained for a moment differ in the last digits from one processor to another:
-    a tenth of a number, two units of its last digit and 1e-5 are allowed where it has a fraction.
+    a number with a fraction may be off by a tenth, two units of its last digit and 1e-5, a share
+    in whole percent by 1, and other whole numbers not at all.
     """
     words = [" ".join(NUMBER.sub("#", text).split()) for text in (told, printed)]
     if words[0] != words[1]:
         return False
-    for (a, unit), (b, _) in zip(values(told), values(printed), strict=True):
-        if abs(a - b) > (0.0 if unit == 1 else 0.1 * max(abs(a), abs(b)) + 2 * unit + 1e-5):
-            return False
-    return True
+    pairs = zip(values(told), values(printed), strict=True)
+    return all(abs(a - b) <= slack for (a, slack), (b, _) in pairs)
 
 
 def main(names: list[str]) -> None:

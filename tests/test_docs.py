@@ -101,6 +101,21 @@ def test_a_broken_block_is_noticed_at_its_line(tmp_path):
     assert failure.traceback[-1].lineno + 1 == 8
 
 
+@pytest.mark.parametrize(
+    ("told", "printed", "wanted"),
+    [
+        ("mean 0.50 of 3", "mean  0.52 of 3\n", True),
+        ("mean 0.50 of 3", "mean 0.50 of 4", False),
+        ("mean 0.50", "mean 0.60", False),
+        ("30 % less", "31 % less", True),
+        ("mean 0.50", "spread 0.50", False),
+        ("-1.8e-08", "2.0e-08", True),
+    ],
+)
+def test_what_a_page_says_is_compared_with_what_its_code_prints(told, printed, wanted):
+    assert same(told, printed) is wanted
+
+
 def test_the_readme_holds_the_commands_that_ci_runs():
     blocks = re.findall(r"^```bash\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
     assert blocks[0].strip() == "pip install -e . && scoresde demo"
