@@ -37,8 +37,8 @@ Checkpoint = Annotated[
     tyro.conf.arg(
         metavar="CHECKPOINT",
         help="The folder of a run, for the average of its weights at its end; RUN/best, for that "
-        "at its lowest held-out loss; the folder of a model, its model.safetensors, or a packaged "
-        "name such as mnist.",
+        "at its lowest held-out loss; the folder of a model, its model.safetensors, the folder of "
+        "a pipeline of diffusers, or a packaged name such as mnist.",
     ),
 ]
 OwnData = Annotated[
