@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from test_training import CONFIG, Hook, assert_same, data, make
 
 import scoresde
@@ -26,6 +27,7 @@ from scoresde.checkpoint import Lock, files
 from scoresde.cli import main
 from scoresde.cli.config import RunConfig as Run
 from scoresde.cli.terminal import say, silence
+from scoresde.data import load
 from scoresde.errors import CheckpointError, DataError, TrainingError
 from scoresde.sde import VESDE
 from scoresde.training import Callback, TensorBoard, Trainer
@@ -549,6 +551,18 @@ def test_a_change_of_the_working_directory_does_not_split_a_run(tmp_path, monkey
     trainer.train(2)
     assert not list(Path().iterdir())
     assert [step for step, _ in checkpoint.steps_in(tmp_path / "here" / "run")] == [2, 4]
+
+
+def test_a_change_of_the_working_directory_leads_to_no_other_images(tmp_path, monkeypatch):
+    for name, grey in (("here", 10), ("there", 200)):
+        (tmp_path / name / "images").mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (4, 4), grey).save(tmp_path / name / "images" / f"{i}.png")
+    monkeypatch.chdir(tmp_path / "here")
+    images = load("images", lazy=True)
+    monkeypatch.chdir(tmp_path / "there")
+    eager = load("../here/images", lazy=False)
+    assert str(images.batch(torch.arange(3))) == str(eager.batch(torch.arange(3)))
 
 
 # Signals

@@ -40,7 +40,7 @@ class Files:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = folder.absolute()  # images are read later, maybe from elsewhere
         self.paths: list[Path] = []
         self.others: list[Path] = []
         for path in sorted(_below(folder)):

@@ -37,7 +37,7 @@ class PilotFile:
     @classmethod
     def beside(cls, model: Path) -> PilotFile:
         """Return that beside the file of a model."""
-        return cls(model.with_name(f"{model.stem}.pilot.safetensors"))
+        return cls(model.absolute().with_name(f"{model.stem}.pilot.safetensors"))
 
     def recall(self, model: Saved) -> None:
         """Give a model without a pilot that of the file, if it has the same weights."""

@@ -36,7 +36,7 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder) / "tensorboard"
+        self.folder = Path(folder).absolute() / "tensorboard"
         self._module = _imported("torch.utils.tensorboard", "tensorboard", "tensorboard")
 
     def on_start(self, step: int, config: TrainConfig) -> None:
@@ -81,7 +81,7 @@ class WandB(Callback):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()
         self._module = _imported("wandb", "wandb", "wandb")
 
     def on_start(self, step: int, config: TrainConfig) -> None:
@@ -119,7 +119,7 @@ class Trackio(Callback):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()
         self._module = _imported("trackio", "trackio", "trackio")
 
     def on_start(self, step: int, config: TrainConfig) -> None:
