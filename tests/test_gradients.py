@@ -8,7 +8,7 @@ import scoresde
 from scoresde import SAMPLERS, Facts, Field, Noise
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.guidance import Linear, Projection, posterior
-from scoresde.samplers import Impute, MeanStart, Particles, ProbabilityFlow, SplitGibbs
+from scoresde.samplers import Impute, Particles, ProbabilityFlow, SplitGibbs
 
 VP = scoresde.VPSDE()
 NAMES = sorted(SAMPLERS.keys() - {"scipy"})
