@@ -162,6 +162,14 @@ def test_a_limit_of_evaluations_holds_for_particles_with_their_evidence():
         run(Particles(k=4, evidence=True), steps=1).draw()
 
 
+@pytest.mark.parametrize(
+    "method", [Particles(k=2), SplitGibbs(Ancestral(), 0.5, k=3), MeanStart(Ancestral())]
+)
+def test_a_run_has_as_many_states_as_its_sampler_foretells(method):
+    states = list(run(method, steps=6).states())
+    assert len(states) == 1 + method.states(6) + 1
+
+
 def test_the_states_of_particles_are_the_trajectory_of_one():
     states = list(run(Particles(k=4)).states())
     assert len(states) == 8

@@ -61,6 +61,7 @@ def test_every_sampler_keeps_the_contract_under_every_sde(name, process):
     assert min(asked) >= path.eps
     assert max(asked) <= path.T
     assert adaptive or all(len({*call[0]}) == 1 for call in spy.calls)
+    assert len(states) == 1 + SAMPLERS[name].states(len(grid) - 1) + 1
     # the grid
     assert sorted({float(s.t) for s in states}, reverse=True) == grid.tolist()
     assert all(s.t.dtype == torch.float64 and s.t.shape == () for s in states)

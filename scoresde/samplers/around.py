@@ -86,6 +86,10 @@ class Around(Sampler):
         """Return the inner sampler's conditions, after its checks."""
         return self.sampler.checked(condition)
 
+    def states(self, steps: int) -> int:
+        """Return the states of the inner sampler."""
+        return self.sampler.states(steps)
+
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
         """Return the inner sampler's grid."""
         return self.sampler.times(sde, steps, moments)

@@ -188,6 +188,10 @@ class Sampler(abc.ABC):
         """Return the largest number of evaluations in a run; it must be linear in `steps`."""
         return steps * self.nfe_per_step
 
+    def states(self, steps: int) -> int:
+        """Return the number of states that `trajectory` yields in a run of `steps` steps."""
+        return steps
+
     def steps_for(self, nfe: int) -> int:
         """Return the largest number of steps with at most `nfe` evaluations; 0 if there is none."""
         start = self.cost(0)

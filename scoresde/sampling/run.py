@@ -277,7 +277,7 @@ class Run:
 
     @contextmanager
     def _bar(self, chunks: int) -> Iterator[Any]:
-        total = chunks * (len(self.times) + self.denoise)
+        total = chunks * (1 + self.sampler.states(len(self.times) - 1) + self.denoise)
         with showing(total, "sampling", show=self.progress) as bar:
             yield bar
 

@@ -58,6 +58,10 @@ class AnnealedLangevin(Sampler):
         """Return the k evaluations of a level."""
         return self.k
 
+    def states(self, steps: int) -> int:
+        """Return one state for each level."""
+        return steps + 1
+
     def cost(self, steps: int) -> int:
         """Return the evaluations of N steps, which visit N + 1 levels with k evaluations each."""
         return (steps + 1) * self.k

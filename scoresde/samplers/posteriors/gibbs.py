@@ -110,6 +110,10 @@ class SplitGibbs(Around):
         """Return the largest number of evaluations, that of `1 + k` whole runs."""
         return (1 + self.k) * self.sampler.cost(steps)
 
+    def states(self, steps: int) -> int:
+        """Return the states of the first run, and one for each alternation."""
+        return self.sampler.states(steps) + self.k
+
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> SplitGibbs:
         """Return this sampler with the inner one prepared, after checking rho."""
         ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
