@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -278,6 +279,8 @@ def _sheet(
     """Return a figure of sets of images side by side, each pixel of them one of the picture."""
     notes = "; ".join(dict.fromkeys([*(part.note for part in parts.values()), note]))
     notes = notes.strip("; ")
+    # in a given Axes a pixel may be smaller than one of the picture, and a line of text not
+    below, notes = (textwrap.fill(notes, 34), "") if ax is not None else ("", notes)
     heading = title if ax is None else None  # the title of a given Axes is set elsewhere
     top = (_LINE if any(parts) else 0) + (_LINE + 8 if heading else 0)
     inner = max(part.pixels.shape[0] for part in parts.values())
@@ -306,6 +309,10 @@ def _sheet(
         drawn, _ = paper.sheet(ax, size=(1, 1))
         if title:
             ax.set_title(title, fontsize="medium")
+        ax.annotate(
+            below, (0.5, 0), (0, -4), "axes fraction", "offset points", ha="center", va="top",
+            fontsize=8, color=paper.ink(ax),
+        )  # fmt: skip
     ax.set_axis_off()
     ax.imshow(sheet, interpolation="nearest", extent=(0, width, height, 0))
     for at, y, text in words:  # in dark colour, since the background is white
@@ -316,8 +323,8 @@ def _sheet(
         )
     if bar is not None:
         free = min(8, inner // 8)  # room for half a tick label at either end
-        below = 1 - (top + inner - _GAP - free) / height
-        place = (1 + 12 / width, below, 16 / width, (inner - 2 * (_GAP + free)) / height)
+        end = 1 - (top + inner - _GAP - free) / height
+        place = (1 + 12 / width, end, 16 / width, (inner - 2 * (_GAP + free)) / height)
         _scale(ax, ax.inset_axes(place), bar)
     return drawn
 
