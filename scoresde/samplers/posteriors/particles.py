@@ -100,7 +100,7 @@ class Particles(Sampler):
         check_integer("sweeps", self.sweeps, 0)
         s = self.sampler
         fresh = s.stochastic and not (s.adaptive or s.between or s.invariant)
-        if s.nfe_per_step != 1 or not fresh or not s.stepwise:
+        if s.nfe_per_step != 1 or not fresh or not s.stepwise or s.conditions:
             raise InvalidTypeError(
                 f"the weights of particles need steps of one evaluation and fresh noise, and "
                 f"{quoted(s)} has others; take Ancestral(), EulerMaruyama() or DDIM(1.0)"
