@@ -282,6 +282,18 @@ def test_a_pipeline_that_is_no_score_of_data_is_refused(change, message, tmp_pat
         scoresde.load(tmp_path)
 
 
+def test_a_scheduler_of_another_process_and_parts_that_files_define_are_refused(tmp_path):
+    pipeline(tmp_path)
+    with pytest.raises(InvalidValueError, match="SDE and time of a pipeline"):
+        scoresde.load(tmp_path, sde=VPSDE())
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
+    with pytest.raises(CheckpointError, match="no schedule of beta"):
+        scoresde.load(tmp_path)
+    with pytest.raises(InvalidValueError, match="time of a ScoreModel"):
+        scoresde.load("mnist", time=lambda sde, t: t)
+
+
 def test_without_diffusers_the_error_names_it(tmp_path, monkeypatch):
     index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))

@@ -153,6 +153,7 @@ def test_encoder_and_decoder_run_in_evaluation_mode():
     [
         (lambda x: None, InvalidTypeError, "what the encoder returns must be a tensor"),
         (lambda x: (x, x, x), InvalidTypeError, "their mean and standard deviation"),
+        (lambda x: (), InvalidTypeError, "their mean and standard deviation"),
         (lambda x: x[:1], ShapeError, "returns 1 rows for 5 samples"),
         (lambda x: (x, x[:, :1]), ShapeError, "they must agree"),
         (lambda x: (x, -x.abs()), InvalidValueError, "a variance's logarithm"),
@@ -162,6 +163,18 @@ def test_encoder_and_decoder_run_in_evaluation_mode():
 def test_an_encoder_that_returns_something_else_is_told_so(encoder, error, message):
     with pytest.raises(error, match=message):
         codes(encoder, X)
+
+
+def test_parts_that_change_their_input_in_place_change_no_samples_and_no_bound():
+    x = X.clone()
+    changing = Latent(
+        prior(), lambda x: posterior(x.sub_(1).add_(1)), lambda e: decoder(e) + 0 * e.zero_().sum()
+    )
+    plain = Latent(prior(), posterior, decoder)
+    found, right = (latent_elbo(score, x, std=S, draws=2) for score in (changing, plain))
+    assert_close(found.value, right.value, rtol=1e-9, atol=1e-9)
+    codes(lambda x: x.zero_(), x)
+    assert torch.equal(x, X)
 
 
 def test_what_a_bound_cannot_do_without_is_told():

@@ -1,5 +1,7 @@
 """Samplers whose evaluations are made in parallel: the sampler's own samples, in fewer rounds."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -25,6 +27,7 @@ from scoresde.samplers import (
     ProbabilityFlow,
     Sampler,
     SplitGibbs,
+    State,
 )
 from scoresde.targets import Gaussian, GaussianMixture
 
@@ -186,6 +189,57 @@ def test_samplers_of_posteriors_are_refused(inner):
         drawn(score, Parallel(inner), condition={"measurement": [1.5]})
 
 
+class InPlace(Sampler):
+    """Changes its state in place, reports a number, and yields states without a count."""
+
+    def step(self, rsde, x, t, s, noise):
+        return x.copy_(DDIM().step(rsde, x, t, s, noise))
+
+    def trajectory(self, rsde, x, times, noise):
+        for t, s in itertools.pairwise(times):
+            rsde.report("size", x.abs().amax(1))
+            x = self.step(rsde, x, t, s, noise)
+            yield State(s, x)
+
+
+def test_a_sampler_that_changes_its_state_and_reports_numbers_has_its_own_samples():
+    alone, found = (drawn(MIXTURE.at(VP), s) for s in (InPlace(), Parallel(InPlace(), 1e-11)))
+    torch.testing.assert_close(found.x, alone.x, rtol=0, atol=1e-8)
+    torch.testing.assert_close(found.info["size"], alone.info["size"], rtol=0, atol=1e-8)
+
+
+class OwnTimes(Sampler):
+    """Evaluates the score at a time that depends on its values."""
+
+    def step(self, rsde, x, t, s, noise):
+        share = float(rsde.score(x, t).sum().sigmoid())
+        return x + rsde.score(x, t + share * (s - t))
+
+
+class Copies(Sampler):
+    def step(self, rsde, x, t, s, noise):
+        return rsde.repeat(2).score(x.repeat_interleave(2, 0), t)[::2]
+
+
+class First(Sampler):
+    def step(self, rsde, x, t, s, noise):
+        return x + rsde.score(x[:1], t)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        (OwnTimes(), "number or the times"),
+        (Copies(), "copies of a state"),
+        (Parallel(DDIM()), "copies of a state"),
+        (First(), "states of shape"),
+    ],
+)
+def test_evaluations_that_are_not_modelled_are_refused(sampler, message):
+    with pytest.raises(InvalidTypeError, match=message):
+        drawn(MIXTURE.at(VP), Parallel(sampler))
+
+
 class Changing(Sampler):
     """Evaluates the score once more where the state is positive."""
 
@@ -198,7 +252,7 @@ class Changing(Sampler):
 def test_a_sampler_whose_evaluations_depend_on_values_is_refused(sign):
     """The first model of the score has the other sign."""
     x = torch.full((1, 2), sign, dtype=torch.float64)
-    with pytest.raises(InvalidTypeError, match="number of evaluations"):
+    with pytest.raises(InvalidTypeError, match="number or the times"):
         scoresde.sample(lambda x, t: x, VP, Parallel(Changing(), 1e-6), x=x, steps=2, seed=0)
 
 

@@ -500,7 +500,9 @@ def test_a_model_for_which_no_pilot_can_be_measured_warns_and_samples_without():
     assert model.measured_pilot() is None
     model = trained()
     broken = Broken(model.net, model.sde, (2,))
-    with pytest.warns(UserWarning, match="no pilot could be measured for .fast., which continues"):
+    with pytest.warns(
+        UserWarning, match="no pilot could be measured for .fast., which is run without"
+    ):
         sample(broken, sampler="fast", **ASKED)
     sample(broken, sampler="fast", **ASKED)  # and does not try again
 
@@ -543,6 +545,25 @@ def test_a_network_of_another_library_has_a_pilot_without_asking_until_its_weigh
     ):
         sample(unknown, sampler="fast", shape=(2,), n=1, steps=2, seed=0)
         assert unknown.pilot is None
+
+
+def test_a_network_that_counts_its_calls_is_measured_once():
+    class Counts(Eps):
+        calls = 0
+
+        def forward(self, x, t, y=None):
+            self.calls += 1
+            return super().forward(x, t, y)
+
+    net = Counts()
+    score = from_network(net, VPSDE(), "eps", event_shape=(2,))
+    options = dict(sampler="fast", n=2, steps=4, seed=0, progress=False)
+    first, before = sample(score, **options), net.calls
+    assert score.pilot is not None
+    assert torch.equal(sample(score, **options), first)
+    assert net.calls == before + 5
+    uncounted = from_network(Eps(), VPSDE(), "eps", event_shape=(2,))
+    assert torch.equal(sample(uncounted, **options), first)
 
 
 def test_a_network_that_needs_a_condition_is_sampled_without_a_pilot():

@@ -33,6 +33,7 @@ from scoresde.sde import BetaLadder, Classes, Score, ask, facts, process_of
 
 __all__ = ["EpsilonModel", "from_diffusers", "load_diffusers", "to_diffusers"]
 
+_SCHEDULER = "scheduler_config.json"
 _PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
@@ -123,6 +124,12 @@ def load_diffusers(
     except Exception as error:  # of many kinds, by a damaged or a foreign file
         cause = f"{type(error).__name__}: {error}"[:500]
         raise CheckpointError(f"{folder} cannot be read by diffusers: {cause}") from error
+    # diffusers fills in what the file lacks
+    if "beta_schedule" not in checkpoint.read_json(folder / "scheduler" / _SCHEDULER):
+        raise CheckpointError(
+            f"{folder} has a scheduler of the class {quoted(parts['scheduler'])}, which has no "
+            "schedule of beta; give network and process to from_network"
+        )
     return from_diffusers(unet.eval(), scheduler, **known)
 
 

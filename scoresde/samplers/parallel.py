@@ -29,7 +29,7 @@ from scoresde.checks import check_integer, check_range, quoted
 from scoresde.errors import InvalidTypeError
 from scoresde.samplers.around import Around
 from scoresde.samplers.sampler import NoiseLike, State
-from scoresde.sde import SDE, Facts, Moments, ReverseSDE, expand
+from scoresde.sde import SDE, Facts, Moments, ReverseSDE, Score, expand
 
 __all__ = ["Parallel"]
 
@@ -111,16 +111,19 @@ class Parallel(Around):
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
         """Yield the states of the sampler, each as soon as it is final for all samples."""
-        models, shown = _Models(rsde, len(x)), 0
+        models, shown = _Models(rsde, x.shape), 0
         while True:
             run = _Modelled(rsde, models)
-            for i, state in enumerate(self.sampler.trajectory(run, x, times, noise)):
-                if i == shown and state.nfe <= models.final:
+            # a copy, since a sampler may change its state in place
+            for i, state in enumerate(self.sampler.trajectory(run, x.clone(), times, noise)):
+                if i == shown and run.nfe <= models.final:
                     yield replace(state, nfe=rsde.nfe, passes=rsde.passes)
                     shown += 1
             if models.final == len(run.seen):
                 break
             models.improve(run.seen, self.tolerance, self.width)
+        for name, values in run.info.items():
+            rsde.report(name, values)
         rsde.report("sequential", models.rounds.to(x))
 
 
@@ -149,6 +152,13 @@ class _Modelled(ReverseSDE):
             "sampler without Parallel"
         )
 
+    def _part(self, score: Score, k: int) -> NoReturn:
+        """Raise InvalidTypeError, since only the score of the run itself is modelled."""
+        raise InvalidTypeError(
+            "the sampler evaluates copies of a state, or another score, which Parallel does not "
+            "model; run the sampler without Parallel"
+        )
+
 
 class _Models:
     r"""Hold a linear model of the score for each of the N evaluations of a run.
@@ -158,10 +168,11 @@ class _Models:
         final: The number of evaluations that are accepted for all samples.
     """
 
-    def __init__(self, rsde: ReverseSDE, batch: int) -> None:
-        self.rounds = torch.zeros(batch)
+    def __init__(self, rsde: ReverseSDE, shape: torch.Size) -> None:
+        self.rounds = torch.zeros(shape[0])
         self.final = 0
         self._rsde = rsde
+        self._shape = shape
         self._round = 0
         # lists of N tensors `(B, ...)` in the first run, stacked after it
         self._t: Any = []
@@ -174,17 +185,23 @@ class _Models:
 
     def value_at(self, i: int, x: Tensor, t: Tensor | float) -> Tensor:
         """Return the model of the i-th evaluation at states `(B, *)`."""
-        if i == len(self._x):
-            if self._round:
-                raise _changing()
-            self._begin(x, t)
+        if x.shape != self._shape:
+            raise InvalidTypeError(
+                f"the sampler evaluates states of shape {tuple(x.shape)} instead of "
+                f"{tuple(self._shape)}, so Parallel cannot model them; run it without Parallel"
+            )
+        time = self._rsde.sde.cpu_time(t).expand(len(x))
+        begun = i < len(self._x)
+        if not begun and not self._round:
+            self._begin(x, time)
+        elif not begun or not torch.equal(time, self._t[i]):
+            raise _changing()
         value: Tensor = self._value[i] + expand(self._slope[i], x) * (x - self._x[i])
         return value
 
-    def _begin(self, x: Tensor, t: Tensor | float) -> None:
+    def _begin(self, x: Tensor, time: Tensor) -> None:
         """Append the score of Gaussian data, as the first model of the next evaluation."""
         sde, known = self._rsde.sde, self._rsde.moments or Moments(0.0, var=1.0)
-        time = sde.cpu_time(t).expand(len(x))
         alpha, sigma = sde.alpha(time), sde.sigma(time)
         variance = alpha**2 * known.mean_variance() + sigma**2
         self._t.append(time)
@@ -243,8 +260,8 @@ class _Models:
 
 def _changing() -> InvalidTypeError:
     return InvalidTypeError(
-        "the number of evaluations of the sampler depends on the values of the score, so they "
-        "cannot be made in parallel; run the sampler without Parallel"
+        "the number or the times of the sampler's evaluations depend on the values of the score, "
+        "so they cannot be made in parallel; run the sampler without Parallel"
     )
 
 

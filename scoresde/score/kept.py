@@ -48,7 +48,7 @@ class Piloted(Precise):
     def pilot(self) -> Pilot | None:
         """Return the pilot that was set, or measured with the present weights, or None."""
         kept = self._kept
-        current = kept.weights is None or kept.weights == _weights(self)
+        current = kept.weights is None or kept.fits(_weights(self))
         return kept.pilot if current else None
 
     @pilot.setter
@@ -84,9 +84,9 @@ class Piloted(Precise):
         model_pilot: Any = import_module("scoresde.sampling.model_pilot")
         with _lock:
             start, before = time.perf_counter(), self._kept.pilot
-            if self.pilot is None and self._kept.weights != (weights := _weights(self)):
+            if self.pilot is None and not self._kept.fits(weights := _weights(self)):
                 pilot, ends = model_pilot.pilot_of_model(self, progress)
-                self._kept = _Kept(pilot, ends, weights)
+                self._kept = _Kept(pilot, ends, weights, _weights(self))
             kept = self._kept
             if kept.pilot is not None and model_pilot.lacks_setting(kept.pilot, steps):
                 kept.pilot, kept.ends = model_pilot.with_setting(
@@ -96,7 +96,7 @@ class Piloted(Precise):
                 self.pilot_seconds += time.perf_counter() - start
                 if self.keeper is not None:
                     self.keeper(self)
-            return self.pilot
+            return kept.pilot
 
 
 class _Kept:
@@ -106,26 +106,40 @@ class _Kept:
         pilot: The pilot.
         ends: Starts and ends of the pilot run, or None.
         weights: The weights that it was measured with; None for a pilot that was set.
+        after: The weights after the measurement. An attribute that it changed, such as a count of
+            calls, is not compared.
     """
 
-    def __init__(self, pilot: Pilot | None = None, ends: Any = None, weights: Any = None) -> None:
+    def __init__(
+        self, pilot: Pilot | None = None, ends: Any = None, weights: Any = None, after: Any = None
+    ) -> None:
         self.pilot = pilot
         self.ends = ends
         self.weights = weights
+        old, new = (weights[0], after[0]) if after else ({}, {})
+        self._counts = {key for key in old | new if old.get(key) != new.get(key)}
+
+    def fits(self, weights: Any) -> bool:
+        """Return True if the pilot was measured with these weights."""
+        return self.weights is not None and self._compared(self.weights) == self._compared(weights)
+
+    def _compared(self, weights: Any) -> Any:
+        plain = {key: value for key, value in weights[0].items() if key not in self._counts}
+        return plain, weights[1:]
 
     def __reduce__(self) -> tuple[type[_Kept], tuple[Pilot | None]]:
         # a copy of the module has its own weights, so it measures again
         return _Kept, (self.pilot if self.weights is None else None,)
 
 
-def _weights(module: nn.Module) -> object:
+def _weights(module: nn.Module) -> tuple[Any, ...]:
     """Return what changes with the numbers of a module, read at most once a device.
 
     That is which tensors they are, how often each was changed, and the sum of some numbers of each,
     since changes by way of `.data` are not counted; and the hooks of its layers with their
     attributes that are numbers, words or SDEs, such as what a model predicts.
     """
-    plain = [(id(part), _plain(part)) for part in module.modules()]
+    plain = {(id(part), k): v for part in module.modules() for k, v in _plain(part).items()}
     tensors = [*module.parameters(), *module.buffers()]
     sums: dict[torch.device, list[Tensor]] = {}
     for x in tensors:
@@ -136,10 +150,10 @@ def _weights(module: nn.Module) -> object:
     return plain, changes, [torch.stack(parts).tolist() for parts in sums.values()]
 
 
-def _plain(module: nn.Module) -> list[object]:
-    own = [
-        (name, value)
+def _plain(module: nn.Module) -> dict[str, object]:
+    own = {
+        name: value
         for name, value in vars(module).items()
         if isinstance(value, _PLAIN) and name not in _APART and not name.startswith("_")
-    ]
-    return [own, *module._forward_hooks, *module._forward_pre_hooks]
+    }
+    return own | {"_hooks": [*module._forward_hooks, *module._forward_pre_hooks]}

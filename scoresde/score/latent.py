@@ -170,9 +170,9 @@ def posterior_of(encoder: Callable[..., Any], x: Tensor) -> tuple[Tensor, Tensor
         InvalidValueError: A standard deviation is not positive.
     """
     with evaluating(encoder):
-        found = encoder(x)
+        found = encoder(x.clone())  # it may change its input in place
     parts = list(found) if isinstance(found, tuple | list) else [found]
-    if len(parts) > 2:
+    if not 1 <= len(parts) <= 2:
         raise InvalidTypeError(
             f"an encoder returns codes, or their mean and standard deviation, got {quoted(found)}"
         )
@@ -197,7 +197,7 @@ def posterior_of(encoder: Callable[..., Any], x: Tensor) -> tuple[Tensor, Tensor
 def called(what: str, function: Callable[..., Any], x: Tensor) -> Tensor:
     """Return what an encoder or a decoder, in evaluation mode, makes of a batch; check its rows."""
     with evaluating(function):
-        found = function(x)
+        found = function(x.clone())  # it may change its input in place
     return _check_rows(what, found, len(x))
 
 

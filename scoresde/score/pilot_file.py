@@ -63,6 +63,9 @@ class PilotFile:
 
 def weights_of(model: Saved) -> str:
     """Return a checksum of a model's weights and description, without its pilot."""
-    parts = (model.sde, model.predicts, model.steps, model.transform, net_config(model.net))
+    parts = (
+        model.sde, model.predicts, model.steps, model.transform, net_config(model.net),
+        getattr(model, "time", None),
+    )  # fmt: skip
     tensors = {name: value.cpu() for name, value in model.state_dict().items()}
     return checkpoint.digest(tensors, repr(parts), checkpoint.SCHEMA)[:16]

@@ -26,6 +26,8 @@ from scoresde.units import Transform, describe
 
 __all__ = ["Saved"]
 
+_OWN = "the {} of {} cannot be given, since its files define it; leave sde= and time= out"
+
 
 class Saved(Piloted):
     """Define the base class of models that are described in files, with their weights."""
@@ -155,6 +157,7 @@ class Saved(Piloted):
         Raises:
             CheckpointError: There is no such model; it is damaged or of another format; it
                 describes another network than it holds; or a weight in it is NaN or infinite.
+            InvalidValueError: `sde` or `time` is given, which this kind of file defines itself.
             MissingExtraError: The model is on the hub and huggingface_hub is not installed, or its
                 network is of diffusers and diffusers is not installed.
         """
@@ -162,12 +165,16 @@ class Saved(Piloted):
         if path.name == PIPELINE:
             # imported here, since other libraries are a higher layer
             theirs: Any = import_module("scoresde.interop.diffusers")
+            if sde is not None or time is not None:
+                raise InvalidValueError(_OWN.format("SDE and time", "a pipeline of diffusers"))
             found: Self = theirs.load_diffusers(path.parent, unet=net)
             return found
         tensors, config = read(path)
         check_description(config, path)
         # imported here, since it is made of this class
         foreign: Any = import_module("scoresde.score.network").NetworkScore
+        if time is not None and "time" not in config:
+            raise InvalidValueError(_OWN.format("time", "a ScoreModel"))
         kind: type[Self] = foreign if "time" in config else cls
         with describing(path):
             model = kind.described(config, tensors, net, sde, time)

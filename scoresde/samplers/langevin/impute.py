@@ -72,6 +72,7 @@ class Impute(Around):
     basis: tuple[tuple[float, ...], ...] | None = None
 
     conditions = ("known", "mask")
+    conditional = False  # known entries of x_s do not depend on x_t
 
     def __post_init__(self) -> None:
         if self.basis is not None:

@@ -99,7 +99,8 @@ class Particles(Sampler):
         check_integer("k", self.k, 2)
         check_integer("sweeps", self.sweeps, 0)
         s = self.sampler
-        if s.nfe_per_step != 1 or not s.stochastic or s.adaptive or s.between or s.invariant:
+        fresh = s.stochastic and not (s.adaptive or s.between or s.invariant)
+        if s.nfe_per_step != 1 or not fresh or not s.stepwise or s.conditions:
             raise InvalidTypeError(
                 f"the weights of particles need steps of one evaluation and fresh noise, and "
                 f"{quoted(s)} has others; take Ancestral(), EulerMaruyama() or DDIM(1.0)"
