@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 import scoresde
-from scoresde import VESDE, VPSDE, ScoreModel, SubVPSDE, nn
+from scoresde import VESDE, VPSDE, BetaLadder, ScoreModel, SubVPSDE, nn
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, UnknownNameError
 from scoresde.interop import load_score_sde
 from scoresde.nn.ncsnpp_layers import Resample
@@ -136,6 +136,12 @@ def test_the_averages_are_used_by_default(tmp_path):
         (config("vpsde", centered=True, scale_by_sigma=False), VPSDE(), "eps", Range(0, 255, 256)),
         (config("subvpsde", scale_by_sigma=False), SubVPSDE(), "eps", None),
         (config(continuous=False), VESDE(0.01, 50.0, levels=1000), "sigma_score", None),
+        (
+            config("vpsde", continuous=False, scale_by_sigma=False, num_scales=1000),
+            BetaLadder(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)),
+            "eps",
+            None,
+        ),
     ],
 )
 def test_a_checkpoint_gives_its_process_and_its_units(given, sde, predicts, transform, tmp_path):

@@ -12,8 +12,8 @@ from scoresde.errors import CheckpointError
 __all__ = ["check_state", "layout", "load_state"]
 
 _LAYOUTS = {
-    "all_modules.": "score_sde_pytorch; build that network yourself and wrap it in a ScoreModel",
-    "down_blocks.": "diffusers; load it with diffusers and wrap it with `from_denoiser`",
+    "all_modules.": "score_sde_pytorch; read its checkpoint by `scoresde.interop.load_score_sde`",
+    "down_blocks.": "diffusers; load it with diffusers, and wrap it by `interop.from_diffusers`",
     "_orig_mod.": "a network saved under torch.compile; save the network that was compiled",
     "module.": "a network saved under DataParallel; save its `.module`",
 }

@@ -172,8 +172,9 @@ def _metadata(path: Path, raw: bytes) -> dict[str, str]:
     if pickled or path.suffix.lower() in _PICKLES:
         raise CheckpointError(
             f"{path} is a pickle, which can run any code when it is loaded; scoresde reads "
-            "safetensors only: if you trust the file, convert it with torch.load(..., "
-            "weights_only=True) and safetensors.torch.save_file"
+            "safetensors only. scoresde.interop.load_score_sde and load_ncsnv2 read checkpoints of "
+            "these projects, of which save_pretrained makes a folder; convert another file with "
+            "torch.load(..., weights_only=True) and safetensors.torch.save_file"
         )
     start = 8 + int.from_bytes(raw[:8], "little")
     if size < 8 or (start > size and raw[8:9] in (b"{", b"")):

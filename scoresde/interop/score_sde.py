@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
-from scoresde.checks import check_batch, check_name, door, quoted
+from scoresde.checks import check_batch, check_integer, check_name, door, quoted
 from scoresde.data.torch_file import read_torch
 from scoresde.errors import (
     CheckpointError,
@@ -27,7 +27,7 @@ from scoresde.errors import (
 from scoresde.nn import NCSNpp
 from scoresde.pretrained.rebuild import Limit
 from scoresde.score import NetworkScore, from_network
-from scoresde.sde import SDE, VESDE, VPSDE, SubVPSDE
+from scoresde.sde import SDE, VESDE, VPSDE, BetaLadder, SubVPSDE
 from scoresde.units import Range, Standardize
 
 __all__ = ["load_score_sde"]
@@ -154,8 +154,12 @@ def _process(config: Any) -> tuple[SDE, str, str]:
         if read_config(config, "model", "scale_by_sigma"):
             raise InvalidValueError("a network divided by sigma belongs to training.sde = 'vesde'")
         low, high = (read_config(config, "model", name) for name in ("beta_min", "beta_max"))
-        sde = VPSDE(low, high) if kind == "vpsde" else SubVPSDE(low, high)
-        return sde, "eps", "999t"
+        if kind == "subvpsde":
+            return SubVPSDE(low, high), "eps", "999t"
+        if continuous:
+            return VPSDE(low, high), "eps", "999t"
+        n = check_integer("model.num_scales", read_config(config, "model", "num_scales"), 2)
+        return BetaLadder(torch.linspace(low / n, high / n, n, dtype=torch.float64)), "eps", "index"
     low, high = (read_config(config, "model", name) for name in ("sigma_min", "sigma_max"))
     predicts = "sigma_score" if read_config(config, "model", "scale_by_sigma") else "score"
     if continuous:

@@ -67,8 +67,8 @@ class Langevin(Corrector):
 
     Song et al. (2021), algorithm 4, arXiv:2011.13456, take $\epsilon = 2 (r \|z\| / \|s\|)^2$ with
     norms averaged over the batch, so a sample depends on the rest of its batch. Under VP they
-    multiply $\epsilon$ by $1 - \beta_i$ (algorithm 5); this factor is omitted here. The default is
-    the expectation of the rule,
+    multiply $\epsilon$ by $\bar\alpha$ (algorithm 5; their code by $1 - \beta_i$), which is omitted
+    here. The default is the expectation of the rule,
 
     $$ \epsilon = 2 r^2 \sigma_t^2, $$
 
