@@ -220,7 +220,7 @@ def test_a_file_of_a_model_is_read_by_its_own_class(tmp_path):
     ("entry", "value"),
     [
         ("time", "tau"), ("time", 3), ("predicts", "edm"), ("conditions", {"y": [2**40]}),
-        ("conditions", {"label": 0}), ("conditions", 3),
+        ("conditions", {"label": 0}), ("conditions", {"label": 2**40}), ("conditions", 3),
         ("net", {"type": "Net", "config": None, "called": "torch"}),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ import scoresde
 from scoresde import VESDE, VPSDE, BetaLadder, Classes, Field, FlowSDE, interop, sample, targets
 from scoresde.arena.peers.from_k_diffusion import _sampling
 from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
-from scoresde.nn import MLP, UNet
+from scoresde.nn import MLP, DiT, UNet
 from scoresde.noise import Noise
 from scoresde.samplers import DDIM, DPMSolverPP, Heun, Langevin, SASolver, TwoStage
 from scoresde.score import ScoreModel
@@ -515,6 +515,14 @@ def vector(n):
             [lambda n: torch.arange(n) % 4 - 1],
         ),
         (lambda: interop.from_velocity(Plain(), event_shape=(2,)), []),
+        (
+            lambda: ScoreModel(
+                DiT(1, width=8, depth=1, heads=2, patch=3, condition={"y": (3,)}),
+                VPSDE(),
+                (1, 5, 4),
+            ),
+            [vector],
+        ),
     ],
 )
 def test_an_onnx_file_has_the_scores_values_at_any_batch_size(make, conditions, tmp_path):
@@ -552,6 +560,12 @@ def test_a_score_that_has_no_onnx_file_is_an_error_that_says_why(tmp_path):
     class Deciding(nn.Module):
         def forward(self, x, t):
             return x if float(x.sum()) > 0 else -x
+
+    clashing = scoresde.from_network(
+        Backbone(), VPSDE(), "eps", event_shape=(2,), conditions={"x": Field((3,))}
+    )
+    with pytest.raises(InvalidValueError, match="have the names x"):
+        interop.to_onnx(clashing, tmp_path / "score.onnx")
 
     deciding = interop.from_velocity(Deciding(), event_shape=(2,))
     with pytest.raises(InvalidValueError, match="no ONNX file can be written"):

@@ -175,6 +175,7 @@ def test_parts_that_change_their_input_in_place_change_no_samples_and_no_bound()
     assert_close(found.value, right.value, rtol=1e-9, atol=1e-9)
     codes(lambda x: x.zero_(), x)
     assert torch.equal(x, X)
+    assert latent_elbo(plain, x[:0], std=S).value.shape == (0,)
 
 
 def test_what_a_bound_cannot_do_without_is_told():

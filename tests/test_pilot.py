@@ -31,6 +31,7 @@ from scoresde.samplers.multistep.fast import SETTINGS, step_errors, usual_settin
 from scoresde.samplers.multistep.interpolation import Measured
 from scoresde.sampling.learn import pilot_run
 from scoresde.score import ScoreModel, Setting, from_network
+from scoresde.score.pilot_file import weights_of
 from scoresde.sde import EDMSDE, VESDE, VPSDE
 from scoresde.targets import Gaussian, GaussianMixture
 
@@ -500,9 +501,7 @@ def test_a_model_for_which_no_pilot_can_be_measured_warns_and_samples_without():
     assert model.measured_pilot() is None
     model = trained()
     broken = Broken(model.net, model.sde, (2,))
-    with pytest.warns(
-        UserWarning, match="no pilot could be measured for .fast., which is run without"
-    ):
+    with pytest.warns(UserWarning, match="no pilot could be measured.*which is run without"):
         sample(broken, sampler="fast", **ASKED)
     sample(broken, sampler="fast", **ASKED)  # and does not try again
 
@@ -545,6 +544,12 @@ def test_a_network_of_another_library_has_a_pilot_without_asking_until_its_weigh
     ):
         sample(unknown, sampler="fast", shape=(2,), n=1, steps=2, seed=0)
         assert unknown.pilot is None
+
+
+def test_a_pilot_in_a_file_belongs_to_one_time_of_the_network():
+    net, times = Eps(), ("t", "999t", lambda sde, t: t)
+    scores = [from_network(net, VPSDE(), "eps", time, event_shape=(2,)) for time in times]
+    assert len({weights_of(score) for score in scores}) == 3
 
 
 def test_a_network_that_counts_its_calls_is_measured_once():

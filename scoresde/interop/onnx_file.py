@@ -57,8 +57,13 @@ def to_onnx(score: nn.Module, path: str | os.PathLike[str]) -> None:
             "the shapes of an ONNX file's inputs are needed, and the event shape of this score is "
             "not known; give event_shape= when you make it"
         )
-    device, sde = device_of(score), process_of(score, None)
     kinds = known.conditions or {}
+    if taken := {"x", "t", "score"} & kinds.keys():
+        raise InvalidValueError(
+            f"the inputs and the output of an ONNX file are x, t and score, and conditions of this "
+            f"score have the names {', '.join(sorted(taken))}; give them other names"
+        )
+    device, sde = device_of(score), process_of(score, None)
     x = torch.zeros(2, *known.event_shape, device=device)
     t = torch.full((2,), sde.T, dtype=torch.float32, device=device)
     given = {

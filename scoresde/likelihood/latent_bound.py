@@ -86,7 +86,7 @@ def latent_elbo(
         values.append(density + _gaussian(x, back, std) - _gaussian(e, mean, spread))
     terms = torch.stack(values)
     error = torch.full_like(terms[0], math.inf)
-    if draws > 1:
+    if draws > 1 and len(x):
         error = quantile(torch.tensor(draws - 1.0)) * terms.std(0) / draws**0.5
     parts = {k: torch.stack([one.parts[k] for one in found]).mean(0) for k in found[0].parts}
     return LogProb(

@@ -123,7 +123,7 @@ class DiT(Network):
         for block in self.blocks:
             h = block(h, e)
         scale, shift = self.film(e)[:, None].chunk(2, dim=2)
-        h = modulated(h, scale, shift).transpose(1, 2).reshape(len(x), self.width, *grid)
+        h = modulated(h, scale, shift).transpose(1, 2).reshape(x.shape[0], self.width, *grid)
         y = from_patches(self.head(h), self.patch)
         crop: tuple[Any, ...] = (..., *(slice(n) for n in size))
         return y[crop]

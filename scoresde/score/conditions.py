@@ -64,8 +64,8 @@ def read_kind(value: Any) -> Classes | Field:
         CheckpointError: It is too large.
         ScoreSDEError, TypeError: It is no number of classes and no shape.
     """
-    if not isinstance(value, int) and math.prod(value) > LARGEST:
-        raise CheckpointError(f"it takes conditions of more than {LARGEST:,} numbers")
+    if (value if isinstance(value, int) else math.prod(value)) > LARGEST:
+        raise CheckpointError(f"it takes conditions of more than {LARGEST:,} numbers or classes")
     return Classes(value) if isinstance(value, int) else Field(tuple(value))
 
 
