@@ -500,7 +500,7 @@ def test_a_model_for_which_no_pilot_can_be_measured_warns_and_samples_without():
     assert model.measured_pilot() is None
     model = trained()
     broken = Broken(model.net, model.sde, (2,))
-    with pytest.warns(UserWarning, match="no pilot could be measured for .fast., which continues"):
+    with pytest.warns(UserWarning, match="no pilot could be measured for .fast., which is run"):
         sample(broken, sampler="fast", **ASKED)
     sample(broken, sampler="fast", **ASKED)  # and does not try again
 
@@ -599,7 +599,7 @@ FACTOR = torch.ones(2, 8, dtype=DTYPE)
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda: Pilot(LEVELS[:5], FACTOR[:, :5], STANDARD, 5), ShapeError, r"6 log-SNRs.*\(5,\)"),
+        (lambda: Pilot(LEVELS[:5], FACTOR[:, :5], STANDARD, 5), ShapeError, r"6 values .*\(5,\)"),
         (lambda: Pilot(LEVELS, FACTOR[:, :5], STANDARD, 8), ShapeError, r"\(r, 8\).*\(2, 5\)"),
         (lambda: Pilot(LEVELS, math.nan * FACTOR, STANDARD, 8), NonFiniteError, "NaN"),
         (lambda: Pilot(LEVELS.flip(0), FACTOR, STANDARD, 8), InvalidValueError, "increase"),
