@@ -1,4 +1,4 @@
-"""Run the command line by `python -m scoresde`."""
+"""Provide the command-line interface as `python -m scoresde`."""
 
 import sys
 

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-_FAR = 2**14  # if the shift is larger, in scales, float32 cannot resolve 1/1024 of a scale
+_FAR = 2**14  # if |shift| / scale exceeds this, float32 cannot resolve 1/1024 of the scale
 
 
 @runtime_checkable
@@ -102,7 +102,7 @@ class Range:
 
     Raises:
         InvalidValueError: The range is empty or not finite, or there are fewer than two levels.
-        InvalidTypeError: An end is no number.
+        InvalidTypeError: An end is not a number.
     """
 
     low: float
@@ -128,7 +128,7 @@ class Range:
         return (x + 1) * ((self.high - self.low) / 2) + self.low
 
     def log_det(self, event_shape: Sequence[int]) -> float:
-        """Return the logarithm of 2 / (high - low) for each number."""
+        """Return log(2 / (high - low)) times the number of entries of an event."""
         return -math.prod(event_shape) * math.log((self.high - self.low) / 2)
 
     def restore(self, x: Tensor) -> Tensor:
@@ -138,11 +138,12 @@ class Range:
 
         Raises:
             NonFiniteError: A number to be quantised is NaN or infinite.
-            InvalidTypeError: `x` is no dense tensor of floating-point numbers.
+            InvalidTypeError: `x` is not a dense tensor of floating-point numbers.
         """
         if self.levels is None:
             return self.inverse(x)
-        # rounding would turn a NaN into a number; integers and booleans are raw already
+        # refuse NaNs, which rounding would turn into numbers, and integers and booleans, which must
+        # be raw values already
         check_batch("x", x[None] if isinstance(x, Tensor) else x)
         top = self.levels - 1
         wide = x if x.dtype == torch.float64 else x.float()
@@ -165,7 +166,7 @@ class Standardize:
 
     Raises:
         InvalidValueError: A shift is not finite, or a scale not positive.
-        InvalidTypeError: A shift or scale is no number.
+        InvalidTypeError: A shift or scale is not a number.
         ShapeError: There are not as many shifts as scales.
     """
 
@@ -191,9 +192,9 @@ class Standardize:
 
     @classmethod
     def of(cls, mean: Tensor, var: Tensor) -> Standardize:
-        """Return the transform that maps data of this mean and variance `(*event)` to 0 and 1.
+        """Return the transform that gives data of this mean and variance mean 0 and variance 1.
 
-        A constant entry is only shifted.
+        Mean and variance have the shape `(*event)`. A constant entry is only shifted.
         """
         rows = mean.double().reshape(len(mean), -1)
         shift = rows.mean(1)
@@ -217,8 +218,8 @@ class Standardize:
     def inverse(self, x: Tensor) -> Tensor:
         """Map the model's numbers to raw ones, in the dtype of `x`.
 
-        The result is in float64 if float32 would round by a thousandth of a scale, as for times in
-        seconds since 1970.
+        The result is in float64 if rounding to float32 would cost about a thousandth of a scale or
+        more, as for Unix timestamps.
         """
         shift, scale = self._spread(x)
         far = max(abs(a) / b for a, b in zip(self.shift, self.scale, strict=True))
@@ -248,7 +249,7 @@ BYTES = Range(0, 255, levels=256)
 """The transform of bytes, $x = r / 127.5 - 1$."""
 
 DEEP = Range(0, 65535, levels=65536)
-"""The transform of whole numbers of 16 bits to [-1, 1]."""
+"""The transform of unsigned 16-bit integers to [-1, 1]."""
 
 _KINDS: Mapping[str, type[Identity | Range | Standardize]] = {
     kind.__name__: kind for kind in (Identity, Range, Standardize)
@@ -273,8 +274,8 @@ def in_words(transform: Transform | Mapping[str, Any] | None) -> str:
     """Return a description of a transform in plain English.
 
     Args:
-        transform: The transform, the result of `describe`, or None for the identity; a foreign
-            description is quoted.
+        transform: The transform, the result of `describe`, or None for the identity; for an unknown
+            transform only its type is named.
 
     Examples:
         >>> in_words(BYTES)
@@ -301,7 +302,7 @@ def in_words(transform: Transform | Mapping[str, Any] | None) -> str:
 
 
 def rebuild(config: Mapping[str, Any] | None) -> Transform:
-    """Return the transform with a description by `describe`; the identity for None.
+    """Return the transform that `describe` has described; the identity for None.
 
     Raises:
         CheckpointError: No transform of this module has this description.
@@ -321,6 +322,6 @@ def to_uint8(x: Tensor) -> Tensor:
 
     Raises:
         NonFiniteError: A number is NaN or infinite.
-        InvalidTypeError: `x` is no dense tensor of floating-point numbers.
+        InvalidTypeError: `x` is not a dense tensor of floating-point numbers.
     """
     return BYTES.restore(x)

@@ -147,7 +147,7 @@ def test_a_problem_begins_with_a_score_and_an_sde(problem):
     ("name", "value", "message"),
     [
         ("factor", torch.full((8, 8), math.nan), "NaN"),
-        ("factor", torch.zeros(8, 5), "has shape"),
+        ("factor", torch.zeros(8, 5), "must have the shape"),
         ("levels", torch.arange(8.0).flip(0), "must increase"),
         ("mean", torch.zeros(3), "mean in Moments has shape"),
         ("var", torch.tensor([-1.0, 1.0]), "negative"),

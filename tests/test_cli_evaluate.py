@@ -210,7 +210,8 @@ def test_a_classifier_is_not_trained_on_the_data_that_it_compares(
         Classifier, "fit", lambda data, **options: seen.append(data) or fit(data, steps=2)
     )
     assert command("--features", "classifier", data="labelled.npz") == 0
-    assert re.search(r"classifier: \S+% of 40 data right", capsys.readouterr().out)
+    said = capsys.readouterr().out
+    assert re.search(r"the classifier labels \S+% of 40 held-out samples correctly", said)
     stored = json.loads((tmp_path / "report/report.json").read_text())
     assert stored["features"] == "Classifier"
     assert stored["size"] == 64

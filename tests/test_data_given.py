@@ -369,7 +369,7 @@ def test_files_of_tensors_that_cannot_be_used_are_reported(tmp_path, monkeypatch
     ):
         for name in whole_file.namelist():
             packed.writestr(name, whole_file.read(name))
-    with pytest.raises(DataError, match=r"packed\.pt has 262,144 bytes in"):
+    with pytest.raises(DataError, match=r"packed\.pt would unpack from [\d,]+ to 262,144 bytes"):
         load(tmp_path / "packed.pt")
     with pytest.raises(DataError, match="holds a int; save a tensor"):
         load(saved(tmp_path, 3, "3.pt"))

@@ -1089,3 +1089,19 @@ def test_a_network_of_levels_warns_if_it_is_evaluated_between_them_and_a_formula
     with pytest.warns(UserWarning, match=between):
         sample_with_log_prob(model, ladder, 1, seed=0)
     log_prob(MIXTURE.at(ladder), ladder, x)
+
+
+def test_samples_in_the_users_units_are_noticed():
+    """Densities are of the model's numbers, of which these are 60 deviations away."""
+    target = Gaussian([0.0, 0.0], std=1.0).at(VPSDE())
+
+    class Model:
+        facts = replace(target.facts, transform=Standardize([100.0, 100.0], [20.0, 20.0]))
+
+        def __call__(self, x, t, condition=None):
+            return target(x, t)
+
+    x = torch.full((3, 2), 60.0, dtype=torch.float64)
+    with pytest.warns(UserWarning, match="standard deviations from the mean of the model's data"):
+        log_prob(Model(), VPSDE(), x)
+    log_prob(Model(), VPSDE(), x / 20)

@@ -625,7 +625,11 @@ FACTOR = torch.ones(2, 8, dtype=DTYPE)
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda: Pilot(LEVELS[:5], FACTOR[:, :5], STANDARD, 5), ShapeError, r"6 log-SNRs.*\(5,\)"),
+        (
+            lambda: Pilot(LEVELS[:5], FACTOR[:, :5], STANDARD, 5),
+            ShapeError,
+            r"6 values of ell.*\(5,\)",
+        ),
         (lambda: Pilot(LEVELS, FACTOR[:, :5], STANDARD, 8), ShapeError, r"\(r, 8\).*\(2, 5\)"),
         (lambda: Pilot(LEVELS, math.nan * FACTOR, STANDARD, 8), NonFiniteError, "NaN"),
         (lambda: Pilot(LEVELS.flip(0), FACTOR, STANDARD, 8), InvalidValueError, "increase"),

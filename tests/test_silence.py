@@ -390,7 +390,7 @@ def test_bytes_are_not_compared_with_other_numbers(wrap, features):
     """It gave a Fréchet distance of 3e5."""
     options = dict(resamples=0, progress=False, features=features)
     for samples, real in ((RAW[:20], FLOAT[20:]), (FLOAT[:20], RAW[20:])):
-        with pytest.raises(InvalidTypeError, match="are not; bring both to one scale"):
+        with pytest.raises(InvalidTypeError, match="are not; bring both to the same scale"):
             metrics.evaluate(wrap(samples), wrap(real), **options)
     with pytest.raises(InvalidTypeError, match="train are bytes and"):
         metrics.evaluate(FLOAT[:20], FLOAT[20:], train=wrap(RAW), **options)

@@ -19,8 +19,8 @@ Continue Convert Copy Correct Count Declare Decode Define Derive Describe Detect
 Divide Do Download Draw Drop Edit Embed End Escape Estimate Evaluate Expand Extrapolate Find Fit
 Flush Follow Format Gather Give Guide Hide Hold Ignore Import Impute Inpaint Integrate Interpolate
 Join Keep Label Learn Leave Let List Load Lock Log Look Make Map Match Measure Move Multiply Name
-Number Open Override Overwrite Parse Permute Predict Prepare Print Project Raise Rank Read Receive
-Recognise Recompute Reconstruct Record Redirect Release Remove Rename Reorder Replace Report
+Number Open Override Overwrite Parse Permute Predict Prepare Print Project Provide Raise Rank Read
+Receive Recognise Recompute Reconstruct Record Redirect Release Remove Rename Reorder Replace Report
 Resample Reshape Resize Return Reverse Rotate Run Sample Save Scale Seed Send Set Share Shift Show
 Signal Silence Skip Solve Sort Space Split Start Store Stratify Suggest Take Test Train Transport
 Turn Undo Update Upload Use Verify Wait Warn Weight Wrap Write Yield

@@ -48,8 +48,9 @@ def typed(function: F) -> F:
     """Check the arguments of a public function against its annotations at every call.
 
     Raises:
-        InvalidTypeError: An argument has another type, is missing, or is not expected.
-        UnknownNameError: A string is none of those that its annotation lists.
+        InvalidTypeError: An argument does not have the annotated type, is missing, or is not
+            expected.
+        UnknownNameError: A string is not one of the values that its annotation lists.
     """
     signature = inspect.signature(function)
 
@@ -98,9 +99,9 @@ def check_fields(owner: Any, *, finite: bool = False) -> None:
         finite: Require numbers to be finite.
 
     Raises:
-        InvalidTypeError: A field has another type.
+        InvalidTypeError: A field does not have the annotated type.
         InvalidValueError: A number is not finite.
-        UnknownNameError: A string is none of those that its annotation lists.
+        UnknownNameError: A string is not one of the values that its annotation lists.
     """
     kind: Any = type(owner)
     for name, hint in _of_fields(kind).items():
@@ -114,7 +115,7 @@ def check_fields(owner: Any, *, finite: bool = False) -> None:
 
 
 class _Kind(type):
-    """Define the metaclass of classes whose instances are the values for which `holds` is true."""
+    """Let `isinstance(value, cls)` return `cls.holds(value)`."""
 
     def __instancecheck__(cls, value: object) -> bool:
         return bool(cls.__dict__["holds"](value))
@@ -151,7 +152,7 @@ def _is_float(value: Any) -> bool:
 
 
 def _is_index(value: Any) -> bool:
-    """Return True for the integers of Python and numpy, and arrays and tensors of one."""
+    """Return True for integers, and for arrays and tensors that convert to a single integer."""
     try:
         operator.index(value)
     except Exception:  # torch raises a RuntimeError for some tensors
@@ -289,7 +290,10 @@ _MEANT = {
 
 
 # arguments that a user may expect here, and where the value is set instead
-_INSTEAD = {"held_out": "give a share in the config, as config.changed(held_out=0.1)"}
+_INSTEAD = {
+    "held_out": "set the fraction of the data to hold out in the config: "
+    "config.changed(held_out=0.1)"
+}
 
 
 def _misfit(

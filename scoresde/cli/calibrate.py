@@ -39,11 +39,12 @@ __all__ = ["Calibrate"]
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Test whether a conditional model's draws have the law of data that it has not seen.
+    """Test whether a conditional model's draws have the conditional distribution of held-out data.
 
-    Each datum should look like one more draw given its condition. A part of the data is tested; the
-    rest are reference points of the distances that are compared. Draws and data are in the units of
-    the data, rounded to bytes if the data were bytes.
+    Each sample should look like one more draw given its condition. Part of the data is tested. The
+    rest serves as a reference: it sets the scale of the data and gives the points to which
+    distances are measured. Draws and data are compared in the user's units; if the data are bytes,
+    the draws are rounded to bytes.
     """
 
     checkpoint: Checkpoint
@@ -54,9 +55,9 @@ class Calibrate:
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: half of the data)")
     ] = None
-    """The number of data that are tested, at least 20; at least as many others must be left."""
+    """The number of samples that are tested, at least 20; at least 20 others must be left."""
     draws: int = 99
-    """Draws for the condition of each datum, at least 2."""
+    """The number of draws for each tested condition, at least 2."""
     sampler: SamplerName = "fast"
     steps: Steps = None
     seed: Seed = 0
@@ -105,7 +106,7 @@ class Calibrate:
 
 
 def _joined(given: Mapping[str, Tensor], declared: Mapping[str, Classes | Field]) -> Tensor:
-    """Return all conditions of each datum as one vector, `(N, m)` float64; NaN is missing."""
+    """Return all conditions of each sample as one vector, `(N, m)` float64, NaN where missing."""
     parts = []
     for name, kind in declared.items():
         part = given[name].double().reshape(len(given[name]), -1)

@@ -46,10 +46,11 @@ _FEATURES = ("pixels", "classifier", "inception")
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Compare a model's samples with held-out data, and held-out data with each other.
+    """Compare a model's samples with held-out data, and two parts of the held-out data.
 
-    The second comparison shows the best value that samples can reach. The samples are kept beside
-    the report, and the same command reuses them. Under torchrun all processes draw samples.
+    The second comparison shows the value that samples of the exact distribution would reach. The
+    samples are kept beside the report, and the same command reuses them. Under torchrun all
+    processes draw samples.
     """
 
     checkpoint: Checkpoint
@@ -59,14 +60,15 @@ class Evaluate:
     size: Size = None
     train_data: TrainData = None
     n: int = 1000
-    """The number of samples to compare, at most half of the data. At least 4 are needed, 12 for the
-    metric neighbours; half as many with --resamples 0."""
+    """The number of samples to compare, reduced to half the number of held-out data if that is
+    smaller. At least 4 are needed, or 12 for the metric neighbours; with --resamples 0, 2 or 6."""
     samples: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """A file or a folder that `scoresde sample` wrote, instead of drawing samples."""
     features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
     """What is compared. pixels: the numbers themselves. classifier: the features of a small
-    classifier, which is trained on the training data, or else on a third of the other data.
-    inception: the features of Inception. FILE: the features of a classifier that was saved."""
+    classifier, which is trained on the training data if --train-data is given, and otherwise on a
+    third of the held-out data, which is then not compared. inception: the features of Inception.
+    FILE: the features of a classifier that was saved."""
     metrics: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
@@ -79,7 +81,7 @@ class Evaluate:
     steps: Steps = None
     seed: Seed = 0
     resamples: int = 100
-    """Random halves that give the intervals; 0 for none."""
+    """The number of random halves from which the intervals are computed; 0 computes none."""
     batch_size: BatchSize = 64
     out: Annotated[
         Path | None,
@@ -100,12 +102,12 @@ class Evaluate:
         known = None if self.train_data is None else learnt(self, self.train_data, model)
         lesson = known
         if self.features == "classifier" and known is None:
-            # a classifier has other features on data it was trained on than on new data
+            # a classifier's features on its own training data differ from those on new data
             real, lesson = real.split(1 / 3, seed=self.seed)
         if len(real) < 2 * least:
             raise DataError(
-                f"these metrics need at least {2 * least} data, and {about.source} has {len(real)};"
-                " give more by --data, or fewer --metrics"
+                f"these metrics need at least {2 * least} held-out samples, and {about.source} has "
+                f"{len(real)}; give more by --data, or fewer --metrics"
             )
         checkpoint.make_folder(out)
         distributed.on_main(lock.take)  # until the report is written
@@ -161,7 +163,8 @@ class Evaluate:
                 seed=self.seed,
                 batch_size=self.batch_size,
             )
-            command.fill(scratch=True)  # the report is replaced, too
+            # replace samples of an earlier request; the old report is replaced as well
+            command.fill(scratch=True)
             return folder
         floor = real[floor_of(len(real), n, seed=self.seed)]
         given = conditions_of(floor, source, model)
@@ -196,5 +199,6 @@ class Evaluate:
             return Classifier.load(self.features)
         classifier = Classifier.fit(lesson, seed=self.seed)
         if real.label is not None:
-            tell(f"classifier: {classifier.accuracy(real):.1%} of {len(real)} data right")
+            share = f"{classifier.accuracy(real):.1%} of {len(real)} held-out samples"
+            tell(f"the classifier labels {share} correctly")
         return classifier

@@ -161,6 +161,11 @@ def left_open(score: Score, words: Sequence[str], label: str | None) -> list[str
                 f"drawn in equal shares of the {kind.n} classes of {name}, whatever their shares "
                 f"of the data; --class {first} draws one alone"
             )
+        elif class_name(kinds) is None:
+            first = kind.names[0] if kind.names else 0
+            said.append(
+                f"drawn for any {name}, which is missing; give it as --condition {name}={first}"
+            )
     return said
 
 

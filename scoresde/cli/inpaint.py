@@ -46,19 +46,20 @@ class Inpaint:
     n: int = 16
     """The number of samples, at least 1."""
     resample: int = 5
-    """How often each step is made, at least 1; more repetitions fit the two parts better."""
+    """How many times each step is repeated, at least 1; with more repetitions the drawn part agrees
+    better with the known part."""
     sampler: SamplerName = "ancestral"
     steps: Steps = None
     seed: Seed = 0
     class_: Annotated[
         str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: any)")
     ] = None
-    """The class, its name or its number from 0; for models trained with labels."""
+    """The name of the class, or its number counted from 0; for models trained with labels."""
     condition: Conditions = ()
     batch_size: BatchSize = 64
 
     def run(self) -> None:
-        """Draw and write."""
+        """Draw the samples and write them to `out`."""
         read: tuple[str | Path, ...] = (self.image, self.mask, *self.condition)
         check_out(self.out, _SUFFIXES, read=read, of=self.checkpoint)
         check_replaced(self.out)
@@ -73,10 +74,10 @@ class Inpaint:
             n=self.n, steps=self.steps, seed=self.seed,
             condition={**given.rows(range(self.n)), "known": known, "mask": mask},
         )  # fmt: skip
-        finished(run, model, self.out, self.batch_size, "inpainted")
+        finished(run, model, self.out, self.batch_size, "inpainted sample")
 
 
-def finished(run: Run, model: ScoreModel, out: Path, batch_size: int, verb: str) -> None:
+def finished(run: Run, model: ScoreModel, out: Path, batch_size: int, what: str) -> None:
     """Draw the samples of a run, write them, and print what they cost."""
     start = time.perf_counter()
     found = run.draw(batch_size)
@@ -85,17 +86,22 @@ def finished(run: Run, model: ScoreModel, out: Path, batch_size: int, verb: str)
         return
     x = drawn.x if run.transform is not None else shown(out, drawn.x, model)
     write(out, {"x": x}, model)
-    tell(f"{len(x)} {verb} in {drawn.seconds:.1f} s, {cost(drawn)}: {out}")
+    named = what if len(x) == 1 else f"{what}s"
+    tell(f"wrote {len(x)} {named} to {out} ({drawn.seconds:.1f} s, {cost(drawn)})")
 
 
 def _read(path: Path, model: ScoreModel, known: bool = False) -> Tensor:
-    """Return the event in a file in model units, or, with `known`, a mask."""
+    """Return the event that a file holds, in model units.
+
+    If `known` is true, the file is read as a mask.
+    """
     if path.suffix.lower() in IMAGES:
         found = image(path, model)[0]
         return (found > 0).float() if known else found
     value = torch.as_tensor(array(path))
     if tuple(value.shape) != model.event_shape:
         raise ShapeError(
-            f"{path} holds {tuple(value.shape)}, and the model's samples are {model.event_shape}"
+            f"{path} holds an array of shape {tuple(value.shape)}, but the model's samples have "
+            f"the shape {model.event_shape}"
         )
     return value if known else model.transform.forward(value[None])[0].float()

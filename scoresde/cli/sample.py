@@ -44,6 +44,8 @@ __all__ = [
 
 # The default number of points in a picture, and of other samples.
 _POINTS, _OTHERS = 1000, 64
+# Seconds from which a smaller batch is proposed for fewer samples.
+_LONG = 5.0
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,11 @@ class Sample:
             f"{n} samples of shape {model.event_shape} in {seconds - pilot:.1f} s{first}"
             f"{spent}{already}: {self.out}"
         )
+        if 2 * n <= self.batch_size and seconds - pilot > _LONG:
+            tell(
+                f"{self.batch_size} are computed at a time, so that a sample is the same whatever "
+                f"--n is; --batch-size {n} is faster, and may change the last digits"
+            )
         if self.round and model.whole and self.out.suffix not in PICTURES:
             tell(f"rounded, as whole numbers in the data: {', '.join(model.whole)}")
 

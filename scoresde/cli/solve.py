@@ -84,7 +84,7 @@ class Solve:
             score, sampler=self.sampler, n=self.n, steps=self.steps, seed=self.seed,
             condition={**given.rows(range(self.n)), "measurement": y},
         )  # fmt: skip
-        finished(run, model, self.out, self.batch_size, "solutions")
+        finished(run, model, self.out, self.batch_size, "solution")
 
 
 def _operator(text: str) -> Any:

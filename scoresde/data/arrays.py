@@ -29,9 +29,10 @@ def array_file(path: Path, wanted: Wanted) -> Data:
     """Return the samples in a file, by the reader of its suffix in `READERS`.
 
     Raises:
-        DataError: The file is missing, damaged or pickled, or no array is named as samples are.
+        DataError: The file is missing, damaged or pickled, or no array has one of the usual names
+            for samples, 'x' or 'images'.
         ShapeError: The samples have no event dimension.
-        InvalidTypeError: The file holds anything but floats or bytes.
+        InvalidTypeError: The samples are not floats, bytes or unsigned 16-bit integers.
     """
     reader = READERS.get(path.suffix)
     if reader is None:
@@ -47,7 +48,7 @@ def array_file(path: Path, wanted: Wanted) -> Data:
         raise
     except zipfile.BadZipFile as error:
         raise DataError(
-            f"{path} is no archive that numpy wrote, or it was truncated or damaged ({error}); "
+            f"{path} is not a .npz archive, or it is truncated or damaged ({error}); "
             "copy it again, or save it again with np.savez"
         ) from error
     except Exception as error:  # numpy and zipfile raise many kinds of errors for damaged files
@@ -55,7 +56,10 @@ def array_file(path: Path, wanted: Wanted) -> Data:
 
 
 def npy(path: Path, wanted: Wanted) -> Data:
-    """Return the samples in a `.npy` file, which are read when needed if it exceeds 256 MiB."""
+    """Return the samples in a `.npy` file.
+
+    A file above 256 MiB is not loaded; its samples are read when they are needed.
+    """
     x = load_npy(path, as_is=wanted.layout is not None)
     check_numbers(str(path), x.dtype)
     store = x if isinstance(x, ArrayFile) else InMemory(_tensor(path, x, wanted))
@@ -77,7 +81,10 @@ def npz(path: Path, wanted: Wanted) -> Data:
 def _member(
     path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, n: int | None = None
 ) -> np.ndarray[Any, Any] | None:
-    """Return an array of an archive; None unless it has n rows, if given, of numbers or text."""
+    """Return an array of an archive.
+
+    If n is given, return None unless the array holds n rows of numbers or text.
+    """
     what = f"{info.filename.removesuffix('.npy')!r} in {path}"
     if n is not None:
         with archive.open(info) as file:
@@ -88,9 +95,11 @@ def _member(
         if header.shape[:1] != (n,) or header.dtype.kind not in "fiubcU":
             return None
     if info.file_size > max(stores.IN_MEMORY, stores.PACKED * info.compress_size):
-        raise DataError(  # a small file must not fill the memory
-            f"{what} has {info.file_size:,} bytes in {info.compress_size:,}, which no real "
-            "data have; if you trust it, save it with np.savez, which does not compress"
+        # refuse archives that unpack to far more than their size (zip bombs)
+        raise DataError(
+            f"{what} would unpack from {info.compress_size:,} to {info.file_size:,} bytes, more "
+            "than real data ever do; if you trust the file, save it again with np.savez, which "
+            "does not compress"
         )
     with archive.open(info) as file:
         return read_array(file, what, info.file_size)

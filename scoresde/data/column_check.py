@@ -18,7 +18,7 @@ _MANY = 512  # the largest number of columns that are compared with each other
 # A vector may be a signal if it has at least this many numbers, there are this many samples, and
 # the variance of differences of neighbours is below this share of that of independent numbers.
 _LONG, _LOOKED_AT, _ALIKE = 16, 1000, 0.2
-_APART = 10.0  # the ratio of standard deviations from which columns are reported
+_APART = 4.0  # the ratio of standard deviations from which columns are reported
 
 
 def whole_columns(data: Data) -> tuple[str, ...]:

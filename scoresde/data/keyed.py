@@ -1,4 +1,4 @@
-"""Choose the samples and the conditions from arrays with names."""
+"""Choose the samples and the conditions from named arrays."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def key_of(names: Sequence[str], wanted: Wanted, what: str) -> str:
     """Return the name of the array that holds the samples.
 
     Raises:
-        DataError: No array has a usual name of samples, and `sample` names none.
+        DataError: No array has one of the usual names for samples, and `sample` names none.
         UnknownNameError: No array has the name in `sample`.
         InvalidTypeError: `sample` has several names.
     """
     if wanted.sample:
         if len(wanted.sample) > 1:
             raise InvalidTypeError(
-                f"samples made of several columns, {', '.join(wanted.sample)}, are for tables; "
-                f"name one array of {what} by sample="
+                f"sample= names several columns ({', '.join(wanted.sample)}), which is possible "
+                f"for tables only; for {what} give the name of one array"
             )
         check_name("array", wanted.sample[0], names)
         return wanted.sample[0]
@@ -55,20 +55,22 @@ def from_arrays(
     *,
     names: Collection[str] | None = None,
 ) -> Data:
-    """Return one of the arrays as samples, and others with as many rows as conditions.
+    """Return one of the arrays as the samples, with their conditions.
 
-    Integers called "y" or "labels" are the condition `label`.
+    The conditions are the other arrays with the same number of rows. Integers called "y" or
+    "labels" are the condition `label`.
 
     Args:
         what: The name of the source, for errors.
         arrays: The arrays by name.
-        wanted: The conditions.
+        wanted: Which samples and conditions to take.
         names: The names of all entries of the source, including those that are not arrays; by
             default the names of the arrays.
 
     Raises:
         DataError: There are no samples, or labels under several names.
-        InvalidTypeError: The samples are no numbers, or integers.
+        InvalidTypeError: The samples are not numbers, or are integers other than unsigned 8-bit or
+            16-bit ones.
         ShapeError: A wanted condition has another number of rows.
     """
     key = key_of(list(arrays), wanted, what)
@@ -99,8 +101,9 @@ def from_arrays(
         for name in (*LABELS, "label"):
             if name in known and not {name, "label" if name in labels else name} & {*usable}:
                 warnings.warn(
-                    f"{what} has {name!r}, which is left out: labels are integers of shape "
-                    f"({len(x)},), as y[:, 0] is, and vectors are floats",
+                    f"{what} has {name!r}, which is not used as a condition: labels must be "
+                    f"integers of shape ({len(x)},), such as y[:, 0]; a vector must be made of "
+                    "floats",
                     UserWarning,
                     stacklevel=outside(),
                 )
@@ -138,6 +141,9 @@ def _is_image(dtype: np.dtype[Any]) -> bool:
 
 
 def _usable(rows: np.ndarray[Any, Any]) -> bool:
-    """Return True if an array can be a condition: labels, names, floats or images."""
+    """Return True if an array can be a condition.
+
+    It can if it holds integer labels, names of classes (text), floats, or images in bytes.
+    """
     kind, axes = rows.dtype.kind, rows.ndim
     return kind == "f" or (kind in "iuUO" and axes == 1) or (rows.dtype == np.uint8 and axes > 2)

@@ -45,6 +45,7 @@ def _check_packed(path: Path) -> None:
         for info in archive.infolist():
             if info.file_size > max(stores.IN_MEMORY, stores.PACKED * info.compress_size):
                 raise DataError(
-                    f"a tensor in {path} has {info.file_size:,} bytes in {info.compress_size:,}, "
-                    "which no real data have; if you trust it, save it with torch.save again"
+                    f"a tensor in {path} would unpack from {info.compress_size:,} to "
+                    f"{info.file_size:,} bytes, more than real data ever do; if you trust the "
+                    "file, save it with torch.save again"
                 )

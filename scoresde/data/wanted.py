@@ -38,11 +38,14 @@ _FILE = "file"  # the column with the names of the samples' files
 
 @dataclass(frozen=True)
 class Wanted:
-    """Hold which samples and conditions to take; every source returns `wanted.data(...)`.
+    """Hold the choice of samples and conditions.
+
+    Every reader of a source passes what it read to `wanted.data(...)` and returns the result.
 
     Args:
-        condition: By name the rows themselves, a file of them, or one or several columns of the
-            source. If any is a column of the source, its other conditions are left out.
+        condition: A mapping from the name of a condition to its rows, a file that holds them, or
+            one or several columns of the source. If any condition is a column of the source, the
+            conditions that the source would supply by itself are not used.
         kinds: The kinds of conditions by name.
         sample: The name of the array, or of the columns, that are the samples; empty for the usual
             names.
@@ -70,13 +73,14 @@ class Wanted:
         """Return the samples with the wanted conditions.
 
         Args:
-            x: The samples, or data, which may have conditions.
+            x: The samples, or a `Data` object, which may have conditions.
             source: Further arrays or `Column`s of the source, by name, with a row for each sample.
-            unasked: The names in `source` that are conditions if no column is wanted; default: all.
+            unasked: The names in `source` that become conditions when the user asks for no column;
+                by default all.
             transform: The transform of the samples to model units.
             files: The names of the samples' files.
             columns: The names of the entries of a sample.
-            lines: The lines of the samples in a text file.
+            lines: The line numbers of the samples in a text file.
 
         Raises:
             DataError, InvalidTypeError, ShapeError, UnknownNameError: A condition cannot be used.
@@ -111,7 +115,7 @@ class Wanted:
         """Return the rows of the wanted conditions, by name.
 
         Raises:
-            ScoreSDEError: Conditions, all of which are named, cannot be used.
+            ScoreSDEError: Some conditions cannot be used; the message names all of them.
         """
         found, faults = {}, Faults()
         for name, rows in self.condition.items():
@@ -154,7 +158,7 @@ class Wanted:
         """Return the columns of the source that are wanted as conditions.
 
         Raises:
-            UnknownNameError: The source has no column of a name.
+            UnknownNameError: A wanted column is not in the source.
         """
         found: set[str] = set()
         faults = Faults()
@@ -188,7 +192,10 @@ def _are_names(given: object) -> bool:
 
 
 def _one(source: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
-    """Return a column as labels if it holds integers or text and `kind` is no Field, else as is."""
+    """Return a column of integers or text as labels, unless `kind` is a Field.
+
+    Other columns are returned unchanged. Text for a Field is an error.
+    """
     value = source[name]
     if isinstance(value, Column):
         if value.whole and not isinstance(kind, Field):
@@ -197,8 +204,8 @@ def _one(source: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
         if isinstance(kind, Field):
             raise InvalidTypeError(
-                f"the column {name!r} holds text, and its condition takes numbers, {kind}; write "
-                "numbers with a point, and leave the cells of missing ones empty"
+                f"the column {name!r} holds text, but the model takes numbers for this condition "
+                f"({kind}); use a decimal point, and leave a cell empty where a number is missing"
             )
         try:
             return classes_of(value.tolist(), f"the column {name!r}")
@@ -217,7 +224,7 @@ def _several(source: Mapping[str, Any], names: Sequence[str]) -> np.ndarray[Any,
         if value.dtype.kind not in "fiu" or value.ndim > 2:
             raise InvalidTypeError(
                 f"the column {name!r} holds {value.dtype} of shape {value.shape}; only columns of "
-                "numbers and vectors can be joined to one condition"
+                "numbers and vectors can be combined into one condition"
             )
         parts.append(value.astype(plain(value.dtype)) if value.dtype.kind == "f" else narrow(value))
     return np.column_stack(parts)
@@ -229,7 +236,10 @@ def _of_file(
     kind: Kind | None,
     files: Sequence[str] | None,
 ) -> Any:
-    """Return the rows in a `.npy` file or a table, ordered by its column "file" if it has one."""
+    """Return the rows in a `.npy` file or a table.
+
+    The rows of a table with a column "file" are put in the order of the samples' files.
+    """
     path = Path(given).expanduser()
     if path.suffix == ".npy":
         found = load_npy(path)
@@ -245,6 +255,6 @@ def _of_file(
             return _one(table, names[0], kind)
         return Named(_several(table, names), called(names))
     raise DataError(
-        f"condition {name!r} is {os.fspath(given)!r}, which is no file of conditions; give a .npy "
-        f"or {' or '.join(TABLES)} file, or the numbers"
+        f"condition {name!r} is {os.fspath(given)!r}, which is not a file that can hold "
+        f"conditions; give a .npy or {' or '.join(TABLES)} file, or the values themselves"
     )

@@ -1,8 +1,9 @@
-r"""Solve a linear system for each sample, given its products with vectors.
+r"""Solve one linear system for each sample, given the products of its matrix with vectors.
 
-The equation is $M u = r$ with $M = A V A^T + \Sigma$. Each product with $M$ needs one with the
-covariance $V$, which costs a backward pass of a network, and computes $V A^T p$ as an intermediate
-result. So the update $w = V A^T u$ is summed along with the solution, without a further product.
+The equation is $M u = r$ with $M = A V A^T + \Sigma$. A product $M p$ requires one product with the
+covariance $V$, which costs a backward pass through the network; $V A^T p$ is an intermediate result
+of it. So $w = V A^T u$, the correction to the denoised estimate, is accumulated together with $u$,
+at no further product.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 __all__ = ["Solution", "dot", "solve"]
 
 Product = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""A function of a vector p that returns $V A^T p$ and $M p$."""
+"""A function that returns two products of a vector p, $V A^T p$ and $M p$."""
 
 
 class Solution(NamedTuple):
@@ -47,7 +48,7 @@ def solve(
 
     Args:
         r: Right-hand sides `(B, *)`.
-        product: The products with $V A^T$ and $M$.
+        product: A function that returns both products of a vector, $V A^T p$ and $M p$.
         iterations: The number of products, at least 1.
         guess: A function that approximates $M^{-1}$ of a vector; it may differ from call to call.
     """
@@ -63,7 +64,7 @@ def solve(
             c = dot(q, other[2])
             p, z, q = (a - column(c, a) * b for a, b in zip((p, z, q), other, strict=True))
         square = dot(q, q)
-        if i == 0:  # later directions are dropped if they are below rounding
+        if i == 0:  # a later direction is dropped if it is smaller than the rounding error of this
             least = torch.finfo(r.dtype).eps ** 2 * square.detach()
         scale = _inverse(square, least)
         p, z, q = (column(scale, a) * a for a in (p, z, q))
@@ -78,16 +79,16 @@ def solve(
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the inner product of each row, `(B,)`."""
+    """Return the inner products of the rows of a with those of b, `(B,)`."""
     return (a * b).reshape(len(a), a.shape[1:].numel()).sum(1)
 
 
 def column(c: Tensor, like: Tensor) -> Tensor:
-    """Return one number for each row, ready to multiply."""
+    """Reshape one number per row so that it broadcasts against `like`."""
     return c.reshape(-1, *(1,) * (like.ndim - 1))
 
 
 def _inverse(square: Tensor, least: Tensor) -> Tensor:
-    """Return the inverse root of a square; 0, with a finite gradient, if it is at most `least`."""
+    """Return 1 / sqrt(square), or 0 (with a finite gradient) where square is at most `least`."""
     seen = square > least
     return torch.where(seen, square, 1.0).rsqrt() * seen

@@ -159,7 +159,8 @@ def _process(config: Any) -> tuple[SDE, str, str]:
         if continuous:
             return VPSDE(low, high), "eps", "999t"
         n = check_integer("model.num_scales", read_config(config, "model", "num_scales"), 2)
-        return BetaLadder(torch.linspace(low / n, high / n, n, dtype=torch.float64)), "eps", "index"
+        betas = torch.linspace(low / n, high / n, n, dtype=torch.float64)
+        return BetaLadder(tuple(betas.tolist())), "eps", "index"
     low, high = (read_config(config, "model", name) for name in ("sigma_min", "sigma_max"))
     predicts = "sigma_score" if read_config(config, "model", "scale_by_sigma") else "score"
     if continuous:

@@ -1,6 +1,7 @@
-r"""Compute the variational bound of the reverse SDE, which needs neither a solver nor a trace.
+r"""Compute the variational lower bound on the log-density of the reverse SDE's samples.
 
-With $\lambda = \log(\alpha^2/\sigma^2)$ and $x_\lambda = \alpha x + \sigma\varepsilon$,
+Unlike the flow's log-density, it needs neither a solver nor a divergence. With
+$\lambda = \log(\alpha^2/\sigma^2)$ and $x_\lambda = \alpha x + \sigma\varepsilon$,
 
 $$ \log p_0(x) \ge
    E\big[\log \mathcal N(x;\, x_\epsilon/\alpha_\epsilon, \sigma_\epsilon^2/\alpha_\epsilon^2)\big]
@@ -9,10 +10,11 @@ $$ \log p_0(x) \ge
 
 with $\hat\varepsilon = -\sigma s$ (Kingma et al. 2021, eqs. 11-15, arXiv:2107.00630; Song et al.
 2021, *Maximum likelihood training*, theorem 3, arXiv:2101.09258). It bounds the density of the
-reverse SDE's samples, which equals that of the flow's only for the exact score. For the exact score
-the bound is tight except for the first term, which belongs to times below eps. $\lambda$ is drawn
-uniformly from equal strata, since the integrand varies little in it. The control variate is the
-integrand of a Gaussian with the moments of the data, minus its known mean.
+reverse SDE's samples, which equals that of the flow's only for the exact score. For the exact
+score, the only gap comes from the first term, which replaces the part of the process below eps by a
+Gaussian. $\lambda$ is drawn by stratified sampling, one uniform draw in each of equal intervals,
+since the integrand varies little with $\lambda$. If moments are known, the integrand for Gaussian
+data with these moments, minus the known mean of that integrand, is subtracted as a control variate.
 """
 
 from __future__ import annotations
@@ -50,22 +52,23 @@ def elbo(
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
-        sde: The process of the score; None takes the one in its facts.
+        sde: The process of the score; None takes `scoresde.facts(score).sde`.
         x: The points, `(B, *)`, floating-point.
         draws: The number of evaluations for each sample, at least 1.
         seed: The seed; row i uses the noise of sample `first + i`.
         first: The sample number of the first row.
         condition: The conditions that the score takes, one row for each sample.
-        moments: The data's moments, for the prior and the control variate; by default those that
-            the score knows.
+        moments: The data's moments, for the prior and the control variate; by default
+            `facts(score).moments`.
 
     Returns:
-        The bound as `value`; its error is a 95 % half-width for the randomness of the draws,
-        infinite for fewer than 8.
+        The bound as `value`; its error is the half-width of a 95 % confidence interval that
+        accounts for the random draws only; infinite if `draws` is below 8.
 
     Raises:
-        InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, $\sigma = 0$ at
-            eps, or the score is guided and so belongs to no density.
+        InvalidValueError, InvalidTypeError, ShapeError: An argument has a wrong value, type or
+            shape; $\sigma = 0$ at eps; or the score is guided, and so is not the gradient of any
+            log-density.
         NonFiniteError: `x`, the score or the result has a NaN or an infinity.
     """
     check_density(score)

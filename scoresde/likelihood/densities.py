@@ -36,6 +36,7 @@ from scoresde.ode import Tolerance
 from scoresde.progress import showing
 from scoresde.score import device_of, evaluating
 from scoresde.sde import SDE, Condition, Moments, Score, expand, facts, process_of
+from scoresde.units import Identity
 
 __all__ = ["EXACT", "Check", "log_prob", "sample_with_log_prob"]
 
@@ -145,6 +146,8 @@ def log_prob(
         showing(100, "log-densities", unit="percent", show=progress, delay=1.0) as bar,
     ):
         known = _moments(score, sde, x, given, moments)
+        if t is None:
+            _warn_of_units(score, known, x)
         end = LawAtEnd.of(sde, known, x, seed)
         shared = None if given else end.constant(sde.reverse(score), x.dtype)
         for i in range(0, max(len(x), 1), max(size, 1)):
@@ -282,6 +285,21 @@ def _moments(
     return read_moments(sde.reverse(score), event, x.dtype, x.device)
 
 
+def _warn_of_units(score: Score, known: Moments | None, x: Tensor) -> None:
+    """Warn if samples are so far from the data that they seem to be in the user's units."""
+    transform = facts(score).transform
+    if known is None or transform in (None, Identity()) or not x.numel():
+        return
+    off = (x.double() - torch.as_tensor(known.mean).to(x.device, torch.float64)).square()
+    deviations = float((off / known.mean_variance()).reshape(len(x), -1).mean(1).median().sqrt())
+    if deviations > _FAR:
+        warnings.warn(
+            f"the samples are {deviations:.3g} standard deviations from the mean of the model's "
+            "data: log_prob takes tensors in model units; pass those in yours as Data(x)",
+            stacklevel=outside(),
+        )
+
+
 def _log_prob(
     flow: Flow, end: LawAtEnd, shared: Tensor | None, x: Tensor, t: float | None, *, twice: bool
 ) -> tuple[LogProb, Tensor]:
@@ -311,6 +329,8 @@ def _log_prob(
 # Warn if the density at T deviates from the Gaussian by more nats than this times sqrt(D). The
 # deviation is corrected, and the error of the correction is part of the error bar.
 _OFF = 0.05
+# deviations from the mean of the data from which samples are taken for those in other units
+_FAR = 20.0
 
 
 def _check_end(gap: Tensor, size: int) -> None:

@@ -12,9 +12,9 @@ from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
 
 __all__ = ["finite", "flat", "pair", "reach", "same_bytes", "same_units", "whole"]
 
-# Sums of squares of larger numbers may overflow in float64, and those of smaller ones underflow.
+# Above `_LARGEST` sums of squares may overflow in float64; below `_SMALLEST` they may underflow.
 _LARGEST, _SMALLEST = 1e140, 1e-140
-# Two compared sets whose ranges have a larger ratio cause a warning.
+# Warn if the ranges of two compared sets differ by more than this factor.
 _APART = 32
 
 
@@ -27,7 +27,7 @@ def flat(name: str, x: Tensor) -> Tensor:
     if largest > _LARGEST or 0 < largest < _SMALLEST:
         raise NonFiniteError(
             f"{name} holds numbers up to {largest:.3g}, too {'large' if largest > 1 else 'small'} "
-            "to be squared; divide both sides of the comparison by their scale"
+            "to be squared; divide both sets by the same number"
         )
     return rows
 
@@ -48,7 +48,7 @@ def same_units(**sources: tuple[bool, float]) -> None:
     (bytes_last, most), (bytes_first, least) = sources[names[-1]], sources[names[0]]
     if bytes_last and not bytes_first:
         raise InvalidTypeError(
-            f"{names[-1]} are bytes and {names[0]} are not; bring both to one scale, for "
+            f"{names[-1]} are bytes and {names[0]} are not; bring both to the same scale, for "
             "example by x.float() / 127.5 - 1, or give the data as Data(x, transform=BYTES)"
         )
     if 0 < _APART * least < most:
@@ -66,7 +66,7 @@ def same_bytes(**sets: Tensor) -> None:
 
 
 def reach(x: Tensor) -> tuple[bool, float]:
-    """Return True if samples are bytes, and their range, as `same_units` takes them."""
+    """Return a pair for `same_units`: whether the samples are bytes, and their range."""
     if x.numel() == 0:
         return x.dtype == torch.uint8, 0.0
     low, high = x.double().aminmax()
@@ -79,8 +79,8 @@ def pair(x: Tensor, y: Tensor, least: int, names: tuple[str, str] = ("x", "y")) 
     same_bytes(**dict(zip(names, (x, y), strict=True)))
     if x.shape[1:] != y.shape[1:] or min(len(a), len(b)) < least:
         raise ShapeError(
-            f"{names[0]} and {names[1]} must hold at least {least} events of one shape each, got "
-            f"{tuple(x.shape)} and {tuple(y.shape)}"
+            f"{names[0]} and {names[1]} must each hold at least {least} events, all of the same "
+            f"shape, got {tuple(x.shape)} and {tuple(y.shape)}"
         )
     return [a, b.to(a.device)]
 

@@ -35,8 +35,8 @@ __all__ = ["Frechet", "GaussianFit", "frechet_distance"]
 class GaussianFit:
     r"""Hold a Gaussian fitted to features; the sum of two fits is the fit to both sets.
 
-    The scatter S, the sum of squares about the mean, of both sets is (Chan, Golub & LeVeque 1983,
-    doi:10.1080/00031305.1983.10483115)
+    The scatter S of both sets together (the sum of squares about their mean) is (Chan, Golub &
+    LeVeque 1983, doi:10.1080/00031305.1983.10483115)
 
     $$ S = S_1 + S_2 + \tfrac{n_1 n_2}{n_1 + n_2} \delta \delta^T, \qquad
        \delta = \mu_2 - \mu_1. $$
@@ -75,7 +75,7 @@ class GaussianFit:
             return NotImplemented
         if self.mean.shape != other.mean.shape:
             raise ShapeError(
-                "only fits to features of one size can be added, got "
+                "only fits with the same number of features can be added, got "
                 f"{len(self.mean)} and {len(other.mean)}"
             )
         n = self.n + other.n
@@ -102,7 +102,8 @@ class GaussianFit:
         rx, ry = self._scaled(), other._scaled()
         if rx.shape[1] != ry.shape[1]:
             raise ShapeError(
-                f"both fits must have features of one size, got {rx.shape[1]} and {ry.shape[1]}"
+                f"both fits must have the same number of features, got {rx.shape[1]} and "
+                f"{ry.shape[1]}"
             )
         rows = max(len(rx), len(ry))
         rx, ry = (torch.nn.functional.pad(r, (0, 0, 0, rows - len(r))) for r in (rx, ry))
@@ -124,7 +125,8 @@ def frechet_distance(
     r"""Return the squared Fréchet distance $d^2$ between the Gaussians fitted to two sets.
 
     With Inception's features this is the FID. Its bias is positive, and about proportional to
-    1 / N: compare only distances at equal N, and beside the distance between two sets of real data.
+    1 / N: compare distances only at equal N, and report next to them the distance between two sets
+    of real data.
 
     Args:
         x: samples, `(N, *)`, N at least 2; or a fit.
@@ -145,24 +147,24 @@ def frechet_distance(
     fx, fy = _given("x", x, features), _given("y", y, features)
     if fx.mean.shape != fy.mean.shape:
         raise ShapeError(
-            f"x and y must have features of one size, got {len(fx.mean)} for x{_shape(x)} and "
-            f"{len(fy.mean)} for y{_shape(y)}"
+            f"x and y must have the same number of features, got {len(fx.mean)} for x{_shape(x)} "
+            f"and {len(fy.mean)} for y{_shape(y)}"
         )
     return fx.distance(fy)
 
 
 @dataclass(frozen=True)
 class Frechet:
-    r"""Compute the squared Fréchet distance of n samples, and its limit for infinitely many.
+    r"""Compute the squared Fréchet distance of n samples, and an estimate of its limit.
 
-    The bias is proportional to 1/n to leading order, so it is twice as large for n/2 samples and
-    cancels in
+    The limit is that for n to infinity. The bias is proportional to 1/n to leading order, so it is
+    twice as large for n/2 samples and cancels in
 
     $$ 2 d^2_n - \overline{d^2_{n/2}}, $$
 
     where the mean is over random halves (Chong & Forsyth 2020, arXiv:1911.07023, here with two
-    numbers of samples). The values of the halves are corrected likewise. If n is below twice the
-    number of features, the bias is not of this order, and no limit is returned.
+    sample sizes, n and n/2). The values of the halves are corrected likewise. If n is below twice
+    the number of features, the bias is not of this order, and no limit is returned.
     """
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:

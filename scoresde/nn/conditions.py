@@ -1,8 +1,8 @@
 r"""Prepare the conditions of a network: classes, vectors and fields, by name.
 
-A vector or field enters a network as its entries and one flag for each: 1 where the entry is known,
-0 where it is NaN or its name is left out; the entry itself is then 0. A missing label counts as one
-further class.
+A vector or field enters a network as its entries and one flag for each entry. The flag is 1 if the
+entry is known. If the entry is NaN, or the condition is not passed, both flag and entry are 0. A
+missing label counts as one further class.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ Shape = int | tuple[int, ...]
 
 
 class Network(nn.Module):
-    """Keep the constructor's arguments and the conditions of a network `net(x, c, **condition)`.
+    r"""Keep the constructor's arguments and the conditions of a network `net(x, c, **condition)`.
 
-    This is the base class of `UNet`, `DiT` and `MLP`.
+    This is the base class of `UNet`, `DiT` and `MLP`. The numbers c, one for each sample, are the
+    noise level as the network receives it, $-\tfrac18 \log(\alpha^2 / \sigma^2)$ in a `ScoreModel`.
 
     Attributes:
         embedding: The embedding of c and of the labels.
@@ -106,7 +107,10 @@ class Network(nn.Module):
 
 
 def classes_of(num_classes: object) -> dict[str, int]:
-    """Return the numbers of classes by name, sorted; a single number is that of `label`."""
+    """Return the numbers of classes by name, sorted.
+
+    A single number counts the classes of the condition `label`.
+    """
     if num_classes is None:
         return {}
     given: Mapping[Any, Any] = (
@@ -119,8 +123,8 @@ def shapes_of(condition: object) -> dict[str, Shape]:
     """Return the shapes of vectors and fields by name, sorted.
 
     Raises:
-        InvalidTypeError, InvalidValueError: A name is no Python identifier, or a shape is not made
-            of positive integers.
+        InvalidTypeError, InvalidValueError: A name is not a Python identifier, or a shape is not
+            made of positive integers.
     """
     if condition is None:
         return {}
@@ -145,7 +149,7 @@ def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...
     Args:
         name: Name of the condition.
         value: `(B, *shape)`, NaN where an entry is missing; None if all are.
-        like: The state `(B, *)`; gives length, type and device.
+        like: The state `(B, *)`; the result has its batch size, dtype and device.
         shape: Shape of one sample's condition, `(k, *)`; a side of 0 stands for any size.
 
     Returns:
@@ -190,7 +194,10 @@ def split(
 
 
 def resized(field: Tensor, size: Sequence[int]) -> Tensor:
-    """Return a field `(B, k, *)` on the grid of the state: coarser repeated, finer averaged."""
+    """Return a field `(B, k, *)` on the grid of the state.
+
+    A coarser field is repeated, a finer one averaged over cells.
+    """
     if field.shape[2:] == size:
         return field
     if all(n == 1 for n in field.shape[2:]):

@@ -1,7 +1,8 @@
-r"""Define the layers of NCSN++ and DDPM++, with the names of the authors' files.
+r"""Define the layers of NCSN++ and DDPM++ (Song et al. 2021, arXiv:2011.13456).
 
-Song et al. (2021), arXiv:2011.13456; residual blocks that change the resolution are those of
-BigGAN (Brock et al. 2019, arXiv:1809.11096), the filter is that of Zhang (2019, arXiv:1904.11486).
+The names of the parameters match those in the authors' checkpoints. The residual blocks, which can
+change the resolution, are those of BigGAN (Brock et al. 2019, arXiv:1809.11096), and the filter for
+resampling is that of Zhang (2019, arXiv:1904.11486).
 """
 
 from __future__ import annotations
@@ -50,18 +51,21 @@ class Sines(nn.Module):
 
 
 class Resample(nn.Module):
-    """Halve or double the side of images, by a filter or by means and repetition."""
+    """Halve or double the height and width of images.
+
+    This is done with an FIR filter, or by averaging 2x2 pixels (down) and repeating pixels (up).
+    """
 
     def __init__(self, fir: bool) -> None:
         super().__init__()
         self.fir = fir
 
     def down(self, x: Tensor) -> Tensor:
-        """Return images of half the side."""
+        """Return images of half the height and width."""
         return filtered(x, 1, 1)[..., ::2, ::2] if self.fir else F.avg_pool2d(x, 2)
 
     def up(self, x: Tensor) -> Tensor:
-        """Return images of twice the side."""
+        """Return images of twice the height and width."""
         if not self.fir:
             return F.interpolate(x, scale_factor=2.0, mode="nearest")
         wide = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
@@ -85,7 +89,7 @@ def started(weight: Tensor, into: int, out: int, scale: float) -> None:
 
 
 def convolution(into: int, out: int, scale: float = 1.0, kernel: int = 3) -> nn.Conv2d:
-    """Return a convolution that keeps the side, with weights drawn by `started`."""
+    """Return a convolution that keeps height and width, with weights drawn by `started`."""
     conv = nn.Conv2d(into, out, kernel, padding=kernel // 2)
     started(conv.weight, into * kernel**2, out * kernel**2, scale)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
@@ -173,7 +177,10 @@ class Combine(nn.Module):
 
 
 class Shrink(nn.Module):
-    """Halve the side of an image by a strided convolution, after the FIR filter if `fir`."""
+    """Halve the height and width of an image by a strided convolution.
+
+    If `fir` is true, the image is first filtered by the FIR filter.
+    """
 
     def __init__(self, into: int, out: int, fir: bool) -> None:
         super().__init__()
@@ -181,7 +188,7 @@ class Shrink(nn.Module):
         self.add_module("Conv2d_0" if fir else "Conv_0", convolution(into, out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the image at half the side."""
+        """Return the image at half the height and width."""
         conv: Any = next(self.children())
         x = filtered(x, 2, 2) if self.fir else F.pad(x, (0, 1, 0, 1))
         return F.conv2d(x, conv.weight, conv.bias, stride=2)

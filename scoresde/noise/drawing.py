@@ -1,4 +1,4 @@
-"""Draw normal numbers, and linear combinations of values of a Brownian path, for a batch.
+"""Draw standard normal random numbers, and combinations of values of a Brownian path.
 
 On the CPU the numbers are made in parts that fit its cache; on other devices all at once.
 """
@@ -29,17 +29,18 @@ from scoresde.noise.rows import Source, in_numpy
 __all__ = ["normal", "walk"]
 
 _Part = tuple[slice, slice]
-# the number of numbers in a part: their words fill half of a cache of 1 MB
+# The largest number of values in a part. The random words for them fill half of a cache of 1 MB.
 _PART = 2**16
 
 
 def normal(source: Source, low: Source | None, like: Tensor) -> Tensor:
-    """Return normal numbers like a tensor `(B, size)` of single or double precision.
+    """Return standard normal random numbers like a tensor `(B, size)`, in its precision.
 
     Args:
         source: The source of the words.
-        low: The source of the lower words that double precision needs; None for single precision.
-        like: A tensor of the shape, dtype and device wanted.
+        low: The source of the second 32-bit words, which supply the low-order bits in double
+            precision; None for single precision.
+        like: A tensor of the shape, dtype and device wanted, of single or double precision.
     """
     rows, size = like.shape
     blocks = -(-size // FINE)
@@ -74,10 +75,13 @@ def walk(
     keep: Sequence[Instant],
     like: Tensor,
 ) -> tuple[Tensor, dict[Instant, Tensor]]:
-    r"""Return $\sum_u c_u (W(u) - W(base))$ like a tensor `(B, size)`, and the values to keep.
+    r"""Return the sum $\sum_u c_u (W(u) - W(base))$, and the values to keep.
+
+    The sum has the shape of `like`; a dict holds the values at the instants in `keep`.
 
     Args:
-        source: The source of the words of a node.
+        source: A function `(node, device)` that returns the source of random words for that node of
+            the path (see `Step.node`).
         steps: The steps that compute values from known ones.
         known: The known values by instant, each `(B, size)`.
         form: The coefficients c by instant u.
@@ -123,7 +127,10 @@ def walk(
 
 
 def _slots(steps: Sequence[Step], kept: Set[Instant]) -> list[int]:
-    """Return for each step the number of a buffer that holds no value that is needed later."""
+    """Return for each step the number of its buffer.
+
+    A buffer is reused once the value in it is no longer needed.
+    """
     last = {end: i for i, step in enumerate(steps) for end in (step.low, step.high)}
     found: list[int] = []
     free: list[int] = []
@@ -142,7 +149,11 @@ def _combined(form: Form, base: Instant, values: Mapping[Instant, Any]) -> Any:
 
 
 def _node(step: Step, source: Source, part: _Part, scratch: Scratch) -> Any:
-    """Return the normal numbers of a node on the CPU: fine ones for the end, else coarse ones."""
+    """Return the standard normal random numbers of a node, on the CPU.
+
+    They are full-precision ones for the node at the end of the path, and 16-bit ones
+    (`normals.COARSE` of them per counter) for all others.
+    """
     rows, columns = part
     unit = COARSE if step.node else FINE
     wanted = range(columns.start // unit, -(-columns.stop // unit))

@@ -30,8 +30,9 @@ def curve(
 ) -> Figure:
     """Draw a noisy curve and its running mean over a fiftieth of its length.
 
-    The axis is logarithmic if all values are positive; its label says so. It spans at least half of
-    the size of the values, so that small changes look small. Curves in one Axes have different
+    The vertical axis is logarithmic if all values are positive; its label then ends in
+    "logarithmic". It spans at least half of the largest absolute value (on a logarithmic axis at
+    least a factor of 1.7), so that small changes look small. Curves in one Axes have different
     colours.
 
     Args:
@@ -46,8 +47,8 @@ def curve(
         The figure.
 
     Raises:
-        ShapeError: `values` is no vector of at least one number, or `steps` has another length.
-        InvalidTypeError: An entry is no number.
+        ShapeError: `values` is not a vector, or is empty, or `steps` has another length.
+        InvalidTypeError: An entry is not a number.
         NonFiniteError: A value is NaN or infinite.
         InvalidValueError: A value is too large for an axis.
 
@@ -59,7 +60,7 @@ def curve(
     y = paper.vector("values", values)
     x = torch.arange(1.0, len(y) + 1) if steps is None else paper.vector("steps", steps)
     if len(x) != len(y):
-        raise ShapeError(f"steps and values must have one length, got {len(x)} and {len(y)}")
+        raise ShapeError(f"steps and values must have the same length, got {len(x)} and {len(y)}")
     window = max(1, len(y) // 50)
     mean = y.unfold(0, window, 1).mean(1)
 
@@ -86,7 +87,10 @@ def curve(
 
 
 def _widened(axes: Axes) -> None:
-    """Set the limits of the vertical axis to all curves with a margin, and half of their size."""
+    """Set the limits of the vertical axis so that they include all curves with a margin.
+
+    They span at least half of the largest absolute value.
+    """
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
     low, high = float(values.min()), float(values.max())
     if axes.get_yscale() == "log":
@@ -108,11 +112,13 @@ def pareto(
 ) -> Figure:
     """Draw errors against costs, with shaded intervals, in panels side by side.
 
-    Both axes are logarithmic: points without a positive cost and error are left out, and an error
-    below 1e-8 of the largest of its panel, the size of rounding, is drawn at that value.
+    Both axes are logarithmic. An error below 1e-8 times the largest error of its panel is within
+    rounding, and is drawn at 1e-8 times that largest error; points whose cost or error is not
+    positive are left out.
 
     Args:
-        panels: For each title the curves, by their names in the legend; a name has one colour.
+        panels: A mapping from the title of a panel to its curves, which are themselves named for
+            the legend; a name has the same colour in all panels.
         x: The name of the costs, below the axes.
         y: The name of the errors, beside the axes.
         ax: The Axes to draw into; by default a new figure.
@@ -142,7 +148,7 @@ def pareto(
             if not shown:
                 continue
             at, values, lows, highs = zip(*shown, strict=True)
-            # a dash pattern for every ten colours
+            # after every ten names the colours repeat with another dash pattern
             tens, units = divmod(names.index(name), len(paper.COLOURS))
             colour, dashes = paper.COLOURS[units], ("-", "--", ":", "-.")[tens % 4]
             axes.plot(
@@ -183,7 +189,8 @@ def bars(
     """Draw numbers as bars with their intervals, in panels side by side.
 
     Args:
-        panels: For each title the bars, `(value, low, high)` by name; a name has one colour.
+        panels: A mapping from the title of a panel to its bars, `(value, low, high)` by name; a
+            name has the same colour in all panels.
         title: The title of the figure.
         ax: The Axes to draw into; by default a new figure.
 

@@ -6,11 +6,11 @@ and dimensions, the residual has the covariance
 
 $$ k(\ell, \ell') = E\,[R(\ell)\, R(\ell')]. $$
 
-A pilot run of a few samples at $K$ values of $\ell$ estimates it well. It determines, without
-further evaluations, the best linear prediction of $R$ at any $\ell$ from its values at a few others
-(Kolmogorov 1941; Wiener 1949; in geostatistics kriging, Matheron 1963), and the size of its error.
-A multistep solver can use the weights of this prediction in place of those of a polynomial, which
-Adams methods use.
+A pilot run of a few samples at $K$ values of $\ell$ estimates it well. This covariance determines,
+without further evaluations, the best linear prediction of $R$ at any $\ell$ from its values at a
+few others (Kolmogorov 1941; Wiener 1949; in geostatistics kriging, Matheron 1963), and the size of
+the error of this prediction. A multistep solver can use the weights of this prediction in place of
+the weights from polynomial extrapolation that Adams methods use.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _STENCIL = 6
 _DEGREE = 3
 # The numbers of points and of variances of `Pilot.prior`.
 _PRIOR_POINTS, _PRIOR_VARIANCES = 64, 24
-# The relative rounding error of a squared residual; it keeps the weights bounded.
+# The relative rounding error assumed for a squared residual. Added to the diagonal of the Gram
+# matrix, it keeps the weights bounded.
 _ROUNDING = 1e-12
 
 
@@ -47,7 +48,8 @@ class Setting:
     Args:
         order: The number of residuals that a step uses.
         corrector: The number of residuals that the corrector uses besides the newest one.
-        growth: The power of the weight of early errors in the choice of the grid: see `Pilot`.
+        growth: The exponent by which early errors are weighted when the grid is chosen; see
+            `Pilot.growth`.
     """
 
     order: int = 4
@@ -66,23 +68,24 @@ class Pilot:
     r"""Hold the covariance of a score's residual along the probability flow; see `scoresde.pilot`.
 
     Args:
-        ell: The K values of $\ell$, `(K,)`, increasing, at least 6.
+        ell: The K values of $\ell$, `(K,)`, increasing; K is at least 6.
         factor: A matrix F `(r, K)`; the covariance at these values is $F^T F$.
         moments: The moments of the Gaussian whose denoiser was subtracted.
         nfe: The number of evaluations for each sample of the pilot run.
-        unseen: The size of the part of the residual that a pilot run does not show, relative to the
-            residual. It is assumed to be a cubic polynomial in $\ell$, for which the weights are
-            exact in the limit of small steps.
+        unseen: The assumed size, relative to the residual, of a part that the pilot run does not
+            capture. This part is modelled as a random cubic polynomial in $\ell$. In the limit of
+            small steps the weights are exact for such polynomials.
         growth: In the choice of a grid the error of a step is multiplied by $U^\text{growth}$,
             where U is the standard deviation of $x / \alpha$ at the step: a positive number gives
             early errors more weight. It is 0 for the flow of a Gaussian, and positive where
             trajectories diverge.
-        choices: For numbers of steps, the setting whose samples came nearest to the ends of the
-            pilot run.
+        choices: A mapping from a number of steps to the setting chosen for it: the one whose
+            samples came nearest to the final states of the pilot run.
 
     Raises:
-        ShapeError: `ell` is too short, or the factor has another width.
-        InvalidTypeError: `ell` or the factor is no float64 tensor.
+        ShapeError: `ell` is too short, or the factor does not have one column for each value of
+            `ell`.
+        InvalidTypeError: `ell` or the factor is not a float64 tensor.
         InvalidValueError: `ell` does not increase, or `unseen` or `growth` is negative.
         NonFiniteError: `ell` or the factor holds a NaN or an infinity.
 
@@ -115,12 +118,13 @@ class Pilot:
                 )
         if self.ell.ndim != 1 or len(self.ell) < _STENCIL:
             raise ShapeError(
-                f"a pilot needs at least {_STENCIL} log-SNRs, got shape {tuple(self.ell.shape)}"
+                f"a pilot needs at least {_STENCIL} values of ell, the half log-SNR, got shape "
+                f"{tuple(self.ell.shape)}"
             )
         if self.factor.ndim != 2 or self.factor.shape[1] != len(self.ell):
             raise ShapeError(
-                f"the factor at {len(self.ell)} log-SNRs has shape (r, {len(self.ell)}), "
-                f"got {tuple(self.factor.shape)}"
+                f"for {len(self.ell)} values of ell the factor must have the shape "
+                f"(r, {len(self.ell)}), got {tuple(self.factor.shape)}"
             )
         if not (self.ell.isfinite().all() and self.factor.isfinite().all()):
             raise NonFiniteError("ell or the factor of a pilot holds NaN or infinity")
@@ -133,9 +137,10 @@ class Pilot:
     def measure(
         cls, ell: Tensor, residuals: Tensor | Sequence[Tensor], moments: Moments, nfe: int
     ) -> Pilot:
-        r"""Return the pilot of residuals `(M, K)`: K values of $\ell$, M trajectories x dimensions.
+        r"""Return the pilot that is estimated from residuals `(M, K)`.
 
-        The residuals may come in parts, such as one for each batch of trajectories.
+        They have one column for each $\ell$, and one row for each pair of a trajectory and a
+        dimension. The residuals may come in parts, such as one for each batch of trajectories.
         """
         parts = [residuals] if isinstance(residuals, Tensor) else residuals
         count = max(sum(map(len, parts)), 1)
@@ -147,12 +152,13 @@ class Pilot:
 
     @classmethod
     def prior(cls, low: float, high: float, variance: float | None) -> Pilot:
-        r"""Return the pilot that is assumed without a run: that of Gaussian data of many variances.
+        r"""Return the pilot to assume when no run was made.
 
-        If the data are $\mathcal N(0, v)$ and the subtracted Gaussian is $\mathcal N(0, c)$, the
-        residual along the flow is $R = (\frac{v}{v + \rho^2} - \frac{c}{c + \rho^2})
-        \sqrt{v + \rho^2}$ with $\rho = \sigma / \alpha$. Here c is the mean variance of the data,
-        and v is log-uniform from $10^{-4} c$ to $10 c$.
+        It is the average over Gaussian data whose variances are spread over several decades. If the
+        data are $\mathcal N(0, v)$ and the subtracted Gaussian is $\mathcal N(0, c)$, the residual
+        along the flow is $R = (\frac{v}{v + \rho^2} - \frac{c}{c + \rho^2}) \sqrt{v + \rho^2}$ with
+        $\rho = \sigma / \alpha$. Here c is the mean variance of the data, and v is log-uniform from
+        $10^{-4} c$ to $10 c$.
 
         Args:
             low: The first $\ell$.
@@ -204,7 +210,7 @@ class Pilot:
         return torch.einsum("...s,...sr->...r", weights, self._features[near])
 
     def predict(self, nodes: Tensor, at: Tensor, fade: float = 0.0) -> Tensor:
-        r"""Return the weights of the best linear prediction of $R$ at `at` from that at `nodes`.
+        r"""Return the weights of the best linear prediction of $R$ at `at` from $R$ at `nodes`.
 
         For each a in `at` and the nodes $n_j$ they are
 

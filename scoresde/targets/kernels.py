@@ -1,7 +1,8 @@
-r"""Define the kernel density of points, such as images: a mixture of many equal, round Gaussians.
+r"""Define the kernel density of points, such as images.
 
-With K points in D dimensions `Marginal` computes (B, D, K) numbers. Here all kernels have the same
-variance $v = \alpha^2 h^2 + \sigma^2$, so two matrix products suffice:
+It is a mixture of many isotropic Gaussians with equal weights and variances. For K points in D
+dimensions `Marginal` needs an array of shape (B, D, K). Here all kernels have the same variance
+$v = \alpha^2 h^2 + \sigma^2$, so two matrix products suffice:
 
 $$ r_k \propto \exp\Big(\frac{\alpha\, x \cdot \mu_k - \alpha^2 |\mu_k|^2 / 2}{v}\Big), \qquad
    \nabla \log p_t(x) = \frac{\alpha \sum_k r_k \mu_k - x}{v}. $$
@@ -24,17 +25,18 @@ __all__ = ["KernelDensity"]
 
 
 class KernelDensity(Target):
-    r"""Define the mean of round Gaussians about points: $\frac1K \sum_k N(\mu_k, h^2 I)$.
+    r"""Define the average of isotropic Gaussian densities centred at points.
 
-    With real images as points, its law resembles that of images, and its score is known exactly.
-    Results depend on the size of the batch by rounding, since matrix products do.
+    The density is $\frac1K \sum_k N(\mu_k, h^2 I)$. With real images as points, its samples
+    resemble noisy images, and its score is known exactly. Rounding errors of matrix products depend
+    on the batch size, so the results do too, at that level.
 
     Args:
         points: The points, `(K, *)`.
         bandwidth: h, positive.
 
     Raises:
-        ShapeError: There is no point, or it has no dimension.
+        ShapeError: `points` is empty, or has no event axis.
         InvalidValueError: The bandwidth is not positive, or a number is not finite.
 
     Examples:

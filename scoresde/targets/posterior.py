@@ -29,7 +29,9 @@ Map = Callable[[Tensor], Tensor] | Tensor
 
 
 class Posterior(Target):
-    r"""Define the exact law of $x_0$ given a linear measurement; `target.posterior(...)` makes it.
+    r"""Define the exact law of $x_0$ given a linear measurement.
+
+    Construct it by `target.posterior(...)`.
 
     Args:
         target: The law before the measurement.
@@ -42,8 +44,8 @@ class Posterior(Target):
 
     Raises:
         InvalidTypeError: An argument is not made of real numbers.
-        InvalidValueError: `std` is negative, or entries of y are linearly dependent and without
-            noise.
+        InvalidValueError: `std` is negative, or 0 for entries of y whose rows of A are linearly
+            dependent.
         ShapeError: `y` does not have the shape of a measurement by `A`.
     """
 
@@ -73,8 +75,8 @@ class Posterior(Target):
         root, failed = torch.linalg.cholesky_ex(matrix @ cross + noise.diag())
         if bool(failed.any()):
             raise InvalidValueError(
-                "without noise some entries of y are linearly dependent; give std > 0, or leave "
-                "them out"
+                "some entries of y without noise are linear combinations of others; give std > 0, "
+                "or set these entries to NaN"
             )
         gap = y - means @ matrix.T
         white = torch.linalg.solve_triangular(root, gap[..., None], upper=False)
@@ -96,7 +98,8 @@ def _matrix(A: Map, event: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
     if isinstance(A, Tensor):
         if A.ndim != 2 or A.shape[1] != d:
             raise ShapeError(
-                f"A as a matrix must be (m, {d}) over the flattened event, got {tuple(A.shape)}"
+                f"a matrix A must have the shape (m, {d}), with one column for each entry of the "
+                f"flattened event, got {tuple(A.shape)}"
             )
         return A.detach().double(), (len(A),)
     eye = torch.eye(d, dtype=torch.float64).reshape(d, *event)
@@ -110,7 +113,7 @@ def _matrix(A: Map, event: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
         ) from error
     if not isinstance(columns, Tensor) or not columns.is_floating_point() or len(columns) != d:
         raise InvalidTypeError(
-            "A must be a linear function of a batch of events, with a row of real numbers for each"
+            "A must map a batch of events to a floating-point tensor with one row for each event"
         )
     if zero.any():
         raise InvalidValueError("A is not linear: its value at 0 is not 0")
