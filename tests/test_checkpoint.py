@@ -381,7 +381,7 @@ def test_an_object_that_json_lacks_is_refused(tmp_path):
 )
 def test_a_file_that_is_no_json_object_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text, encoding="latin-1")
-    with pytest.raises(CheckpointError, match=r"a\.json (is no valid JSON|holds a JSON list)"):
+    with pytest.raises(CheckpointError, match=r"a\.json (is not valid JSON|holds a JSON list)"):
         checkpoint.read_json(tmp_path / "a.json")
 
 

@@ -449,7 +449,7 @@ def test_info_reports_a_description_of_another_model(tmp_path, capsys):
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), " is truncated: it has "),
         (lambda path: edited(path, -9), " is damaged: its SHA-256 is "),
         (lambda path: path.write_bytes(b"\x80\x04K\x01."), " is a pickle, which can run any code"),
-        (lambda path: path.write_text("hello, world"), " is no safetensors file, or its header is"),
+        (lambda path: path.write_text("hello, world"), " is not a safetensors file, or its header"),
         (
             lambda path: safetensors.torch.save_file({"module.a": torch.zeros(2)}, path),
             "that scoresde did not write (format None, expected 'scoresde'); its names are those "
@@ -457,7 +457,7 @@ def test_info_reports_a_description_of_another_model(tmp_path, capsys):
         ),
         (
             lambda path: checkpoint.save_tensors(path, {"a": torch.zeros(2)}, {"b": 1}),
-            " is no model of scoresde",
+            " is not a model of scoresde",
         ),
         (
             lambda path: without(path, "net.stem."),

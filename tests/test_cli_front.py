@@ -87,10 +87,10 @@ def test_the_readme_and_the_reference_name_every_command():
         ("--sampler pc", "options come after one, as in `scoresde demo --n 16`"),
         ("--quiet", "options come after one"),
         ("--device", "options come after one"),
-        ("train --step 100 --data digits --out x", "--step is no ... did you mean --steps?"),
+        ("train --step 100 --data digits --out x", "--step is not ... did you mean --steps?"),
         ("sample mnist --sampelr fast --out x.png", "did you mean --sampler?"),
-        ("train --dta x --ot y", "--dta is no option of scoresde train; did you mean --data?"),
-        ("sample mnist --foo --out x.png", "--foo is no option of scoresde sample; `scoresde"),
+        ("train --dta x --ot y", "--dta is not an option of scoresde train; did you mean --data?"),
+        ("sample mnist --foo --out x.png", "--foo is not an option of scoresde sample; `"),
         ("train", "scoresde train needs --out and --data; `scoresde train --help` lists"),
         ("sample mnist", "scoresde sample needs --out; `scoresde sample --help` lists"),
         ("sample --out x.png", "scoresde sample needs CHECKPOINT; `scoresde sample --help`"),
@@ -296,7 +296,7 @@ def test_a_model_without_a_run_needs_data(tmp_path, capsys):
     ScoreModel.from_pretrained("mnist").save_pretrained(tmp_path)
     for command, options in COMMANDS_OF_DATA:
         assert main([command, str(tmp_path), *options.split()]) == 1
-        assert f"give --data: {tmp_path} is no run of `scoresde train`" in said(capsys)
+        assert f"give --data: {tmp_path} is not a run of `scoresde train`" in said(capsys)
 
 
 def test_missing_data_of_a_run_are_reported(table, tmp_path, capsys):

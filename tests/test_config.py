@@ -219,7 +219,7 @@ def test_a_whole_number_is_accepted_for_a_real_one(tmp_path):
             "need 0 < beta_min <= beta_max",
         ),
         ("[sde]\ntype = 'NCSNLadder'", InvalidValueError, "the key sde.sigmas is missing"),
-        ("x = = 1", InvalidValueError, "is no TOML: "),
+        ("x = = 1", InvalidValueError, "is not TOML: "),
     ],
 )
 def test_a_wrong_line_is_named_with_its_key(tmp_path, lines, kind, message):
@@ -240,7 +240,7 @@ def test_a_file_without_data_or_without_anything_is_refused(tmp_path):
     with pytest.raises(InvalidValueError, match="the key data is missing"):
         RunConfig.read(tmp_path / "a.toml")
     (tmp_path / "a.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidValueError, match="is no TOML"):
+    with pytest.raises(InvalidValueError, match="is not TOML"):
         RunConfig.read(tmp_path / "a.toml")
     with pytest.raises(InvalidValueError, match=r"cannot read .*: Is a directory"):
         RunConfig.read(tmp_path)

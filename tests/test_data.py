@@ -479,11 +479,11 @@ def test_a_header_that_declares_more_than_the_file_has_is_refused(
 ):
     monkeypatch.setattr(stores, "IN_MEMORY", room)
     path = header_of(tmp_path / "x.npy", shape)
-    with pytest.raises(DataError, match=r"x\.npy (has 128 bytes, but its header|is no array)"):
+    with pytest.raises(DataError, match=r"x\.npy (has 128 bytes, but its header|is not an array)"):
         load(path)
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.write(path, "x.npy")
-    with pytest.raises(DataError, match=r"x\.npz (has 128 bytes, but its header|is no array)"):
+    with pytest.raises(DataError, match=r"x\.npz (has 128 bytes, but its header|is not an array)"):
         load(tmp_path / "x.npz")
 
 
@@ -860,7 +860,7 @@ def test_a_file_of_pickled_objects_is_never_loaded(tmp_path):
     for name, message in (
         ("a.npy", r"a\.npy holds Python objects, which can run any code"),
         ("a.npz", r"'x' in .*a\.npz holds Python objects, which can run any code"),
-        ("b.npy", r"b\.npy is no array that numpy wrote"),
+        ("b.npy", r"b\.npy is not an array that numpy wrote"),
     ):
         with pytest.raises(DataError, match=message) as caught:
             load(tmp_path / name)

@@ -88,7 +88,7 @@ def test_copies_constant_images_and_other_files_are_remarked(folder):
     assert report.ok
     only(report.remarks, "1 sample is a copy of another: 31 (of 3)")
     only(report.remarks, "1 sample is constant: 15")
-    assert "Thumbs.db" in only(report.remarks, "1 file is no image")
+    assert "Thumbs.db" in only(report.remarks, "1 file is not an image")
     assert "empty" in only(report.remarks, "classes without an image")
 
 

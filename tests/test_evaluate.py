@@ -604,7 +604,11 @@ def damaged(tmp_path):
             ShapeError,
             "at least 12 samples.*got 11",
         ),
-        (lambda p: evaluate(SAMPLES, REAL[:, 0]), ShapeError, "one size, got 6 and 3"),
+        (
+            lambda p: evaluate(SAMPLES, REAL[:, 0]),
+            ShapeError,
+            "the same number of features, got 6 and 3",
+        ),
         (lambda p: evaluate(SAMPLES, REAL, train=REAL[:, 0]), ShapeError, "samples and train"),
         (lambda p: evaluate(SAMPLES[:0], REAL), DataError, "samples holds no samples"),
         (lambda p: evaluate([], REAL), DataError, "samples holds no samples"),

@@ -234,7 +234,7 @@ def test_a_push_without_a_model_is_refused_before_the_upload(hub, capsys, run):
     assert "is truncated" in said(capsys)
     shutil.copy(run / "step-00000002.safetensors", "damaged/model.safetensors")
     assert main(["push", "damaged", "me/x"]) == 1
-    assert "is no model of scoresde" in said(capsys)
+    assert "is not a model of scoresde" in said(capsys)
     shutil.copy(run / "model.safetensors", "damaged/other.safetensors")
     assert main(["push", "damaged/other.safetensors", "me/x"]) == 1
     assert "the model.safetensors of a folder can be shared, not other.safetensors" in said(capsys)

@@ -248,7 +248,7 @@ def test_a_score_can_be_used_everywhere():
         (lambda: from_network(Net(), VPSDE(), "eps", steps=0), InvalidValueError, "steps must"),
         (lambda: interop.from_azula(Net()), InvalidTypeError, "has an attribute schedule"),
         (lambda: interop.from_diffusers(Net(), object()), InvalidTypeError, "no table"),
-        (lambda: interop.from_sbi(Net()), InvalidTypeError, "no estimator of NPSE or FMPE"),
+        (lambda: interop.from_sbi(Net()), InvalidTypeError, "not an estimator of NPSE or FMPE"),
         (lambda: interop.from_edm(Net(), step=3), InvalidTypeError, "takes no argument step="),
         (
             lambda: interop.to_denoiser(MIXTURE.at(EDMSDE(T=10.0)))(X, 11.0),

@@ -160,7 +160,11 @@ X = torch.zeros(4, 3)
     [
         (lambda: frechet_distance(X[:1], X), ShapeError, "at least 2 samples, got x of shape"),
         (lambda: frechet_distance(X, X[:0]), ShapeError, "at least 2 samples, got y of shape"),
-        (lambda: frechet_distance(X, X[:, :2]), ShapeError, "one size, got 3.*and 2 for y"),
+        (
+            lambda: frechet_distance(X, X[:, :2]),
+            ShapeError,
+            "number of features, got 3.*and 2 for y",
+        ),
         (lambda: frechet_distance(X, X + math.nan), NonFiniteError, "y holds NaN"),
         (lambda: frechet_distance(X.numpy(), X), InvalidTypeError, "x must be a tensor"),
         (

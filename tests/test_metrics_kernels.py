@@ -274,7 +274,7 @@ X = torch.zeros(4, 3)
         (lambda: kernel_distance(X, X, kernel="linear"), UnknownNameError, "'linear'"),
         (lambda: kernel_distance(X, X, bandwidth=0), InvalidValueError, "bandwidth.*got 0"),
         (lambda: precision_recall(X, X), ShapeError, "at least 6"),
-        (lambda: precision_recall(X, X[:, :1], k=1), ShapeError, "one shape"),
+        (lambda: precision_recall(X, X[:, :1], k=1), ShapeError, "the same shape"),
         (lambda: precision_recall(X, X, k=0), InvalidValueError, "k must be.*got 0"),
         (
             lambda: Neighbours(3)(X, X, halves(4, 2, seed=0), halves(4, 2, seed=0)),
@@ -282,7 +282,7 @@ X = torch.zeros(4, 3)
             "at least 8 samples on either side, got 4 and 4",
         ),
         (lambda: memorisation(X, X, X), DataError, "100.0% of the held-out data"),
-        (lambda: memorisation(X[:0], X, X + 1), ShapeError, "x and held must hold at least 1"),
+        (lambda: memorisation(X[:0], X, X + 1), ShapeError, "x and held must each hold at least 1"),
         (lambda: memorisation(X, X, X[:0]), ShapeError, "no sample"),
         (lambda: memorisation(X, X, X + 1, quantile=1), InvalidValueError, "got 1"),
     ],

@@ -144,7 +144,7 @@ X = torch.zeros(4, 3)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: energy_distance(X, X[:, :2]), ShapeError, "one shape"),
+        (lambda: energy_distance(X, X[:, :2]), ShapeError, "the same shape"),
         (lambda: energy_distance(X[:1], X), ShapeError, "at least 2"),
         (lambda: sliced_wasserstein(X, X[:2]), ShapeError, "as many samples"),
         (lambda: sliced_wasserstein(X, X, projections=0), InvalidValueError, "projections"),

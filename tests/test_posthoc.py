@@ -326,7 +326,7 @@ def test_a_folder_without_good_snapshots_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"step-00000020.safetensors is truncated"):
         reconstruct(tmp_path, Power(0.1))
     first.write_bytes(snapshots_in(tmp_path)[1].path.read_bytes())
-    with pytest.raises(CheckpointError, match=r"is no snapshot of sigma 0.05 at step 20"):
+    with pytest.raises(CheckpointError, match=r"is not a snapshot of sigma 0.05 at step 20"):
         reconstruct(tmp_path, Power(0.1))
     checkpoint.save_tensors(first, {"averaged.free": torch.zeros(3)}, {"sigma": 0.05, "step": 20})
     with pytest.raises(CheckpointError, match="another model than the others"):

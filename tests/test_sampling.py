@@ -1070,7 +1070,7 @@ def test_a_label_of_another_type_or_class_is_refused_before_the_first_evaluation
     "corrector", [Ancestral(), DDIM(), ReverseDiffusion(), Restart()], ids=repr
 )
 def test_a_corrector_that_changes_the_law_or_does_nothing_is_refused(corrector):
-    with pytest.raises(InvalidTypeError, match="is no corrector"):
+    with pytest.raises(InvalidTypeError, match="is not a corrector"):
         PC(corrector=corrector)
     assert PC(corrector=corrector, k=0).order == 1
 

@@ -406,14 +406,16 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
     checkpoint.save_tensors(tmp_path / "model.safetensors", {}, {"step": 3})
     with pytest.raises(
         CheckpointError,
-        match=r"model\.safetensors is no model of scoresde, since it has no sde, net",
+        match=r"model\.safetensors is not a model of scoresde, since it has no sde",
     ):
         ScoreModel.from_pretrained(tmp_path)
     ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,)).save_pretrained(tmp_path)
     tensors, config = checkpoint.load_tensors(tmp_path / "model.safetensors")
     for change in (dict(sde=[]), dict(net="MLP"), dict(sde=dict(type="VESDE", sigma_min=-1))):
         checkpoint.save_tensors(tmp_path / "model.safetensors", tensors, {**config, **change})
-        with pytest.raises(CheckpointError, match=r"model\.safetensors (describes|is) no model of"):
+        with pytest.raises(
+            CheckpointError, match=r"model\.safetensors (describes no|is not a) model of"
+        ):
             ScoreModel.from_pretrained(tmp_path)
     (tmp_path / "gone").mkdir()
     with pytest.raises(CheckpointError, match=r"there is no file .*gone"):

@@ -307,7 +307,7 @@ def test_a_model_of_no_run_is_not_replaced(tmp_path, name):
 
 def test_a_file_that_is_no_checkpoint_of_a_run_is_refused(tmp_path):
     checkpoint.save_step(tmp_path, 1, {}, {}, keep=2)
-    with pytest.raises(CheckpointError, match="is no checkpoint of a run"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of a run"):
         Trainer(make(), data(), CONFIG, folder=tmp_path)
 
 

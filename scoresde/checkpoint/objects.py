@@ -41,7 +41,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         value = parse(read_bytes(path, most=LARGEST))
     except ValueError as error:
-        raise CheckpointError(f"{path} is no valid JSON: {error}") from error
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, expected an object")
     return value
@@ -92,7 +92,7 @@ def _plain(value: object) -> object:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no JSON number")
+        raise ValueError(f"{text} is not a JSON number")
     return value
 
 

@@ -47,8 +47,8 @@ def save_tensors(
 
     Raises:
         CheckpointError: The file cannot be written (a full disk, say); an older file is unchanged.
-        InvalidTypeError, InvalidValueError: `meta` is no JSON object, or `tensors` are not strided
-            tensors by name.
+        InvalidTypeError, InvalidValueError: `meta` is not a JSON object, or `tensors` are not
+            strided tensors by name.
     """
     for name, value in tensors.items():
         _check(name, value)
@@ -190,7 +190,7 @@ def _metadata(path: Path, raw: bytes) -> dict[str, str]:
         expected = start + max((int(v["data_offsets"][1]) for v in header.values()), default=0)
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise CheckpointError(
-            f"{path} ({size:,} bytes) is no safetensors file, or its header is damaged"
+            f"{path} ({size:,} bytes) is not a safetensors file, or its header is damaged"
         ) from error
     if expected != size:
         what = "truncated" if size < expected else "damaged"

@@ -58,7 +58,7 @@ def check_integer(what: str, value: int, least: int) -> int:
     """Return the value as a Python integer; numpy integers and arrays of one are allowed.
 
     Raises:
-        InvalidValueError: The value is no integer, or below `least`.
+        InvalidValueError: The value is not an integer, or below `least`.
     """
     try:
         number = least - 1 if isinstance(value, bool) else operator.index(value)
@@ -232,7 +232,7 @@ def as_event(what: str, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of one sample as a tuple of integers of at least 0.
 
     Raises:
-        InvalidValueError: A side is no integer of at least 0.
+        InvalidValueError: A side is not an integer of at least 0.
     """
     return tuple(check_integer(f"each side of {what}", side, 0) for side in shape)
 
@@ -240,7 +240,7 @@ def as_event(what: str, shape: Sequence[int]) -> tuple[int, ...]:
 def as_numbers(what: str, value: object, **options: Any) -> Tensor:
     """Return the value as a tensor, made with the `options` of `torch.as_tensor`.
 
-    Numbers that are no tensor yet come to the CPU, in single precision at least, whatever the
+    Numbers that are not a tensor yet come to the CPU, in single precision at least, whatever the
     default device and dtype are.
 
     Raises:
@@ -325,6 +325,6 @@ def seeded(seed: int) -> torch.Generator:
     """Return a torch generator seeded with the lowest 63 bits of a seed.
 
     Raises:
-        InvalidValueError: The seed is no integer of at least 0.
+        InvalidValueError: The seed is not an integer of at least 0.
     """
     return torch.Generator().manual_seed(check_integer("seed", seed, 0) % 2**63)

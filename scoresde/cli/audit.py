@@ -45,7 +45,7 @@ class Audit:
     size: Size = None
     train_data: TrainData = None
     n: int = 512
-    """The number of data, chosen at random, at least 16."""
+    """The number of samples, chosen at random, at least 16."""
     levels: int = 13
     """The number of noise scales, at least 2."""
     draws: int = 128

@@ -62,9 +62,10 @@ class Edit:
     """The amount of noise, above 0 up to 1: the position between the smallest and the largest noise
     of the model, in the logarithm of sigma / alpha. 1 leaves hardly anything of the data."""
     n: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one of each datum)")
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one of each sample)")
     ] = None
-    """The number of edits, at least 1; if there are more edits than data, the data are repeated."""
+    """The number of edits, at least 1; if there are more edits than samples in the data, these are
+    repeated."""
     sampler: SamplerName = "fast"
     steps: Steps = None
     """Steps of a run from the largest noise, at least 1; an edit makes only the last of them."""
@@ -142,7 +143,7 @@ def image(path: Path, model: ScoreModel) -> Tensor:
 
     if len(model.event_shape) != 3 or model.event_shape[0] not in (1, 3):
         raise InvalidValueError(
-            f"one image is no sample of a model of shape {model.event_shape}; give a .npy file"
+            f"one image is not a sample of a model of shape {model.event_shape}; give a .npy file"
         )
     if model.transform != Identity() and model.transform.levels is None:
         raise InvalidValueError(

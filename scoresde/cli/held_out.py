@@ -105,7 +105,7 @@ def asked(command: Asks, model: ScoreModel) -> Asked:
         trained = run is not None and _is_trained_on(run, source, split)
     elif run is None:
         raise InvalidValueError(
-            f"give --data: {command.checkpoint} is no run of `scoresde train`, and so does not "
+            f"give --data: {command.checkpoint} is not a run of `scoresde train`, and so does not "
             "say what it was trained on"
         )
     else:

@@ -63,7 +63,7 @@ class Likelihood:
             metavar="INT", help_behavior_hint="(default: 64; 8 of more than 64 dimensions)"
         ),
     ] = None
-    """The number of data, at least 1."""
+    """The number of samples, at least 1."""
     method: Literal["auto", "exact", "hutchinson"] = "auto"
     """The trace: exact, by random probes, or exact up to 64 dimensions."""
     probes: int = 16

@@ -75,7 +75,7 @@ Columns = Annotated[
     tyro.conf.arg(
         metavar="COLUMN|NAME=COLUMN[,COLUMN ...]|NAME=FILE",
         help="A condition: a column of the data, as species; columns under another name, as "
-        "place=lat,lon; whole numbers that are no classes, as number:age; or a .npy or .csv file, "
+        "place=lat,lon; whole numbers that are not classes, as number:age; or a .npy or .csv file, "
         "as label=labels.npy. Give it again for another.",
         help_behavior_hint="(default: what a .npz, a .pt or a folder of classes has)",
     ),
@@ -91,7 +91,7 @@ Sampled = Annotated[
         metavar="NAME[,NAME ...]",
         help="The samples, if the source holds more: the name of an array in a .npz or .pt file, "
         "such as theta to learn p(theta | x), or names of columns of a table.",
-        help_behavior_hint="(default: x, or all columns that are no condition)",
+        help_behavior_hint="(default: x, or all columns that are not a condition)",
     ),
 ]
 Layout = Annotated[

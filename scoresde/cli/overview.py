@@ -70,9 +70,10 @@ def unknown(words: Sequence[str], commands: Iterable[str]) -> str:
     """Return the error for an unknown command, which suggests the most similar command."""
     word = words[0]
     if word.lower() == "-v":
-        return f"{word!r} is no command; did you mean `scoresde --version`?"
+        return f"{word!r} is not a command; did you mean `scoresde --version`?"
     if word.startswith("-"):
-        return f"{word[:100]!r} is no command; options come after one, as in `scoresde demo --n 16`"
+        hint = "options come after a command, as in `scoresde demo --n 16`"
+        return f"{word[:100]!r} is not a command; {hint}"
     known = {part: name for name in (*commands, *MORE) for part in (name, *name.split())}
     known["version"] = "--version"
     near = difflib.get_close_matches(word[:100].lower(), known, n=1)

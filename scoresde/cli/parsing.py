@@ -101,7 +101,7 @@ def _wrong_value(text: str) -> str | None:
     if found is None:
         return None
     name, reason = found.groups()
-    if not name.startswith("-"):  # a part of the command that is no option
+    if not name.startswith("-"):  # a part of the command that is not an option
         return reason
     return f"{name}{reason.removeprefix('it')}" if reason.startswith("it ") else f"{name}: {reason}"
 
@@ -116,7 +116,7 @@ def _wrong_option(name: str, kind: Any, words: Sequence[str], text: str) -> str 
         bare = {option.removeprefix("--"): option for option in options}
         near = difflib.get_close_matches(unknown[0].removeprefix("--"), bare, n=1)
         hint = f"did you mean {bare[near[0]]}? " if near else ""
-        return f"{unknown[0]} is no option of scoresde {name}; {hint}{helped}"
+        return f"{unknown[0]} is not an option of scoresde {name}; {hint}{helped}"
     plain = re.sub(r"[│╭╮╰╯]", "", text)
     missing, _, odd = plain.partition("Unrecognized options")
     required = missing.partition("Missing from")[2]

@@ -73,7 +73,7 @@ def data_beside(
     """Return n data, chosen at random, to be drawn beside samples, or None without a source.
 
     Raises:
-        InvalidValueError: The output is no picture.
+        InvalidValueError: The output is not a picture.
         ScoreSDEError: The data cannot be read, or have another shape than the model's.
     """
     if source is None:

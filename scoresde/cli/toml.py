@@ -52,7 +52,7 @@ def read(path: str | Path, kind: type[Any]) -> Any:
     """Read a file as `write` writes it; keys that are left out have their defaults.
 
     Raises:
-        InvalidValueError: There is no such file, it is no TOML, or a value is not allowed.
+        InvalidValueError: There is no such file, it is not TOML, or a value is not allowed.
         InvalidTypeError: A value has the wrong type.
         UnknownNameError: A key is unknown.
     """
@@ -61,7 +61,7 @@ def read(path: str | Path, kind: type[Any]) -> Any:
     except CheckpointError as error:
         raise InvalidValueError(str(error)) from error
     except ValueError as error:  # the syntax or the encoding is wrong
-        raise InvalidValueError(f"{path} is no TOML: {error}") from error
+        raise InvalidValueError(f"{path} is not TOML: {error}") from error
     try:
         return build(kind, found, "")
     except ScoreSDEError as error:

@@ -65,7 +65,7 @@ class Header:
                 raise ValueError(f"its shape is {shape}")
         except Exception as error:  # numpy's parser raises many kinds of errors
             raise DataError(
-                f"{name} is no array that numpy wrote, or its header is damaged; save it again "
+                f"{name} is not an array that numpy wrote, or its header is damaged; save it again "
                 "with np.save"
             ) from error
         if dtype.hasobject:

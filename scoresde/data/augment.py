@@ -52,7 +52,7 @@ def chosen(names: Sequence[str], event_shape: tuple[int, ...]) -> list[Augment]:
 
     Raises:
         UnknownNameError: A name is unknown.
-        InvalidValueError: The samples are no images.
+        InvalidValueError: The samples are not images.
     """
     for name in names:
         check_name("augmentation", name, AUGMENTATIONS)

@@ -99,11 +99,11 @@ def as_conditions(
 
     Raises:
         DataError: The label of a sample is out of range, or a number is infinite.
-        InvalidTypeError: Rows are neither integers nor floats, or a kind is no Classes or Field.
+        InvalidTypeError: Rows are neither integers nor floats, or a kind is not a Classes or Field.
         InvalidValueError: A condition has the name of an argument.
         ShapeError: There are more or fewer rows than samples, or rows have another shape than the
             kind's.
-        UnknownNameError: A name in `kinds` is no condition.
+        UnknownNameError: A name in `kinds` is not a condition.
     """
     found = {name: given[name] for name in sorted(given) if given[name] is not None}
     for name in found:

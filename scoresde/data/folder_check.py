@@ -74,9 +74,9 @@ def _other_files(report: Report, files: Files) -> None:
     odd = list(map(str, files.others))
     if odd:
         what = (
-            "1 file is no image and is"
+            "1 file is not an image and is"
             if len(odd) == 1
-            else f"{len(odd)} files are no images and are"
+            else f"{len(odd)} files are not images and are"
         )
         report.remark("images", f"{what} left out: {some(odd)}")
     inner = [len(path.relative_to(files.folder).parts) > 1 for path in files.paths]

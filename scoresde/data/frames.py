@@ -77,7 +77,7 @@ def table_of(what: str, columns: Mapping[str, np.ndarray[Any, Any]]) -> Table:
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name!r} {n}" for name, n in lengths.items())
         raise ShapeError(
-            f"the columns of {what} have different lengths: {listed}; make all of one length"
+            f"the columns of {what} have different lengths: {listed}; give all the same length"
         )
     if not all(lengths.values()):
         raise DataError(f"{what} has no rows")

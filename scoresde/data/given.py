@@ -45,8 +45,8 @@ def as_names(names: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...]:
     """Return the names of the entries of samples of this shape; there may be none.
 
     Raises:
-        InvalidTypeError: The names are no text.
-        ShapeError: There are more or fewer names than entries, or the samples are no vectors.
+        InvalidTypeError: The names are not text.
+        ShapeError: There are more or fewer names than entries, or the samples are not vectors.
     """
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise InvalidTypeError(f"columns= takes a list of names, got {quoted(names)}")
@@ -92,7 +92,7 @@ def as_tensor(what: str, given: object) -> Tensor:
             return torch.from_numpy(x)
     except (TypeError, ValueError) as error:
         kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else quoted(given)
-        message = f"{what} must be numbers in rows of one shape, got {kind}"
+        message = f"{what} must be numbers in rows of the same shape, got {kind}"
         raise InvalidTypeError(message) from error
 
 

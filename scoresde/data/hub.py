@@ -86,8 +86,8 @@ def from_table(
 
     Args:
         table: The data set.
-        column: The samples: images, or arrays of one shape; by default the first such column that
-            is not wanted as a condition.
+        column: The samples: images, or arrays of the same shape; by default the first such
+            column that is not wanted as a condition.
         size: The size that images are resized to.
         wanted: The conditions; by default the labels, if there are any.
         lazy: As for a folder of images.

@@ -32,7 +32,7 @@ def check_layout(layout: str | None) -> None:
         return
     if not layout or len(set(layout)) != len(layout) or set(layout) - set(_LETTERS):
         raise InvalidValueError(
-            f"layout={layout!r} is no layout; write a letter for each axis of a sample, C for "
+            f"layout={layout!r} is not a layout; write a letter for each axis of a sample, C for "
             "channels, T for time, D, H and W for space: 'T', 'TC', 'HW', 'HWC', 'CDHW' ..."
         )
 

@@ -64,7 +64,7 @@ class Data:
         InvalidTypeError: Samples, conditions or transform have a wrong type.
         InvalidValueError: A condition has the name of an argument.
         ShapeError: `x` has no event dimension, or a condition has more or fewer rows than samples.
-        UnknownNameError: A name in `kinds` is no condition.
+        UnknownNameError: A name in `kinds` is not a condition.
 
     Examples:
         >>> data = Data(torch.randn(4, 2), label=[0, 2, -1, 1], y=torch.zeros(4, 3))

@@ -100,7 +100,7 @@ def load(
 
     Raises:
         DataError: the source does not exist or is not usable, or a download failed.
-        InvalidTypeError: integers that are no bytes, or a `source` of a wrong type.
+        InvalidTypeError: the samples are integers but not bytes, or a `source` of a wrong type.
         InvalidValueError: an argument is wrong, or has no meaning for this source.
         UnknownNameError: no data set has that name, or no array or column.
         MissingExtraError: `"hf:..."` without datasets.

@@ -85,7 +85,7 @@ def store_of(rows: Tensor | Store) -> Store:
 
 
 class Rows:
-    """Read samples one at a time from a function, as arrays of one shape.
+    """Read samples one at a time from a function, as arrays of the same shape.
 
     Args:
         n: The number of samples.
@@ -119,7 +119,7 @@ class Rows:
             if row.shape != self.shape[1:]:
                 raise DataError(
                     f"sample {i} of {self._what} has shape {row.shape}, sample 0 "
-                    f"{self.shape[1:]}; all samples must have one shape"
+                    f"{self.shape[1:]}; all samples must have the same shape"
                 )
             rows.append(row)
         return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, *self.shape[1:])

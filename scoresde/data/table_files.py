@@ -32,7 +32,7 @@ def read_csv(path: Path) -> Table:
     and the columns are called "0", "1", ...
 
     Raises:
-        DataError: The file is missing, is no text, or its lines have different numbers of cells.
+        DataError: The file is missing, is not text, or its lines have different numbers of cells.
     """
     checkpoint.open_file(path).close()  # raises for a pipe; open would wait
     try:

@@ -42,7 +42,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
 
     Args:
         what: The name of the table, for errors.
-        columns: The columns, of one length.
+        columns: The columns, all of the same length.
         lines: The lines of the rows in a file, counted from 1, or None.
     """
 

@@ -22,7 +22,7 @@ def read_torch(path: Path) -> Any:
 
     Raises:
         DataError: The file is damaged, would fill the memory, or holds something else.
-        OSError, ValueError: The file is missing, or is no regular file.
+        OSError, ValueError: The file is missing, or is not a regular file.
     """
     checkpoint.open_file(path).close()  # raises for a pipe; torch.load would wait
     _check_packed(path)

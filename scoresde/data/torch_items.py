@@ -298,7 +298,7 @@ def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]
 
     Raises:
         DataError: They have different shapes.
-        InvalidTypeError: A value is no number.
+        InvalidTypeError: A value is not a number.
     """
     known = [(i, as_array(value)) for i, value in enumerate(values) if value is not None]
     first = known[0][1]
@@ -312,7 +312,7 @@ def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]
         if value.shape != first.shape:
             raise DataError(
                 f"{name!r} of sample {i} of {what} has shape {value.shape}, that of sample "
-                f"{known[0][0]} {first.shape}; all have one shape"
+                f"{known[0][0]} {first.shape}; all must have the same shape"
             )
     if len(known) == len(values):
         rows = np.stack([value for _, value in known])

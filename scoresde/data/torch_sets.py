@@ -67,7 +67,7 @@ def from_torch(source: Any, size: Size, wanted: Wanted, *, lazy: bool | None) ->
     Raises:
         DataError: There are no samples, their shapes differ, one, which is named, cannot be read,
             or a stream has too many.
-        InvalidTypeError: Samples are no numbers, or a condition is text.
+        InvalidTypeError: Samples are not numbers, or a condition is text.
         InvalidValueError: A loader chooses among the samples, or `lazy` is True for a stream.
     """
     if isinstance(source, torch_data.DataLoader):

@@ -33,7 +33,7 @@ def from_rows(rows: object, what: str, wanted: Wanted) -> Data:
     Integers of 8 or 16 bits are images.
 
     Raises:
-        InvalidTypeError: The samples are no numbers, or integers of another width.
+        InvalidTypeError: The samples are not numbers, or are integers of another width.
         ShapeError: The samples have no event dimension.
     """
     if isinstance(rows, np.ndarray) and rows.dtype.names:
@@ -104,7 +104,7 @@ def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
     """Return the samples in a list of arrays or numbers, or in a tuple `(x, y)` of arrays.
 
     Raises:
-        ShapeError: Two arrays of one shape may be two samples, or samples with a condition.
+        ShapeError: Two arrays of the same shape may be two samples, or samples with a condition.
     """
     shapes = [_shape(one) for one in given] if isinstance(given, tuple) else []
     if len(shapes) > 1 and len(shapes[0]) > 1 and all(shapes):
@@ -112,7 +112,7 @@ def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
             rows = ", ".join(str(shape[0]) for shape in shapes)
             raise ShapeError(
                 f"{what} holds arrays of {rows} rows; samples and their conditions need the same "
-                "number of rows, and samples alone one shape"
+                "number of rows, and arrays that are all samples the same shape"
             )
         if len(set(shapes)) > 1:
             named = split_item(tuple(_array(f"part {k}", one) for k, one in enumerate(given)), what)

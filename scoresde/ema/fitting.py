@@ -68,7 +68,7 @@ def fit(
         epsilon: The relative rounding error of the stored weights.
 
     Raises:
-        InvalidTypeError: `target` is no profile.
+        InvalidTypeError: `target` is not a profile.
         InvalidValueError: `stored` is empty or has an average without an update, or `at` or
             `epsilon` is out of range.
         NonFiniteError: A share of a profile is NaN or infinite.

@@ -63,7 +63,7 @@ class Exponential(Profile):
         warmup: Start with lower decays.
 
     Raises:
-        InvalidTypeError: `decay` is no number.
+        InvalidTypeError: `decay` is not a number.
         InvalidValueError: `decay` is outside [0, 1).
     """
 
@@ -108,7 +108,7 @@ class Power(Profile):
             [1e-4, 0.288]: 0.05 to 0.25 are usual. $1/\sqrt{12}$ is the mean of all weights.
 
     Raises:
-        InvalidTypeError: `sigma` is no number.
+        InvalidTypeError: `sigma` is not a number.
         InvalidValueError: `sigma` is outside this range.
     """
 
@@ -143,7 +143,7 @@ def sigma_of(gamma: float) -> float:
     of the density $(\gamma + 1) \tau^\gamma$ on [0, 1] (Karras et al. 2024, arXiv:2312.02696).
 
     Raises:
-        InvalidTypeError: `gamma` is no number.
+        InvalidTypeError: `gamma` is not a number.
         InvalidValueError: `gamma` is below 0.
     """
     check_range("gamma", gamma, "[0, inf)")
@@ -157,7 +157,7 @@ def gamma_of(sigma: float) -> float:
     It is the largest root of $(\gamma + 2)^2 (\gamma + 3) = (\gamma + 1) / \sigma_\text{rel}^2$.
 
     Raises:
-        InvalidTypeError: `sigma` is no number.
+        InvalidTypeError: `sigma` is not a number.
         InvalidValueError: `sigma` is outside [1e-4, 0.288].
     """
     if not _LEAST <= sigma <= sigma_of(0.0) + 1e-12:

@@ -51,7 +51,7 @@ class Snapshot:
         tensors, meta = load_tensors(self.path)
         if (meta.get("sigma"), meta.get("step")) != (self.profile.sigma, self.step):
             raise CheckpointError(
-                f"{self.path} is no snapshot of {self.profile} at step {self.step}"
+                f"{self.path} is not a snapshot of {self.profile} at step {self.step}"
             )
         parts: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
         for name, value in tensors.items():

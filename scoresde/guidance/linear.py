@@ -53,7 +53,7 @@ class Linear:
     Raises:
         InvalidValueError: `std` is negative.
         NonFiniteError: `std` is NaN or infinite.
-        InvalidTypeError: `A` is neither a function nor a tensor, or `std` is no number.
+        InvalidTypeError: `A` is neither a function nor a tensor, or `std` is not a number.
         ShapeError: `A` is a tensor that is not a matrix.
 
     Examples:

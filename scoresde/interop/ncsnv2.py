@@ -58,7 +58,7 @@ def load_ncsnv2(
     tensors, sigmas = _tensors(path, averaged)
     begin = tensors.get("begin_conv.weight")
     if begin is None or begin.ndim != 4:
-        raise CheckpointError(f"{path} is no checkpoint of ncsnv2: it has no begin_conv.weight")
+        raise CheckpointError(f"{path} is not a checkpoint of ncsnv2: it has no begin_conv.weight")
     width, channels = begin.shape[:2]
     stages = 4 + any(k.startswith("res5.") for k in tensors)
     stages += any(k.startswith("res31.") for k in tensors)
@@ -80,7 +80,7 @@ def _tensors(path: Path, averaged: bool) -> tuple[dict[str, Tensor], Tensor]:
     state = found[0] if isinstance(found, list) and len(found) >= 4 else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise CheckpointError(
-            f"{path} is no checkpoint of ncsnv2, a list of a network's tensors, an optimiser's "
+            f"{path} is not a checkpoint of ncsnv2, a list of a network's tensors, an optimiser's "
             "state, an epoch and a step"
         )
     weights = named_weights(state, path)

@@ -33,7 +33,7 @@ def to_onnx(score: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Raises:
         MissingExtraError: The extra `onnx` is not installed.
-        InvalidTypeError: The score is no module.
+        InvalidTypeError: The score is not a module.
         InvalidValueError: Its event shape is not known, or it has no ONNX graph: Python code that
             depends on values cannot be written as one.
         CheckpointError: The file cannot be written.

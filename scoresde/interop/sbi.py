@@ -36,8 +36,8 @@ def from_sbi(estimator: nn.Module, **known: Any) -> NetworkScore:
     """
     if not all(hasattr(estimator, name) for name in ("mean_t_fn", "std_fn", "input_shape")):
         raise InvalidTypeError(
-            f"{quoted(type(estimator).__name__)} is no estimator of NPSE or FMPE, since it has no "
-            "mean_t_fn and std_fn; take posterior.vector_field_estimator"
+            f"{quoted(type(estimator).__name__)} is not an estimator of NPSE or FMPE, since it has "
+            "no mean_t_fn and std_fn; take posterior.vector_field_estimator"
         )
     given: Any = estimator
     found: dict[str, Any] = {

@@ -178,7 +178,7 @@ def _tensors(path: Path, averaged: bool) -> dict[str, Tensor]:
     model = found.get("model") if isinstance(found, dict) else None
     if not isinstance(model, dict) or not all(isinstance(name, str) for name in model):
         raise CheckpointError(
-            f"{path} is no checkpoint of score_sde: it has no tensors under 'model'"
+            f"{path} is not a checkpoint of score_sde: it has no tensors under 'model'"
         )
     weights = named_weights(model, path)
     if averaged:
@@ -206,7 +206,7 @@ def read_checkpoint(path: Path, library: str) -> Any:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
     except (DataError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no checkpoint of {library}: {error}") from error
+        raise CheckpointError(f"{path} is not a checkpoint of {library}: {error}") from error
 
 
 def named_weights(model: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class LogProb(Result):
         """
         n = len(self.value)
         if n == 0:
-            raise ShapeError("the mean of no log-densities is no number; give at least one sample")
+            raise ShapeError("there is no log-density to average; give at least one sample")
         spread = float(self.value.std()) / math.sqrt(n) if n > 1 else math.inf
         return float(self.value.mean()), spread
 
@@ -113,7 +113,7 @@ class LogProb(Result):
         if not self.value.isfinite().all():
             rows = (~self.value.isfinite()).nonzero().flatten().tolist()
             raise NonFiniteError(
-                f"the log-density of samples {rows[:8]} is no finite number: the point or the "
+                f"the log-density of samples {rows[:8]} is not a finite number: the point or the "
                 "score there is too large to be squared; leave such points out"
             )
         return self

@@ -64,7 +64,7 @@ def total_variation(p: Tensor, q: Tensor) -> float:
         A number in [0, 1]: 0 for equal histograms, 1 for disjoint ones.
 
     Raises:
-        ShapeError: `p` and `q` are not vectors of one length.
+        ShapeError: `p` and `q` are not vectors of the same length.
         InvalidTypeError: one of them is not a tensor of real numbers.
         InvalidValueError: a histogram has a negative entry, or its sum is 0.
         NonFiniteError: one of them holds a NaN or an infinity.
@@ -79,7 +79,7 @@ def total_variation(p: Tensor, q: Tensor) -> float:
         fractions.append(counts / counts.sum())
     if p.ndim != 1 or p.shape != q.shape:
         raise ShapeError(
-            f"p and q must be vectors of one length, got {tuple(p.shape)} and {tuple(q.shape)}; "
-            "count classes with labels.bincount(minlength=K)"
+            f"p and q must be vectors of the same length, got {tuple(p.shape)} and "
+            f"{tuple(q.shape)}; count classes with labels.bincount(minlength=K)"
         )
     return float(0.5 * (fractions[0] - fractions[1].to(fractions[0].device)).abs().sum())

@@ -29,7 +29,7 @@ from scoresde.progress import each, showing
 
 __all__ = ["METRICS", "Metric", "evaluate", "floor_of", "plan"]
 
-# The number of data with which the units of samples are found out.
+# The number of held-out samples that are read to find out the units of other samples.
 _LOOKED_AT = 1000
 # The epoch numbers of the random orders of samples and data; splits and training use smaller ones.
 _OF_SAMPLES, _OF_DATA = 2**63, 2**63 + 1
@@ -136,8 +136,8 @@ def evaluate(
     for name, other in (("real", data), ("train", data if known is None else known)):
         if other.shape[1] != drawn.shape[1]:
             raise ShapeError(
-                f"samples and {name} must have features of one size, got {drawn.shape[1]} and "
-                f"{other.shape[1]}"
+                f"samples and {name} must have the same number of features, got "
+                f"{drawn.shape[1]} and {other.shape[1]}"
             )
     n = min(len(drawn), len(data) // 2)
     left: list[str] = []
@@ -274,7 +274,10 @@ def _read(
         raise DataError(f"{name} holds no samples")
     sizes = {part.shape[1] for part in parts}
     if len(sizes) > 1 or 0 in sizes:
-        raise ShapeError(f"the features of {name} must have one size, at least 1, got {sizes}")
+        raise ShapeError(
+            f"the number of features of {name} must be the same in all batches, and at least 1, "
+            f"got {sizes}"
+        )
     return torch.cat(parts)
 
 

@@ -78,7 +78,7 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
         shape = part.shape[1:] if shape is None else shape
         if part.shape[1:] != shape:
             raise ShapeError(
-                f"{name} must hold events of one shape, got {tuple(shape)} and then "
+                f"{name} must hold events of the same shape, got {tuple(shape)} and then "
                 f"{tuple(part.shape[1:])}"
             )
         yield from torch.split(part, _ROWS) if len(part) else ()

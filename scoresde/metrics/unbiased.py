@@ -72,7 +72,7 @@ def sliced_wasserstein(
         The estimate, which may be negative; in squared units of the samples, per direction.
 
     Raises:
-        ShapeError: the two sets are not of one shape, or hold fewer than two samples.
+        ShapeError: the two sets have events of different shapes, or fewer than two samples.
         InvalidValueError: `projections` is below 1.
         InvalidTypeError: one of the sets is not a tensor of real numbers.
         NonFiniteError: one of them holds a NaN or an infinity.

@@ -101,7 +101,7 @@ def leaf(t: float) -> int:
 
 
 def resolved(s: float, t: float) -> bool:
-    """Return True if s < t, and not both lie inside one leaf."""
+    """Return True if s < t and the two do not both lie inside one leaf."""
     depth = leaf(s)
     i, theta = _cell(s, depth)
     return s < t and (theta == 0 or math.ldexp(t, depth) >= i + 1)

@@ -69,7 +69,7 @@ def images(
         ShapeError: `x` has another shape, such as that of signals, or the labels have.
         InvalidTypeError: `x` has another type.
         NonFiniteError: A number is NaN or infinite.
-        InvalidValueError: `columns` or `scale` is below one, or the limits are no interval.
+        InvalidValueError: `columns` or `scale` is below one, or the limits are not an interval.
 
     Examples:
         >>> from scoresde import plot

@@ -157,7 +157,7 @@ def sheet(
         columns: The number of columns of panels.
 
     Raises:
-        InvalidTypeError: `ax` is no Axes of matplotlib.
+        InvalidTypeError: `ax` is not an Axes of matplotlib.
         InvalidValueError: `ax` is polar or three-dimensional.
     """
     if ax is None:

@@ -153,7 +153,7 @@ def frame_of(
 
 
 def squared(frame: Frame) -> Frame:
-    """Return the frame of a plane with sides of one length, unless one is 4 times longer."""
+    """Return the frame of a plane with sides of equal length, unless one is 4 times longer."""
     sides = [b - a for a, b in frame]
     if len(frame) != 2 or max(sides) > 4 * min(sides):
         return frame

@@ -96,7 +96,7 @@ def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
     events = {tuple(part.shape[1:]) for part in sets.values()}
     if len(events) > 1:
         shown = " and ".join(map(str, sorted(events)))
-        raise ShapeError(f"all sets must have samples of one shape, got {shown}")
+        raise ShapeError(f"all sets must have samples of the same shape, got {shown}")
     return Given(sets, names, limits)
 
 
@@ -111,7 +111,7 @@ def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> list[str]:
     """Return the labels as strings.
 
     Raises:
-        InvalidTypeError: The labels are no sequence.
+        InvalidTypeError: The labels are not a sequence.
         ShapeError: A set has more or fewer samples than there are labels.
     """
     if isinstance(labels, (Tensor, np.ndarray)):
@@ -158,7 +158,9 @@ def _tensor(name: str, x: Any) -> Tensor:
     if isinstance(x, (np.ndarray, list, tuple)):
         if isinstance(x, (list, tuple)) and x and all(isinstance(row, Tensor) for row in x):
             if len({tuple(row.shape) for row in x}) > 1:
-                raise ShapeError(f"{name} must hold samples of one shape, got a list of several")
+                raise ShapeError(
+                    f"{name} must hold samples of the same shape, got a list of several shapes"
+                )
             return torch.stack([*x])
         return as_numbers(name, x)
     raise InvalidTypeError(

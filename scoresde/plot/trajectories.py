@@ -276,8 +276,8 @@ def checked_states(states: Iterable[StateLike]) -> Iterator[tuple[float, Tensor]
         x = state.x if state.denoised is None else state.denoised
         if shape not in (None, x.shape):
             raise ShapeError(
-                f"all states must have samples of one shape, got {tuple(shape)}, then "
-                f"{tuple(x.shape)}"
+                f"all states must have samples of the same shape, got {tuple(shape)}, "
+                f"then {tuple(x.shape)}"
             )
         shape = x.shape
         yield float(state.t), x

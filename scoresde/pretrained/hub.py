@@ -27,7 +27,7 @@ _HINTS = {
     "GatedRepoError": "ask for access on its page, and log in with `hf auth login`",
     "RepositoryNotFoundError": "there is none of that name, or it is private: then log in with "
     "`hf auth login`",
-    "RemoteEntryNotFoundError": "it is no model of scoresde: it has no model.safetensors",
+    "RemoteEntryNotFoundError": "it is not a model of scoresde: it has no model.safetensors",
     "LocalTokenNotFoundError": "log in with `hf auth login`, or pass token=",
     "LocalEntryNotFoundError": "the hub cannot be reached, and the model was not fetched before",
     "ConnectError": "the hub cannot be reached",

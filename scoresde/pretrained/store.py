@@ -134,15 +134,15 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
     missing += [name for name in ("mean", "var") if name not in tensors]
     if missing:
         raise CheckpointError(
-            f"{path} is no model of scoresde, since it has no {', '.join(missing)}; give the "
+            f"{path} is not a model of scoresde, since it has no {', '.join(missing)}; give the "
             "folder of a run or of a model"
         )
     for name, kind in _DESCRIPTION.items():
         word = entry_of(config, name, "type") if kind is dict else ""
         if type(config[name]) is not kind or not isinstance(word, str):
             raise CheckpointError(
-                f"{path} is no model of scoresde, since its {name} is {str(config[name])[:100]!r}; "
-                "give the folder of a run or of a model"
+                f"{path} is not a model of scoresde, since its {name} is "
+                f"{str(config[name])[:100]!r}; give the folder of a run or of a model"
             )
     return tensors, config
 
@@ -169,7 +169,7 @@ def packaged(name: str) -> Path:
     if name not in names:
         if os.path.exists(name):
             raise CheckpointError(
-                f"{name!r} is no packaged model; read the folder of that name with "
+                f"{name!r} is not a packaged model; read the folder of that name with "
                 f"ScoreModel.from_pretrained({name!r})"
             )
         raise CheckpointError(

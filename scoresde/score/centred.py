@@ -44,7 +44,7 @@ class Centred(Wrapped):
             t = 0, which is checked at every call.
 
     Raises:
-        InvalidTypeError: The shift is no function of t and the conditions.
+        InvalidTypeError: The shift is not a function of t and the conditions.
 
     Examples:
         >>> import scoresde, torch
@@ -71,7 +71,7 @@ class Centred(Wrapped):
 
         Raises:
             InvalidValueError: The shift is not 0 at t = 0, or uses a condition that is not given.
-            InvalidTypeError, ShapeError: It is no tensor that broadcasts to the states.
+            InvalidTypeError, ShapeError: It is not a tensor that broadcasts to the states.
         """
         centre = self._centre(x, t, condition)
         start = self._centre(x, torch.zeros_like(t), condition).detach().abs().amax()

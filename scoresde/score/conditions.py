@@ -62,7 +62,7 @@ def read_kind(value: Any) -> Classes | Field:
 
     Raises:
         CheckpointError: It is too large.
-        ScoreSDEError, TypeError: It is no number of classes and no shape.
+        ScoreSDEError, TypeError: It is neither a number of classes nor a shape.
     """
     if (value if isinstance(value, int) else math.prod(value)) > LARGEST:
         raise CheckpointError(f"it takes conditions of more than {LARGEST:,} numbers or classes")

@@ -61,7 +61,7 @@ class EnergyScore(nn.Module):
         While gradients are recorded it can be differentiated again, in x and in the weights.
 
         Raises:
-            InvalidTypeError: The energy is no tensor.
+            InvalidTypeError: The energy is not a tensor.
             ShapeError: The energy has another shape than `(B,)`.
             InvalidValueError: The energy does not depend on x.
         """
@@ -96,7 +96,7 @@ def gradient(
         condition: The third argument.
 
     Raises:
-        InvalidTypeError: The value is no floating-point tensor.
+        InvalidTypeError: The value is not a floating-point tensor.
         ShapeError: The value has another shape than `(B,)`.
         InvalidValueError: The value does not depend on x.
     """

@@ -61,8 +61,8 @@ class ScoreModel(Saved):
             with the model. It is None until the sampler measures it; a pilot that you set is kept.
 
     Raises:
-        UnknownNameError: `predicts` is no key of `PREDICTIONS`, or the network takes no condition
-            of a name in `condition_moments`.
+        UnknownNameError: `predicts` is not a key of `PREDICTIONS`, or the network takes no
+            condition of a name in `condition_moments`.
 
     Examples:
         >>> from scoresde import VESDE, nn

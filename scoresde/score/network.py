@@ -108,7 +108,7 @@ class NetworkScore(ScoreModel):
 
         Raises:
             ShapeError: `x`, the network's output or its time has another shape.
-            InvalidTypeError: `x` is not floating-point, or the output is no tensor.
+            InvalidTypeError: `x` is not floating-point, or the output is not a tensor.
             InvalidValueError: $\sigma_t = 0$, or `t` lies outside [0, T].
         """
         check_shape("x", x, self._known.event_shape)

@@ -79,7 +79,7 @@ class Saved(Piloted):
 
         Raises:
             InvalidValueError, InvalidTypeError: `meta` uses a name of the description, is not
-                JSON, or its `license` is no licence.
+                JSON, or its `license` is not a licence.
             NonFiniteError: A weight is NaN or infinite, perhaps in `dtype` only.
             CheckpointError: The folder cannot be written.
         """

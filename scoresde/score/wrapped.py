@@ -66,6 +66,6 @@ class Wrapped:
         """Return the value `(B, *)` of a score, called with those conditions that it takes.
 
         Raises:
-            InvalidTypeError, ShapeError: The value is no tensor of the shape of `x`.
+            InvalidTypeError, ShapeError: The value is not a tensor of the shape of `x`.
         """
         return check_output("score", ask(score, x, t, condition), x)

@@ -52,7 +52,7 @@ def check_closed_forms(sde: SDE, base: type[Any]) -> None:
 
     Raises:
         InvalidValueError: A method disagrees, or no process has this `alpha` and `sigma`.
-        InvalidTypeError: A value is no tensor of floating point numbers.
+        InvalidTypeError: A value is not a tensor of floating point numbers.
         ShapeError: `alpha`, `sigma` or a method returns no tensor of the shape of its argument.
     """
     names = (*METHODS, *_OTHERS)

@@ -211,8 +211,8 @@ class Condition(Mapping[str, Tensor]):
             device: The device to which the tensors are moved after the check.
 
         Raises:
-            InvalidTypeError: `values` is no mapping, or a value is not dense or of another type
-                than declared.
+            InvalidTypeError: `values` is not a mapping, or a value is not dense or not of the
+                declared type.
             InvalidValueError: A label lies outside the range of the classes.
             UnknownNameError: The score takes no condition, or has no class, of that name.
             NonFiniteError: A tensor holds an infinity; NaN marks a missing value.

@@ -61,7 +61,7 @@ class Kernel(abc.ABC):
         """Return times as a float64 tensor on the CPU, `()` or `(B,)`, checked to lie in [0, T].
 
         Raises:
-            InvalidTypeError: `t` is no number and no tensor.
+            InvalidTypeError: `t` is neither a number nor a tensor.
             InvalidValueError: A time lies outside [0, T].
         """
         time = self.cpu_time(t)

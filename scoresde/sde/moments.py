@@ -27,7 +27,7 @@ class Moments:
         cov: The full covariance `(D, D)` over the flattened event, in place of `var`.
 
     Raises:
-        InvalidTypeError: A field is no number, tensor or array of real numbers.
+        InvalidTypeError: A field is not a number, tensor or array of real numbers.
         InvalidValueError: Both or neither of `var` and `cov`, a negative variance, a covariance
             that is not symmetric, or a NaN or an infinity.
         ShapeError: `cov` is not a square matrix.

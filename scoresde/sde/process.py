@@ -193,8 +193,8 @@ class SDE(Kernel, metaclass=_Checked):
             var: The data's variance, a number or one per dimension.
 
         Raises:
-            InvalidTypeError, InvalidValueError: The mean or variance is no number, not finite, or
-                the variance is negative.
+            InvalidTypeError, InvalidValueError: The mean or variance is not a number or is not
+                finite, or the variance is negative.
             ShapeError: The variance has another shape than the mean.
         """
         Moments(mean, var=var).check_event(mean[None])

@@ -54,7 +54,7 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
         x: The states `(B, *)` that were its input.
 
     Raises:
-        InvalidTypeError: The output is no dense floating-point tensor.
+        InvalidTypeError: The output is not a dense floating-point tensor.
         DeviceError: It is on the meta device.
         ShapeError: It has another shape than `x`.
     """

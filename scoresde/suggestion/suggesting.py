@@ -157,8 +157,8 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None)
     Raises:
         DataError: There are not two samples that differ, or the squares of their distances
             overflow or vanish.
-        InvalidValueError: The seed is no integer of at least 0, or the network does not take events
-            of this shape.
+        InvalidValueError: The seed is not an integer of at least 0, or the network does not take
+            events of this shape.
         UnknownNameError: There is no such type of network.
         InvalidTypeError, ShapeError: `data` cannot be read as samples.
 

@@ -34,7 +34,7 @@ class Gaussian(Target):
     Raises:
         InvalidTypeError: An argument is not made of real numbers.
         InvalidValueError: None or several of `cov`, `var` and `std` are given, a variance is
-            negative, a matrix is no covariance, or a number is not finite.
+            negative, a matrix is not a covariance, or a number is not finite.
         ShapeError: Shapes do not fit.
     """
 
@@ -76,7 +76,7 @@ class GaussianMixture(Target):
     Raises:
         InvalidTypeError: An argument is not made of real numbers.
         InvalidValueError: Weights are negative or do not sum to one, both or neither of `covs` and
-            `stds` are given, a std is negative, a matrix is no covariance, or a number is not
+            `stds` are given, a std is negative, a matrix is not a covariance, or a number is not
             finite.
         ShapeError: Shapes do not fit.
     """
@@ -171,6 +171,7 @@ def spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | N
         variances = torch.where(variances.abs() > rounding, variances, 0.0)
     if (variances < -tolerance[..., 0]).any():
         raise InvalidValueError(
-            f"{name} is no covariance: it has the negative eigenvalue {variances.min().item():.6g}"
+            f"{name} is not a covariance: it has the negative eigenvalue "
+            f"{variances.min().item():.6g}"
         )
     return variances.clamp(min=0), basis

@@ -100,7 +100,7 @@ class Target(abc.ABC):
 
         Raises:
             InvalidValueError: `n` is negative, or a time lies outside [0, T].
-            InvalidTypeError: `n` is no integer, or only one of `sde` and `t` is given.
+            InvalidTypeError: `n` is not an integer, or only one of `sde` and `t` is given.
             ShapeError: `t` has another shape than `()` or `(n,)`.
         """
         check_integer("n", n, 0)

@@ -253,11 +253,11 @@ class Keeper:
 
 
 def _check_description(meta: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError if a file is no checkpoint of a run, or was renamed."""
+    """Raise CheckpointError if a file is not a checkpoint of a run, or was renamed."""
     step, config = meta.get("step"), meta.get("config")
     planned = config.get("steps") if isinstance(config, Mapping) else None
     if type(step) is not int or type(planned) is not int or step > planned:
-        raise CheckpointError(f"{path} is no checkpoint of a run; take another folder")
+        raise CheckpointError(f"{path} is not a checkpoint of a run; take another folder")
     if path.stem != f"step-{step:08d}":
         raise CheckpointError(f"{path} holds step {step}; give it its old name, or remove it")
 

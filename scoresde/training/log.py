@@ -91,6 +91,6 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _holds(path: Path, text: bytes) -> bool:
-    """Return True if a path is a regular file without other links, and has this content."""
+    """Return True if a path is a regular file without other links that has this content."""
     found = path.lstat()
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and path.read_bytes() == text

@@ -69,7 +69,7 @@ class Muon(torch.optim.Adam):
                 self._move(weights, group["lr"], group["weight_decay"])
 
     def _move(self, weights: Sequence[Tensor], lr: float, decay: float) -> None:
-        # matrices of one shape are made orthogonal together
+        # matrices of the same shape are made orthogonal together
         alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
         for p in weights:
             assert p.grad is not None

@@ -49,7 +49,7 @@ class Pictures(Callback):
             cost as much as two or three updates with a batch of 128.
 
     Raises:
-        InvalidValueError: `n` is no integer of at least 1.
+        InvalidValueError: `n` is not an integer of at least 1.
     """
 
     def __init__(self, folder: str | Path, n: int | None = None) -> None:

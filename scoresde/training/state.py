@@ -57,7 +57,7 @@ def unpack(
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
         if part not in parts:
-            raise CheckpointError(f"{source} is no checkpoint of a run: it holds {name!r}")
+            raise CheckpointError(f"{source} is not a checkpoint of a run: it holds {name!r}")
         parts[part][rest] = value
     _check_same(score, parts["model"], source)
     checkpoint.load_state(score, _laid(parts["model"], score.state_dict()), source=source)
@@ -112,7 +112,7 @@ def _slots(
         shape = None if weight is None else () if key == "step" else weight.shape
         if value.shape != shape or not value.is_floating_point():
             raise CheckpointError(
-                f"{source} is no checkpoint of such a run: its optimizer.{name} is "
+                f"{source} is not a checkpoint of such a run: its optimizer.{name} is "
                 f"{value.dtype} of shape {tuple(value.shape)}"
             )
         slots.setdefault(int(number), {})[key] = value
@@ -123,8 +123,8 @@ def _slots(
         }
         if len(known - {frozenset()}) > 1:
             raise CheckpointError(
-                f"{source} is no checkpoint of such a run: its optimiser has other tensors for one "
-                "weight than for the next"
+                f"{source} is not a checkpoint of such a run: its optimiser has other tensors for "
+                "one weight than for the next"
             )
     return slots
 

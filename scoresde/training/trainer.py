@@ -56,7 +56,7 @@ class Trainer(Generic[ScoreT]):
 
     - `step-*.safetensors`: the last checkpoints, with all that is needed to resume;
     - `model.safetensors` and `config.json`: the averaged model, as `ScoreModel.save_pretrained`
-      writes it; for a score that is no `ScoreModel` only checkpoints are written, and `train`
+      writes it; for a score that is not a `ScoreModel` only checkpoints are written, and `train`
       returns the averaged module;
     - `ema-*/`: the same for every further decay of `averages.ema`;
     - `best/`: the same at the checkpoint with the lowest held-out loss, if data are held out;
@@ -89,8 +89,8 @@ class Trainer(Generic[ScoreT]):
     Raises:
         ShapeError: The data's events have another shape than the score's.
         DataError: The data's moments overflow.
-        InvalidTypeError: The score is no module, the loss cannot be called like this, or the
-            configuration is no `TrainConfig`; or the model cannot be written, since its SDE has
+        InvalidTypeError: The score is not a module, the loss cannot be called like this, or the
+            configuration is not a `TrainConfig`; or the model cannot be written, since its SDE has
             fields that are not JSON values.
         InvalidValueError: The score has no SDE, takes other conditions than the data have, or was
             trained on data in other units; the folder holds a run of another configuration, score,
@@ -209,7 +209,7 @@ class Trainer(Generic[ScoreT]):
             The score with the averaged weights, in eval mode and frozen.
 
         Raises:
-            InvalidValueError: `steps` is no integer of at least 0.
+            InvalidValueError: `steps` is not an integer of at least 0.
             InvalidTypeError: `progress` is neither True, False nor None.
             TrainingError: The loss, its gradient or a weight is not finite, or samples have changed
                 since the run began.

@@ -59,7 +59,7 @@ class TwoStage(Sampler):
 
     @property
     def between(self) -> bool:
-        """Return True if the second evaluation is inside the step, and not at its end."""
+        """Return True if the second evaluation is inside the step, not at its end."""
         return self.r < 1
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:

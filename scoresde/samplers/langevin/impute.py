@@ -52,7 +52,7 @@ class Impute(Around):
     Raises:
         InvalidTypeError: The sampler chooses its own steps.
         InvalidValueError: `resample` is below 1, or the basis is not orthonormal.
-        ShapeError: The basis is no square matrix.
+        ShapeError: The basis is not a square matrix.
 
     Examples:
         >>> import scoresde, torch

@@ -47,8 +47,8 @@ class PC(Sampler):
         super().__post_init__()
         if self.k and not self.corrector.invariant:
             raise InvalidTypeError(
-                f"{quoted(self.corrector)} is no corrector: at s = t its step changes the law of "
-                "the samples or does nothing; take Langevin(), ScaledLangevin() or MALA()"
+                f"{quoted(self.corrector)} is not a corrector: at s = t its step changes the law "
+                "of the samples or does nothing; take Langevin(), ScaledLangevin() or MALA()"
             )
         check_integer("k", self.k, 0)
         if self.predictor is not None and not self.predictor.stepwise:

@@ -50,8 +50,8 @@ class SplitGibbs(Around):
         k: Alternations, at least 0.
 
     Raises:
-        InvalidTypeError: The sampler does not have the noise of the reverse SDE, or the score is no
-            posterior of a `Linear` measurement.
+        InvalidTypeError: The sampler does not have the noise of the reverse SDE, or the score is
+            not a posterior of a `Linear` measurement.
         InvalidValueError: A number is out of range.
 
     Examples:
@@ -150,7 +150,7 @@ class SplitGibbs(Around):
         """Return the reverse SDE of the prior.
 
         Raises:
-            InvalidTypeError: The score is no posterior.
+            InvalidTypeError: The score is not a posterior.
         """
         prior = rsde.attribute("prior")
         if prior is None:

@@ -71,7 +71,7 @@ class Particles(Sampler):
         evidence: Estimate the evidence, by another run with half of the steps.
 
     Raises:
-        InvalidTypeError: The sampler does not make such steps, or the score is no posterior.
+        InvalidTypeError: The sampler does not make such steps, or the score is not a posterior.
         InvalidValueError: A number is too small; `evidence` needs at least two steps.
 
     Examples:
