@@ -177,7 +177,7 @@ class Hostile:
             ), "is damaged, or holds objects other",
         ),
         (lambda path, given: write_pickle([1], path), "not a checkpoint of score_sde"),
-        (lambda path, given: write_pickle({"model": {1: 2}}, path), "not a checkpoint of score_sde"),
+        (lambda path, given: write_pickle({"model": {1: 2}}, path), "not a checkpoint of score"),
         (lambda path, given: os.mkfifo(path), "a pipe or a device"),
         (lambda path, given: checkpoint(path, given, spoil=lambda v: 1), "must be a tensor"),
         (lambda path, given: checkpoint(path, given, spoil=lambda v: v / 0), "NaN or infinity"),
