@@ -31,7 +31,7 @@ _user_settings: ContextVar[tuple[Callable[[], AbstractContextManager[Any]], ...]
 
 
 def _has_user_settings() -> bool:
-    """Return True under autocast, or with a default device other than the CPU."""
+    """Return True if autocast is on, or the default device is not the CPU."""
     return any(map(torch.is_autocast_enabled, _DEVICES)) or torch.get_default_device().type != "cpu"
 
 
@@ -77,12 +77,12 @@ def in_user_settings(function: Callable[..., R], *args: Any) -> R:
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """Return float64, or float32 on a device without it."""
+    """Return float64, or float32 for a device that does not have float64."""
     return torch.float32 if device.type in _SINGLE else torch.float64
 
 
 def as_double(value: Tensor | float) -> Tensor:
-    """Return a number or tensor in float64, on the CPU if its device has none."""
+    """Return a number or tensor in float64, on the CPU if its device has no float64."""
     found = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float64)
     return (found.cpu() if found.device.type in _SINGLE else found).double()
 

@@ -489,7 +489,7 @@ def plain(x, t, condition=None):
         (dict(target=Gaussian(torch.zeros(2), var=1.0)), ShapeError, "target"),
         (dict(model=plain, condition={"label": torch.zeros(3)}), ShapeError, "label"),
         (dict(train=torch.zeros(20, 2)), ShapeError, "events"),
-        (dict(model=plain, train=torch.zeros(20, 2)), ShapeError, "one kind"),
+        (dict(model=plain, train=torch.zeros(20, 2)), ShapeError, "of the same shape"),
         (dict(train=torch.zeros(15, 3)), ShapeError, "needs train of at least 16"),
         (dict(condition=torch.zeros(20)), InvalidTypeError, "must be a mapping"),
         (

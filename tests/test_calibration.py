@@ -334,7 +334,7 @@ def test_a_result_is_a_table_json_and_a_picture(tmp_path):
         (
             dict(simulate=lambda n, seed: (torch.ones(n, 2), torch.zeros(n, 2))),
             DataError,
-            "do not vary",
+            "all parameters are equal",
         ),
     ],
 )

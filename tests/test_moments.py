@@ -137,7 +137,7 @@ BAD = {
         InvalidValueError,
         "symmetric",
     ),
-    "no covariance": (
+    "not a covariance": (
         lambda: Moments(0.0, cov=torch.tensor([[1.0, 2.0], [2.0, 1.0]])).log_prob(torch.ones(1, 2)),
         InvalidValueError,
         "positive",

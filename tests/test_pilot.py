@@ -660,6 +660,8 @@ def test_impossible_pilots_and_settings_are_refused(make, kind, message):
         (VPSDE(), dict(n="8"), "got '8'"),
         (VPSDE(), dict(steps=4), "steps must be an integer >= 5, got 4"),
         (VPSDE(), dict(steps=None), "got None"),
+        (VPSDE(), dict(n=10**30), "n of a pilot must be at most 100,000"),
+        (VPSDE(), dict(steps=10**30), "steps of a pilot must be at most 10,000"),
         (VPSDE(levels=5), {}, "6 levels.*5"),
         (VPSDE, {}, "sde must be an SDE or None"),
         (VPSDE(), dict(shape=None), "shape="),

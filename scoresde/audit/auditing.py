@@ -50,32 +50,34 @@ def audit(
 
     The result has for every noise scale: the loss, and that of a linear denoiser; tests that an
     exact score passes for any data (`scoresde.audit.identities`); and the distance between samples
-    of the reverse SDE and of the probability flow. An exact score fails some test in one audit of a
-    hundred.
+    of the reverse SDE and of the probability flow. An exact score fails some test in one of a
+    hundred audits.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
-        sde: The process of the score; None takes the one in its facts.
+        sde: The process of the score; None takes `scoresde.facts(score).sde`.
         x: Held-out data `(n, *)`, floating point, n at least 16; or a `Data`, which is taken in the
-            units of the model, with its conditions. To detect an error of 1 % takes
-            about 500 images, or 10,000 points of the plane.
+            units of the model, with its conditions. Detecting an error of 1 % takes about 500
+            images, or 10,000 points in the plane.
         condition: The conditions of the samples by name, one row for each.
         target: The distribution of the data, if it is known; it gives the smallest possible loss
             and the error of the score.
         train: All training data, `(N, *)` or a `Data`, to measure memorisation.
         train_condition: The conditions of the training data.
-        levels: Number of noise scales, at least 2, equally spaced in log-SNR from `T` to eps; for a
-            ladder they are some of its levels.
-        samples: Samples drawn by the SDE and by the flow, at least 2; at most n are used.
-        steps: Steps of the SDE and of the flow, at least `levels` - 1. With too few steps the two
-            differ even for an exact score.
+        levels: The number of noise scales, at least 2, equally spaced in log-SNR from `T` to eps;
+            for a ladder they are some of its levels.
+        samples: The number of samples drawn by the SDE, and by the flow, at least 2; at most n are
+            drawn.
+        steps: The number of steps of the SDE and of the flow, at least `levels` - 1. With too few
+            steps the two differ even for an exact score.
         seed: The seed, an integer in [0, 2**64).
-        batch_size: States in one evaluation, at least 1.
+        batch_size: The number of states in one evaluation, at least 1.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
             occasional lines elsewhere.
 
     Raises:
-        InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
+        InvalidValueError, InvalidTypeError, ShapeError: An argument has a wrong value, type or
+            shape.
         NonFiniteError: `x` or the score has a NaN or an infinity.
     """
     sde = process_of(score, sde)
@@ -87,7 +89,7 @@ def audit(
         if train.shape[1:] != x.shape[1:]:
             raise ShapeError(
                 f"train= has events of shape {tuple(train.shape[1:])}, and x of "
-                f"{tuple(x.shape[1:])}; give data of one kind"
+                f"{tuple(x.shape[1:])}; give events of the same shape"
             )
         train = train.detach()
     if (train is not None or train_condition) and set(train_condition or {}) != set(
@@ -151,7 +153,7 @@ def _check(
     for what, shape in (("score", known.event_shape), ("target", of_target)):
         if shape is not None and tuple(shape) != event:
             raise ShapeError(
-                f"the {what}'s events have shape {tuple(shape)}, those of {name} {event}"
+                f"the {what} takes events of shape {tuple(shape)}, but those of {name} have {event}"
             )
     if len(x) < 16 or math.prod(event) == 0:
         raise ShapeError(

@@ -19,7 +19,7 @@ __all__ = ["Audit", "Level", "Memory"]
 
 # The probability that an audit of an exact score has a failed test.
 _FALSE_ALARMS = 0.01
-# What a score does that fails the test.
+# What is wrong with a score that fails the test.
 _FAULTS = {
     "calibration": "misjudges its own error",
     "stein": "fails Stein's identity",
@@ -28,15 +28,15 @@ _FAULTS = {
     "linear": "loses to a linear denoiser",
     "memory": "has memorised its training data",
 }
-# An error of fewer nats per dimension is small.
+# An excess that costs fewer nats per dimension is called small.
 _SMALL = 0.01
-# Tests that fail for large and for small values.
+# Tests that fail both for large and for small deviates.
 _TWO_SIDED = {"calibration", "stein", "slope"}
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Hold measures of memorisation: the loss of training samples beside that of held-out ones.
+    """Hold measures of memorisation, from the losses of training and of held-out samples.
 
     Attributes:
         loss: The loss of training samples.
@@ -70,8 +70,9 @@ class Level:
         fisher: $E\|\sigma (s - \nabla\log p_t)\|^2$, if the distribution of the data is known.
         memory: The measures of memorisation, if training data are given.
         agreement: The distance between the reverse SDE's samples and the flow's.
-        z: The result of each test as a normal deviate.
-        limit: A test fails if its deviate exceeds this number.
+        z: The result of each test by name, as a standard normal deviate for an exact score.
+        limit: A test fails if its deviate exceeds this number (its absolute value for two-sided
+            tests).
     """
 
     t: float
@@ -103,14 +104,14 @@ class Level:
 
 @dataclass(frozen=True, repr=False)
 class Audit(Result):
-    """Hold the results at all noise scales, from the largest down.
+    """Hold the results at all noise scales, in order from the largest to the smallest.
 
     Attributes:
         levels: One entry for each noise scale.
         sde: The process, as text.
         dimensions: The number of entries of one event.
         n: The number of held-out samples.
-        samples: The number of samples drawn by the SDE, and by the flow.
+        samples: The number of samples drawn by the SDE, and the same number by the flow.
         nfe: The number of evaluations of the score for each drawn sample.
     """
 
@@ -125,7 +126,8 @@ class Audit(Result):
     def worst(self) -> Level | None:
         """Return the noise scale with the largest excess, or None.
 
-        If the excess is only a bound, return the worst one of the noise scales that fail a test.
+        If the excess is known only as a lower bound, only noise scales that fail a test are
+        considered.
         """
         known = [a for a in self.levels if a.fisher is not None and a.fisher.value > ROUNDING]
         failed = [a for a in self.levels if a.failed]
@@ -148,7 +150,7 @@ class Audit(Result):
         return 0.5 * self.dimensions * float(torch.trapezoid(y, x))
 
     def verdict(self) -> str:
-        """Return sentences: how good the score is, the worst noise scale, and SDE against flow.
+        """Return sentences on the score, its worst noise scale, and whether SDE and flow agree.
 
         A cost below .01 nats per dimension counts as small.
         """
@@ -173,7 +175,7 @@ class Audit(Result):
         return f"{text} The SDE's samples and the flow's differ from {parted.ratio:.3g} down."
 
     def _where(self, level: Level) -> str:
-        """Return in words which feature of the samples a noise scale decides."""
+        """Return in words the feature of the samples that a noise scale determines."""
         first, last = self.levels[0].log_snr, self.levels[-1].log_snr
         place = (level.log_snr - first) / (last - first)
         what = ["the overall shape", "the shape at middle size", "the finest detail"]
@@ -222,7 +224,7 @@ class Audit(Result):
         return out | {"verdict": self.verdict()}
 
     def plot(self) -> Figure:
-        """Draw five panels over sigma/alpha; see `scoresde.audit.picture`."""
+        """Draw five panels against sigma/alpha; see `scoresde.audit.picture`."""
         from scoresde.audit.picture import picture
 
         return picture(self)

@@ -1,4 +1,4 @@
-"""Load tensors by name into a module, strictly."""
+"""Load tensors by name into a module, all of them and no others."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def check_state(
     """Raise unless `tensors` fit those of a module called `name`.
 
     Raises:
-        CheckpointError: Names are missing or unexpected, or shapes differ, or integers stand for
-            floats or the reverse. The message lists at most five of each, and names the library
-            whose names they are.
+        CheckpointError: Names are missing or unexpected, shapes differ, or one has integers where
+            the other has floats. The message lists at most five tensors for each fault, and names
+            the library that uses such names.
     """
     complaints = []
     missing = [k for k in expected if k not in tensors]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 __all__ = ["brief", "summary"]
 
-_MAX_LISTED = 6  # entries of a tuple that are listed
+_MAX_LISTED = 6  # a tuple with more entries is abbreviated
 
 
 def brief(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Write a script with which bash or zsh completes the words of `scoresde`."""
+"""Write a script that lets bash or zsh complete the commands and options of `scoresde`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ complete -o bashdefault -o default -F _scoresde scoresde"""
 
 
 def completion(words: Sequence[str], commands: Mapping[str, Any]) -> str:
-    """Return a script with which a shell completes commands, options, and names of choices.
+    """Return a script that lets a shell complete commands, options and the values of options.
 
     Args:
         words: The name of the shell, "bash" or "zsh".

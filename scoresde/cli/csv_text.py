@@ -1,4 +1,4 @@
-"""Write samples of vectors as the text of a .csv file."""
+"""Write samples that are vectors as the text of a .csv file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["as_csv", "csv_columns"]
 
 
 def csv_columns(model: ScoreModel) -> list[str]:
-    """Return the names of the entries of a vector in a .csv file: the data's, or x0, x1, ..."""
+    """Return the names of a vector's entries in a .csv file: those in the data, or x0, x1, ..."""
     return list(model.columns) or [f"x{k}" for k in range(math.prod(model.event_shape))]
 
 
 def as_csv(arrays: Mapping[str, Any], model: ScoreModel) -> str:
-    """Return a line for each vector, below a line with the names of the columns and the class."""
+    """Return a line with the names of the columns, and below it a line for each vector."""
     names = csv_columns(model)
     columns = [[f"{number:.9g}" for number in column] for column in arrays["x"].T.tolist()]
     if "y" in arrays:

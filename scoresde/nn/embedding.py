@@ -28,7 +28,7 @@ _NONE: Mapping[str, Tensor | None] = MappingProxyType({})
 class Waves(nn.Module):
     """Map `c` to cosines and sines of fixed frequencies, which stay float32 after `net.half()`.
 
-    They are float32 under any default dtype, which would draw others or round them.
+    They are float32 under any default dtype, since another dtype would change or round them.
     """
 
     frequencies: Tensor
@@ -74,7 +74,9 @@ class Fourier(Waves):
 
 
 class Sinusoidal(Waves):
-    r"""Map `c` to sines and cosines of geometric frequencies, from $\tfrac12$ to 50 radians a unit.
+    r"""Map `c` to sines and cosines of geometric frequencies.
+
+    The frequencies lie between $\tfrac12$ and 50 radians per unit of c.
 
     Source: Vaswani et al. 2017, section 3.5 (arXiv 1706.03762). Ho et al. 2020 (2006.11239) apply
     it to the step number 0 ... 1000. Here the frequencies suit the range of $c$: the slowest wave
@@ -177,7 +179,7 @@ class Embedding(nn.Module):
                     f"the network has {n} classes of {name}, more than {classes[name]}; keep them "
                     "all, even if some of them do not occur"
                 )
-            assert self.label is not None  # where there are classes
+            assert self.label is not None  # since there are classes
             rows = self.label.weight.detach()[first : first + n + 1]
             parts[name] = torch.cat([rows, rows[-1:].expand(classes.get(name, n) - n, -1)])
             first += n + 1

@@ -46,13 +46,14 @@ def images(
     """Draw images side by side, row by row; `save` writes exactly their pixels.
 
     Args:
-        x: `(N, 1, H, W)` grey or `(N, 3, H, W)` colour; `(N, H, W)` is grey too, and of other
-            numbers of channels the first eight are drawn side by side, in grey. Or several sets by
-            name, drawn side by side.
+        x: `(N, 1, H, W)` grey or `(N, 3, H, W)` colour; `(N, H, W)` is grey too. If
+            there are other numbers of channels, the first eight are drawn side by side, in grey.
+            Several sets, given by name, are drawn side by side.
         transform: The transform of the data; images are drawn in the units of the data.
-        columns: Images per row of a set; by default about a square.
-        scale: The magnification of a pixel, without blur; by default enough for a picture of 600
-            pixels. Images beyond 4,096 pixels are left out, with a note.
+        columns: The number of images in a row of a set; by default the set is about a square.
+        scale: The factor by which each image is enlarged, without blur; by default so that the
+            longest side of the picture has at least 600 pixels. Images beyond 4,096 pixels are left
+            out, with a note.
         limits: The values of black and white. By default those of the transform if it has any;
             else 0 and 255 for bytes; else -1 and 1 if the largest absolute value is between 0.5 and
             1.5; else an interval with 99 % of the values. In this last case grey images are drawn
@@ -66,8 +67,8 @@ def images(
         The figure.
 
     Raises:
-        ShapeError: `x` has another shape, such as that of signals, or the labels have.
-        InvalidTypeError: `x` has another type.
+        ShapeError: `x` does not have the shape of images, or there is not one label for each image.
+        InvalidTypeError: `x` is not made of samples.
         NonFiniteError: A number is NaN or infinite.
         InvalidValueError: `columns` or `scale` is below one, or the limits are not an interval.
 
@@ -111,8 +112,8 @@ def volumes(
         x: `(N, C, D, H, W)`; or several sets by name. Axes between the channels and the last three
             are cut in their middle. One or three channels are grey or colour, others side by side.
         transform: The transform of the data, as for `images`.
-        columns: Volumes per row.
-        scale: The magnification of a voxel.
+        columns: The number of volumes in a row.
+        scale: The factor by which each slice is enlarged.
         limits: The values of black and white, as for `images`.
         labels: A label of each volume, `(N,)`.
         title: The title.
@@ -122,8 +123,8 @@ def volumes(
         The figure.
 
     Raises:
-        ShapeError: `x` has less than five axes, or the labels have another shape.
-        InvalidTypeError: `x` has another type.
+        ShapeError: `x` has fewer than five axes, or there is not one label for each volume.
+        InvalidTypeError: `x` is not made of samples.
         NonFiniteError: A number is NaN or infinite.
         InvalidValueError: A number is out of range.
     """
@@ -256,7 +257,9 @@ def _mosaic(
 
 
 def _columns(n: int, ratio: float) -> int:
-    """Return the number of columns for n images: about a square, with full rows if possible.
+    """Return the number of columns that places n images in about a square.
+
+    If possible, all rows are full.
 
     Args:
         n: The number of images.
@@ -276,7 +279,7 @@ def _palette() -> Pixels:
 def _sheet(
     parts: dict[str, _Mosaic], title: str | None, bar: Limits | None, note: str, ax: Axes | None
 ) -> Figure:
-    """Return a figure of sets of images side by side, each pixel of them one of the picture."""
+    """Return a figure with sets of images side by side, without resampling their pixels."""
     notes = "; ".join(dict.fromkeys([*(part.note for part in parts.values()), note]))
     notes = notes.strip("; ")
     # in a given Axes a pixel may be smaller than one of the picture, and a line of text not

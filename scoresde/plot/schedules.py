@@ -1,4 +1,4 @@
-"""Draw the noise of an SDE against time, and losses against the noise."""
+"""Draw the signal and the noise of an SDE against time, and losses against the noise."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ladder(
 
     Args:
         sde: An SDE or a ladder.
-        times: Times that are marked, such as those of a grid; by default the levels of a ladder.
+        times: Times to mark, such as those of a grid; by default the levels of a ladder.
         title: The title; by default the class of the SDE.
         ax: The Axes to draw into; by default a new figure.
 
@@ -98,8 +98,8 @@ def loss_by_noise(
         The figure.
 
     Raises:
-        InvalidValueError: There is no curve, or a noise level is not above 0.
-        ShapeError: A curve has no point.
+        InvalidValueError: `curves` is empty, or a noise level is not above 0.
+        ShapeError: A curve has no points.
         NonFiniteError: A number is NaN or infinite.
     """
     if not curves:

@@ -25,6 +25,8 @@ __all__ = ["SAMPLES", "STEPS", "pilot", "pilot_run"]
 
 # The largest number of entries in the states of one part of a run, to bound memory.
 _NUMBERS = 2**26
+# The most samples and steps, beyond which nothing is gained.
+_MOST = {"n": 100_000, "steps": 10_000}
 
 SAMPLES = 32
 """The number of samples of a pilot run."""
@@ -92,7 +94,7 @@ def pilot(
         The pilot. Its `nfe` is its cost without `budgets`, `steps + 1` evaluations for each sample.
 
     Raises:
-        InvalidValueError: There are fewer than 2 samples, 5 steps or 6 levels.
+        InvalidValueError: There are fewer than 2 samples, 5 steps or 6 levels, or far too many.
         ScoreSDEError: The run fails, as in `sample`.
 
     Examples:
@@ -134,6 +136,9 @@ def pilot_run(
     sde = process_of(score, sde)
     check_integer("n", n, 2)
     check_integer("steps", steps, 5)
+    for name, value in (("n", n), ("steps", steps)):
+        if value > _MOST[name]:
+            raise InvalidValueError(f"{name} of a pilot must be at most {_MOST[name]:,}")
     if sde.levels is not None:
         if sde.levels < 6:
             raise InvalidValueError(f"a pilot needs 6 levels, but this SDE has {sde.levels}")

@@ -48,18 +48,18 @@ __all__ = [
     "with_pilot",
 ]
 
-# The largest ratio of noise to data in float32, and the largest ratio of the size of samples to
-# that of the data, for any score and for a guided one.
+# A warning is given above these ratios: of the noise to the data in float32, and of the size of
+# samples to that of the data, for scores in general and for guided ones.
 _LARGEST_NOISE, _LARGEST_GROWTH, _LARGEST_GUIDED = 1e9, 30, 5
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Hold the length of a run: steps, evaluations or times, of which at most one is given.
+    """Hold the length of a run: a number of steps or evaluations, or the times; at most one.
 
     Args:
-        steps: Steps of the sampler.
-        nfe: Evaluations of the score for each sample, including the last one.
+        steps: The number of steps of the sampler.
+        nfe: The number of evaluations of the score for each sample, with that of the denoising.
         grid: The times of the grid.
         denoise: Reserve one evaluation for the denoising at the end.
     """
@@ -85,7 +85,7 @@ class Budget:
             moments: The data's moments, if known.
 
         Raises:
-            InvalidValueError: No grid has these steps, evaluations or times.
+            InvalidValueError: This SDE has no grid of so many steps or evaluations, or these times.
             ShapeError: The given times are not one-dimensional.
         """
         grid = None if self.grid is None else _checked_times(sde, self.grid)
@@ -149,7 +149,7 @@ def conditions_of(
 
 
 def sampler_of(sampler: str | Sampler, sde: SDE) -> Sampler:
-    """Return the sampler with a name, or the given object; raise if it cannot run on the SDE."""
+    """Return the sampler of this name, or the given one; raise if it cannot run on the SDE."""
     found = named("sampler", sampler, SAMPLERS)
     if found.between and sde.levels is not None:
         raise InvalidValueError(
@@ -214,7 +214,7 @@ def dtype_of(dtype: torch.dtype | None, x: Tensor | None) -> torch.dtype:
 
 
 def check_prior(x: Tensor | None, moments: Moments | None, sde: SDE, times: Tensor) -> None:
-    """Raise if a run starts below T, where the law is unknown without moments."""
+    """Raise if a run starts below T without the moments that its initial distribution needs."""
     if x is None and moments is None and not math.isclose(times[0], sde.T, rel_tol=1e-6):
         raise InvalidValueError(
             f"times starts at {float(times[0]):.6g}, below T = {sde.T}, where the law of the "
@@ -243,11 +243,11 @@ def warn_of_large_noise(sde: SDE, sampler: Sampler, moments: Moments | None, sta
 
 
 def warn_of_growth(x: Tensor, moments: Moments | None, known: Facts) -> None:
-    """Warn if samples are too large for a law with these moments.
+    """Warn if samples are too large for a distribution with these moments.
 
     By Markov's inequality this happens by chance in less than one of 900 runs, for any law. For
-    guided scores the limit is lower, with a chance of one in 25: their laws lie within that of the
-    data, and their scores are often stiff.
+    guided scores the limit is lower, and is exceeded by chance in less than one of 25 runs:
+    guided samples lie within the range of the data, and guided scores are often stiff.
     """
     if moments is None or x.numel() == 0:
         return

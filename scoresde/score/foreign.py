@@ -1,4 +1,4 @@
-r"""Make a score of a denoiser."""
+r"""Turn a denoiser into a score."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def from_denoiser(denoiser: Score, sde: SDE) -> DenoiserScore:
 
     Args:
         denoiser: A callable of `x` `(B, *)` and `t` `(B,)` that returns `(B, *)`.
-        sde: The process whose noise it removes.
+        sde: The process whose noise the denoiser removes.
 
     Examples:
         >>> import scoresde, torch

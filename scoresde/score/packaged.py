@@ -1,4 +1,4 @@
-"""Load the models of the package, and those of folders."""
+"""Load models that are part of the package, or that are in folders."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["load"]
 def load(name: str | os.PathLike[str], **given: Any) -> ScoreModel:
     """Return a model of the package, as `load("mnist")`, or the one in a folder, as `load("run/")`.
 
-    `ScoreModel.from_pretrained` also takes names of the hub.
+    `ScoreModel.from_pretrained` also takes the names of models on the Hugging Face Hub.
 
     Args:
         name: The name, or the folder: one that `save_pretrained` wrote, or a pipeline of diffusers.
-        given: What the file of the model does not hold, as for `ScoreModel.from_pretrained`.
+        given: What the file of the model does not hold, passed to `ScoreModel.from_pretrained`.
 
     Raises:
-        CheckpointError: There is no model of that name, or it is damaged.
+        CheckpointError: No model has that name, or the model is damaged.
 
     Examples:
         >>> load("mnist").event_shape

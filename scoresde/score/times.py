@@ -15,7 +15,7 @@ __all__ = ["TIMES", "check_time"]
 
 
 def _place(sde: SDE, t: Tensor) -> Tensor:
-    """Return the position of a time among the levels: a float that is a whole number at a level."""
+    """Return the position of a time among the levels, a float: the number of a level, if at one."""
     place = t / sde.T * ((sde.levels or 1) - 1)
     nearest = place.round()
     return torch.where((place - nearest).abs() < 1e-3, nearest, place)
@@ -48,14 +48,14 @@ _COUNTED = {"index", "descending", "place"}
 
 
 def check_time(time: str, sde: SDE) -> None:
-    """Raise InvalidValueError if a name of `TIMES` is not defined for an SDE."""
+    """Raise InvalidValueError if the kind of time is not defined for an SDE."""
     if time in _COUNTED and sde.levels is None:
         raise InvalidValueError(
-            f"time={time!r} counts levels, and {type(sde).__name__} has none; give levels=L, "
+            f"time={time!r} counts levels, but {type(sde).__name__} has none; give levels=L, "
             "a BetaLadder, or a function of the time"
         )
     if time in {"999t", "1-t"} and sde.T > 1:
         raise InvalidValueError(
-            f"time={time!r} is for processes on [0, 1], and this one goes to T = {sde.T}; "
+            f"time={time!r} is for processes on [0, 1], but this one ends at T = {sde.T}; "
             "give a function of the time"
         )

@@ -1,7 +1,8 @@
-r"""Make the batch of every step, a function of (seed, step), in this process or by workers.
+r"""Make the batch of every step from (seed, step), in this process or in worker processes.
 
 The samples of a batch, their augmentation and the order of the batches are the same for any number
-of workers. A worker that dies is replaced, and the batches continue with the one that was due.
+of workers. A worker that dies is replaced, and the batches continue with the one that it was to
+make.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from scoresde.training.config import TrainConfig
 __all__ = ["Batch", "Batches", "there"]
 
 Batch = tuple[Tensor, Condition | None]
-"""Samples `(B, *event)` in the model's units, and their conditions where the data have any.
+"""Samples `(B, *event)` in the model's units, and their conditions if the data have any.
 
-Among several processes each has its own rows of the batch, `distributed.rows(batch_size)`.
+If there are several processes, each has its own rows of the batch, `distributed.rows(batch_size)`.
 """
 
-# The run ends if more workers die within so many batches.
+# The run ends if more than `_DEATHS` workers die within `_WITHIN` batches.
 _DEATHS, _WITHIN = 3, 1000
 # each tensor of a packed batch begins at a multiple of this number of bytes
 _ALIGNED = 16
@@ -45,15 +46,16 @@ class Batches:
 
     Args:
         data: The data to learn.
-        config: The numbers of the run, of which `steps`, `batch_size`, `seed`, `augment` and
+        config: The configuration of the run, of which `steps`, `batch_size`, `seed`, `augment` and
             `compute.workers` are used.
         augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
             the configuration.
         rows: The rows of every batch to make; by default those of this process.
 
     Raises:
-        InvalidValueError: An augmentation is for images and the data are not, or it would not move
-            the fields that belong to them; or the processes do not divide the batch.
+        InvalidValueError: An augmentation is for images, but the data are not images; or it would
+            not move the fields that belong to them; or the number of processes does not divide the
+            size of the batch.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Batches:
             if self._augment and len(kind.shape) > 1:
                 raise InvalidValueError(
                     f"augment={list(config.augment)} would move the samples, but not the fields "
-                    f"{name!r} that belong to them; leave it out"
+                    f"{name!r} that belong to them; leave augment= out"
                 )
         if augment is not None:
             self._augment = [*self._augment, augment]
@@ -89,7 +91,7 @@ class Batches:
         """Yield the batches of `step` and of all later steps.
 
         Raises:
-            DataError: A sample, which is named, cannot be read.
+            DataError: A sample cannot be read; the message names it.
             TrainingError: Workers die more than 3 times within 1,000 batches.
         """
         if self.config.compute.workers == 0:
@@ -146,7 +148,7 @@ def there(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 
 class _Steps(Dataset[Any]):
-    """Return the batch of a step, or its error as a value, since a loader would wrap an error."""
+    """Return the batch of a step, or the error: a loader would wrap an error that is raised."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
@@ -159,7 +161,7 @@ class _Steps(Dataset[Any]):
 
 
 def _is_death(error: Exception) -> bool:
-    """Return True if an error is the death of a worker, False if it was raised by its work.
+    """Return True if an error means that a worker died, False if the worker itself raised it.
 
     A batch in the queue is fetched from the worker that made it. If this worker has died since, a
     connection error is raised.

@@ -27,13 +27,14 @@ from scoresde.progress import showing
 __all__ = ["Draw", "LogDensity", "Pairs", "Study", "checked"]
 
 Draw = Callable[[Tensor, int, int], Tensor]
-"""`draw(y, k, seed)`: k draws for each of the data sets y `(m, *)`: `(m, k, *event)`."""
+"""`draw(y, k, seed)` returns `(m, k, *event)`: k draws for each of the m data sets y `(m, *)`."""
 LogDensity = Callable[[Tensor, Tensor], Tensor]
-"""`f(theta, y)`: one number for each row, `(m,)`."""
+"""`f(theta, y)` returns one number for each row, `(m,)`."""
 Pairs = tuple[Tensor, Tensor]
 """Parameters `(n, *event)` and data `(n, *)`, finite."""
 
-# The most entries of a parameter that are tested one by one, and the number of projections.
+# The largest number of entries of a parameter that are tested one by one, and the number of
+# projections.
 _ENTRIES, _PROJECTIONS = 16, 8
 
 
@@ -66,20 +67,23 @@ class Study:
             tested: Pairs whose parameters are ranked among the draws.
             other: Further independent pairs, for the points that depend on y, the spread of the
                 parameters, and draws from the prior.
-            g: The generator of all randomness, which also seeds the draws.
+            g: The generator of all random numbers; the seeds of the draws come from it too.
         """
         draw_seed = int(torch.randint(2**62, (), generator=g))
         (theta, y), (others, data) = tested, other
         n = len(theta)
         if not others.std(0).any():
-            raise DataError("the parameters do not vary, so that there is nothing to test")
+            raise DataError(
+                "all parameters are equal, so there is nothing to test; give other ones"
+            )
         scale, size = (_spread(part.reshape(len(part), -1)) for part in (others, data))
         near = nearest(y.reshape(n, -1) / size, data.reshape(len(data), -1) / size)
         if self.names and len(self.names) != len(scale):
             raise ShapeError(f"need a name for each of {len(scale)} entries, got {len(self.names)}")
         entries = [f"entry {name}" if _is_taken(name) else name for name in self.names]
         directions = Directions.of(scale, _ENTRIES, _PROJECTIONS, g, entries)
-        blind = torch.randint(len(others), (n, self.draws), generator=g)  # rows: draws of the prior
+        # the rows of `others` that are draws from the prior
+        blind = torch.randint(len(others), (n, self.draws), generator=g)
         order = torch.rand(n, self.draws, generator=g).argsort(1)
         ties: dict[str, Tensor] = {}
         places: dict[str, list[Tensor]] = {}
@@ -120,7 +124,7 @@ class Study:
     def _drawn(
         self, theta: Tensor, y: Tensor, g: torch.Generator
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Yield rows, and the draws `(m, L, *event)` for their data."""
+        """Yield a slice of rows and the draws `(m, L, *event)` for the data in them."""
         n, event = len(theta), theta.shape[1:]
         with showing(n, "calibrating", unit="data set", show=self.progress) as bar:
             for first in range(0, n, self.batch_size):
@@ -139,7 +143,7 @@ class Study:
                 bar.update(len(part))
 
     def _likelihoods(self, theta: Tensor, y: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the log-likelihoods of truths `(m,)` and draws `(m, L)`."""
+        """Return the log-likelihoods of the true parameters `(m,)` and of the draws `(m, L)`."""
         assert self.log_likelihood is not None
         m, count = drawn.shape[:2]
         many = self.log_likelihood(drawn.flatten(0, 1), y.repeat_interleave(count, 0))
@@ -149,12 +153,12 @@ class Study:
 
 
 def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pairs:
-    """Return parameters and data, checked.
+    """Return parameters and data in float64 on the CPU, after checking them.
 
     Args:
         theta: `(n, *event)`.
         y: `(n, *)`.
-        demand: The beginning of the error message.
+        demand: The beginning of the message of a ShapeError.
         n: The required number of pairs; None for any.
 
     Raises:
@@ -172,12 +176,12 @@ def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pair
 
 
 def _is_taken(name: str) -> bool:
-    """Return True if an entry's name is that of another tested quantity."""
+    """Return True if an entry's name is already that of another tested quantity."""
     return name in ("distance", "log-likelihood") or name.startswith("projection ")
 
 
 def _numbers(name: str, value: object, n: int) -> Tensor:
-    """Return a function's values, `(n,)` float64, checked; minus infinity is allowed."""
+    """Return the values of a function, `(n,)` float64, after checking them; they may be -inf."""
     if not isinstance(value, Tensor) or value.is_complex():
         raise InvalidTypeError(f"{name}(theta, y) must return numbers, got {quoted(value)}")
     if value.shape != (n,):
@@ -192,19 +196,22 @@ def _numbers(name: str, value: object, n: int) -> Tensor:
 
 
 def _spread(x: Tensor) -> Tensor:
-    """Return the standard deviations of columns, 1 where a column is constant."""
+    """Return the standard deviation of each column, or 1 if the column is constant."""
     std = x.std(0)
     return torch.where(std > 0, std, 1.0)
 
 
 def _estimate(values: Tensor) -> Estimate:
     if not values.isfinite().all():
-        raise InvalidValueError("the log-density of the truth is minus infinity for some data sets")
+        raise InvalidValueError(
+            "log_density(theta, y) is minus infinity for some of the true parameters; it must be "
+            "finite for all of them"
+        )
     return Estimate(float(values.mean()), *mean_interval(values))
 
 
 def _skill(energy: Tensor, before: Tensor) -> Estimate:
-    """Return 1 minus the ratio of two means, with an interval to first order."""
+    """Return 1 minus the ratio of two means, with an interval by linearisation of the ratio."""
     ratio, scale = energy.mean() / before.mean(), before.mean()
     low, high = mean_interval((energy - ratio * before) / scale)
     value = float(1 - ratio)
