@@ -167,7 +167,8 @@ def _outside(sets: dict[str, Tensor], ends: Frame) -> str:
     for part in sets.values():
         part = part[:, : len(low)]
         n, out = n + len(part), out + int(((part < low) | (part > high)).any(1).sum())
-    return f"{out:,} of {n:,} lie outside" if out else ""
+    where = " the limits of some column" if len(ends) > 2 else ""
+    return f"{out:,} of {n:,} lie outside{where}" if out else ""
 
 
 def below(ax: Axes, note: str) -> None:
