@@ -678,7 +678,7 @@ def damaged(tmp_path):
         (
             lambda p: GaussianFit.of(REAL) + GaussianFit.of(REAL[:, 0]),
             ShapeError,
-            "one size can be added, got 6 and 3",
+            "the same number of features can be added, got 6 and 3",
         ),
         (lambda p: Classifier.fit(Data(REAL)), DataError, "have none"),
         (lambda p: Classifier((), 3), ShapeError, r"got shape \(\)"),
