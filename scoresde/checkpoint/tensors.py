@@ -173,8 +173,9 @@ def _metadata(path: Path, raw: bytes) -> dict[str, str]:
         raise CheckpointError(
             f"{path} is a pickle, which can run any code when it is loaded; scoresde reads "
             "safetensors only. scoresde.interop.load_score_sde and load_ncsnv2 read checkpoints of "
-            "these projects, of which save_pretrained makes a folder; convert another file, if you "
-            "trust it, with torch.load(..., weights_only=True) and safetensors.torch.save_file"
+            "these projects, of which save_pretrained makes a folder; convert another file, if "
+            "you trust it, with torch.load(..., weights_only=True) and "
+            "safetensors.torch.save_file"
         )
     start = 8 + int.from_bytes(raw[:8], "little")
     if size < 8 or (start > size and raw[8:9] in (b"{", b"")):
