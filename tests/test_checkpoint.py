@@ -303,7 +303,7 @@ def test_a_pickle_is_refused_by_its_name(tmp_path, name):
 def test_a_pickle_is_refused_by_its_content(tmp_path, start):
     path = tmp_path / "model.safetensors"
     path.write_bytes(start + bytes(100))
-    with pytest.raises(CheckpointError, match="if you trust it, with torch.load"):
+    with pytest.raises(CheckpointError, match="if you trust it, with"):
         checkpoint.load_tensors(path)
 
 
