@@ -89,11 +89,14 @@ def searched(page: Page) -> Iterator[str]:
 def zoomed(page: Page) -> Iterator[str]:
     """Yield what is wrong with the pictures, of which the first is opened and closed."""
     page.locator("article img.zoomable").first.click()
-    large = page.locator("dialog[open] img")
-    if large.count() != 1:
+    try:
+        page.locator("dialog[open] img").wait_for(timeout=10_000)
+    except TimeoutError:
         yield "a click does not open the picture"
     page.keyboard.press("Escape")
-    if page.locator("dialog").count():
+    try:
+        page.locator("dialog").wait_for(state="detached", timeout=10_000)  # by an event of its own
+    except TimeoutError:
         yield "the opened picture does not close"
 
 
