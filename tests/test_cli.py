@@ -802,7 +802,6 @@ def test_a_closed_pipe_of_the_output_is_no_error(monkeypatch, capfd):
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_run_killed_by_kill_9_ends_in_the_weights_of_one_that_never_was(tmp_path, capsys):
     options = ["--save-every", "5"]
     assert train(tmp_path / "whole", *options, steps=40) == 0

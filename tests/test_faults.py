@@ -43,7 +43,6 @@ def careless():
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_no_intact_checkpoint_is_lost_and_every_run_can_be_resumed(tmp_path):
     code, text = strike(tmp_path / "log", "--instants", "1")
     assert code == 0, text

@@ -24,7 +24,14 @@ from scoresde.checks.arguments import (
 )
 from scoresde.checks.lines import brief, summary
 from scoresde.checks.places import outside
-from scoresde.checks.readable import check_not_constant, check_readable, mark, unreadable
+from scoresde.checks.readable import (
+    check_not_constant,
+    check_readable,
+    mark,
+    some_of,
+    unreadable,
+    version,
+)
 
 __all__ = [
     "as_event",
@@ -55,7 +62,9 @@ __all__ = [
     "outside",
     "quoted",
     "seeded",
+    "some_of",
     "summary",
     "typed",
     "unreadable",
+    "version",
 ]

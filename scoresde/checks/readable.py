@@ -7,7 +7,7 @@ from torch import Tensor
 
 from scoresde.errors import InvalidTypeError
 
-__all__ = ["check_not_constant", "check_readable", "mark", "unreadable"]
+__all__ = ["check_not_constant", "check_readable", "mark", "some_of", "unreadable", "version"]
 
 _LOOKED_AT = 64  # numbers of a tensor
 
@@ -48,11 +48,19 @@ def mark(x: Tensor) -> tuple[int, float]:
     That is how often it was changed, and on the CPU the sum of some of its numbers, since changes
     by way of `.data` are not counted.
     """
-    version = 0 if x.is_inference() else x._version
     if x.device.type != "cpu" or not x.numel() or unreadable(x):
-        return version, 0.0
-    some = x.detach().reshape(-1)[:: -(-x.numel() // _LOOKED_AT)]
-    return version, float(some.sum(dtype=torch.float64))
+        return version(x), 0.0
+    return version(x), float(some_of(x).sum(dtype=torch.float64))
+
+
+def version(x: Tensor) -> int:
+    """Return how often a tensor was changed in place; 0 for tensors of inference mode."""
+    return 0 if x.is_inference() else x._version
+
+
+def some_of(x: Tensor) -> Tensor:
+    """Return at most 64 numbers of a tensor that has some, evenly spread."""
+    return x.detach().reshape(-1)[:: -(-x.numel() // _LOOKED_AT)]
 
 
 def _mapped(x: Tensor) -> bool:

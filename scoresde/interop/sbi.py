@@ -14,7 +14,7 @@ from scoresde.checks import door, quoted
 from scoresde.errors import InvalidTypeError
 from scoresde.score import NetworkScore, from_network
 from scoresde.score.conventions import SbiEstimator
-from scoresde.sde import Field, FlowSDE, Moments
+from scoresde.sde import Field, Moments
 from scoresde.units import Standardize
 
 __all__ = ["from_sbi"]
@@ -52,9 +52,7 @@ def from_sbi(estimator: nn.Module, **known: Any) -> NetworkScore:
         )
         found["transform"] = Standardize(shift, scale)
     net = SbiEstimator(estimator)
-    sde = net.process()
-    predicts = "flow" if isinstance(sde, FlowSDE) else "score"
-    return from_network(net, sde, predicts, "t", **(found | known))
+    return from_network(net, net.process(), net.predicts, "t", **(found | known))
 
 
 def _moments(estimator: Any) -> Moments | None:

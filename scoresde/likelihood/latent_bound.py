@@ -76,13 +76,13 @@ def latent_elbo(
     for k in range(draws):
         with torch.no_grad():
             e = draw(mean, spread, noise, k)
-            z, back = score.own.forward(e), called("decoder", score.decoder, e)
+            z, back = score.code_transform.forward(e), called("decoder", score.decoder, e)
         if back.shape != x.shape:
             raise ShapeError(
                 f"the decoder returns {tuple(back.shape)} for samples of shape {tuple(x.shape)}"
             )
         found.append(log_prob(score.score, None, z, seed=seed, **known))
-        density = found[-1].value + score.own.log_det(z.shape[1:])
+        density = found[-1].value + score.code_transform.log_det(z.shape[1:])
         values.append(density + _gaussian(x, back, std) - _gaussian(e, mean, spread))
     terms = torch.stack(values)
     error = torch.full_like(terms[0], math.inf)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor
 
 from scoresde.samplers.sampler import NoiseLike, Sampler
-from scoresde.sde import SDE, Condition, Field, Moments, ReverseSDE
+from scoresde.sde import SDE, Condition, Facts, Field, Moments, ReverseSDE
 
 __all__ = ["Around"]
 
@@ -89,6 +90,10 @@ class Around(Sampler):
     def states(self, steps: int) -> int:
         """Return the states of the inner sampler."""
         return self.sampler.states(steps)
+
+    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
+        """Return this sampler with the inner one set up for a score."""
+        return replace(self, sampler=self.sampler.prepared(facts, sde))
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
         """Return the inner sampler's grid."""

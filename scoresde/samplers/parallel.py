@@ -29,7 +29,7 @@ from scoresde.checks import check_integer, check_range, quoted
 from scoresde.errors import InvalidTypeError
 from scoresde.samplers.around import Around
 from scoresde.samplers.sampler import NoiseLike, State
-from scoresde.sde import SDE, Facts, Moments, ReverseSDE, Score, expand
+from scoresde.sde import Moments, ReverseSDE, Score, expand
 
 __all__ = ["Parallel"]
 
@@ -103,10 +103,6 @@ class Parallel(Around):
         """Return the largest number of evaluations, with a round for each of the sampler's."""
         return self.width * self.sampler.cost(steps)
 
-    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Parallel:
-        """Return this sampler with the inner one set up for a score."""
-        return replace(self, sampler=self.sampler.prepared(facts, sde))
-
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
@@ -132,7 +128,7 @@ class _Modelled(ReverseSDE):
 
     def __init__(self, rsde: ReverseSDE, models: _Models) -> None:
         super().__init__(
-            rsde.sde, _no_score, moments=rsde.moments, condition=rsde.condition,
+            rsde.sde, rsde._score, moments=rsde.moments, condition=rsde.condition,
             withheld=rsde.withheld,
         )  # fmt: skip
         self.models = models
@@ -263,11 +259,6 @@ def _changing() -> InvalidTypeError:
         "the number or the times of the sampler's evaluations depend on the values of the score, "
         "so they cannot be made in parallel; run the sampler without Parallel"
     )
-
-
-def _no_score(x: Tensor, t: Tensor) -> Tensor:
-    """Raise an error, as a score that is never evaluated."""
-    raise NotImplementedError
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

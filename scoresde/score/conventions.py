@@ -85,11 +85,19 @@ class ReversedVelocity(Called):
 
 
 class SbiEstimator(Called):
-    """Call an estimator of sbi with the condition `x` as the observation."""
+    """Call an estimator of sbi with the condition `x` as the observation.
+
+    Attributes:
+        predicts: What it returns: `"flow"`, the velocity theta_1 - theta_0, or `"score"`.
+    """
+
+    def __init__(self, net: Callable[..., Any]) -> None:
+        super().__init__(net)
+        self.predicts = "flow" if hasattr(net, "noise_scale") else "score"
 
     def process(self) -> SDE:
         """Return the process of the estimator's kernel, or `FlowSDE()` for flow matching."""
-        if hasattr(self.net, "noise_scale"):  # its output is the velocity theta_1 - theta_0
+        if self.predicts == "flow":
             return FlowSDE()
         net: Any = self.net
         return Scheduled(self._schedule, eps=float(net.t_min), T=float(net.t_max))

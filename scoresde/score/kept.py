@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scoresde.checks import some_of, version
 from scoresde.precision import widest
 from scoresde.score.pilot import Pilot
 from scoresde.score.precise import Precise
@@ -28,8 +29,6 @@ _lock = threading.RLock()
 # attributes that change a score if they change, and those that do not
 _PLAIN = (bool, int, float, str, torch.dtype, SDE)
 _APART = {"training", "pilot_seconds", "steps"}
-# numbers of a tensor that are looked at for changes
-_LOOKED_AT = 64
 
 
 class Piloted(Precise):
@@ -144,9 +143,8 @@ def _weights(module: nn.Module) -> tuple[Any, ...]:
     sums: dict[torch.device, list[Tensor]] = {}
     for x in tensors:
         if x.is_floating_point() and x.numel() and not x.is_meta:
-            some = x.detach().reshape(-1)[:: -(-x.numel() // _LOOKED_AT)]
-            sums.setdefault(x.device, []).append(some.sum(dtype=widest(x.device)))
-    changes = [(id(x), 0 if x.is_inference() else x._version) for x in tensors]
+            sums.setdefault(x.device, []).append(some_of(x).sum(dtype=widest(x.device)))
+    changes = [(id(x), version(x)) for x in tensors]
     return plain, changes, [torch.stack(parts).tolist() for parts in sums.values()]
 
 

@@ -66,10 +66,12 @@ class Latent(Wrapped):
     @property
     def facts(self) -> Facts:
         """Return the facts of the score inside, with the decoder as the way to the user's units."""
-        return replace(super().facts, transform=Decoded(self.own, self.decoder), columns=None)
+        return replace(
+            super().facts, transform=Decoded(self.code_transform, self.decoder), columns=None
+        )
 
     @property
-    def own(self) -> Transform:
+    def code_transform(self) -> Transform:
         """Return the map from the encoder's codes to those of the score."""
         return facts(self.score).transform or Identity()
 
@@ -80,7 +82,7 @@ class Latent(Wrapped):
             InvalidTypeError, ShapeError, NonFiniteError: As for `codes`, or the codes have another
                 shape than those of the score.
         """
-        z = self.own.forward(codes(self.encoder, x, seed=seed, first=first))
+        z = self.code_transform.forward(codes(self.encoder, x, seed=seed, first=first))
         check_shape("the encoder's codes", z, facts(self.score).event_shape)
         return z
 
@@ -90,11 +92,11 @@ class Decoded:
     """Map codes to samples by a decoder: the transform of a `Latent`, in one direction only.
 
     Args:
-        own: The map from the decoder's codes to those of the score.
+        code_transform: The map from the decoder's codes to those of the score.
         decoder: The decoder.
     """
 
-    own: Transform
+    code_transform: Transform
     decoder: Callable[..., Any]
 
     @property
@@ -111,7 +113,7 @@ class Decoded:
 
     def inverse(self, x: Tensor) -> Tensor:
         """Return the samples of codes of the score."""
-        return called("decoder", self.decoder, self.own.inverse(x))
+        return called("decoder", self.decoder, self.code_transform.inverse(x))
 
     def restore(self, x: Tensor) -> Tensor:
         """Return the samples of codes, decoded in parts and without gradients."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from scoresde.errors import InvalidTypeError
 from scoresde.samplers.around import Around
 from scoresde.samplers.flow.heun import Heun
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
-from scoresde.sde import SDE, Facts, ReverseSDE, expand
+from scoresde.sde import SDE, ReverseSDE, expand
 from scoresde.sde.spacings import span
 
 __all__ = ["Restart", "RestartInterval"]
@@ -120,10 +120,6 @@ class Restart(Around):
         """Return the evaluations of the steps and of all restarts."""
         restarts = sum(part.k * self.sampler.cost(part.steps) for part in self.intervals)
         return self.sampler.cost(steps) + len(self.intervals) * self.sampler.cost(0) + restarts
-
-    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Restart:
-        """Return this sampler with the solver set up for a score."""
-        return replace(self, sampler=self.sampler.prepared(facts, sde))
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike

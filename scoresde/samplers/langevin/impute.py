@@ -9,8 +9,8 @@ reduces the bias: it adds noise after each step to return to t, and repeats the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -101,7 +101,7 @@ class Impute(Around):
         """Return None: the bias does not vanish for small steps."""
         return None
 
-    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Impute:
+    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
         """Return this sampler with the inner one prepared for a score.
 
         Raises:
@@ -112,7 +112,7 @@ class Impute(Around):
                 f"Impute has the conditions known and mask, and the score has "
                 f"{', '.join(sorted(taken))} too; give the score's condition another name"
             )
-        return replace(self, sampler=self.sampler.prepared(facts, sde))
+        return super().prepared(facts, sde)
 
     def declared(self, event: tuple[int, ...]) -> Mapping[str, Field]:
         """Return the kinds of the conditions known and mask.

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -114,7 +114,7 @@ class SplitGibbs(Around):
         """Return the states of the first run, and one for each alternation."""
         return self.sampler.states(steps) + self.k
 
-    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> SplitGibbs:
+    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
         """Return this sampler with the inner one prepared, after checking rho."""
         ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
         low, high = (sde.sigma(ends) / sde.alpha(ends)).tolist()
@@ -123,7 +123,7 @@ class SplitGibbs(Around):
                 f"rho must lie between the noise levels sigma / alpha of the process, {low:.4g} to "
                 f"{high:.4g}, got {self.rho}"
             )
-        return replace(self, sampler=self.sampler.prepared(facts, sde))
+        return super().prepared(facts, sde)
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
         """Return a grid even in log-SNR, which has steps below any rho."""
