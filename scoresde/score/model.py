@@ -19,7 +19,7 @@ from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
 from scoresde.score.inside import dtype_of
 from scoresde.score.names import grown_names
 from scoresde.score.predictions import PREDICTIONS, affine
-from scoresde.score.saved import Saved
+from scoresde.score.saved import Given, Saved
 from scoresde.score.stored import as_moment
 from scoresde.sde import SDE, Classes, Facts, Moments, check_output, class_name
 from scoresde.sde.cpu_times import kept_coefficients, on_device, per_sample
@@ -223,19 +223,11 @@ class ScoreModel(Saved):
 
     @classmethod
     def described(
-        cls,
-        config: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
-        net: Any = None,
-        sde: SDE | None = None,
-        time: Any = None,
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], given: Given
     ) -> Self:
-        """Return the model of a description, with a network whose weights are not read yet.
-
-        `net` and `sde` are those given to `from_pretrained`, or None.
-        """
-        net = rebuild_net(config, tensors) if net is None else net
-        sde = rebuild_sde(config) if sde is None else sde
+        """Return the model of a description, with a network whose weights are not read yet."""
+        net = rebuild_net(config, tensors) if given.net is None else given.net
+        sde = rebuild_sde(config) if given.sde is None else given.sde
         moments = Moments(tensors["mean"], var=tensors["var"])
         units = units_of(tensors)
         return cls(net, sde, config["event_shape"], config["predicts"], moments, units)

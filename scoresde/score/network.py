@@ -32,6 +32,7 @@ from scoresde.score.conventions import CONVENTIONS, Called, convention_of, insid
 from scoresde.score.inside import dtype_of, modules
 from scoresde.score.model import ScoreModel
 from scoresde.score.predictions import PREDICTIONS
+from scoresde.score.saved import Given
 from scoresde.score.times import TIMES, check_time
 from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output
 from scoresde.sde.cpu_times import kept_coefficients, on_device, per_sample
@@ -183,19 +184,15 @@ class NetworkScore(ScoreModel):
 
     @classmethod
     def described(
-        cls,
-        config: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
-        net: Any = None,
-        sde: SDE | None = None,
-        time: Any = None,
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], given: Given
     ) -> Self:
         """Return the score of a description, with a network whose weights are not read yet."""
         if "time" not in config:
             raise CheckpointError("it is a ScoreModel; read it by ScoreModel.from_pretrained")
         called = config["net"].get("called", "plain")
         check_name("convention", called, CONVENTIONS)
-        module = wrapped(rebuild_net(config, tensors) if net is None else net, called)
+        module = wrapped(rebuild_net(config, tensors) if given.net is None else given.net, called)
+        sde, time = given.sde, given.time
         if sde is None:
             sde = (module.process() if isinstance(module, Called) else None) or rebuild_sde(config)
         if time is None and (time := config["time"]) is None:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,17 @@ from scoresde.score.stored import PILOT, check_weights, describing, restore, sto
 from scoresde.sde import SDE, Facts
 from scoresde.units import Transform, describe
 
-__all__ = ["Saved"]
+__all__ = ["Given", "Saved"]
 
 _OWN = "the {} of {} cannot be given, since its files define it; leave sde= and time= out"
+
+
+class Given(NamedTuple):
+    """Hold what was passed to `from_pretrained` in place of what the file describes, or None."""
+
+    net: Any
+    sde: SDE | None
+    time: Any
 
 
 class Saved(Piloted):
@@ -177,7 +185,7 @@ class Saved(Piloted):
             raise InvalidValueError(_OWN.format("time", "a ScoreModel"))
         kind: type[Self] = foreign if "time" in config else cls
         with describing(path):
-            model = kind.described(config, tensors, net, sde, time)
+            model = kind.described(config, tensors, Given(net, sde, time))
             restore(model, config, tensors)
         checkpoint.load_state(model, tensors, source=str(path))
         check_weights(model, path)
@@ -187,14 +195,12 @@ class Saved(Piloted):
     @classmethod
     @abstractmethod
     def described(
-        cls,
-        config: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
-        net: Any = None,
-        sde: SDE | None = None,
-        time: Any = None,
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], given: Given
     ) -> Self:
         """Return the model of a description, with a network whose weights are not read yet.
 
-        `net`, `sde` and `time` are those given to `from_pretrained`, or None.
+        Args:
+            config: The description.
+            tensors: The tensors of the file.
+            given: What was passed to `from_pretrained`.
         """
