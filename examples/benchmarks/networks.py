@@ -90,7 +90,7 @@ def measured(key: Key, options: Options) -> list[float]:
     make = NETWORKS[name]
     model, steps, spent = trained(recipe_of(make, rule), problem, learnt, float(seconds), int(seed))
     var = Moments(*learnt.moments()).mean_variance()
-    bins = judged(model, held, var, 20 if options.short else 1000, repeats=1)
+    bins = judged(model, held, var, 20 if options.short else 250, repeats=1)
     size = sum(p.numel() for p in make(learnt).parameters())
     parts = [statistics.fmean(bins[i : i + 3]) for i in range(0, 12, 3)]
     return [size, steps, 1e3 * spent / steps, statistics.fmean(bins), *parts]
