@@ -16,7 +16,7 @@ from scoresde.nn import UNet
 from unets.adm import ADM
 from unets.peers import EDM, Azula, Diffusers
 
-__all__ = ["NETWORKS", "Make"]
+__all__ = ["ADM", "EDM", "NETWORKS", "Azula", "Diffusers", "Make"]
 
 Make = Callable[[Data], nn.Module]
 
