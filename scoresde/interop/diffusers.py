@@ -10,30 +10,20 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scoresde import checkpoint
 from scoresde.checks import check_integer, check_name, door, quoted
-from scoresde.errors import (
-    CheckpointError,
-    InvalidTypeError,
-    InvalidValueError,
-    MissingExtraError,
-)
-from scoresde.pretrained.rebuild import DIFFUSERS
-from scoresde.pretrained.store import PIPELINE
+from scoresde.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from scoresde.score import NetworkScore, from_network, modules
 from scoresde.score.conventions import DiffusersNetwork
 from scoresde.sde import BetaLadder, Classes, Score, ask, facts, process_of
 
-__all__ = ["EpsilonModel", "from_diffusers", "load_diffusers", "to_diffusers"]
+__all__ = ["EpsilonModel", "from_diffusers", "to_diffusers"]
 
-_SCHEDULER = "scheduler_config.json"
 _PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
@@ -67,7 +57,8 @@ def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScor
     check_name("prediction_type", predicts, _PREDICTS)
     config = getattr(unet, "config", {})
     found: dict[str, Any] = {"event_shape": _event_shape(unet, config)}
-    if (classes := _read(config, "num_class_embeds")) is not None:
+    classes = _read(config, "num_class_embeds") or _read(config, "num_embeds_ada_norm")
+    if classes is not None:
         found["conditions"] = {"label": Classes(classes)}
     elif _read(config, "cross_attention_dim") is None and config:
         found["conditions"] = {}
@@ -75,62 +66,6 @@ def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScor
     return from_network(
         DiffusersNetwork(unet), sde, _PREDICTS[predicts], "place", **(found | known)
     )
-
-
-@door
-def load_diffusers(
-    folder: str | Path, *, unet: nn.Module | None = None, **known: Any
-) -> NetworkScore:
-    """Return the score of a pipeline of a network and a scheduler, from the folder of its files.
-
-    `scoresde.load(folder)` and the commands call it for such a folder. Only safetensors and JSON
-    are read, and nothing is downloaded.
-
-    Args:
-        folder: A folder that `pipeline.save_pretrained` of diffusers wrote.
-        unet: The network, if its class is none that is known here.
-        known: Further arguments of `from_network`.
-
-    Raises:
-        CheckpointError: The folder holds no such pipeline, or one whose network works in the latent
-            space of another.
-        MissingExtraError: diffusers is not installed.
-    """
-    folder = Path(folder)
-    index = checkpoint.read_json(folder / PIPELINE)
-    parts = {k: str(v[-1]) for k, v in index.items() if isinstance(v, list) and v and v[-1]}
-    if set(parts) != {"unet", "scheduler"}:
-        raise CheckpointError(
-            f"{folder} holds a pipeline of {', '.join(parts) or 'no parts'}, and only one of unet "
-            "and scheduler is a score of the data; load the parts with diffusers, and give the two "
-            "to from_diffusers"
-        )
-    if unet is None and parts["unet"] not in DIFFUSERS:
-        raise CheckpointError(
-            f"{folder} has a network of the class {quoted(parts['unet'])}, which is not known "
-            "here; load it with diffusers, and pass it: load_diffusers(folder, unet=...)"
-        )
-    try:
-        diffusers: Any = importlib.import_module("diffusers")
-    except ImportError as error:
-        raise MissingExtraError.of("diffusers", "peers", "a pipeline of diffusers") from error
-    local = {"local_files_only": True}
-    try:
-        if unet is None:
-            kind = getattr(diffusers, parts["unet"])
-            how = {"use_safetensors": True, "low_cpu_mem_usage": False}  # the latter by accelerate
-            unet = kind.from_pretrained(folder / "unet", **how, **local)
-        scheduler = diffusers.DDPMScheduler.from_pretrained(folder / "scheduler", **local)
-    except Exception as error:  # of many kinds, by a damaged or a foreign file
-        cause = f"{type(error).__name__}: {error}"[:500]
-        raise CheckpointError(f"{folder} cannot be read by diffusers: {cause}") from error
-    # diffusers fills in what the file lacks
-    if "beta_schedule" not in checkpoint.read_json(folder / "scheduler" / _SCHEDULER):
-        raise CheckpointError(
-            f"{folder} has a scheduler of the class {quoted(parts['scheduler'])}, which has no "
-            "schedule of beta; give network and process to from_network"
-        )
-    return from_diffusers(unet.eval(), scheduler, **known)
 
 
 def _read(config: Any, name: str) -> Any:
