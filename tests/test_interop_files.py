@@ -382,6 +382,23 @@ def test_a_pipeline_of_a_dit_takes_its_classes_or_none(tmp_path):
         assert_close(-sigma * found, expected, rtol=1e-4, atol=1e-5, check_dtype=False)
 
 
+@pytest.mark.slow
+def test_a_pipeline_under_the_variance_exploding_sde_opens_as_its_score(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        kind = {"time_embedding_type": "fourier"}  # such a network divides by sigma
+        unet = diffusers.UNet2DModel(**SMALL, **kind).eval()
+    scheduler = diffusers.ScoreSdeVeScheduler(sigma_min=0.02, sigma_max=90.0)
+    diffusers.ScoreSdeVePipeline(unet, scheduler).save_pretrained(tmp_path)
+    score, x = scoresde.load(tmp_path), randn(2, 2, 4, 4)
+    assert score.sde == VESDE(0.02, 90.0)
+    t = torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        expected = unet(x, score.sde.sigma(t)).sample
+        assert_close(score(x, t), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_parts_that_are_no_autoencoder_are_refused():
     score = scoresde.targets.Gaussian(torch.zeros(2, 4, 4), std=1.0).at(VPSDE())
     with pytest.raises(InvalidTypeError, match="is no autoencoder of diffusers"):

@@ -20,7 +20,7 @@ from scoresde.checks import check_integer, check_name, door, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from scoresde.score import NetworkScore, from_network, modules
 from scoresde.score.conventions import DiffusersNetwork
-from scoresde.sde import BetaLadder, Classes, Score, ask, facts, process_of
+from scoresde.sde import SDE, VESDE, BetaLadder, Classes, Score, ask, facts, process_of
 
 __all__ = ["EpsilonModel", "from_diffusers", "to_diffusers"]
 
@@ -33,28 +33,21 @@ def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScor
 
     The SDE is a `BetaLadder` with the levels of the scheduler's table. Between levels the network
     receives fractional timesteps. The scheduler's clipping and thresholding are not applied, since
-    they are not part of a score.
+    they are not part of a score. Under a `ScoreSdeVeScheduler` the SDE is a `VESDE`.
 
     Args:
         unet: A network `unet(x, timestep, **condition)`, such as a `UNet2DModel`. Its
             `class_labels` are the condition `label`; other conditions are passed by their names,
             such as `encoder_hidden_states`.
-        scheduler: A scheduler with a table, such as a `DDPMScheduler`.
+        scheduler: A scheduler with a table, such as a `DDPMScheduler`, or a `ScoreSdeVeScheduler`.
         known: Further arguments of `from_network`, which override the configuration of the network.
 
     Raises:
-        InvalidTypeError: The scheduler has no table `alphas_cumprod`.
+        InvalidTypeError: The scheduler has no table `alphas_cumprod` and is none of VE.
         UnknownNameError: The `prediction_type` is neither the noise, v nor the data.
         InvalidValueError: The last entry of the table is 0.
     """
-    bar = getattr(scheduler, "alphas_cumprod", None)
-    if not isinstance(bar, Tensor):
-        raise InvalidTypeError(
-            f"{quoted(type(scheduler).__name__)} has no table alphas_cumprod; take the scheduler "
-            "of the training, such as DDPMScheduler, or from_velocity for flow matching"
-        )
-    predicts = _read(getattr(scheduler, "config", {}), "prediction_type") or "epsilon"
-    check_name("prediction_type", predicts, _PREDICTS)
+    sde, predicts, time = _process(scheduler)
     config = getattr(unet, "config", {})
     found: dict[str, Any] = {"event_shape": _event_shape(unet, config)}
     classes = _read(config, "num_class_embeds") or _read(config, "num_embeds_ada_norm")
@@ -62,9 +55,23 @@ def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScor
         found["conditions"] = {"label": Classes(classes)}
     elif _read(config, "cross_attention_dim") is None and config:
         found["conditions"] = {}
-    sde = _ladder(bar)
-    return from_network(
-        DiffusersNetwork(unet), sde, _PREDICTS[predicts], "place", **(found | known)
+    return from_network(DiffusersNetwork(unet), sde, predicts, time, **(found | known))
+
+
+def _process(scheduler: Any) -> tuple[SDE, str, str]:
+    """Return the SDE of a scheduler, the prediction of its network, and the time's input."""
+    config, bar = getattr(scheduler, "config", {}), getattr(scheduler, "alphas_cumprod", None)
+    if isinstance(bar, Tensor):
+        predicts = _read(config, "prediction_type") or "epsilon"
+        check_name("prediction_type", predicts, _PREDICTS)
+        return _ladder(bar), _PREDICTS[predicts], "place"
+    low, high, snr = (_read(config, name) for name in ("sigma_min", "sigma_max", "snr"))
+    if None not in (low, high, snr):
+        return VESDE(low, high), "score", "sigma"
+    raise InvalidTypeError(
+        f"{quoted(type(scheduler).__name__)} has no table alphas_cumprod; take the scheduler of "
+        "the training, such as DDPMScheduler; a network of flow matching in diffusers is "
+        'from_network(net, FlowSDE(), "flow", lambda sde, t: 1000 * t)'
     )
 
 

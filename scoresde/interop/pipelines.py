@@ -17,6 +17,7 @@ from scoresde.checks import door, quoted
 from scoresde.errors import CheckpointError, MissingExtraError
 from scoresde.interop.autoencoders import with_vae
 from scoresde.interop.diffusers import from_diffusers
+from scoresde.noise.global_rng import forked_rng
 from scoresde.pretrained.rebuild import DIFFUSERS
 from scoresde.pretrained.store import PIPELINE
 from scoresde.score import Latent, NetworkScore
@@ -70,19 +71,25 @@ def load_diffusers(
     def made(part: str) -> Any:
         how = {"use_safetensors": True, "low_cpu_mem_usage": False}  # the latter by accelerate
         kind = getattr(diffusers, parts[part])
-        return kind.from_pretrained(folder / part, **how, local_files_only=True).eval()
+        with forked_rng():  # the first weights are overwritten
+            return kind.from_pretrained(folder / part, **how, local_files_only=True).eval()
 
+    exploding = parts["scheduler"] == "ScoreSdeVeScheduler"
     try:
         net = made(name) if unet is None else unet.eval()
         vae = None if code is None else made(code)
-        scheduler = diffusers.DDPMScheduler.from_pretrained(
+        # any scheduler with betas is made of the settings of any other
+        kind = parts["scheduler"] if exploding else "DDPMScheduler"
+        scheduler = getattr(diffusers, kind).from_pretrained(
             folder / "scheduler", local_files_only=True
         )
     except Exception as error:  # of many kinds, by a damaged or a foreign file
         cause = f"{type(error).__name__}: {error}"[:500]
         raise CheckpointError(f"{folder} cannot be read by diffusers: {cause}") from error
     # diffusers fills in what the file lacks
-    if "beta_schedule" not in checkpoint.read_json(folder / "scheduler" / _SCHEDULER):
+    if not exploding and "beta_schedule" not in checkpoint.read_json(
+        folder / "scheduler" / _SCHEDULER
+    ):
         raise CheckpointError(
             f"{folder} has a scheduler of the class {quoted(parts['scheduler'])}, which has no "
             "schedule of beta; give network and process to from_network"
