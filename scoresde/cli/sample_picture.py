@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from scoresde import plot
@@ -16,11 +17,12 @@ from scoresde.errors import InvalidValueError
 from scoresde.plot.paper import SUFFIXES
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, Field, class_name, facts
+from scoresde.units import Transform
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURES", "PictureOptions", "data_beside", "picture"]
+__all__ = ["PICTURES", "PictureOptions", "data_beside", "picture", "rounded"]
 
 PICTURES = SUFFIXES
 """The suffixes of pictures."""
@@ -37,12 +39,14 @@ class PictureOptions:
         columns: The number of images side by side.
         given: The conditions of the samples by name, one row for each or one for all.
         beside: Data that are drawn beside the samples; conditions are not shown then.
+        round: Round columns in which the data had whole numbers only.
     """
 
     scale: int | None = None
     columns: int | None = None
     given: Mapping[str, Tensor] = field(default_factory=dict)
     beside: Data | None = None
+    round: bool = True
 
 
 def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOptions) -> Figure:
@@ -60,11 +64,20 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOp
         ", ".join(_in_words(name, declared[name], value[i]) for name, value in of_each.items())
         for i in range(len(x) if of_each and few and options.beside is None else 0)
     ]
+    transform: Transform | None = model.transform
+    if options.round and model.whole:
+        x, transform = rounded(model.transform.inverse(x), model), None
     sets = x if options.beside is None else {"data": options.beside, "samples": x}
     return plot.samples(
-        sets, transform=model.transform, names=model.columns, labels=labels, scale=options.scale,
+        sets, transform=transform, names=model.columns, labels=labels, scale=options.scale,
         columns=options.columns, title=title or None,
     )  # fmt: skip
+
+
+def rounded(x: Tensor, model: ScoreModel) -> Tensor:
+    """Return rows in the units of the data, rounded in the columns of whole numbers."""
+    whole = torch.tensor([name in model.whole for name in model.columns], dtype=torch.bool)
+    return x.where(~whole, x.round()) if model.whole else x
 
 
 def data_beside(

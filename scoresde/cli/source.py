@@ -99,11 +99,12 @@ class DataConfig:
 
     def differs(self, before: DataConfig) -> str:
         """Return a text of the options of reading that have changed, or an empty string."""
-        names = [f.name for f in fields(self) if f.name not in ("source", "lazy")]
+        options = {f.name: f"--{f.name.replace('_', '-')}" for f in fields(self)}
+        options = {**options, "source": "--data"}
         parts = [
-            f"--{name.replace('_', '-')} was {_in_words(old)} and is {_in_words(new)}"
-            for name in names
-            if (old := getattr(before, name)) != (new := getattr(self, name))
+            f"{option} was {_in_words(old)} and is {_in_words(new)}"
+            for name, option in options.items()
+            if name != "lazy" and (old := getattr(before, name)) != (new := getattr(self, name))
         ]
         return ", ".join(parts)
 

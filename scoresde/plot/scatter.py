@@ -192,7 +192,8 @@ def _histogram(
     """Draw histograms of one entry as densities, one for each set, in the same bins."""
     low, high = ends
     fewest = min(map(len, sets.values()))
-    bins = _of_whole(sets, column, ends) or min(60, max(8, math.ceil(2 * fewest ** (1 / 3))))
+    count = min(60, max(8, math.ceil(2 * fewest ** (1 / 3))))
+    bins = _of_whole(sets, column, ends) or count
     for label, part in sets.items():
         values, tone = part[:, column].numpy(), tones[label]
         inside = values[(values >= low) & (values <= high)]
