@@ -190,3 +190,17 @@ def test_the_other_data_of_a_trainer_are_named_before_its_other_numbers(tmp_path
     Trainer(ScoreModel(net, VESDE(), (2,)), x, config, folder=tmp_path).train(progress=False)
     with pytest.raises(InvalidValueError, match="belongs to another data set"):
         Trainer(ScoreModel(net, VESDE(), (2,)), x[:20], config.changed(lr=0.5), folder=tmp_path)
+
+
+# Help
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["sample", "train"])
+def test_help_is_not_broken_where_the_source_is(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    of_options = [line for line in lines if line.startswith("--")]
+    assert all(line.endswith((")", "errors.", "]")) for line in of_options)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Protocol
 
 import tyro
 
+from scoresde.cli.helptext import explained
 from scoresde.cli.terminal import MisreadError
 from scoresde.errors import UnknownNameError
 
@@ -59,6 +60,8 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
     """
     option = getattr(kind, "bare", None)
     words = [word.removeprefix(f"{option}=") for word in words if word != option]
+    if {"--help", "-h"} & {*words}:
+        explained(kind)
     usual = getattr(kind, "usual", lambda words: None)(words)
     whole = _whole(kind)
     default = None if usual is None else whole(command=usual, general=General())

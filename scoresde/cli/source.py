@@ -56,8 +56,8 @@ class DataConfig:
     standardize: Annotated[bool, PLAIN] = False
     """Shift and scale floats to mean 0 and variance 1; samples are written in the data's units."""
     lazy: Annotated[bool | None, _LAZY] = None
-    """Decode images when they are needed, instead of keeping them in memory; auto does if they need
-    more than 1 GiB."""
+    """Decode images when they are needed, instead of keeping them in memory; auto does so if they
+    need more than 1 GiB."""
     on_bad_image: Literal["raise", "skip"] = "raise"
     """Raise an error for images that cannot be read, or leave out up to a tenth of a folder."""
 

@@ -45,7 +45,11 @@ _SURE = 30
 
 @dataclass(frozen=True)
 class Train:
-    """Train a score model. The same command again resumes, or reports that the run is finished."""
+    """Train a score model. The same command again resumes, or reports that the run is finished.
+
+    Most runs need only --data and --out, and for a table often --condition, --missing or
+    --standardize. What is left open is chosen for the data, and printed with its reason.
+    """
 
     out: Path
     """The folder of the run: checkpoints, log.jsonl, the model, and config.toml, the options."""
