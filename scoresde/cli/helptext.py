@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-__all__ = ["explained"]
+__all__ = ["docstrings", "explained"]
 
 
 @functools.cache
@@ -26,7 +26,7 @@ def explained(kind: Any) -> None:
             continue
         own = one.__annotations__  # the dictionary itself, which is changed
         hints = typing.get_type_hints(one, include_extras=True)
-        for name, text in _docstrings(one).items():
+        for name, text in docstrings(one).items():
             if name in own:
                 own[name] = Annotated[hints[name], tyro.conf.arg(help=text)]
     for hint in typing.get_type_hints(kind).values():
@@ -34,7 +34,7 @@ def explained(kind: Any) -> None:
             explained(hint)
 
 
-def _docstrings(kind: type) -> dict[str, str]:
+def docstrings(kind: type) -> dict[str, str]:
     """Return the docstrings below the fields of a class, each as one line."""
     try:
         source = inspect.getsource(kind)
