@@ -19,7 +19,7 @@ from scoresde.cli.helptext import docstrings
 from scoresde.cli.sample import Sample
 from scoresde.cli.train import Train
 from scoresde.data import Data
-from scoresde.errors import InvalidValueError, UnknownNameError
+from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from scoresde.noise.global_rng import forked_rng
 from scoresde.training import TrainConfig, Trainer
 
@@ -193,6 +193,11 @@ def test_the_other_data_of_a_trainer_are_named_before_its_other_numbers(tmp_path
     Trainer(ScoreModel(net, VESDE(), (2,)), x, config, folder=tmp_path).train(progress=False)
     with pytest.raises(InvalidValueError, match="belongs to another data set"):
         Trainer(ScoreModel(net, VESDE(), (2,)), x[:20], config.changed(lr=0.5), folder=tmp_path)
+
+
+def test_a_score_given_in_place_of_samples_is_told_how_to_be_drawn():
+    with pytest.raises(InvalidTypeError, match=r"draw them first, as by x = scoresde\.sample"):
+        scoresde.metrics.evaluate(model_of(), torch.zeros(40, 2))
 
 
 # Help

@@ -34,7 +34,7 @@ def explained(kind: Any) -> None:
             explained(hint)
 
 
-def docstrings(kind: type) -> dict[str, str]:
+def docstrings(kind: Any) -> dict[str, str]:
     """Return the docstrings below the fields of a class, each as one line."""
     try:
         source = inspect.getsource(kind)
