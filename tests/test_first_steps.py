@@ -135,6 +135,22 @@ def test_a_number_of_a_table_has_no_more_digits_than_it_needs():
     assert text == "height,leaves\n5.1,7\n"
 
 
+# Text in a table
+
+
+def test_a_column_of_dates_is_left_out_and_one_of_few_words_may_be_a_condition(tmp_path, capsys):
+    rows = [f"2024-01-{i + 1:02},{'AB'[i % 2]},{i}.5,{i * i}.5" for i in range(24)]
+    table = tmp_path / "shop.csv"
+    table.write_text("\n".join(["day,city,temp,sales", *rows]) + "\n")
+    message = "leave out 'day', .* by sample=.'temp', 'sales'.; 'city', of 2 words, may be a condit"
+    with pytest.raises(InvalidTypeError, match=message):
+        scoresde.data.load(table)
+    assert main(["data", "check", str(table)]) == 1
+    next_ = capsys.readouterr().out.splitlines()[-1].split()
+    assert next_[-2:] == ["--sample", "temp,sales"]
+    assert main(next_[1:]) == 0
+
+
 # Words that people try
 
 

@@ -135,11 +135,13 @@ class Sample:
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
         if self.sampler == "fast" and model.pilot is None and facts(model).pilot is not None:
             announce(model, self.steps)
-        other = data_beside(self.beside, self.out, self.checkpoint, model, n)
+        given = self._given(model, n)
+        question = Question(self.checkpoint, self.beside)
+        other = data_beside(question, self.out, model, given.values)
+        other = None if other is None else other[:n]
         if self.out.suffix in FILMS:
             self._film(model, n)
             return
-        given = self._given(model, n)
         folder = self.out.with_name(f"{self.out.name}.shards") if in_file else self.out
         shards = Shards(folder, n, self.batch_size)
         spent = ""

@@ -81,20 +81,39 @@ def rounded(x: Tensor, model: ScoreModel) -> Tensor:
 
 
 def data_beside(
-    source: str | None, out: Path, checkpoint: str, model: ScoreModel, n: int
+    question: Question, out: Path, model: ScoreModel, given: Mapping[str, Tensor]
 ) -> Data | None:
-    """Return n data, chosen at random, to be drawn beside samples, or None without a source.
+    """Return data in a random order, to be drawn beside samples, or None without a source.
+
+    If all samples have the same class, the data have that class too.
+
+    Args:
+        question: The model, and the source of the data.
+        out: The output.
+        model: The model.
+        given: The conditions of the samples, one row for each or one for all.
 
     Raises:
-        InvalidValueError: The output is not a picture.
+        InvalidValueError: The output is not a picture, or no sample has the class.
         ScoreSDEError: The data cannot be read, or have another shape than the model's.
     """
-    if source is None:
+    if (source := question.data) is None:
         return None
     if out.suffix not in PICTURES:
         raise InvalidValueError(f"--beside needs a picture, {', '.join(PICTURES)}; got {out}")
-    data = learnt(Question(checkpoint, source), source, model)
-    return data[order(len(data), seed=0, epoch=0)[:n]]
+    data = learnt(question, source, model)
+    data = data[order(len(data), seed=0, epoch=0)]
+    for name, kind in (facts(model).conditions or {}).items():
+        value, rows = given.get(name), data.conditions.get(name)
+        if not isinstance(kind, Classes) or value is None or not isinstance(rows, Tensor):
+            continue
+        if bool((value == value[0]).all()) and value[0] >= 0:
+            same = (rows == value[0].to(rows.device)).nonzero().flatten()
+            if not len(same):
+                word = _in_words(name, kind, value[0])
+                raise InvalidValueError(f"{source} has no sample of the class {word}")
+            data = data[same]
+    return data
 
 
 def _in_words(name: str, kind: Classes | Field, value: Tensor) -> str:
