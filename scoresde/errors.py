@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -59,6 +60,7 @@ class ScoreSDEError(Exception):
         calls = traceback.extract_tb(self.__traceback__)
         own = [call for call in calls if not call.filename.startswith(_INNER)]
         lines = "".join(traceback.format_list(own)).splitlines()
+        lines = [re.sub(r'File ".*ipykernel_.*?"', "a cell", line) for line in lines]
         return [*lines, f"{type(self).__name__}: {self}"]
 
 
