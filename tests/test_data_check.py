@@ -278,8 +278,8 @@ def test_conditions_are_reported_with_missing_and_constant_entries():
     assert found.pop("one") == "1 class, with 7 to 7 samples each; 12.5% missing"
     assert found.pop("y") == "a vector of 3, from 0 to 7; 33.3% missing"
     assert found.pop("field") == "a field of shape (2, 3), from 5 to 5"
-    assert found.pop("digit") == "a vector of 1, from 0 to 2; 12.5% missing"
-    assert found.pop("age") == "a vector of 1, from 0 to 7"
+    assert found.pop("digit") == "a number, from 0 to 2; 12.5% missing"
+    assert found.pop("age") == "a number, from 0 to 7"
     assert found.pop("each") == "2 numbers"
     assert found.pop("learnt") == "p(x | age, digit, field, label, one, y)"
     assert set(found) == {"samples", "numbers"}

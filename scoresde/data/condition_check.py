@@ -69,7 +69,8 @@ def _field(report: Report, data: Data, name: str) -> None:
         return
     known = found.n > 0
     share = 1 - float(found.n.sum()) / (len(data) * found.n.numel())
-    what = f"a vector of {shape[0]}" if len(shape) == 1 else f"a field of shape {shape}"
+    what = f"a field of shape {shape}" if len(shape) > 1 else f"a vector of {shape[0]}"
+    what = "a number" if shape == (1,) else what
     text = f"{what}, from {found.low:.6g} to {found.high:.6g}" if known.any() else what
     report.facts[name] = text + (f"; {share:.1%} missing" if share else "")
     if not known.all():

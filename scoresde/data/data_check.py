@@ -67,6 +67,9 @@ def check(
 ) -> Report:
     """Check data for what would break a training run.
 
+    The command `scoresde data check` also compares the data with the noise and the network that
+    `scoresde.suggest` chooses for them.
+
     Args:
         source: A source as for `load`, or loaded data.
         condition: As for `load`, like the next seven arguments.
