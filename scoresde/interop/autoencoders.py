@@ -52,16 +52,16 @@ def with_vae(score: Score, vae: nn.Module) -> Latent:
             f"{quoted(type(vae).__name__)} is no autoencoder of diffusers, since it lacks encode, "
             "decode or config.scaling_factor; pass functions to scoresde.Latent"
         )
-    shift, scale = getattr(config, "shift_factor", None) or 0.0, 1.0
+    moves: list[Any] = [getattr(config, "shift_factor", None) or 0.0, 1.0, scaling]
     mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
     if mean is not None and std is not None:
-        shift, scale = mean, std
+        moves[:2] = mean, std
     shift, scale, factor = (
         as_numbers(name, value, dtype=torch.float64).reshape(-1)
-        for name, value in (
-            ("a shift of codes", shift), ("a scale of codes", scale), ("scaling_factor", scaling),
+        for name, value in zip(
+            ("shift_factor", "latents_std", "scaling_factor"), moves, strict=True
         )
-    )  # fmt: skip
+    )
     scale = scale / factor
     channels = getattr(config, "latent_channels", None)
     event = facts(score).event_shape
