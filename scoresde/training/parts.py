@@ -186,7 +186,7 @@ class Averages:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Configure how a step is computed; all fields but `bf16` change the weights by rounding only.
+    """Configure how a step is computed; all but `bf16` and `fp16` only change rounding.
 
     Attributes:
         accumulate: The number of parts, at least 1, into which a process divides its share of a
@@ -194,6 +194,9 @@ class Compute:
         workers: Processes that prepare batches, 0 for none. Useful if samples are decoded or
             augmented.
         bf16: Run the network in bfloat16 (weights and optimiser stay in float32).
+        fp16: Run the network in float16 instead, for GPUs without bfloat16 such as T4 and V100. The
+            loss is scaled so that small gradients are not zero; steps whose gradient overflows are
+            left out.
         fused: Use the fused Adam; False uses torch's default, for devices that have none.
         compile: Compile the network by `torch.compile`; the first steps then take minutes. A
             compiled network cannot be differentiated twice, as `EnergyScore` and `ism_loss` need.
@@ -214,6 +217,7 @@ class Compute:
     accumulate: int = 1
     workers: int = 0
     bf16: bool = False
+    fp16: bool = False
     fused: bool = True
     compile: bool = False
     channels_last: bool = False
@@ -223,6 +227,10 @@ class Compute:
     def __post_init__(self) -> None:
         check_least(self, accumulate=1, workers=0)
         check_fields(self)
+        if self.bf16 and self.fp16:
+            raise InvalidValueError(
+                "bf16 and fp16 exclude each other; take bf16 where the device has it"
+            )
         if self.shard and self.channels_last:
             raise InvalidValueError("shard and channels_last exclude each other; leave one out")
 
