@@ -28,7 +28,7 @@ from recipes import judged
 from scoresde import Moments, suggest
 from scoresde.data import Data
 
-DECAYS = (0.0, 0.9, 0.99, 0.997, 0.999, 0.9997)
+DECAYS = (0.0, 0.99, 0.999, 0.9997)
 SCHEDULES = ("cosine", "wsd", "constant")
 
 
