@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from scoresde.checks import as_numbers, check_batch, check_integer, check_range, door, quoted
 from scoresde.errors import ShapeError
+from scoresde.interop.user_units import in_units
 from scoresde.score import NetworkScore, Rescheduled, from_network, modules
 from scoresde.score.conventions import EDMNetwork
 from scoresde.sde import EDMSDE, SDE, Classes, Moments, Score, ask, expand, process_of
@@ -159,7 +160,7 @@ class SigmaDenoiser(nn.Module):
 
 
 @door
-def to_denoiser(score: Score) -> SigmaDenoiser:
+def to_denoiser(score: Score, *, units: bool = False) -> SigmaDenoiser:
     r"""Return a score as a denoiser `D(x, sigma, **condition)` for k-diffusion, deepinv and EDM.
 
     The denoiser is $D(x, \sigma) = x + \sigma^2 \nabla\log p_\sigma(x)$ with $\alpha = 1$. It
@@ -167,9 +168,10 @@ def to_denoiser(score: Score) -> SigmaDenoiser:
 
     Args:
         score: A score whose `facts` have an SDE.
+        units: True for states, noise and denoised states in the user's numbers, such as bytes.
 
     Raises:
-        InvalidValueError: The score's `facts` have no SDE.
+        InvalidValueError: The score's `facts` have no SDE, or no units of one common scale.
 
     Examples:
         >>> import scoresde
@@ -178,4 +180,4 @@ def to_denoiser(score: Score) -> SigmaDenoiser:
         >>> D(torch.ones(1, 2), 3.0)  # x / (1 + sigma^2)
         tensor([[0.1000, 0.1000]])
     """
-    return SigmaDenoiser(score)
+    return SigmaDenoiser(in_units(score, units))

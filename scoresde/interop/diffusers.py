@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from scoresde.checks import check_integer, check_name, door, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, MissingExtraError
+from scoresde.interop.user_units import in_units
 from scoresde.score import NetworkScore, from_network, modules
 from scoresde.score.conventions import DiffusersNetwork
 from scoresde.sde import SDE, VESDE, BetaLadder, Classes, Score, ask, facts, process_of
@@ -165,7 +166,9 @@ class EpsilonModel(nn.Module):
 
 
 @door
-def to_diffusers(score: Score, levels: int = 1000) -> tuple[EpsilonModel, Any]:
+def to_diffusers(
+    score: Score, levels: int = 1000, *, units: bool = False
+) -> tuple[EpsilonModel, Any]:
     r"""Return a score as a network of diffusers, with a `DDIMScheduler`.
 
     The levels are evenly spaced in the score's time, unless its SDE has levels. Other schedulers
@@ -177,11 +180,15 @@ def to_diffusers(score: Score, levels: int = 1000) -> tuple[EpsilonModel, Any]:
         score: A score whose `facts` have an SDE. If the SDE is not variance preserving, the states
             of diffusers are $x / \sqrt{\alpha^2 + \sigma^2}$.
         levels: The number of levels, if the SDE has none.
+        units: True for states in the user's numbers, such as bytes, of which pipelines know
+            nothing: they return images of [-1, 1].
 
     Raises:
         MissingExtraError: diffusers is not installed.
-        InvalidValueError: The score's `facts` have no SDE, or `levels` is below 2.
+        InvalidValueError: The score's `facts` have no SDE, or no units of one common scale, or
+            `levels` is below 2.
     """
+    score = in_units(score, units)
     process = process_of(score, None)
     check_integer("levels", levels, 2)
     if process.levels is None:
