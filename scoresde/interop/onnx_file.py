@@ -100,7 +100,7 @@ class _Called(nn.Module):
     def __init__(self, score: nn.Module, units: bool) -> None:
         super().__init__()
         self.score = score
-        self.called = in_units(score, units)
+        self.called: Any = in_units(score, units)
 
     def forward(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
         """Return the score, `(B, *)`."""

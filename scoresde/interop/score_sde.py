@@ -139,12 +139,13 @@ def _network(config: Any) -> NCSNpp | NCSNv2:
         )
     if model("fir") and model("fir_kernel") not in ([1, 3, 3, 1], (1, 3, 3, 1)):
         raise InvalidValueError(f"fir_kernel must be [1, 3, 3, 1], got {model('fir_kernel')}")
+    pyramid: Any = str(model("progressive_input")).lower()
     fourier = model("fourier_scale") if model("embedding_type").lower() == "fourier" else None
     return NCSNpp(
         channels, size, model("nf"),
         model("ch_mult"), model("num_res_blocks"), model("attn_resolutions"), model("dropout"),
         fourier=fourier, fir=model("fir"), rescale=model("skip_rescale"),
-        pyramid_in=str(model("progressive_input")).lower(),
+        pyramid_in=pyramid,
         pyramid_out=model("progressive").lower() == "output_skip",
         centred=centred,
     )  # fmt: skip
