@@ -264,6 +264,8 @@ def test_a_score_can_be_used_everywhere():
             InvalidTypeError, "x must be a tensor",
         ),
         (lambda: from_network(Net(), VPSDE(), "eps", transform=3), InvalidTypeError, "transform"),
+        (lambda: interop.from_edm(EDMNet(), VPSDE()), InvalidValueError, "takes states x0 \\+"),
+        (lambda: interop.from_k_diffusion(Net(), FlowSDE()), InvalidValueError, "Rescheduled"),
         (lambda: interop.from_edm(EDMNet(sigma_data=0)), InvalidValueError, "sigma_data"),
         (lambda: interop.from_edm(EDMNet(sigma_data="a")), InvalidTypeError, "sigma_data"),
         (lambda: interop.from_edm(EDMNet(label_dim=-1)), InvalidValueError, "label_dim"),

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 import scoresde
 from scoresde import VESDE, VPSDE, BetaLadder, Classes, Field, FlowSDE, interop, sample, targets
 from scoresde.arena.peers.from_k_diffusion import _sampling
-from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
 from scoresde.nn import MLP, DiT, UNet
 from scoresde.noise import Noise
 from scoresde.samplers import DDIM, DPMSolverPP, Heun, Langevin, SASolver, TwoStage
@@ -174,6 +174,19 @@ def test_a_score_in_a_loop_of_diffusers_ends_where_it_ends_here(sde):
     x = (alpha**2 + sigma**2).sqrt() * z
     ours = sample(score, sampler="ddim", x=x, times=times, seed=0)
     assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+def test_a_level_that_the_score_does_not_have_is_refused():
+    """Such as those of a scheduler with more levels."""
+    diffusers = pytest.importorskip("diffusers")
+    net, _ = interop.to_diffusers(MIXTURE.at(VPSDE()), levels=50)
+    foreign = diffusers.DDIMScheduler()
+    with pytest.raises(InvalidValueError, match="must lie from 0 to 49"):
+        loop(net, foreign, randn(2, 2), 5)
+    with pytest.raises(ShapeError, match="timestep must be a number or"):
+        net(randn(3, 2), torch.tensor([1, 2]))
+    with pytest.raises(InvalidValueError, match="at most 100,000"):
+        interop.to_diffusers(MIXTURE.at(VPSDE()), levels=10**9)
 
 
 def test_a_pipeline_of_diffusers_takes_a_score():

@@ -51,6 +51,7 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
     return from_network(net, sde, "x0", "t", **known)
 
 
+@door
 def to_azula(score: Score, *, units: bool = False) -> nn.Module:
     r"""Return a score as an `azula.denoise.Denoiser`, for its samplers and guidance.
 
