@@ -513,8 +513,11 @@ def test_the_commands_open_what_is_rebuilt_without_code(kind, tmp_path, capsys, 
 
 
 def test_a_command_refuses_a_network_of_the_user_in_a_sentence(tmp_path, capsys):
-    from_network(Net(), VPSDE(), "eps", **SHAPE).save_pretrained(tmp_path)
+    kinds = {"label": Classes(3)}
+    from_network(Net(), VPSDE(), "eps", **SHAPE, conditions=kinds).save_pretrained(tmp_path)
     assert main(["sample", str(tmp_path), "--out", str(tmp_path / "x.npy")]) == 1
     assert "a net of the class Net, which is not scoresde's" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 0
-    assert "Net, 162 parameters" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Net, 162 parameters" in printed
+    assert "label: 3 classes" in printed
