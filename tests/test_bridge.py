@@ -1,5 +1,7 @@
 """Bridges between laws of data, given one end: against Gaussian pairs, whose joint law is known."""
 
+import copy
+import json
 import math
 from dataclasses import dataclass, replace
 
@@ -118,6 +120,17 @@ def test_the_transition_of_the_brownian_bridge_is_the_closed_form(s, u, v):
 def test_the_noise_of_a_bridge_goes_from_a_hundredth_to_a_hundred_at_every_scale(s):
     ratios = [sigma / alpha for alpha, sigma in ends(BrownianBridgeSDE(s))]
     assert ratios == pytest.approx([100, 0.01], rel=1e-6)
+
+
+@given(log_floats(0.3, 3), log_floats(0.3, 3))
+def test_a_bridge_whose_scale_is_replaced_is_that_made_with_this_scale(s, other):
+    """It had the T and the eps of the first."""
+    sde = BrownianBridgeSDE(s)
+    read = BrownianBridgeSDE(**json.loads(json.dumps(vars(sde))))
+    for made in (sde, read, copy.deepcopy(sde)):
+        assert replace(made, s=other) == BrownianBridgeSDE(other)
+    own = BrownianBridgeSDE(s, T=0.99)
+    assert replace(own, s=other) == BrownianBridgeSDE(other, T=0.99)
 
 
 @pytest.mark.slow

@@ -105,6 +105,7 @@ VALID = {
     "KernelDensity": dict(points=torch.eye(3), bandwidth=0.1),
     "FixedLangevin": dict(epsilon=0.1),
     "Impute": dict(sampler=samplers.DDIM()),
+    "Metropolis": dict(sampler=samplers.DDIM()),
     "Parallel": dict(sampler=samplers.DDIM()),
     "Particles": dict(sampler=samplers.Ancestral(), k=2),
     "SplitGibbs": dict(sampler=samplers.Ancestral(), rho=0.5),

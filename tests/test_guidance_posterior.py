@@ -703,3 +703,39 @@ def test_integers_are_not_measured():
         for wrong in ([[1.0, 2.0]], torch.tensor(1.0), torch.ones(1, 2).to_sparse(), None):
             with pytest.raises((InvalidTypeError, ShapeError)):
                 operator(wrong)
+
+
+# A schedule that rests
+
+
+def resting(t):
+    """The flow, which stands still from .4 to .6."""
+    u = torch.where(t < 0.4, t, torch.where(t < 0.6, 0.4, t - 0.2)) / 0.8
+    return 1 - u, u
+
+
+@pytest.mark.slow
+def test_a_schedule_that_rests_for_a_while_gives_the_samples_of_one_that_does_not():
+    prior, a, y = correlated()
+    names = ("heun", "dpmpp_3m")
+    ends = []
+    for schedule, T, eps in ((resting, 0.998, 0.008), (lambda t: (1 - t, t), 0.9975, 0.01)):
+        sde = scoresde.interop.Scheduled(schedule, T=T, eps=eps)
+        made = posterior(prior.at(sde), Linear(a, STD))
+        options = dict(n=2, seed=0, steps=12, dtype=torch.float64, condition={"measurement": y})
+        drawn = [scoresde.sample(made, sampler=name, **options) for name in names]
+        ends.append(torch.cat(drawn))
+        # steps even in time, some of which leave the ratio as it is
+        assert scoresde.sample(made, sampler="em", **options).isfinite().all()
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-5)
+
+
+def test_times_between_which_a_schedule_rests_are_named_before_any_evaluation():
+    """Multistep methods reported that the score was NaN."""
+    for T, grid in ((1.0, {"times": [0.9, 0.55, 0.45, 0.1]}), (0.998, {})):
+        sde = scoresde.interop.Scheduled(resting, T=T, eps=0.01, levels=None if grid else 20)
+        options = dict(sampler="dpmpp_2m", shape=(1,), n=2, seed=0) | grid
+        with pytest.raises(
+            InvalidValueError, match="the signal-to-noise ratio of Scheduled is the"
+        ):
+            scoresde.sample(never, sde, **options)

@@ -10,10 +10,22 @@ from strategies import dtypes, generators, log_floats, sdes, shapes, times_of
 from torch.distributions import Normal
 from torch.testing import assert_close
 
-from scoresde import sample
-from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
+import scoresde
+from scoresde import Run, sample
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.guidance import Linear, posterior
 from scoresde.noise import Noise
-from scoresde.samplers import MALA, PC, Ancestral, ScaledLangevin, correct
+from scoresde.samplers import (
+    DDIM,
+    MALA,
+    PC,
+    Ancestral,
+    FixedLangevin,
+    Heun,
+    Metropolis,
+    ScaledLangevin,
+    correct,
+)
 from scoresde.score import EnergyScore
 from scoresde.sde import VESDE
 from scoresde.targets import Gaussian, GaussianMixture
@@ -166,3 +178,139 @@ def with_density(function):
 def test_a_density_is_needed_and_checked(score, error, message):
     with pytest.raises(error, match=message):
         MALA().step(SDE.reverse(score), torch.ones(3, 2), T, T, Noise.of(0, 3))
+
+
+# The end of a run
+
+VP = scoresde.VPSDE()
+END = torch.tensor(VP.eps, dtype=torch.float64)
+PLANE = GaussianMixture([0.4, 0.6], [[0.3, 0.6], [-0.4, -0.2]], stds=[0.6, 0.3])
+ROW, Y = torch.tensor([[1.0, 0.5]]), torch.tensor([0.8], dtype=torch.float64)
+
+
+def measured(prior, std=0.5):
+    """The posterior's score, and the exact posterior."""
+    score = posterior(prior.at(VP), Linear(ROW, std), iterations=1)
+    return score, prior.posterior(ROW, std, Y)
+
+
+def at_the_end(method, score, **options):
+    """A run of one step from states at eps, which the inner sampler leaves alone."""
+    options = dict(seed=0, denoise=False, times=[VP.eps * (1 + 1e-9), VP.eps]) | options
+    return Run.of(score, sampler=method, **options).draw()
+
+
+def test_a_chain_under_a_gaussian_posterior_is_that_under_its_closed_form():
+    prior = Gaussian([0.2, -0.3], cov=[[1.0, 0.6], [0.6, 0.8]])
+    score, exact = measured(prior)
+    draw = torch.Generator().manual_seed(0)
+    x = prior.sample(50, VP, END, generator=draw, dtype=torch.float64)
+    method = Metropolis(DDIM(), width=0.7, k=8)
+    given = {"measurement": Y.expand(50, 1)}
+    found = at_the_end(method, score, x=x, condition=given)
+    right = at_the_end(method, exact.at(VP), x=x)
+    assert_close(found.x, right.x, rtol=1e-6, atol=1e-6)
+    assert torch.equal(found.info["acceptance"], right.info["acceptance"])
+    assert 0.2 < right.info["acceptance"].mean() < 0.9
+    assert found.nfe == method.cost(1) == 1 + 2 * 9
+    assert found.passes == 3 * (1 + 9) + 9  # of the posterior three, of the prior one
+
+
+@pytest.mark.slow
+def test_exact_draws_of_the_posterior_of_a_mixture_keep_their_law_and_unadjusted_ones_do_not():
+    n = N // 2
+    score, exact = measured(PLANE)
+    generator = torch.Generator().manual_seed(1)
+    x, fresh = exact.sample(2 * n, VP, END, generator=generator, dtype=torch.float64).split(n)
+    given = {"measurement": Y.expand(n, 1)}
+    found = at_the_end(Metropolis(DDIM(), width=0.5, k=4), score, x=x, condition=given)
+    assert 0.3 < found.info["acceptance"].mean() < 0.9
+    assert max(apart(found.x[:, i : i + 1], fresh[:, i : i + 1]) for i in (0, 1)) < 4.9
+    step = FixedLangevin(0.5**2 / 2)
+    loose = correct(step, 4, VP.reverse(exact.at(VP)), x, END, Noise.of(0, n))
+    assert apart(loose[:, :1], fresh[:, :1]) > 4.9
+
+
+def test_the_error_without_acceptance_is_of_the_first_order_in_the_size_of_the_step():
+    """Of the variance V of a Gaussian it is V / (1 - epsilon / 2V) - V."""
+    rsde, x = VP.reverse(BELL.at(VP)), torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    variance = float(VP.alpha(END) ** 2 * 0.2 + VP.sigma(END) ** 2)
+    errors = []
+    for epsilon in (0.02, 0.01, 0.005):
+        step = FixedLangevin(epsilon)
+        ends = step.step(rsde, x, END, END, GivenNoise(torch.zeros(2, 1), None))
+        stationary = 2 * epsilon / (1 - float(ends[1] - ends[0]) ** 2)
+        errors.append(stationary - variance)
+    assert errors[0] / errors[1] == pytest.approx(2, rel=0.06)
+    assert errors[1] / errors[2] == pytest.approx(2, rel=0.03)
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_in_a_wrong_law_is_led_to_the_posterior():
+    score, exact = measured(PLANE)
+    n, given = N // 8, {"measurement": Y}
+    drawn = {}
+    for name, method in (("bare", Heun()), ("led", Metropolis(Heun(), width=0.5, k=60))):
+        drawn[name] = sample(
+            score, sampler=method, n=n, steps=6, seed=0, denoise=False, condition=given,
+            dtype=torch.float64,
+        )  # fmt: skip
+    generator = torch.Generator().manual_seed(3)
+    fresh = exact.sample(N, VP, END, generator=generator, dtype=torch.float64)
+    assert max(apart(drawn["led"][:, i : i + 1], fresh[:, i : i + 1]) for i in (0, 1)) < 4.9
+    assert apart(drawn["bare"][:, :1], fresh[:, :1]) > 4.9
+
+
+def test_a_chain_does_not_depend_on_its_batch_and_has_the_states_and_the_cost_that_it_states():
+    score, _ = measured(PLANE)
+    method = Metropolis(Ancestral(), width=0.4, k=3)
+    run = Run.of(
+        score, sampler=method, n=5, steps=4, seed=0, condition={"measurement": Y},
+        dtype=torch.float64,
+    )  # fmt: skip
+    whole, parts = run.draw(), run.draw(batch_size=2)
+    assert_close(whole.x, parts.x, rtol=1e-9, atol=1e-9)
+    assert torch.equal(whole.info["acceptance"], parts.info["acceptance"])
+    assert whole.nfe == method.cost(4) + 1
+    assert method.cost(method.steps_for(40)) <= 40 < method.cost(method.steps_for(40) + 1)
+    assert len(list(run.states())) == 1 + method.states(4) + 1
+
+
+def bare(x, t):
+    return -x
+
+
+@pytest.mark.parametrize(
+    ("error", "make", "message"),
+    [
+        (InvalidTypeError, lambda: drawn_by(Metropolis(DDIM()), bare), "density of the score"),
+        (
+            InvalidTypeError,
+            lambda: drawn_by(
+                Metropolis(DDIM()),
+                posterior(
+                    scoresde.from_network(bare, VP, "score", event_shape=(2,)), Linear(ROW, 0.5)
+                ),
+            ),
+            "density of the prior",
+        ),
+        (
+            InvalidValueError,
+            lambda: drawn_by(Metropolis(DDIM()), measured(PLANE)[0], steps=None, times=[1.0, 0.1]),
+            "above eps",
+        ),
+        (InvalidValueError, lambda: Metropolis(DDIM(), width=0.0), "width"),
+        (InvalidValueError, lambda: Metropolis(DDIM(), k=-1), "k"),
+        (InvalidTypeError, lambda: PC(Metropolis(DDIM())), "does more in a run than its steps"),
+    ],
+)
+def test_a_chain_without_a_density_or_away_from_eps_is_refused(error, make, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def drawn_by(method, score, **options):
+    options = dict(steps=2, shape=(2,), condition={"measurement": Y}) | options
+    if score is bare:
+        options |= dict(condition=None, sde=VP)
+    return sample(score, options.pop("sde", None), method, n=2, seed=0, **options)

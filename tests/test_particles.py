@@ -53,7 +53,7 @@ def share(x):
 
 def weighted(steps, n=20_000):
     """The share under the posterior of the prior as it is discretised, by importance."""
-    times = even_times(VP, steps)
+    times = Particles().times(VP, steps, MODES.moments())
     x = scoresde.sample(MODES.at(VP), sampler="ancestral", n=n, times=times, seed=1)
     weights = torch.exp(-((Y - x @ A.T) ** 2).sum(1) / (2 * STD**2))
     return float(weights[MODES.assign(x) == 0].sum() / weights.sum())
@@ -66,7 +66,7 @@ def test_more_particles_have_less_bias():
     # for these numbers the differences exceed the margin of 2 by 4 standard deviations
     steps, n = 20, 6000
     right = weighted(steps)
-    plain = run("ancestral", n=n, steps=None, times=even_times(VP, steps))
+    plain = run("ancestral", n=n, steps=None, times=Particles().times(VP, steps, MODES.moments()))
     draws = [plain, *(run(Particles(Ancestral(), k=k), n=n, steps=steps) for k in (2, 16))]
     gaps = [abs(share(one.draw().x) - right) for one in draws]
     noise = math.sqrt(right * (1 - right) / n)
@@ -175,7 +175,7 @@ def test_the_states_of_particles_are_the_trajectory_of_one():
     states = list(run(Particles(k=4)).states())
     assert len(states) == 8
     assert len({s.x.data_ptr() for s in states[:-1]}) == 7
-    assert [float(s.t) for s in states[:-1]] == even_times(VP, 6).tolist()
+    assert [float(s.t) for s in states[:-1]] == Particles().times(VP, 6, MODES.moments()).tolist()
     assert run(Particles(k=2), n=0).draw().x.shape == (0, 2)
 
 

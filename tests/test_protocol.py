@@ -149,7 +149,7 @@ def test_every_exported_sde_and_sampler_is_run_here():
     methods -= {Sampler, samplers.Adaptive}
     # what needs conditions, or a posterior, or runs another
     methods -= {samplers.Impute, samplers.MeanStart, samplers.Particles, samplers.SplitGibbs}
-    methods -= {samplers.Parallel}
+    methods -= {samplers.Metropolis, samplers.Parallel}
     methods = {k for k in methods if not issubclass(k, Corrector)}
     methods -= {ExponentialMultistep, TauMultistep}  # what others are settings of
     assert methods <= {type(sampler) for sampler in SAMPLERS.values()}

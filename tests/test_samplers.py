@@ -1088,9 +1088,10 @@ def test_every_exported_sampler_is_tested_here():
         if isinstance(kind, type) and issubclass(kind, Sampler)
     }
     abstract = {Adaptive, Sampler, Corrector, ExponentialMultistep}
-    # around others: in `test_impute.py`, `test_particles.py`, `test_bridge.py`, `test_parallel.py`
+    # around others: in `test_impute.py`, `test_particles.py`, `test_bridge.py`,
+    # `test_metropolis.py` and `test_parallel.py`
     abstract |= {samplers.Impute, samplers.MeanStart, samplers.Particles, samplers.SplitGibbs}
-    abstract |= {samplers.Parallel}
+    abstract |= {samplers.Metropolis, samplers.Parallel}
     assert exported - abstract == {type(sampler) for sampler in ALL.values()}
 
 

@@ -23,6 +23,7 @@ from scoresde.sde import (
     Uniform,
     spacings,
 )
+from scoresde.sde.coordinates import half_log_snr, half_log_snr_range
 
 every_spacing = st.sampled_from(
     [
@@ -399,3 +400,20 @@ def test_times_of_a_user_defined_spacing_are_in_double_precision():
 
 def test_numpy_integers_are_numbers_of_steps():
     assert torch.equal(VPSDE().times(np.int64(4)), VPSDE().times(4))
+
+
+@given(sdes(), st.integers(1, 60), log_floats(1e-6, 1e6))
+def test_times_about_a_size_are_half_even_in_log_snr_and_half_in_the_angle(sde, steps, size):
+    steps = steps if sde.levels is None else min(steps, sde.levels - 1)
+    t = spacings.times_about(sde, steps, size)
+    assert t.shape == (steps + 1,)
+    assert (t[0], t[-1]) == (sde.T, sde.eps)
+    assert (t.diff() < 0).all()
+    low, high = half_log_snr_range(sde).tolist()
+    if sde.levels is not None or steps < 2:
+        return
+    size = min(max(size, math.exp(-high)), math.exp(-low))
+    ell = half_log_snr(sde, t).clamp(max=high)
+    phi = torch.atan(torch.exp(-ell) / size)
+    place = (ell - low) / (high - low) + (phi[0] - phi) / (phi[0] - phi[-1])
+    assert_close(place, torch.linspace(0, 2, steps + 1).double(), rtol=0, atol=2e-3)

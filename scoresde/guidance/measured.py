@@ -29,7 +29,6 @@ from scoresde.guidance.approximations import (
 )
 from scoresde.guidance.krylov import column
 from scoresde.guidance.linear import Linear
-from scoresde.guidance.unmeasured import Unmeasured
 from scoresde.noise import Noise
 from scoresde.precision import full_precision, in_user_settings
 from scoresde.score import Wrapped, device_of
@@ -143,9 +142,9 @@ class Posterior(Wrapped):
         return value, value + alpha / sigma * (found.w / sigma), found.log_likelihood
 
     @property
-    def prior(self) -> Score:
-        """Return the score of the prior, which does not receive the measurement."""
-        return Unmeasured(self.score, self.name)
+    def prior(self) -> tuple[Score, str]:
+        """Return the score of the prior, and the name of the condition that it does not get."""
+        return self.score, self.name
 
     @full_precision()
     def log_constant(

@@ -40,6 +40,7 @@ from scoresde.samplers.multistep.methods import (
 )
 from scoresde.samplers.parallel import Parallel
 from scoresde.samplers.posteriors.gibbs import SplitGibbs
+from scoresde.samplers.posteriors.metropolis import Metropolis
 from scoresde.samplers.posteriors.particles import Particles
 from scoresde.samplers.posteriors.start import MeanStart
 from scoresde.samplers.sampler import Adaptive, NoiseLike, Sampler, State
@@ -68,6 +69,7 @@ __all__ = [
     "Impute",
     "Langevin",
     "MeanStart",
+    "Metropolis",
     "NoiseLike",
     "Parallel",
     "Particles",

@@ -18,7 +18,7 @@ earlier rounds too, by Anderson acceleration.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -148,7 +148,7 @@ class _Modelled(ReverseSDE):
             "sampler without Parallel"
         )
 
-    def _part(self, score: Score, k: int) -> NoReturn:
+    def _part(self, score: Score, k: int, withheld: Sequence[str] = ()) -> NoReturn:
         """Raise InvalidTypeError, since only the score of the run itself is modelled."""
         raise InvalidTypeError(
             "the sampler evaluates copies of a state, or another score, which Parallel does not "

@@ -26,6 +26,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError,
 from scoresde.precision import widest
 from scoresde.samplers import Sampler
 from scoresde.sampling.names import SAMPLERS
+from scoresde.sampling.times import check_first, checked_times
 from scoresde.score import Pilot, lost_facts
 from scoresde.sde import SDE, Condition, Facts, Moments, facts
 from scoresde.units import Transform
@@ -88,8 +89,8 @@ class Budget:
             InvalidValueError: This SDE has no grid of so many steps or evaluations, or these times.
             ShapeError: The given times are not one-dimensional.
         """
-        grid = None if self.grid is None else _checked_times(sde, self.grid)
-        _check_first(sde, sde.T if grid is None else float(grid[0]))
+        grid = None if self.grid is None else checked_times(sde, self.grid, given=True)
+        check_first(sde, sde.T if grid is None else float(grid[0]))
         if grid is not None:
             return grid
         steps = self.steps
@@ -100,7 +101,7 @@ class Budget:
         elif steps is None and sde.levels is None:
             # the score's number of steps, but not more than the method's default
             steps = min(suits or sampler.steps, sampler.steps)
-        return _checked_times(sde, sampler.times(sde, steps, moments))
+        return checked_times(sde, sampler.times(sde, steps, moments))
 
     def _affordable(self, nfe: int, sde: SDE, sampler: Sampler) -> int:
         steps = sampler.steps_for(nfe - self.denoise)
@@ -318,33 +319,4 @@ def check_end(x: Tensor) -> None:
         raise NonFiniteError(
             f"the last step gave NaN or infinity in samples {bad[:8]}; "
             "try more steps, or check the size of the score"
-        )
-
-
-def _checked_times(sde: SDE, times: Tensor | Sequence[float]) -> Tensor:
-    grid = sde.as_time(times).clone()  # not a view of the user's tensor
-    if grid.ndim != 1 or len(grid) == 0:
-        raise ShapeError(f"times must be one-dimensional and not empty, got {tuple(grid.shape)}")
-    if not (grid.diff() < 0).all():
-        raise InvalidValueError(
-            f"times must decrease strictly, from noise to data; got {quoted(times)}"
-        )
-    if sde.levels is not None:
-        nearest = sde.times().flip(0)[sde.index(grid)]
-        if not torch.allclose(nearest, grid, rtol=1e-6, atol=1e-6 * sde.T):
-            raise InvalidValueError(
-                f"this SDE has levels={sde.levels} and is defined only at them; take times from "
-                "sde.times()"
-            )
-        return nearest
-    return grid
-
-
-def _check_first(sde: SDE, start: float) -> None:
-    """Raise if alpha / sigma is 0 at the start."""
-    if not sde.log_snr(torch.tensor(start, dtype=torch.float64)) > -math.inf:
-        raise InvalidValueError(
-            f"at t = {start:.6g} the state of {type(sde).__name__} is noise alone: alpha / sigma "
-            "is 0, and samplers divide by it; choose a smaller T, for example "
-            f"T = {0.999 * start:.6g}"
         )

@@ -25,10 +25,12 @@ __all__ = ["BrownianBridgeSDE"]
 
 # The noise-to-signal ratio at T, and its inverse at eps.
 _RATIO = 100.0
-# The default of T and eps, which are then computed from s and these ratios.
-_FROM_S = float("nan")
 # The smallest distance of T from 1.
 _NEAREST = 9e-7
+
+
+class _FromS(float):
+    """Mark a T or eps that is computed from s, so that `dataclasses.replace` computes it anew."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ class BrownianBridgeSDE(SDE):
     """
 
     s: float = 1.0
-    T: float = field(default=_FROM_S, kw_only=True)
-    eps: float = field(default=_FROM_S, kw_only=True)
+    T: float = field(default=_FromS("nan"), kw_only=True)
+    eps: float = field(default=_FromS("nan"), kw_only=True)
 
     spacing: ClassVar[spacings.Spacing] = spacings.LogSNR()
     time_law: ClassVar[time_laws.TimeLaw] = time_laws.Logistic()
@@ -73,8 +75,9 @@ class BrownianBridgeSDE(SDE):
         check_fields(self)
         check_range("s", self.s, "(0, inf)")
         for name, ratio in (("T", _RATIO), ("eps", 1 / _RATIO)):
-            if getattr(self, name) is _FROM_S:
-                object.__setattr__(self, name, 1 / (1 + self.s**2 / ratio**2))
+            given, default = getattr(self, name), _FromS(1 / (1 + self.s**2 / ratio**2))
+            if isinstance(given, _FromS) or given == default:  # equal if read from a file
+                object.__setattr__(self, name, default)
         super().__post_init__()
         if not 1 - self.T >= _NEAREST:
             raise InvalidValueError(

@@ -17,12 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.checks import check_dense, check_range, door
-from scoresde.errors import (
-    DeviceError,
-    InvalidTypeError,
-    InvalidValueError,
-    ShapeError,
-)
+from scoresde.errors import DeviceError, InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.precision import in_user_settings
 from scoresde.sde.condition import Condition
 from scoresde.sde.coordinates import ratio
@@ -211,19 +206,24 @@ class ReverseSDE:
         """
         return self._part(self._score, k)
 
-    def under(self, score: Score) -> ReverseSDE:
-        """Return the reverse SDE under another score, whose evaluations count here too."""
-        return self._part(score, 1)
+    def under(self, score: Score, withheld: Sequence[str] = ()) -> ReverseSDE:
+        """Return the reverse SDE under another score, whose evaluations count here too.
 
-    def _part(self, score: Score, k: int) -> ReverseSDE:
+        Args:
+            score: The score.
+            withheld: The names of further conditions that it does not get.
+        """
+        return self._part(score, 1, withheld)
+
+    def _part(self, score: Score, k: int, withheld: Sequence[str] = ()) -> ReverseSDE:
         given = self.condition
         if given is not None and k > 1:
             n = len(next(iter(given.values())))
             given = given.rows(torch.arange(n).repeat_interleave(k))
         found = ReverseSDE(
             self.sde, score, moments=self.moments, condition=given,
-            check_finite=self.check_finite, watch=self.watch, withheld=self.withheld,
-            evaluate=self.evaluate,
+            check_finite=self.check_finite, watch=self.watch,
+            withheld=(*self.withheld, *withheld), evaluate=self.evaluate,
         )  # fmt: skip
         found._whole = self, k
         return found

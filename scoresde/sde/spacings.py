@@ -40,6 +40,7 @@ __all__ = [
     "spaced",
     "spacing_of",
     "span",
+    "times_about",
     "times_of_half_log_snr",
     "uniform_times",
     "usual_times",
@@ -264,6 +265,28 @@ def even_times(sde: SDE, steps: int | None) -> Tensor:
     low, high = half_log_snr_range(sde).tolist()
     even = times_of_half_log_snr(sde, torch.linspace(low, high, n + 1, dtype=torch.float64))
     return even if sde.levels is None else snapped(sde, even)
+
+
+def times_about(sde: SDE, steps: int | None, size: float) -> Tensor:
+    r"""Return times `(N + 1,)` that are denser where the noise is about as large as the data.
+
+    They are even in $\ell / L + \varphi / \Phi$, where $\ell$ is half the log-SNR, $\varphi =
+    \arctan(\sigma / (\alpha c))$, and $L$ and $\Phi$ are their ranges: one half of the times is
+    even in the log-SNR, and the other in the angle. On a ladder they are the nearest levels.
+
+    Args:
+        sde: The process.
+        steps: N, as in `even_times`.
+        size: $c$, the standard deviation of the data.
+    """
+    n = len(uniform_times(sde, steps)) - 1
+    low, high = half_log_snr_range(sde).tolist()
+    ell = np.linspace(low, high, 4001)
+    phi = np.arctan(np.exp(-ell) / min(max(size, math.exp(-high)), math.exp(-low)))
+    place = (ell - low) / (high - low) + (phi[0] - phi) / (phi[0] - phi[-1])
+    found = torch.from_numpy(np.interp(np.linspace(0, 2, n + 1), place, ell))
+    times = times_of_half_log_snr(sde, found)
+    return times if sde.levels is None else snapped(sde, times)
 
 
 def usual_times(sde: SDE, steps: int | None, *, even_from: int) -> Tensor:

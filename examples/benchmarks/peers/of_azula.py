@@ -107,6 +107,8 @@ def tds(problem: Any) -> Tensor:
 AZULA: dict[str, Callable[[Any], Tensor]] = {
     "MMPS, 1 iteration": mmps(1),
     "MMPS, 3": mmps(3),
+    "MMPS, 1, multistep": mmps(1, "xEABSampler", 1),
+    "MMPS, 2, multistep": mmps(2, "xEABSampler", 1),
     "MMPS, 3, multistep": mmps(3, "xEABSampler", 1),
     "PiGDM": pigdm,
     "DPS, zeta .3": dps(0.3),

@@ -2,7 +2,9 @@ r"""Define the Metropolis-adjusted Langevin corrector, which leaves a density ex
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +15,58 @@ from scoresde.samplers.langevin.langevin import Corrector
 from scoresde.samplers.sampler import NoiseLike
 from scoresde.sde import SDE, ReverseSDE, expand
 
-__all__ = ["MALA"]
+__all__ = ["MALA", "Local", "adjusted"]
+
+
+class Local(NamedTuple):
+    """Hold what a Metropolis-adjusted step needs of the law at some states.
+
+    Attributes:
+        score: The drift of the proposals, `(B, *)`; the score, or an approximation of it.
+        log_density: The log-density up to a constant, `(B,)`.
+    """
+
+    score: Tensor
+    log_density: Tensor
+
+
+def adjusted(
+    evaluate: Callable[[Tensor], Local],
+    x: Tensor,
+    here: Local,
+    epsilon: Tensor,
+    noise: NoiseLike,
+    s: Tensor,
+) -> tuple[Tensor, Local, Tensor]:
+    r"""Propose a Langevin step from each state, and accept or reject it.
+
+    The law whose density `evaluate` returns is unchanged, for any step size and any drift.
+
+    Args:
+        evaluate: The function of states that returns drift and log-density, for one evaluation.
+        x: The states.
+        here: The value of `evaluate` at `x`.
+        epsilon: The step size.
+        noise: The source of randomness.
+        s: The time.
+
+    Returns:
+        The states, the value of `evaluate` there, and True for those that moved, `(B,)`.
+    """
+    z = noise.normal(x, s)
+    proposal = x + epsilon * here.score + (2 * epsilon).sqrt() * z
+    there = evaluate(proposal)
+    back = (x - proposal - epsilon * there.score) / (2 * epsilon).sqrt()
+    noises = (z**2 - back**2).reshape(len(x), x.shape[1:].numel()).sum(1)
+    gain = there.log_density - here.log_density + noises / 2
+    # Phi(z) is uniform for standard normal z
+    moves = torch.special.log_ndtr(noise.normal(here.log_density, s, 1)) < gain
+    column = moves.reshape(-1, *(1,) * (x.ndim - 1))
+    kept = Local(
+        torch.where(column, there.score, here.score),
+        torch.where(moves, there.log_density, here.log_density),
+    )
+    return torch.where(column, proposal, x), kept, moves
 
 
 @dataclass(frozen=True)
@@ -57,12 +110,10 @@ class MALA(Corrector):
                 "MALA needs the density, but this score has no method log_prob(x, t); use an "
                 "EnergyScore or an exact target, or a corrector without acceptance: Langevin()"
             )
-        density, score, z = log_prob(x, s), rsde.score(x, s), noise.normal(x, s)
-        epsilon = self.step_size(rsde.sde, s, score, z)
-        proposal = x + epsilon * score + (2 * epsilon).sqrt() * z
-        back = (x - proposal - epsilon * rsde.score(proposal, s)) / (2 * epsilon).sqrt()
-        noises = (z**2 - back**2).reshape(len(x), x.shape[1:].numel()).sum(1)
-        gain = log_prob(proposal, s) - density + noises / 2
-        # Phi(z) is uniform for standard normal z
-        moves = torch.special.log_ndtr(noise.normal(density, s, 1)) < gain
-        return torch.where(moves.reshape(-1, *(1,) * (x.ndim - 1)), proposal, x)
+
+        def evaluate(x: Tensor) -> Local:
+            return Local(rsde.score(x, s), log_prob(x, s))
+
+        here = evaluate(x)
+        epsilon = self.step_size(rsde.sde, s, here.score, x)
+        return adjusted(evaluate, x, here, epsilon, noise, s)[0]

@@ -158,7 +158,8 @@ class SplitGibbs(Around):
                 "split Gibbs sampling draws from a posterior; give guidance.posterior(score, "
                 "Linear(A, std)) as the outermost score"
             )
-        return rsde.under(prior)
+        score, name = prior
+        return rsde.under(score, withheld=(name,))
 
     def prior_times(self, sde: SDE, times: Tensor) -> Tensor:
         r"""Return the times of a draw given the prior: those of a grid below noise $\rho$."""

@@ -31,7 +31,7 @@ from scoresde.samplers.flow.predictors import Ancestral
 from scoresde.samplers.posteriors.weighted import Kernel, ParticleNoise, Weights
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Facts, Moments, ReverseSDE
-from scoresde.sde.spacings import even_times
+from scoresde.sde.spacings import even_times, times_about
 
 __all__ = ["Particles"]
 
@@ -146,8 +146,13 @@ class Particles(Sampler):
         return replace(self, sampler=self.sampler.prepared(facts, sde))
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return a grid that is even in log-SNR, since one long step makes the weights unequal."""
-        return even_times(sde, steps)
+        """Return a grid that is denser at the noise of the size of the data, if that is known.
+
+        One long step makes the weights unequal, so no part of the log-SNR is left out.
+        """
+        if moments is None:
+            return even_times(sde, steps)
+        return times_about(sde, steps, moments.mean_variance() ** 0.5)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """Return the end of a run of one step."""

@@ -1,0 +1,172 @@
+r"""Correct the end of a run by Metropolis-adjusted Langevin steps, whose law is known exactly.
+
+A guided score is no gradient of $\log p(x_t | y)$ at the times on the way. At the end of a run
+the density is known up to a constant, if that of the prior is:
+
+$$ \pi(x) \propto p_\epsilon(x)\, p(y | x), $$
+
+with the method's $p(y | x_\epsilon)$, where $x_\epsilon$ is nearly $x_0$. Steps that are accepted
+by Metropolis's rule leave this law unchanged, and lead to it from others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import check_integer, check_range
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.samplers.around import Around
+from scoresde.samplers.langevin.metropolis import Local, adjusted
+from scoresde.samplers.sampler import NoiseLike, State
+from scoresde.sde import SDE, Facts, ReverseSDE, expand
+
+__all__ = ["Metropolis"]
+
+
+@dataclass(frozen=True)
+class Metropolis(Around):
+    r"""Run a sampler, and then make Metropolis-adjusted Langevin steps at its last time.
+
+    For a `scoresde.guidance.posterior` the steps lead to the law $p_\epsilon(x)\,p(y | x)$, and
+    for another score to $p_\epsilon$, whatever the law of the sampler is. The score, for a
+    posterior that of the prior, needs its exact log-density as a method `log_prob(x, t)`, as exact
+    targets and `EnergyScore` have it. The chain does not cross regions without probability: the
+    weights of separate modes stay those of the sampler. `Samples.info` has `acceptance`, the share
+    of the steps of each sample that were accepted; about .6 is best. The steps are those of `MALA`
+    (Roberts & Tweedie 1996, Bernoulli 2(4)).
+
+    Each step costs one evaluation of the score and one of the density; the first state costs as
+    much.
+
+    Args:
+        sampler: The sampler that is run first.
+        width: The standard deviation h of the noise of a step, in the units of the data; the drift
+            is $h^2 / 2$ times the score. It should be about the smallest standard deviation of the
+            law, and the number of steps above $(w / h)^2$ for its largest, w.
+        k: Steps, at least 0.
+
+    Raises:
+        InvalidTypeError: The score has no density.
+        InvalidValueError: A number is out of range, or the run under a posterior does not end at
+            eps.
+
+    Examples:
+        >>> import scoresde, torch
+        >>> from scoresde.guidance import Linear, posterior
+        >>> from scoresde.samplers import Heun, Metropolis
+        >>> prior = scoresde.targets.TwoMoons()
+        >>> score = posterior(prior.at(scoresde.VPSDE()), Linear(torch.tensor([[1.0, 0.0]]), 0.5))
+        >>> run = scoresde.Run.of(
+        ...     score, sampler=Metropolis(Heun(), width=0.1, k=20), n=3, steps=10, seed=0,
+        ...     condition={"measurement": [0.2]},
+        ... )
+        >>> sorted(run.draw().info)
+        ['acceptance', 'residual']
+    """
+
+    steps: ClassVar[int] = 30
+    width: float = 0.1
+    k: int = 100
+
+    conditional = False  # the chain forgets the state at which a run begins
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("width", self.width, "(0, inf)")
+        check_integer("k", self.k, 0)
+
+    @property
+    def stochastic(self) -> bool:
+        """Return True."""
+        return True
+
+    @property
+    def stepwise(self) -> bool:
+        """Return False: the Metropolis steps follow a whole run."""
+        return False
+
+    @property
+    def order(self) -> None:
+        """Return None: the law does not depend on the number of the sampler's steps alone."""
+        return None
+
+    @property
+    def differentiable(self) -> bool:
+        """Return False: whether a step is accepted is discontinuous."""
+        return False
+
+    def cost(self, steps: int) -> int:
+        """Return the evaluations of the sampler, and two for each state of the chain."""
+        return self.sampler.cost(steps) + 2 * (self.k + 1)
+
+    def steps_for(self, nfe: int) -> int:
+        """Return the steps of the sampler for what is left of `nfe` evaluations."""
+        return self.sampler.steps_for(max(nfe - 2 * (self.k + 1), 0))
+
+    def states(self, steps: int) -> int:
+        """Return the states of the sampler, and one for each step of the chain."""
+        return self.sampler.states(steps) + self.k
+
+    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
+        """Return this sampler with the inner one set up for a score."""
+        nfe = None if nfe is None else max(nfe - 2 * (self.k + 1), 0)
+        return replace(self, sampler=self.sampler.prepared(facts, sde, nfe=nfe))
+
+    def trajectory(
+        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+    ) -> Iterator[State]:
+        """Yield the states of the sampler, and then the state after each Metropolis step."""
+        end = times[-1]
+        evaluate = self.law(rsde, end)
+        for state in self.sampler.trajectory(rsde, x, times, noise.fork(0)):
+            x = state.x
+            yield state
+        if len(x) == 0:
+            yield from (State.of(rsde, end, x) for _ in range(self.k))
+            return
+        here, chain = evaluate(x), noise.fork(1)
+        epsilon = expand(rsde.sde.alpha(end) * self.width, x) ** 2 / 2
+        accepted = torch.zeros_like(here.log_density)
+        for j in range(self.k):
+            x, here, moved = adjusted(evaluate, x, here, epsilon, chain.fork(j), end)
+            accepted = accepted + moved
+            yield State.of(rsde, end, x)
+        rsde.info["acceptance"] = accepted / max(self.k, 1)
+
+    def law(self, rsde: ReverseSDE, t: Tensor) -> Callable[[Tensor], Local]:
+        r"""Return the function of states that returns score and log-density at time t.
+
+        Raises:
+            InvalidTypeError: The score has no density.
+            InvalidValueError: The score is a posterior, and t is not eps.
+        """
+        twisted, prior = rsde.method("twisted"), rsde
+        if twisted is not None:
+            score, name = rsde.attribute("prior")  # type: ignore[misc]
+            prior = rsde.under(score, withheld=(name,))
+            if t > rsde.sde.eps + 1e-6 * rsde.sde.T:
+                raise InvalidValueError(
+                    f"the times end at {float(t):.4g}, above eps = {rsde.sde.eps:.4g}, where the "
+                    "law of a state given the measurement is known approximately alone; let them "
+                    "end at eps"
+                )
+        density = prior.method("log_prob")
+        if density is None:
+            raise InvalidTypeError(
+                "Metropolis needs the density of the "
+                f"{'score' if twisted is None else 'prior'}, which has no method log_prob(x, t); "
+                "use an EnergyScore or an exact target, or Particles for other priors"
+            )
+
+        def evaluate(x: Tensor) -> Local:
+            if twisted is None:
+                return Local(rsde.score(x, t), density(x, t))
+            _, guided, log_likelihood = twisted(x, t)
+            return Local(guided, density(x, t) + log_likelihood)
+
+        return evaluate
