@@ -158,6 +158,10 @@ def test_a_column_of_dates_is_left_out_and_one_of_few_words_may_be_a_condition(t
     ("words", "hint"),
     [
         (["train", "--data", "digits", "--out", "r", "--epochs", "3"], "measured in --steps"),
+        (
+            ["train", "--data", "digits", "--out", "r", "--lr", "fast"],
+            "--lr takes a number or auto",
+        ),
         (["sample", "mnist", "--output", "x.png"], "did you mean --out?"),
         (["sample", "mnist", "--out", "x.png", "--num-samples", "3"], "did you mean --n?"),
     ],

@@ -35,7 +35,8 @@ def _classes(report: Report, data: Data, name: str, classes: int) -> None:
     gaps = classes - len(known)
     least, most = (0 if gaps else int(counts.min())), int(counts.max()) if len(counts) else 0
     what = "" if name == "label" else " class" if classes == 1 else " classes"
-    text = f"{classes:,}{what}, with {least:,} to {most:,} samples each"
+    count = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    text = f"{classes:,}{what}, with {count} samples{'' if classes == 1 else ' each'}"
     if names:
         text += ": " + some(
             f"{names[k]} ({count:,})" for k, count in zip(known, counts, strict=True)
@@ -56,7 +57,9 @@ def _classes(report: Report, data: Data, name: str, classes: int) -> None:
             "identifiers of the samples have; choose others, or leave it out",
         )
     if len(known) < 2:
-        report.remark("conditions", f"the condition {name!r} is the same for all samples")
+        report.remark(
+            "conditions", f"the condition {name!r} is the same for all samples; leave it out"
+        )
 
 
 def _field(report: Report, data: Data, name: str) -> None:

@@ -233,11 +233,12 @@ def _plane(
     if density is not None:
         shade(ax, density.log_prob, ends)
     a, b = columns
+    dot = min(size, max(1.0, 8_000 / max(map(len, sets.values()))))  # the same for all sets
     for label, part in sets.items():
         step = math.ceil(len(part) / _DOTS)  # more dots would cover each other
         part = part[::step]
         ax.scatter(
-            part[:, a].numpy(), part[:, b].numpy(), s=min(size, max(1.0, 8_000 / len(part))),
+            part[:, a].numpy(), part[:, b].numpy(), s=dot,
             c=tones[label], alpha=0.7 if len(sets) == 1 else 0.5, linewidths=0,
             label=paper.plain(label), rasterized=len(part) > 2_000,
         )  # fmt: skip
