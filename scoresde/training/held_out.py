@@ -127,7 +127,7 @@ class HeldOut:
                 noise = Noise.of(seed, len(x), first=first)
                 with _times(model) as times:
                     losses = self._loss(model, self.sde, x, noise=noise, condition=condition)
-                found[0, rows] = checked(losses, x).double().cpu()
+                found[0, rows] = checked(losses, x).cpu().double()
                 found[1, rows] = times[0] if times and len(times[0]) == len(x) else math.nan
             return found
 
@@ -170,7 +170,7 @@ def _times(model: nn.Module) -> Iterator[list[Tensor]]:
     def record(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         t = args[1] if len(args) > 1 else named.get("t")
         if isinstance(t, Tensor) and t.ndim == 1:
-            found.append(t.detach().double().cpu())
+            found.append(t.detach().cpu().double())
 
     hook = model.register_forward_pre_hook(record, with_kwargs=True)
     try:
