@@ -417,6 +417,15 @@ def test_facts_and_labels_are_read_from_a_network_of_edm():
     assert_close(found, expected)
 
 
+def test_facts_of_a_network_of_edm_serve_fast_as_the_same_moments_given_by_hand():
+    net = EDMNet()
+    bare = from_network(net, EDMSDE(), "x0", "sigma", event_shape=(3, 4, 4))
+    few = dict(sampler="fast", steps=8, pilot=False, n=4, seed=0, dtype=torch.float64)
+    ours = sample(interop.from_edm(net), **few)
+    assert_close(ours, sample(bare, moments=Moments(0.0, var=0.25), **few), rtol=0, atol=0)
+    assert not torch.allclose(ours, sample(bare, **few))
+
+
 # --- velocities -----------------------------------------------------------------------------------
 
 

@@ -11,9 +11,11 @@ from torch.testing import assert_close
 
 import scoresde
 from scoresde import VESDE, VPSDE, BetaLadder, ScoreModel, SubVPSDE, nn
+from scoresde.data import Data
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, UnknownNameError
 from scoresde.interop import load_score_sde
 from scoresde.nn.ncsnpp_layers import Resample
+from scoresde.training import TrainConfig, Trainer
 from scoresde.units import Range, Standardize
 
 BASE = dict(
@@ -169,6 +171,23 @@ def test_a_checkpoint_gives_its_process_and_its_units(given, sde, predicts, tran
     assert transform is None or facts.transform == transform
     assert not score.net.training
     assert scoresde.sample(score, sampler="ddim", n=2, steps=2, seed=0).shape == (2, 3, 8, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sde", ["vesde", "vpsde"])
+def test_a_configuration_alone_is_a_network_to_be_trained(sde):
+    given = config(sde, scale_by_sigma=sde == "vesde", nf=4, dropout=0.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        score = load_score_sde(None, given)
+    assert score.net.training
+    raw = torch.randint(256, (32, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    data = Data(raw.byte(), transform=score.transform)
+    before = [p.clone() for p in score.net.parameters() if p.requires_grad]
+    trained = Trainer(score, data, TrainConfig(steps=2, batch_size=8)).train(progress=False)
+    after = [p for p in score.net.parameters() if p.requires_grad]
+    assert sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) > len(after) / 2
+    assert trained.sde == score.sde
 
 
 def test_a_configuration_may_have_attributes(tmp_path):

@@ -39,7 +39,7 @@ _STAGES = {"ncsnv2_64": 4, "ncsnv2_128": 5, "ncsnv2_256": 6}
 
 @door
 def load_score_sde(
-    path: str | Path, config: Any, *, averaged: bool = True, **known: Any
+    path: str | Path | None, config: Any, *, averaged: bool = True, **known: Any
 ) -> NetworkScore:
     r"""Return the score of NCSN++, DDPM++ or NCSNv2 in a checkpoint of score_sde_pytorch.
 
@@ -47,7 +47,8 @@ def load_score_sde(
     pixels from 0 to 255.
 
     Args:
-        path: A file such as `checkpoint_26.pth`.
+        path: A file such as `checkpoint_26.pth`, or None for the network of the configuration with
+            its first weights, which a `Trainer` trains.
         config: Its configuration, as `get_config()` returns it: an object or a dictionary with
             `model`, `data` and `training`.
         averaged: Take the averaged weights; False takes the weights of the last step.
@@ -59,17 +60,21 @@ def load_score_sde(
         UnknownNameError, InvalidValueError, InvalidTypeError: The configuration is of another
             network or process.
     """
-    tensors, sigmas = _tensors(Path(path), averaged)
-    with torch.device("meta"), Limit(tensors):  # no weight is drawn
+    if path is None:
         net = _network(config)
-    fill(net, tensors, path)
-    sde, predicts, time = _process(config)
-    if predicts != "eps":
-        _check_levels(sde, sigmas, path)
+        sde, predicts, time = _process(config)
+    else:
+        tensors, sigmas = _tensors(Path(path), averaged)
+        with torch.device("meta"), Limit(tensors):  # no weight is drawn
+            net = _network(config)
+        fill(net.eval(), tensors, path)
+        sde, predicts, time = _process(config)
+        if predicts != "eps":
+            _check_levels(sde, sigmas, path)
     transform = bytes_of(net.channels, net.centred)
     shape = (net.channels, net.size, net.size)
     found: dict[str, Any] = {"event_shape": shape, "transform": transform, "conditions": {}}
-    return from_network(net.eval(), sde, predicts, time, **(found | known))
+    return from_network(net, sde, predicts, time, **(found | known))
 
 
 def bytes_of(channels: int, centred: bool) -> Range | Standardize:

@@ -32,6 +32,11 @@ __all__ = ["DiT"]
 class DiT(Network):
     r"""Map `x` of shape `(B, C, *spatial)`, of any size, by a transformer `net(x, c, **condition)`.
 
+    The default sizes are for long training. After 40 seconds of one core (one seed, the tuning
+    variants of `examples/benchmarks/recipes.py`) their held-out loss was .53 on 8x8 digits and .38
+    on signals, that of `width=64, depth=4` .47 and .33, and that of the U-Net that
+    `scoresde.suggest` chooses .44 and .29.
+
     Args:
         in_channels: Number of channels of `x`.
         out_channels: Number of channels of the output; those of `x` by default.
