@@ -198,6 +198,11 @@ def test_samplers_without_the_noise_of_the_reverse_sde_refuse_a_network_without_
         scoresde.log_prob(score, None, torch.zeros(2, 1), condition={Y: torch.ones(2, 1)})
     with pytest.raises(InvalidValueError, match="needs the condition y"):
         scoresde.sample(score, sampler=Ancestral(), shape=(1,), steps=2, seed=0)
+    shaped = Unpaired(score.score, score.sde, event_shape=(1,))
+    with pytest.raises(InvalidValueError, match="needs the condition y"):
+        scoresde.sample(shaped, sampler=Ancestral(), steps=2, seed=0)
+    one = scoresde.sample(shaped, sampler=Ancestral(), steps=2, n=3, seed=0, condition={Y: [1.0]})
+    assert one.shape == (3, 1)
 
 
 def test_the_mean_start_is_that_of_the_law_given_y_for_one_evaluation():

@@ -36,6 +36,8 @@ class Options:
     """Forward equivalents for each draw."""
     only: str = ""
     """Test the methods alone whose names have this in them."""
+    problem: str = ""
+    """Test on the problems alone whose names have this in them, such as "mixture, mask"."""
     short: bool = False
     """Few data sets and steps, to see that all runs."""
 
@@ -70,7 +72,7 @@ def methods(name: str) -> dict[str, Method]:
         found |= {
             "Particles(4), 960 passes": longer(OURS["Particles(4)"], 4),
             "Particles(4)": OURS["Particles(4)"],
-            "SplitGibbs(.3, 5)": OURS["SplitGibbs(.3, 5)"],
+            "Particles(4), SplitGibbs": OURS["Particles(4), SplitGibbs"],
             "mmps, 1 iteration": OURS["mmps, 1 iteration"],
         }
     return found | {k: OURS[k] for k in ("pigdm", "dps")}
@@ -119,6 +121,8 @@ def main(options: Options) -> None:
     print("| problem | method | in 50 % | in 90 % | verdict | skill |\n" + "| --- " * 6 + "|")
     for name, target in priors().items():
         for operator in operators():
+            if options.problem not in f"{name}, {operator}":
+                continue
             for line in rows(name, target, operator, options):
                 print(line, flush=True)
 

@@ -8,14 +8,15 @@ along the probability flow, not even the law of $x_0$ is right.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
-from scoresde.checks import door
+from scoresde.checks import as_event, door
 from scoresde.errors import InvalidValueError
 from scoresde.score.wrapped import Wrapped
-from scoresde.sde import SDE, Condition, Facts, Score
+from scoresde.sde import SDE, Condition, Facts, Field, Score
 
 __all__ = ["Unpaired"]
 
@@ -34,6 +35,8 @@ class Unpaired(Wrapped):
         denoiser: A callable of states `(B, *)` and times `(B,)` that returns $E[x_0 | x_t]$, such
             as `lambda x, t: x - sigma(t) * network(x, t)` of a network of I2SB.
         sde: The process of the residuals, such as `BrownianBridgeSDE`.
+        event_shape: The shape of one sample, without the batch; by default that in the facts of the
+            denoiser.
 
     Raises:
         InvalidValueError: A call has no condition `y`.
@@ -45,20 +48,28 @@ class Unpaired(Wrapped):
         >>> def denoiser(x, t):  # for independent ends, both N(0, I)
         ...     t = t[:, None]
         ...     return (1 - t) * x / (1 - t + t**2)
-        >>> score = scoresde.score.Unpaired(denoiser, sde)
-        >>> y = {"y": torch.ones(3, 2)}
-        >>> r = scoresde.sample(score, sampler=Ancestral(), shape=(2,), n=3, seed=0, condition=y)
+        >>> score = scoresde.score.Unpaired(denoiser, sde, event_shape=(2,))
+        >>> y = {"y": [1.0, -0.5]}
+        >>> r = scoresde.sample(score, sampler=Ancestral(), n=3, seed=0, condition=y)
     """
 
     @door
-    def __init__(self, denoiser: Score, sde: SDE) -> None:
+    def __init__(
+        self, denoiser: Score, sde: SDE, *, event_shape: Sequence[int] | None = None
+    ) -> None:
         super().__init__(denoiser)
         self.sde = sde
+        self.event_shape = None if event_shape is None else as_event("event_shape", event_shape)
 
     @property
     def facts(self) -> Facts:
         """Return the facts of the denoiser, of a score that is right with noise alone."""
-        return replace(super().facts, sde=self.sde, density=False, flow=False, conditions=None)
+        known = super().facts
+        event = self.event_shape or known.event_shape
+        conditions = None if event is None else {**(known.conditions or {}), "y": Field(event)}
+        return replace(
+            known, sde=self.sde, event_shape=event, conditions=conditions, density=False, flow=False
+        )
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """Return the score `(B, *)` of residuals."""
