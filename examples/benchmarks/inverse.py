@@ -204,7 +204,7 @@ def particles(options: Options) -> None:
     modes = GaussianMixture([0.5, 0.5], [[2.0, 1.0], [-2.0, -1.0]], stds=[0.6, 0.3])
     a, y = torch.tensor([[1.0, 0.5]]), [0.8]
     right = float(modes.posterior(a, 1.5, y).weights[0])
-    n, steps = (50, 10) if options.short else (20_000, 160)
+    n, steps = (50, 10) if options.short else (8_000, 160)
     score = posterior(modes.at(scoresde.VPSDE()), Linear(a, 1.5))
     print(f"\nthe weight of a mode by particles in {steps} steps, exact {right:.3f}")
     for k in (1, 4, 16) if options.short else (1, 4, 16, 64):
