@@ -544,7 +544,7 @@ def test_noise_levels_are_suggested_in_the_units_that_would_be_learnt(tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default:.*learning rate falls along a cosine:RuntimeWarning")
+@pytest.mark.filterwarnings("default:.*learning rate was chosen for 2:RuntimeWarning")
 def test_train_starts_then_reports_that_it_is_finished_then_continues(tmp_path, capsys):
     assert train(tmp_path, steps=2) == 0
     out = capsys.readouterr().out
@@ -560,7 +560,7 @@ def test_train_starts_then_reports_that_it_is_finished_then_continues(tmp_path, 
     )
     assert train(tmp_path, steps=3) == 0
     out, err = capsys.readouterr()
-    assert "its learning rate falls along a cosine" in err
+    assert "its learning rate was chosen for 2" in err
     assert "\nresuming at step 2 of 3\n" in out
     assert "\ndone: 3 steps, the last 1 in " in out
 

@@ -24,7 +24,12 @@ from scoresde import (
     sample,
 )
 from scoresde.cli import main
-from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraError
+from scoresde.errors import (
+    CheckpointError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingExtraError,
+)
 from scoresde.units import Standardize
 
 X = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
@@ -268,10 +273,11 @@ def test_a_pipeline_of_diffusers_opens_as_its_score_and_as_our_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"vae": ["diffusers", "AutoencoderKL"]}, "pipeline of unet, scheduler, vae"),
-        ({"unet": ["diffusers", "MyNet"]}, "class 'MyNet', which is not known"),
+        ({"vae": ["diffusers", "AutoencoderKL"]}, "codes of its vae, which no command decodes"),
+        ({"text_encoder": ["transformers", "CLIP"]}, "vae; text_encoder cannot be read here"),
+        ({"unet": ["diffusers", "MyNet"]}, "unet of the class 'MyNet', which is not known"),
         ({"unet": ["diffusers", "UNet1DModel"]}, "cannot be read by diffusers"),
-        ({"scheduler": [None, None]}, "pipeline of unet, and only one of"),
+        ({"scheduler": [None, None]}, "pipeline of unet, and a score is made of"),
     ],
 )  # fmt: skip
 def test_a_pipeline_that_is_no_score_of_data_is_refused(change, message, tmp_path):
@@ -280,6 +286,132 @@ def test_a_pipeline_that_is_no_score_of_data_is_refused(change, message, tmp_pat
     (tmp_path / "model_index.json").write_text(json.dumps(index | change))
     with pytest.raises(CheckpointError, match=message):
         scoresde.load(tmp_path)
+
+
+def randn(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def autoencoder(**settings):
+    diffusers = pytest.importorskip("diffusers")
+    common = dict(
+        in_channels=1, out_channels=1, down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(4, 4), latent_channels=2,
+        norm_num_groups=2, sample_size=8, scaling_factor=0.4,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(1)
+        return diffusers.AutoencoderKL(**(common | settings)).eval()
+
+
+SMALL = dict(
+    sample_size=4, in_channels=2, out_channels=2, layers_per_block=1, block_out_channels=(8, 8),
+    norm_num_groups=4, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_latent_pipeline_of_diffusers_draws_the_images_of_its_own_loop(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        unet = diffusers.UNet2DModel(**SMALL).eval()
+    scheduler, vae = diffusers.DDIMScheduler(clip_sample=False), autoencoder()
+    pipeline = diffusers.LDMPipeline(vae, unet, scheduler)
+    pipeline.save_pretrained(tmp_path)
+    score = interop.load_diffusers(tmp_path)
+    z = randn(2, 2, 4, 4)
+    scheduler.set_timesteps(5)
+    with torch.no_grad():
+        e = z
+        for t in scheduler.timesteps:
+            e = scheduler.step(unet(e, t).sample, t, e).prev_sample
+        expected = vae.decode(e / vae.config.scaling_factor).sample
+    times = scheduler.timesteps / 999
+    found = sample(score, sampler="ddim", x=z, times=times, seed=0, units=True)
+    assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shift", "scale"),
+    [
+        ({}, 0.0, 2.5), ({"shift_factor": 0.3}, 0.3, 2.5),
+        ({"latents_mean": [1.0, 2.0], "latents_std": [3.0, 4.0]}, [1.0, 2.0], [7.5, 10.0]),
+    ],
+)  # fmt: skip
+def test_codes_of_an_autoencoder_of_diffusers_are_scaled_draws_of_its_posterior(
+    settings, shift, scale
+):
+    vae = autoencoder(**settings)
+    score = scoresde.targets.Gaussian(torch.zeros(2, 4, 4), std=1.0).at(VPSDE())
+    latent, x = interop.with_vae(score, vae), randn(3, 1, 8, 8)
+    with torch.no_grad():
+        posterior = vae.encode(x).latent_dist
+    z = scoresde.Noise.of(5, 3).normal(posterior.mean, 0.0)
+    shift, scale = (torch.as_tensor(n).reshape(-1, 1, 1) for n in (shift, scale))
+    draws = latent.encode(x, seed=5)
+    assert_close(draws, (posterior.mean + posterior.std * z - shift) / scale, rtol=1e-5, atol=1e-5)
+    assert latent.encode(x.double()).dtype == torch.float64
+    images = latent.facts.transform.restore(draws)
+    with torch.no_grad():
+        assert_close(images, vae.decode(draws * scale + shift).sample, rtol=1e-5, atol=1e-5)
+    for parameters in vae.parameters():
+        assert any(
+            parameters is p for net in scoresde.score.modules(latent) for p in net.parameters()
+        )
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_a_dit_takes_its_classes_or_none(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        net = diffusers.DiTTransformer2DModel(
+            num_attention_heads=2, attention_head_dim=4, in_channels=2, out_channels=4,
+            num_layers=1, sample_size=4, num_embeds_ada_norm=5, norm_num_groups=2,
+        ).eval()  # fmt: skip
+    diffusers.DiTPipeline(net, autoencoder(), diffusers.DDIMScheduler()).save_pretrained(tmp_path)
+    score, x = interop.load_diffusers(tmp_path), randn(2, 2, 4, 4)
+    assert score.facts.conditions == {"label": Classes(5)}
+    t = torch.tensor(500 / 999)
+    sigma = BetaLadder.sigma(score.facts.sde, t.double())
+    for label, theirs in (({"label": torch.tensor([3, -1])}, [3, 5]), (None, [5, 5])):
+        with torch.no_grad():
+            expected = net(x, torch.tensor([500]), torch.tensor(theirs)).sample[:, :2]
+        found = score(x, t, label)
+        assert_close(-sigma * found, expected, rtol=1e-4, atol=1e-5, check_dtype=False)
+
+
+@pytest.mark.slow
+def test_a_pipeline_under_the_variance_exploding_sde_opens_as_its_score(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        kind = {"time_embedding_type": "fourier"}  # such a network divides by sigma
+        unet = diffusers.UNet2DModel(**SMALL, **kind).eval()
+    scheduler = diffusers.ScoreSdeVeScheduler(sigma_min=0.02, sigma_max=90.0)
+    diffusers.ScoreSdeVePipeline(unet, scheduler).save_pretrained(tmp_path)
+    score, x = scoresde.load(tmp_path), randn(2, 2, 4, 4)
+    assert score.sde == VESDE(0.02, 90.0)
+    t = torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        expected = unet(x, score.sde.sigma(t)).sample
+        assert_close(score(x, t), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_parts_that_are_no_autoencoder_are_refused():
+    score = scoresde.targets.Gaussian(torch.zeros(2, 4, 4), std=1.0).at(VPSDE())
+    with pytest.raises(InvalidTypeError, match="is no autoencoder of diffusers"):
+        interop.with_vae(score, nn.Identity())
+    with pytest.raises(InvalidValueError, match="scaling_factor must be finite and not 0"):
+        interop.with_vae(score, autoencoder(scaling_factor=0.0))
+
+
+def test_a_missing_label_is_refused_where_a_network_of_diffusers_has_no_class_for_it(tmp_path):
+    score, x = pipeline(tmp_path, num_class_embeds=3), torch.ones(2, 1, 8, 8)
+    for label in (None, {"label": torch.tensor([1, -1])}):
+        with pytest.raises(InvalidValueError, match="3 classes, and none for a missing label"):
+            score(x, 0.4, label)
 
 
 def test_a_scheduler_of_another_process_and_parts_that_files_define_are_refused(tmp_path):

@@ -6,8 +6,8 @@ from torch.testing import assert_close
 
 import scoresde
 from scoresde import VESDE, ScoreModel, nn
-from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
-from scoresde.interop import load_ncsnv2
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, UnknownNameError
+from scoresde.interop import load_ncsnv2, load_score_sde
 from scoresde.samplers import AnnealedLangevin
 from scoresde.units import Range, Standardize
 
@@ -64,6 +64,38 @@ def test_a_checkpoint_gives_the_outputs_of_the_authors_network(stages, prefix, t
     assert_close(found.flatten()[::every][:7], torch.tensor(stored), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stages", STORED)
+def test_a_checkpoint_of_score_sde_holds_the_same_network(stages, tmp_path):
+    """It counts the averages in the order of the file, and its levels are those of its SDE."""
+    size, every, stored = STORED[stages]
+    mean, state = weights(stages), dict(sorted(weights(stages, 5.0).items(), reverse=True))
+    sigmas = torch.logspace(1, -2, 8, dtype=torch.float64)
+    named = {f"module.{name}": value for name, value in {"sigmas": sigmas, **state}.items()}
+    shadow = [mean[name] for name in state]
+    path = tmp_path / "c.pth"
+    torch.save({"model": named, "ema": {"shadow_params": shadow}}, path)  # noqa: TID251
+    model = dict(
+        name={4: "ncsnv2_64", 5: "ncsnv2_128", 6: "ncsnv2_256"}[stages], nf=4, num_scales=8,
+        normalization="InstanceNorm++", nonlinearity="elu", sigma_min=0.01, sigma_max=10.0,
+    )  # fmt: skip
+    given = {
+        "model": model, "data": {"image_size": size, "num_channels": 3, "centered": False},
+        "training": {"sde": "vesde", "continuous": True},  # as some of their files say by mistake
+    }  # fmt: skip
+    score = load_score_sde(path, given)
+    assert score.sde == VESDE(0.01, 10.0, levels=8)
+    t = score.sde.times()[[0, 5]]
+    with torch.no_grad():
+        found = score.sde.sigma(t)[:, None, None, None] * score(
+            waves((2, 3, size, size), 1, 1.0), t
+        )
+    expected = torch.tensor(stored).double()
+    assert_close(found.flatten()[::every][:7].double(), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UnknownNameError, match=r"training\.sde"):
+        load_score_sde(path, given | {"training": {"sde": "vpsde"}})
+
+
 @pytest.mark.parametrize(
     ("rescaled", "transform"),
     [(True, Range(0, 255, levels=256)), (False, Standardize((0.0,) * 3, (255.0,) * 3))],
@@ -111,7 +143,7 @@ def test_a_checkpoint_is_saved_as_a_model_that_every_command_opens(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: {"model": s[0]}, "a list of a network's tensors"),
+        (lambda s: {"model": s[0]}, "but one of score_sde_pytorch; read it by load_score_sde"),
         (lambda s: s[:2], "a list of a network's tensors"),
         (lambda s: s[:4], "not one average for each"),
         (lambda s: [{}, *s[1:4], {}], "has no ladder"),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from scoresde import load, sample
 from scoresde.errors import InvalidValueError
 from scoresde.nn import MLP, DiT, Fourier, LogSNR, Sinusoidal, UNet
 from scoresde.nn.blocks import Attention, ResidualBlock, from_patches, norm, to_patches
@@ -208,6 +209,39 @@ def test_a_residual_block_is_its_formula():
     torch.testing.assert_close(block(x, e), x + block.conv2(silu(h)), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+def test_a_block_and_its_gradient_are_the_same_in_eager_mode_and_compiled(spatial, monkeypatch):
+    block = built(lambda: ResidualBlock(6, 5, spatial, dropout=0.0, padding="zeros")).double()
+    x, e = normal(0, 3, 6, *(4, 5, 6)[:spatial]).double(), normal(1, 3, 5).double()
+    x, e = x.requires_grad_(), e.requires_grad_()
+    found = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        y = block(x, e)
+        found.append((y, *torch.autograd.grad(y.square().sum(), [x, e, *block.parameters()])))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
+
+
+def test_without_gradients_a_block_returns_the_same_and_leaves_its_input_alone():
+    block = built(lambda: ResidualBlock(8, 5, 2, dropout=0.0, padding="zeros"))
+    for norm1 in (block.norm1, nn.Identity()):
+        block.norm1 = norm1
+        x, e = normal(0, 3, 8, 6, 6), normal(1, 3, 5)
+        kept, expected = x.clone(), block(x, e)
+        with torch.no_grad():
+            assert torch.equal(block(x, e), expected)
+        assert torch.equal(x, kept)
+
+
+def test_the_packaged_model_samples_the_same_in_eager_mode_and_compiled(monkeypatch):
+    model = load("mnist")
+    found = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        found.append(sample(model, sampler="ddim", n=2, steps=4, seed=0))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("inputs", "outputs"), [(6, 6), (4, 6)])
 def test_a_layer_of_the_mlp_is_its_formula(inputs, outputs):
     layer = built(lambda: ResidualLayer(inputs, outputs, 5, dropout=0.0)).double()
@@ -348,7 +382,8 @@ def test_a_circular_unet_commutes_with_shifts_by_its_coarsest_cell(
 
 
 @pytest.mark.law(57)
-def test_a_zero_padded_unet_commutes_with_shifts_away_from_the_border():
+def test_a_zero_padded_unet_commutes_with_shifts_away_from_the_border(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # norms are then called
     net = small(patch=2).double()
     net.body.down[0].norm1 = net.body.down[0].norm2 = nn.Identity()
     for block in (net.body.up[0], net.body.below.down[0], net.body.below.up[0]):

@@ -10,8 +10,9 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -24,7 +25,8 @@ from scoresde.errors import (
     NonFiniteError,
     ShapeError,
 )
-from scoresde.plot import sets
+from scoresde.plot import paper, sets
+from scoresde.plot.stretch import is_far, stretch
 from scoresde.samplers import State
 from scoresde.targets import Gaussian, TwoMoons
 from scoresde.units import Range, Standardize
@@ -179,8 +181,44 @@ def as_list(x):
 @pytest.mark.parametrize("form", [as_array, as_list, list, scoresde.data.Data])
 def test_arrays_lists_and_data_are_drawn_as_tensors_are(shape, form):
     x = normal(5, *shape)
-    want = pixels(plot.samples(x), dpi=32)
-    np.testing.assert_array_equal(pixels(plot.samples(form(x)), dpi=32), want)
+    want, got = plot.samples(x), plot.samples(form(x))
+    for panel in got.axes if form is Data else ():  # which have a colour of their own
+        for dots in panel.collections:
+            dots.set_facecolor(paper.RED)
+        for line in panel.lines:
+            line.set_color(paper.RED)
+    np.testing.assert_array_equal(pixels(got, dpi=32), pixels(want, dpi=32))
+
+
+def test_data_are_blue_and_samples_red_in_every_picture_and_classes_neither():
+    x, blue, red = normal(20, 2), paper.BLUE, paper.RED
+
+    def tones(drawn):
+        return [to_hex(panel.collections[-1].get_facecolor()[0]) for panel in drawn.axes]
+
+    assert tones(plot.samples(Data(x))) == [blue]
+    assert tones(plot.samples(x)) == [red]
+    assert tones(plot.samples({"samples": x, "data": Data(x)})) == [red, blue]
+    assert tones(plot.points({"samples": x, "data": x})) == [blue]  # the last of one panel
+    bars = plot.bars({"": {"samples": (1, 0, 2), "floor": (1, 0, 2)}}).axes[0].patches
+    assert [to_hex(bar.get_facecolor()) for bar in bars] == [red, blue]
+    by_class = plot.points(x, labels=["oak", "elm"] * 10).axes[0].collections
+    assert not {to_hex(dots.get_facecolor()[0]) for dots in by_class} & {red, blue}
+
+
+def test_classes_have_the_same_colours_in_any_order_of_the_samples():
+    words = [f"label {k}" for k in (2, 9, 10)]
+    there, back = (plot.points(normal(3, 2), labels=row).axes[0] for row in (words, words[::-1]))
+    for one, other, word in zip(there.collections, back.collections, words, strict=True):
+        assert one.get_label() == other.get_label() == word
+        assert to_hex(one.get_facecolor()[0]) == to_hex(other.get_facecolor()[0])
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 400), (400, 30), (9, 9)])
+def test_histograms_of_several_sets_have_the_same_bins(n, m):
+    drawn = plot.points({"data": normal(n, 1), "samples": normal(m, 1, seed=1)}).axes[0]
+    one, other = (np.unique(patch.get_path().vertices[:, 0]) for patch in drawn.patches)
+    np.testing.assert_array_equal(one, other)
 
 
 def test_samples_are_converted_to_the_units_of_the_data_beside_them():
@@ -403,10 +441,8 @@ def test_runs_of_every_shape_are_drawn_and_filmed(tmp_path, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(1,), (2,), (2, 30)])
-def test_the_panels_of_a_film_stay_where_they_are_and_the_axes_never_widen(
-    tmp_path, monkeypatch, shape
-):
+@pytest.mark.parametrize("shape", [(1,), (2,), (3,), (2, 30)])
+def test_the_panels_of_a_film_stay_where_they_are_and_keep_their_axes(tmp_path, monkeypatch, shape):
     seen = []
     encoded = plot.paper.encoded
 
@@ -417,14 +453,14 @@ def test_the_panels_of_a_film_stay_where_they_are_and_the_axes_never_widen(
 
     monkeypatch.setattr(plot.paper, "encoded", spied)
     score = Gaussian(torch.zeros(shape), var=0.5).at(VESDE())
-    run = [*scoresde.trajectory(score, sampler="euler", n=5, steps=4, seed=0)]
+    run = [*scoresde.trajectory(score, sampler="euler", n=5, steps=2, seed=0)]
     with Image.open(plot.animate(run, tmp_path / "film.gif")) as film:
-        assert film.n_frames >= 4
+        assert film.n_frames >= 3
     for before, after in itertools.pairwise(seen):
-        for (place, *wide), (same, *narrow) in zip(before, after, strict=True):
+        for (place, *ends), (same, *others) in zip(before, after, strict=True):
             np.testing.assert_allclose(place, same, atol=0.5)
-            axis = 1 if len(shape) == 2 else 0
-            assert np.ptp(narrow[axis]) <= np.ptp(wide[axis]) * (1 + 1e-6)
+            axes = [0, 1] if shape == (2,) else [0] if len(shape) == 1 else [1]  # no densities
+            assert [ends[axis] for axis in axes] == [others[axis] for axis in axes]
 
 
 @pytest.mark.slow
@@ -442,6 +478,36 @@ def test_a_picture_of_a_part_of_the_entries_has_a_note():
     states = [State(torch.tensor(t), normal(3, 2, 30)) for t in (1.0, 0.5)]
     legend = plot.trajectory(states).axes[-1].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["channel 0", "channel 1"]
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 9)])
+def test_a_trajectory_is_drawn_in_the_units_of_the_data(shape):
+    units = Standardize((10.0,), (2.0,))
+    states = [State(torch.tensor(t), normal(3, *shape) * t) for t in (1.0, 0.5)]
+    own = [State(s.t, units.inverse(s.x)) for s in states]
+    got, want = (
+        [line.get_xydata() for panel in drawn.axes for line in panel.lines]
+        for drawn in (plot.trajectory(states, transform=units), plot.trajectory(own))
+    )
+    np.testing.assert_array_equal(got, want)
+
+
+@settings(max_examples=20)
+@given(width=st.floats(0.1, 10), offset=st.floats(-50, 50), reach=st.floats(1, 1e4))
+def test_a_stretched_axis_is_increasing_continuous_and_linear_over_the_data(width, offset, reach):
+    panel = plot.figure((2, 2)).subplots()
+    inner, outer = (offset, offset + width), (offset - reach * width, offset + reach * width)
+    notes = stretch(panel.xaxis, inner, outer)
+    assert bool(notes) == is_far(inner, outer)
+    if notes:
+        place = panel.xaxis.get_transform().transform
+        x = np.linspace(*outer, 1001)
+        assert (np.diff(place(x)) > 0).all()
+        np.testing.assert_allclose(place(np.asarray(inner)), [-1, 1], atol=1e-9)
+        inside = np.linspace(*inner, 5)
+        np.testing.assert_allclose(place(inside), np.linspace(-1, 1, 5), atol=1e-9)
+        np.testing.assert_allclose(panel.xaxis.get_transform().inverted().transform(place(x)), x)
+        assert all(outer[0] <= tick <= outer[1] for tick in panel.get_xticks())
 
 
 def test_paths_end_at_the_last_state():

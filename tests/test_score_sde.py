@@ -1,6 +1,7 @@
 """Checkpoints of score_sde_pytorch, and its networks NCSN++ and DDPM++."""
 
 import itertools
+import math
 import os
 from types import SimpleNamespace
 
@@ -78,14 +79,16 @@ def weights(given, k=0):
     }
 
 
-def checkpoint(path, given, *, prefix="module.", shadow=0, spoil=None, twice=None):
+def checkpoint(path, given, *, prefix="module.", shadow=0, spoil=None, twice=None, sigmas=None):
     """A file in the layout of score_sde; the averages are other weights than the last."""
     last, mean = weights(given, 5), weights(given)
     frequencies = "all_modules.0.W"
     trained = [value for name, value in mean.items() if name != frequencies]
     if frequencies in mean:
         last[frequencies] = mean[frequencies]
-    model = {"sigmas": torch.zeros(1000, dtype=torch.float64), **last}
+    low, high = (math.log10(given["model"][name]) for name in ("sigma_min", "sigma_max"))
+    levels = given["model"]["num_scales"] if sigmas is None else sigmas
+    model = {"sigmas": torch.logspace(high, low, levels, dtype=torch.float64), **last}
     if spoil is not None:
         trained[0] = spoil(trained[0])
     named = {prefix + k: v for k, v in model.items()}
@@ -182,7 +185,26 @@ class Hostile:
                 checkpoint(path, given).read_bytes()[:5000]
             ), "is damaged, or holds objects other",
         ),
-        (lambda path, given: write_pickle([1], path), "not a checkpoint of score_sde"),
+        (lambda path, given: write_pickle([1], path), "score_sde, but holds a list"),
+        (lambda path, given: write_pickle([{}, {}, 1, 7], path), "but one of ncsnv2; read it by"),
+        (lambda path, given: write_pickle({"epoch": 3}, path), r"a dictionary of \['epoch'\]"),
+        (
+            lambda path, given: write_pickle({"state_dict": {}}, path),
+            "one of PyTorch Lightning with the weights",
+        ),
+        (
+            lambda path, given: write_pickle(weights(given), path),
+            "alone, such as 'all_modules.0.W'; its names are those of score_sde_pytorch",
+        ),
+        (
+            lambda path, given: write_pickle({"scale": torch.ones(2)}, path),
+            "alone, such as 'scale'; load these",
+        ),
+        (lambda path, given: write_pickle(torch.nn.Identity(), path), "but a pickled network"),
+        (
+            lambda path, given: path.write_bytes(b"\x80\x03ctorch_utils.persistence\n_reconstruct"),
+            "but a pickle of EDM; .*from_edm",
+        ),
         (lambda path, given: write_pickle({"model": {1: 2}}, path), "not a checkpoint"),
         (lambda path, given: os.mkfifo(path), "a pipe or a device"),
         (lambda path, given: checkpoint(path, given, spoil=lambda v: 1), "must be a tensor"),
@@ -192,6 +214,10 @@ class Hostile:
         (lambda path, given: checkpoint(path, given, twice="module."), "weights twice"),
         (lambda path, given: checkpoint(path, given, shadow=1), "no average under .ema."),
         (lambda path, given: checkpoint(path, config(nf=16)), "has shape"),
+        (
+            lambda path, given: checkpoint(path, config(sigma_max=348.0)),
+            "1,000 noise levels from 0.01 to 348, and the configuration from 0.01 to 50",
+        ),
         (lambda path, given: checkpoint(path, config(num_res_blocks=2)), "the network of"),
     ],
 )  # fmt: skip
@@ -219,9 +245,14 @@ def test_a_file_that_cannot_be_used_is_refused(write, message, tmp_path):
         (config(sigma_max="far"), InvalidTypeError, "sigma_max"),
         (config("vpsde"), InvalidValueError, "divided by sigma"),
         (config("ve"), UnknownNameError, "training.sde"),
+        (
+            config(continuous=False, num_scales=100), CheckpointError,
+            "and the configuration 100 from",
+        ),
+        (config(name="ncsnv2_64", normalization="None"), UnknownNameError, "model.normalization"),
         ({"model": {}}, InvalidTypeError, r"no model\.name"),
     ],
-)
+)  # fmt: skip
 def test_a_configuration_of_another_model_is_refused(given, error, message, tmp_path):
     with pytest.raises(error, match=message):
         load_score_sde(checkpoint(tmp_path / "c.pth", config()), given)

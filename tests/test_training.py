@@ -34,7 +34,7 @@ from scoresde.nn import MLP
 from scoresde.objectives import LOSSES, WEIGHTS, dsm_loss, g2
 from scoresde.score import Pilot, ScoreModel, Wrapped
 from scoresde.sde import EDMSDE, LAWS, VESDE, VPSDE, Importance, Moments, Stratified, Uniform
-from scoresde.training import Callback, TrainConfig, Trainer
+from scoresde.training import Callback, Optimiser, TrainConfig, Trainer
 from scoresde.training.held_out import HeldOut
 
 # 37 samples in batches of 8: the epochs end within a batch, at steps 4, 9, 13 ...
@@ -247,7 +247,7 @@ def test_another_model_or_data_set_in_the_same_folder_is_refused(tmp_path):
 def test_the_number_of_steps_may_grow_and_the_checkpoints_kept_may_change(tmp_path):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train()
     longer = CONFIG.changed(steps=20, save_every=4, keep=2, log_every=3)
-    with pytest.warns(RuntimeWarning, match="its learning rate falls along a cosine"):
+    with pytest.warns(RuntimeWarning, match="its learning rate was chosen for 13 .* jumps"):
         trainer = Trainer(make(), data(), longer, folder=tmp_path)
     assert (trainer.step, trainer.finished) == (13, False)
     trainer.train()
@@ -262,6 +262,20 @@ def test_a_constant_rate_can_be_prolonged_into_the_longer_run(tmp_path):
     at_once = Trainer(make(), data(), long)
     at_once.train()
     assert_same(prolonged, at_once)
+
+
+@pytest.mark.parametrize(("decay", "start"), [("inverse_sqrt", 3), ("inverse_sqrt", 8), ("wsd", 8)])
+def test_a_run_stopped_while_its_rate_is_that_of_the_longer_run_continues_into_it(
+    tmp_path, decay, start
+):
+    short, long = (CONFIG.changed(decay=decay, decay_from=start, steps=steps) for steps in (9, 14))
+    Trainer(make(), data(), short, folder=tmp_path).train(7)
+    prolonged = Trainer(make(), data(), long, folder=tmp_path)
+    prolonged.train(2)
+    Trainer(make(), data(), long, folder=tmp_path).train()
+    at_once = Trainer(make(), data(), long)
+    at_once.train()
+    assert_same(Trainer(make(), data(), long, folder=tmp_path), at_once)
 
 
 def test_a_finished_run_does_nothing_but_write_its_model(tmp_path, whole):
@@ -557,6 +571,36 @@ def test_the_learning_rate_rises_and_falls_as_documented():
     assert config.lr_at(100) == pytest.approx(0)
     constant = config.changed(decay="constant")
     assert [constant.lr_at(k) for k in (4, 9, 99)] == pytest.approx([0.05, 0.1, 0.1])
+
+
+@given(
+    steps=st.integers(1, 10**6), warmup=st.integers(0, 50), share=st.floats(0, 1), data=st.data()
+)
+def test_the_rates_of_edm2_and_of_warmup_stable_decay_are_their_closed_forms(
+    steps, warmup, share, data
+):
+    k = data.draw(st.integers(0, steps - 1))
+    start = 1 + int(share * steps)
+    rise = min(1.0, (k + 1) / max(1, warmup))
+    rate = Optimiser(lr=0.5, warmup=warmup, decay="inverse_sqrt", decay_from=start)
+    assert rate.lr_at(k, steps) == pytest.approx(0.5 * rise / max(1, k / start) ** 0.5, rel=1e-12)
+    rate = Optimiser(lr=0.5, warmup=warmup, decay="wsd", decay_from=start)
+    left = (steps - k) / (steps - start) if k > start else 1.0
+    assert rate.lr_at(k, steps) == pytest.approx(0.5 * rise * left, rel=1e-12)
+
+
+def test_without_a_step_of_its_own_a_rate_falls_after_a_share_of_the_run():
+    for decay, start in (("wsd", 800), ("inverse_sqrt", 100)):
+        rate = Optimiser(decay=decay)
+        assert rate.lr_at(start, 1000) == rate.lr == rate.lr_at(150, 1500)
+        assert rate.lr_at(start + 1, 1000) < rate.lr
+
+
+def test_a_step_at_which_the_rate_falls_needs_a_decay_that_has_one():
+    with pytest.raises(InvalidValueError, match="decay_from belongs to the decays wsd and inv"):
+        Optimiser(decay_from=5)
+    with pytest.raises(InvalidValueError, match="decay_from must be an integer >= 1"):
+        Optimiser(decay="wsd", decay_from=0)
 
 
 # What ends a run

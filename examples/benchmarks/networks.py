@@ -1,11 +1,14 @@
-r"""Our U-Net beside azula's, diffusers' and DDPM++ on images, after equal CPU time by one recipe.
+r"""Our U-Net beside EDM's, azula's and diffusers' on images: equal CPU time, one recipe.
 
-All networks of a problem have about as many parameters, and are trained by the same optimiser,
+All networks but `default` have about as many parameters. All are trained by the same optimiser,
 rate, law of times, weight and precision, for the same seconds of one core, of which each makes as
-many steps as it can. The table has the milliseconds of a step, the steps, and the held-out loss as
-in `recipes.py`, where 1 is that of a linear denoiser: the mean over all noise levels, and its four
-parts from little noise to much, each with the half-width of a 95 % interval over the seeds (of
-Student's t).
+many steps as it can. `scoresde` is our U-Net with widths 32, 64 and 96, and `default` what `train`
+chooses for the data where nothing is named. `edm` is the DDPM++ and `adm` the ADM of Karras et al.
+(2022, arXiv:2206.00364, appendix F).
+
+The table has the milliseconds of a step, the steps, and the held-out loss as in `recipes.py`, where
+1 is that of a linear denoiser: the mean over all noise levels, and its four parts from little noise
+to much, each with the half-width of a 95 % interval over the seeds (of Student's t).
 
     pip install 'scoresde[peers,test]'
     python examples/benchmarks/networks.py --seconds 120 --seeds 3
@@ -16,15 +19,13 @@ Student's t).
 from __future__ import annotations
 
 import csv
-import importlib
 import math
 import statistics
-import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -32,13 +33,12 @@ import tyro
 from problems import PROBLEMS
 from recipes import Recipe, judged, trained
 from scipy import stats
-from torch import Tensor, nn
+from unets import NETWORKS, Make
 
 from scoresde import Moments, suggest
 from scoresde.data import Data
-from scoresde.nn import Fourier, NCSNpp, UNet
 
-FEATURES = 64
+Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Options:
     """Which images: patches (3x32x32) and mnist (1x28x28), as in recipes.py."""
     rule: tuple[str, ...] = ("muon", "adam")
     """Which optimisers."""
-    network: tuple[str, ...] = ("scoresde", "azula", "diffusers", "ddpm++")
+    network: tuple[str, ...] = ("scoresde", "default", "edm", "adm", "azula", "diffusers")
     """Which networks."""
     seconds: float = 120.0
     """Seconds of one core for each training."""
@@ -60,110 +60,40 @@ class Options:
     short: bool = False
     """A run of seconds that shows that everything works and measures nothing."""
     csv: Path | None = None
-    """A table to which lines are added."""
-
-
-# --- networks: modules net(x, c), with c of shape (B,) --------------------------------------------
-
-
-def peer(name: str) -> ModuleType:
-    """A module of one of the packages compared with."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        sys.exit(f"this benchmark needs {name} ({error}); pip install 'scoresde[peers,test]'")
-
-
-class Azula(nn.Module):
-    """azula's U-Net, modulated by a vector made as in our own network."""
-
-    outer = ("embed", "ends")
-
-    def __init__(self, channels: int, widths: tuple[int, ...], blocks: int) -> None:
-        super().__init__()
-        self.embed = nn.Sequential(
-            Fourier(64), nn.Linear(64, FEATURES), nn.SiLU(), nn.Linear(FEATURES, FEATURES)
-        )
-        self.net = peer("azula.nn.unet").UNet(
-            channels, channels, hid_channels=widths, hid_blocks=(blocks,) * len(widths),
-            mod_features=FEATURES, norm="group", groups=8,
-        )  # fmt: skip
-
-    @property
-    def ends(self) -> nn.Module:
-        """The layers that touch the data, which Muon leaves to Adam."""
-        return nn.ModuleList([self.net.descent[0][0], self.net.ascent[-1][-1]])
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """The network's output for one noise level per sample."""
-        return self.net(x, self.embed(c))
-
-
-class Diffusers(nn.Module):
-    """diffusers' UNet2DModel without attention, as the others are."""
-
-    outer = ("ends",)
-
-    def __init__(self, channels: int, widths: tuple[int, ...], blocks: int) -> None:
-        super().__init__()
-        self.net = peer("diffusers").UNet2DModel(
-            in_channels=channels, out_channels=channels, block_out_channels=widths,
-            layers_per_block=blocks, norm_num_groups=8, add_attention=False,
-            down_block_types=("DownBlock2D",) * len(widths),
-            up_block_types=("UpBlock2D",) * len(widths),
-        )  # fmt: skip
-
-    @property
-    def ends(self) -> nn.Module:
-        """The layers that touch the data, and the embedding, which Muon leaves to Adam."""
-        net = self.net
-        return nn.ModuleList([net.conv_in, net.conv_out, net.time_embedding])
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """The network's output; its positional embedding is made for times from 0 to 1000."""
-        return self.net(x, 250 * (c + 2)).sample
-
-
-class DDPMpp(nn.Module):
-    """DDPM++ of Song et al. (2021), one of the two networks of Karras et al. (2022)."""
-
-    outer = ("ends",)
-
-    def __init__(self, channels: int, size: int) -> None:
-        super().__init__()
-        self.net = NCSNpp.vp(
-            channels=channels, size=size, width=24, mult=(1, 2, 2), blocks=1, attention=(),
-            dropout=0.0,
-        )  # fmt: skip
-
-    @property
-    def ends(self) -> nn.Module:
-        """The layers that touch the data, and the embedding, which Muon leaves to Adam."""
-        layers = self.net.all_modules
-        return nn.ModuleList([*layers[:3], layers[-1]])
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """The network's output; its positional embedding is made for times from 0 to 1000."""
-        return self.net(x, 250 * (c + 2))
-
-
-Make = Callable[[tuple[int, ...]], nn.Module]
-NETWORKS: dict[str, Make] = {
-    "scoresde": lambda shape: UNet(shape[0], channels=(32, 64, 96), bounded=True),
-    "azula": lambda shape: Azula(shape[0], (24, 40, 64), 2),
-    "diffusers": lambda shape: Diffusers(shape[0], (24, 40, 64), 1),
-    "ddpm++": lambda shape: DDPMpp(shape[0], shape[1]),
-}
+    """A table to which lines are added; what it has already is not measured again."""
 
 
 def recipe_of(make: Make, rule: str) -> Recipe:
-    """What `scoresde.suggest` says, with another network, and without labels."""
+    """What `scoresde.suggest` says, with another network."""
 
     def recipe(problem: str, data: Data, steps: int) -> tuple[Any, ...]:
         found = suggest(data).adapted(rule=rule)
-        return make(data.event_shape), found.sde(), found.loss(), found.config
+        return make(data), found.sde(), found.loss(), found.config
 
     return recipe
+
+
+@cache
+def images(problem: str, judging: bool, short: bool) -> tuple[Data, Data]:
+    """The images to learn and those held out, without labels."""
+    learnt, held = (
+        data.without("label") if "label" in data.kinds else data
+        for data in PROBLEMS[problem](judging, short)
+    )
+    return Data(learnt), Data(held)
+
+
+def measured(key: Key, options: Options) -> list[float]:
+    """Train one network: its parameters, steps, ms a step, and losses: the mean, four parts."""
+    variant, problem, rule, name, seconds, seed = key
+    learnt, held = images(problem, variant == "judging", options.short)
+    make = NETWORKS[name]
+    model, steps, spent = trained(recipe_of(make, rule), problem, learnt, float(seconds), int(seed))
+    var = Moments(*learnt.moments()).mean_variance()
+    bins = judged(model, held, var, 20 if options.short else 250, repeats=1)
+    size = sum(p.numel() for p in make(learnt).parameters())
+    parts = [statistics.fmean(bins[i : i + 3]) for i in range(0, 12, 3)]
+    return [size, steps, 1e3 * spent / steps, statistics.fmean(bins), *parts]
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -178,43 +108,52 @@ def interval(values: Sequence[float]) -> str:
     return f"{mean:.4f} +- {wide:.4f}"
 
 
+def table(found: Mapping[Key, Sequence[float]]) -> None:
+    """Print a line for each network, over its seeds."""
+    for group in dict.fromkeys(key[:-1] for key in found):
+        rows = [values for key, values in found.items() if key[:-1] == group]
+        size, steps, ms, *losses = zip(*rows, strict=True)
+        _, problem, rule, name, _ = group
+        print(
+            f"{problem:9}{rule:6}{name:10}{size[0]:9,.0f} parameters {statistics.fmean(ms):6.1f} ms"
+            f" {statistics.fmean(steps):7.0f} steps  {len(rows)} seeds  "
+            + "  ".join(interval(column) for column in losses)
+        )
+
+
+def kept(path: Path | None) -> dict[Key, list[float]]:
+    """Read the lines of an earlier run."""
+    if path is None or not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        return {tuple(row[:6]): [float(value) for value in row[6:]] for row in csv.reader(file)}
+
+
 def main(options: Options) -> None:
     """Measure and print."""
     torch.set_num_threads(1)  # else the seconds of the processor are those of several
     warnings.simplefilter("ignore")
-    seconds, seeds, most = options.seconds, options.seeds, 1000
     if options.short:
-        seconds, seeds, most = 0.2, 1, 20
-        options = replace(options, rule=("muon",))
-    print(f"{options.variant}, {seconds:g} s each, {seeds} seeds; all noise, then from low to high")
-    for problem in options.problem:
-        learnt, held = PROBLEMS[problem](options.variant == "judging", options.short)
-        learnt, held = (x.without("label") if "label" in x.kinds else x for x in (learnt, held))
-        var = Moments(*learnt.moments()).mean_variance()
-        for rule in options.rule:
-            for name in options.network:
-                make = NETWORKS[name]
-                size = sum(p.numel() for p in make(learnt.event_shape).parameters())
-                bins, counts = [], []
-                for seed in range(seeds):
-                    model, steps, spent = trained(
-                        recipe_of(make, rule), problem, learnt, seconds, seed
-                    )
-                    counts.append((steps, 1e3 * spent / steps))
-                    own = judged(model, held, var, most)
-                    quarters = [statistics.fmean(own[i : i + 3]) for i in range(0, 12, 3)]
-                    bins.append([statistics.fmean(own), *quarters])
-                    if options.csv is not None:
-                        with options.csv.open("a", newline="") as file:
-                            row = [problem, rule, name, seed, *counts[-1], *bins[-1]]
-                            csv.writer(file).writerow(row)
-                steps, ms = (statistics.fmean(column) for column in zip(*counts, strict=True))
-                print(
-                    f"{problem:9}{rule:6}{name:10}{size:9,} parameters {ms:6.1f} ms "
-                    f"{steps:7.0f} steps  "
-                    + "  ".join(interval(column) for column in zip(*bins, strict=True)),
-                    flush=True,
-                )
+        options = replace(options, seconds=0.2, seeds=1, rule=("muon",))
+    print(f"{options.variant}, {options.seconds:g} s each; loss at all noise, then low to high")
+    keys: list[Key] = [
+        (options.variant, problem, rule, name, f"{options.seconds:g}", str(seed))
+        for seed in range(options.seeds)
+        for rule in options.rule
+        for problem in options.problem
+        for name in options.network
+    ]
+    known, found = kept(options.csv), dict[Key, Sequence[float]]()
+    for key in keys:
+        found[key] = known[key] if key in known else measured(key, options)
+        if key not in known:
+            print(*key, *(f"{value:.4g}" for value in found[key]), flush=True)
+            if options.csv is not None:
+                with options.csv.open("a", newline="") as file:
+                    csv.writer(file).writerow([*key, *found[key]])
+    order = [key for group in sorted({k[:-1] for k in keys}) for key in keys if key[:-1] == group]
+    print()
+    table({key: found[key] for key in order})
 
 
 if __name__ == "__main__":

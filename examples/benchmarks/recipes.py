@@ -176,8 +176,8 @@ def trained(
 
 
 @torch.no_grad()
-def judged(model: ScoreModel, held: Data, var: float, most: int) -> list[float]:
-    """The loss of every bin."""
+def judged(model: ScoreModel, held: Data, var: float, most: int, repeats: int = 4) -> list[float]:
+    """The loss of every bin; each sample is noised so often, small ones more often."""
     rows = slice(min(len(held), most))
     x0 = held.batch(rows).float()
     condition = held.condition(rows)
@@ -185,7 +185,7 @@ def judged(model: ScoreModel, held: Data, var: float, most: int) -> list[float]:
     low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
     g = generator(12345)
     edges = torch.linspace(math.log(LOW), math.log(HIGH), BINS + 1, dtype=torch.float64)
-    repeats = max(4, NUMBERS * most // x0.numel())
+    repeats = max(repeats, NUMBERS * most // x0.numel())
     found = []
     for first, last in itertools.pairwise(edges):
         total = 0.0

@@ -12,7 +12,7 @@ from scoresde.errors import CheckpointError
 __all__ = ["check_state", "layout", "load_state"]
 
 _LAYOUTS = {
-    "all_modules.": "score_sde_pytorch; read its checkpoint by `scoresde.interop.load_score_sde`",
+    "all_modules.": "score_sde_pytorch, whose checkpoints `scoresde.interop.load_score_sde` reads",
     "down_blocks.": "diffusers; load it with diffusers, and wrap it by `interop.from_diffusers`",
     "_orig_mod.": "a network saved under torch.compile; save the network that was compiled",
     "module.": "a network saved under DataParallel; save its `.module`",

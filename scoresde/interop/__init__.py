@@ -13,6 +13,7 @@ Examples:
     torch.Size([4, 2])
 """
 
+from scoresde.interop.autoencoders import with_vae
 from scoresde.interop.azula import from_azula, to_azula
 from scoresde.interop.denoisers import (
     SigmaDenoiser,
@@ -21,14 +22,10 @@ from scoresde.interop.denoisers import (
     from_k_diffusion,
     to_denoiser,
 )
-from scoresde.interop.diffusers import (
-    EpsilonModel,
-    from_diffusers,
-    load_diffusers,
-    to_diffusers,
-)
+from scoresde.interop.diffusers import EpsilonModel, from_diffusers, to_diffusers
 from scoresde.interop.ncsnv2 import load_ncsnv2
 from scoresde.interop.onnx_file import to_onnx
+from scoresde.interop.pipelines import load_diffusers
 from scoresde.interop.sbi import from_sbi
 from scoresde.interop.score_sde import load_score_sde
 from scoresde.interop.velocity import from_velocity
@@ -52,4 +49,5 @@ __all__ = [
     "to_denoiser",
     "to_diffusers",
     "to_onnx",
+    "with_vae",
 ]

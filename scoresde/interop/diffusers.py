@@ -10,30 +10,20 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scoresde import checkpoint
 from scoresde.checks import check_integer, check_name, door, quoted
-from scoresde.errors import (
-    CheckpointError,
-    InvalidTypeError,
-    InvalidValueError,
-    MissingExtraError,
-)
-from scoresde.pretrained.rebuild import DIFFUSERS
-from scoresde.pretrained.store import PIPELINE
+from scoresde.errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from scoresde.score import NetworkScore, from_network, modules
 from scoresde.score.conventions import DiffusersNetwork
-from scoresde.sde import BetaLadder, Classes, Score, ask, facts, process_of
+from scoresde.sde import SDE, VESDE, BetaLadder, Classes, Score, ask, facts, process_of
 
-__all__ = ["EpsilonModel", "from_diffusers", "load_diffusers", "to_diffusers"]
+__all__ = ["EpsilonModel", "from_diffusers", "to_diffusers"]
 
-_SCHEDULER = "scheduler_config.json"
 _PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
@@ -43,94 +33,46 @@ def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScor
 
     The SDE is a `BetaLadder` with the levels of the scheduler's table. Between levels the network
     receives fractional timesteps. The scheduler's clipping and thresholding are not applied, since
-    they are not part of a score.
+    they are not part of a score. Under a `ScoreSdeVeScheduler` the SDE is a `VESDE`.
 
     Args:
         unet: A network `unet(x, timestep, **condition)`, such as a `UNet2DModel`. Its
             `class_labels` are the condition `label`; other conditions are passed by their names,
             such as `encoder_hidden_states`.
-        scheduler: A scheduler with a table, such as a `DDPMScheduler`.
+        scheduler: A scheduler with a table, such as a `DDPMScheduler`, or a `ScoreSdeVeScheduler`.
         known: Further arguments of `from_network`, which override the configuration of the network.
 
     Raises:
-        InvalidTypeError: The scheduler has no table `alphas_cumprod`.
+        InvalidTypeError: The scheduler has no table `alphas_cumprod` and is none of VE.
         UnknownNameError: The `prediction_type` is neither the noise, v nor the data.
         InvalidValueError: The last entry of the table is 0.
     """
-    bar = getattr(scheduler, "alphas_cumprod", None)
-    if not isinstance(bar, Tensor):
-        raise InvalidTypeError(
-            f"{quoted(type(scheduler).__name__)} has no table alphas_cumprod; take the scheduler "
-            "of the training, such as DDPMScheduler, or from_velocity for flow matching"
-        )
-    predicts = _read(getattr(scheduler, "config", {}), "prediction_type") or "epsilon"
-    check_name("prediction_type", predicts, _PREDICTS)
+    sde, predicts, time = _process(scheduler)
     config = getattr(unet, "config", {})
     found: dict[str, Any] = {"event_shape": _event_shape(unet, config)}
-    if (classes := _read(config, "num_class_embeds")) is not None:
+    classes = _read(config, "num_class_embeds") or _read(config, "num_embeds_ada_norm")
+    if classes is not None:
         found["conditions"] = {"label": Classes(classes)}
     elif _read(config, "cross_attention_dim") is None and config:
         found["conditions"] = {}
-    sde = _ladder(bar)
-    return from_network(
-        DiffusersNetwork(unet), sde, _PREDICTS[predicts], "place", **(found | known)
+    return from_network(DiffusersNetwork(unet), sde, predicts, time, **(found | known))
+
+
+def _process(scheduler: Any) -> tuple[SDE, str, str]:
+    """Return the SDE of a scheduler, the prediction of its network, and the time's input."""
+    config, bar = getattr(scheduler, "config", {}), getattr(scheduler, "alphas_cumprod", None)
+    if isinstance(bar, Tensor):
+        predicts = _read(config, "prediction_type") or "epsilon"
+        check_name("prediction_type", predicts, _PREDICTS)
+        return _ladder(bar), _PREDICTS[predicts], "place"
+    low, high, snr = (_read(config, name) for name in ("sigma_min", "sigma_max", "snr"))
+    if None not in (low, high, snr):
+        return VESDE(low, high), "score", "sigma"
+    raise InvalidTypeError(
+        f"{quoted(type(scheduler).__name__)} has no table alphas_cumprod; take the scheduler of "
+        "the training, such as DDPMScheduler; a network of flow matching in diffusers is "
+        'from_network(net, FlowSDE(), "flow", lambda sde, t: 1000 * t)'
     )
-
-
-@door
-def load_diffusers(
-    folder: str | Path, *, unet: nn.Module | None = None, **known: Any
-) -> NetworkScore:
-    """Return the score of a pipeline of a network and a scheduler, from the folder of its files.
-
-    `scoresde.load(folder)` and the commands call it for such a folder. Only safetensors and JSON
-    are read, and nothing is downloaded.
-
-    Args:
-        folder: A folder that `pipeline.save_pretrained` of diffusers wrote.
-        unet: The network, if its class is none that is known here.
-        known: Further arguments of `from_network`.
-
-    Raises:
-        CheckpointError: The folder holds no such pipeline, or one whose network works in the latent
-            space of another.
-        MissingExtraError: diffusers is not installed.
-    """
-    folder = Path(folder)
-    index = checkpoint.read_json(folder / PIPELINE)
-    parts = {k: str(v[-1]) for k, v in index.items() if isinstance(v, list) and v and v[-1]}
-    if set(parts) != {"unet", "scheduler"}:
-        raise CheckpointError(
-            f"{folder} holds a pipeline of {', '.join(parts) or 'no parts'}, and only one of unet "
-            "and scheduler is a score of the data; load the parts with diffusers, and give the two "
-            "to from_diffusers"
-        )
-    if unet is None and parts["unet"] not in DIFFUSERS:
-        raise CheckpointError(
-            f"{folder} has a network of the class {quoted(parts['unet'])}, which is not known "
-            "here; load it with diffusers, and pass it: load_diffusers(folder, unet=...)"
-        )
-    try:
-        diffusers: Any = importlib.import_module("diffusers")
-    except ImportError as error:
-        raise MissingExtraError.of("diffusers", "peers", "a pipeline of diffusers") from error
-    local = {"local_files_only": True}
-    try:
-        if unet is None:
-            kind = getattr(diffusers, parts["unet"])
-            how = {"use_safetensors": True, "low_cpu_mem_usage": False}  # the latter by accelerate
-            unet = kind.from_pretrained(folder / "unet", **how, **local)
-        scheduler = diffusers.DDPMScheduler.from_pretrained(folder / "scheduler", **local)
-    except Exception as error:  # of many kinds, by a damaged or a foreign file
-        cause = f"{type(error).__name__}: {error}"[:500]
-        raise CheckpointError(f"{folder} cannot be read by diffusers: {cause}") from error
-    # diffusers fills in what the file lacks
-    if "beta_schedule" not in checkpoint.read_json(folder / "scheduler" / _SCHEDULER):
-        raise CheckpointError(
-            f"{folder} has a scheduler of the class {quoted(parts['scheduler'])}, which has no "
-            "schedule of beta; give network and process to from_network"
-        )
-    return from_diffusers(unet.eval(), scheduler, **known)
 
 
 def _read(config: Any, name: str) -> Any:

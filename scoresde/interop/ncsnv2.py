@@ -14,14 +14,15 @@ from torch import Tensor
 
 from scoresde.checks import door
 from scoresde.errors import CheckpointError, InvalidValueError
-from scoresde.interop.score_sde import (
-    bytes_of,
+from scoresde.interop.checkpoints import (
     check_tensors,
     fill,
+    levels_of,
     named_weights,
+    other_layout,
     read_checkpoint,
-    read_config,
 )
+from scoresde.interop.score_sde import bytes_of, read_config
 from scoresde.nn import NCSNv2
 from scoresde.pretrained.rebuild import Limit
 from scoresde.score import NetworkScore, from_network
@@ -81,7 +82,7 @@ def _tensors(path: Path, averaged: bool) -> tuple[dict[str, Tensor], Tensor]:
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise CheckpointError(
             f"{path} is not a checkpoint of ncsnv2, a list of a network's tensors, an optimiser's "
-            "state, an epoch and a step"
+            f"state, an epoch and a step, but {other_layout(found)}"
         )
     weights = named_weights(state, path)
     if averaged:
@@ -92,7 +93,6 @@ def _tensors(path: Path, averaged: bool) -> tuple[dict[str, Tensor], Tensor]:
                 "averaged=False"
             )
         weights |= shadow
-    sigmas = {name.removeprefix("module."): value for name, value in state.items()}.get("sigmas")
-    if not isinstance(sigmas, Tensor) or sigmas.ndim != 1 or not sigmas.is_floating_point():
+    if (sigmas := levels_of(state)) is None:
         raise CheckpointError(f"{path} has no ladder of noise levels, sigmas")
     return check_tensors(weights, path), sigmas

@@ -2,7 +2,8 @@ r"""Read checkpoints of score_sde_pytorch (https://github.com/yang-song/score_sd
 
 A checkpoint is a dictionary. `model` has the network's tensors; `ema` has their averages, whose
 `shadow_params` are those of the trained tensors, in the order of the network. The kind of network
-is not stored there, but in the configuration, another file.
+is not stored there, but in the configuration, another file. `ncsnv2.py` reads the files of an
+earlier project of the same authors.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scoresde import checkpoint
-from scoresde.checks import check_batch, check_integer, check_name, door, quoted
-from scoresde.data.torch_file import read_torch
-from scoresde.errors import (
-    CheckpointError,
-    DataError,
-    InvalidTypeError,
-    InvalidValueError,
-    ScoreSDEError,
+from scoresde.checks import check_integer, check_name, door
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
+from scoresde.interop.checkpoints import (
+    check_tensors,
+    fill,
+    levels_of,
+    named_weights,
+    other_layout,
+    read_checkpoint,
 )
-from scoresde.nn import NCSNpp
+from scoresde.nn import NCSNpp, NCSNv2
 from scoresde.pretrained.rebuild import Limit
 from scoresde.score import NetworkScore, from_network
 from scoresde.sde import SDE, VESDE, VPSDE, BetaLadder, SubVPSDE
@@ -32,14 +33,15 @@ from scoresde.units import Range, Standardize
 
 __all__ = ["load_score_sde"]
 
-_BUFFERS = ("sigmas",)  # tensors of the file that are not weights of the network
+# the stages of a network of NCSNv2 by its name
+_STAGES = {"ncsnv2_64": 4, "ncsnv2_128": 5, "ncsnv2_256": 6}
 
 
 @door
 def load_score_sde(
     path: str | Path, config: Any, *, averaged: bool = True, **known: Any
 ) -> NetworkScore:
-    r"""Return the score of NCSN++ or DDPM++ in a checkpoint of score_sde_pytorch.
+    r"""Return the score of NCSN++, DDPM++ or NCSNv2 in a checkpoint of score_sde_pytorch.
 
     Only tensors are read, and no code is run. The score's `transform` converts its samples to
     pixels from 0 to 255.
@@ -52,16 +54,18 @@ def load_score_sde(
         known: Further arguments of `from_network`.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or has other tensors than the network of the
-            configuration.
+        CheckpointError: The file is missing, damaged, or has other tensors or noise levels than
+            the network of the configuration.
         UnknownNameError, InvalidValueError, InvalidTypeError: The configuration is of another
             network or process.
     """
-    tensors = _tensors(Path(path), averaged)
+    tensors, sigmas = _tensors(Path(path), averaged)
     with torch.device("meta"), Limit(tensors):  # no weight is drawn
         net = _network(config)
     fill(net, tensors, path)
     sde, predicts, time = _process(config)
+    if predicts != "eps":
+        _check_levels(sde, sigmas, path)
     transform = bytes_of(net.channels, net.centred)
     shape = (net.channels, net.size, net.size)
     found: dict[str, Any] = {"event_shape": shape, "transform": transform, "conditions": {}}
@@ -73,35 +77,6 @@ def bytes_of(channels: int, centred: bool) -> Range | Standardize:
     if centred:
         return Range(0, 255, levels=256)
     return Standardize((0.0,) * channels, (255.0,) * channels)
-
-
-def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Give a network made without memory the weights of a checkpoint, by name, in float32.
-
-    Raises:
-        CheckpointError: The names or shapes differ, or a weight is not finite.
-    """
-    expected = net.state_dict()
-    missing = sorted(expected.keys() - tensors.keys())
-    more = sorted(tensors.keys() - expected.keys())
-    if missing or more:
-        raise CheckpointError(
-            f"{path} has {len(tensors)} tensors, and the network of the configuration has "
-            f"{len(expected)}: missing {quoted(missing[:3])}, more {quoted(more[:3])}; take the "
-            "configuration with which it was trained"
-        )
-    for name, value in tensors.items():
-        if value.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(value.shape)}, and in the network of the "
-                f"configuration {tuple(expected[name].shape)}; take the configuration with which "
-                "it was trained"
-            )
-        if not value.isfinite().all():
-            raise CheckpointError(
-                f"{path}: {name} holds NaN or infinity; take an earlier checkpoint"
-            )
-    net.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
 
 
 def read_config(config: Any, part: str, name: str) -> Any:
@@ -116,18 +91,38 @@ def read_config(config: Any, part: str, name: str) -> Any:
     return config
 
 
-def _network(config: Any) -> NCSNpp:
+def _name(config: Any) -> str:
+    """Return the name of a configuration's network."""
+    name = str(read_config(config, "model", "name")).lower()
+    check_name("model.name", name, ["ncsnpp", *_STAGES])
+    return name
+
+
+def _check_choices(config: Any, **supported: list[str]) -> None:
+    """Raise UnknownNameError unless each entry of the model is one of those supported."""
+    for name, choices in supported.items():
+        found = str(read_config(config, "model", name))
+        check_name(f"model.{name}", found if found in choices else found.lower(), choices)
+
+
+def _network(config: Any) -> NCSNpp | NCSNv2:
     """Return the network of a configuration, before its weights are loaded."""
 
     def model(name: str) -> Any:
         return read_config(config, "model", name)
 
-    for name, supported in (
-        ("name", ["ncsnpp"]), ("resblock_type", ["biggan"]), ("nonlinearity", ["swish"]),
-        ("embedding_type", ["fourier", "positional"]), ("progressive", ["none", "output_skip"]),
-        ("progressive_combine", ["sum"]),
-    ):  # fmt: skip
-        check_name(f"model.{name}", str(model(name)).lower(), supported)
+    name = _name(config)
+    channels, size, centred = (
+        read_config(config, "data", key) for key in ("num_channels", "image_size", "centered")
+    )
+    if name in _STAGES:
+        _check_choices(config, normalization=["InstanceNorm++"], nonlinearity=["elu"])
+        return NCSNv2(channels, size, model("nf"), stages=_STAGES[name], centred=centred)
+    _check_choices(
+        config, resblock_type=["biggan"], nonlinearity=["swish"],
+        embedding_type=["fourier", "positional"], progressive=["none", "output_skip"],
+        progressive_combine=["sum"],
+    )  # fmt: skip
     if not model("conditional"):
         raise InvalidValueError(
             "model.conditional is False, and only networks that take the time can be loaded"
@@ -135,19 +130,25 @@ def _network(config: Any) -> NCSNpp:
     if model("fir") and model("fir_kernel") not in ([1, 3, 3, 1], (1, 3, 3, 1)):
         raise InvalidValueError(f"fir_kernel must be [1, 3, 3, 1], got {model('fir_kernel')}")
     fourier = model("fourier_scale") if model("embedding_type") == "fourier" else None
-    channels, size = (read_config(config, "data", name) for name in ("num_channels", "image_size"))
     return NCSNpp(
         channels, size, model("nf"),
         model("ch_mult"), model("num_res_blocks"), model("attn_resolutions"), model("dropout"),
         fourier=fourier, fir=model("fir"), rescale=model("skip_rescale"),
         pyramid_in=model("progressive_input"), pyramid_out=model("progressive") == "output_skip",
-        centred=read_config(config, "data", "centered"),
+        centred=centred,
     )  # fmt: skip
 
 
 def _process(config: Any) -> tuple[SDE, str, str]:
     """Return the SDE of a configuration, the prediction of its network, and the time's input."""
     kind = str(read_config(config, "training", "sde")).lower()
+    if _name(config) in _STAGES:
+        # it divides by sigma itself, and counts levels whatever training.continuous is
+        check_name("training.sde", kind, ["vesde"])
+        low, high, levels = (
+            read_config(config, "model", name) for name in ("sigma_min", "sigma_max", "num_scales")
+        )
+        return VESDE(low, high, levels=levels), "sigma_score", "sigma"
     check_name("training.sde", kind, ["vesde", "vpsde", "subvpsde"])
     continuous = read_config(config, "training", "continuous")
     if kind != "vesde":
@@ -172,11 +173,29 @@ def _process(config: Any) -> tuple[SDE, str, str]:
     )
 
 
-def _tensors(path: Path, averaged: bool) -> dict[str, Tensor]:
-    """Return the weights in a checkpoint by name, averaged or not."""
+def _check_levels(sde: SDE, sigmas: Tensor | None, path: str | Path) -> None:
+    """Raise CheckpointError if the noise levels in a checkpoint differ from those of its SDE."""
+    if sigmas is None:
+        return
+    times = torch.linspace(sde.T, sde.eps, len(sigmas), dtype=torch.float64)
+    same = torch.allclose(sigmas.double(), sde.sigma(times), rtol=1e-4)
+    if not same or sde.levels not in (None, len(sigmas)):
+        count = "" if sde.levels is None else f"{sde.levels:,} "
+        low, high = sde.sigma(times[[-1, 0]]).tolist()
+        raise CheckpointError(
+            f"{path} has {len(sigmas):,} noise levels from {sigmas[-1]:.4g} to {sigmas[0]:.4g}, "
+            f"and the configuration {count}from {low:.4g} to {high:.4g}; take the configuration "
+            "with which it was trained"
+        )
+
+
+def _tensors(path: Path, averaged: bool) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Return the weights in a checkpoint by name, averaged or not, and its noise levels."""
     found = read_checkpoint(path, "score_sde")
     model = found.get("model") if isinstance(found, dict) else None
-    if not isinstance(model, dict) or not all(isinstance(name, str) for name in model):
+    if not isinstance(model, dict):
+        raise CheckpointError(f"{path} is not a checkpoint of score_sde, but {other_layout(found)}")
+    if not all(isinstance(name, str) for name in model):
         raise CheckpointError(
             f"{path} is not a checkpoint of score_sde: it has no tensors under 'model'"
         )
@@ -192,36 +211,4 @@ def _tensors(path: Path, averaged: bool) -> dict[str, Tensor]:
                 "it with averaged=False"
             )
         weights |= zip(trained, shadow, strict=True)
-    return check_tensors(weights, path)
-
-
-def read_checkpoint(path: Path, library: str) -> Any:
-    """Return what the file of a checkpoint holds: tensors in lists and dictionaries.
-
-    Raises:
-        CheckpointError: It is missing, or damaged, or holds other things.
-    """
-    try:
-        return read_torch(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
-    except (DataError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint of {library}: {error}") from error
-
-
-def named_weights(model: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return the weights of a state dictionary, without the prefix that DataParallel writes."""
-    weights = {name.removeprefix("module."): value for name, value in model.items()}
-    if len(weights) < len(model):
-        raise CheckpointError(f"{path} has weights twice, with and without 'module.' before them")
-    return {name: value for name, value in weights.items() if name not in _BUFFERS}
-
-
-def check_tensors(weights: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """Return weights; raise CheckpointError unless all are tensors of real numbers."""
-    try:
-        for name, value in weights.items():
-            check_batch(name, value[None] if isinstance(value, Tensor) else value, finite=False)
-    except ScoreSDEError as error:
-        raise CheckpointError(f"{path} holds no weights of a network: {error}") from error
-    return dict(weights)
+    return check_tensors(weights, path), levels_of(model)

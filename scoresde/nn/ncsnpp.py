@@ -29,6 +29,7 @@ from scoresde.nn.ncsnpp_layers import (
     Sines,
     convolution,
     group_norm,
+    linear,
 )
 
 __all__ = ["NCSNpp"]
@@ -110,7 +111,7 @@ class NCSNpp(nn.Module):
         layers: list[nn.Module] = [] if fourier is None else [embedding]
         self.sines = embedding if fourier is None else None
         wide = 4 * width
-        layers += [nn.Linear(width if fourier is None else 2 * width, wide), nn.Linear(wide, wide)]
+        layers += [linear(width if fourier is None else 2 * width, wide), linear(wide, wide)]
 
         def block(into: int, out: int, change: str = "none") -> nn.Module:
             return ResidualBlock(into, out, wide, dropout, self.scale, change, self.resample)

@@ -96,6 +96,14 @@ def convolution(into: int, out: int, scale: float = 1.0, kernel: int = 3) -> nn.
     return conv
 
 
+def linear(into: int, out: int) -> nn.Linear:
+    """Return a linear layer with weights drawn by `started`."""
+    layer = nn.Linear(into, out)
+    started(layer.weight, into, out, 1.0)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Return a GroupNorm of up to 32 groups, each of at least four channels."""
     return nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
@@ -112,7 +120,7 @@ class ResidualBlock(nn.Module):
         self.scale, self.resized = scale, getattr(resample, change, nn.Identity())
         self.GroupNorm_0 = group_norm(into)
         self.Conv_0 = convolution(into, out)
-        self.Dense_0 = nn.Linear(wide, out)
+        self.Dense_0 = linear(wide, out)
         self.GroupNorm_1 = group_norm(out)
         self.Dropout_0 = nn.Dropout(dropout)
         self.Conv_1 = convolution(out, out, 0.0)

@@ -20,11 +20,14 @@ from scoresde.plot import paper
 from scoresde.plot.kinds import MOST, USUAL, kind
 from scoresde.plot.scatter import Frame, points, squared
 from scoresde.plot.shapes import samples
-from scoresde.plot.trajectories import StateLike, checked_states, words
+from scoresde.plot.states import StateLike, checked_states, words
+from scoresde.plot.stretch import is_far, stretch
 from scoresde.units import Transform
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from scoresde.plot.paper import Figure
 
 __all__ = ["animate"]
 
@@ -44,8 +47,11 @@ def animate(
 ) -> Path:
     """Write an animation of a run from noise to data, with a pause at the samples at its end.
 
-    The axes narrow with the samples, since noise may be far wider than data. States are read one by
-    one; at most twice as many as frames are kept, and of these only the samples shown.
+    The axes are the same in all frames. If noise is far wider than data, those of signals and of
+    points in the plane are logarithmic beyond the data, and those of other points end at twice
+    the range of the samples; images and volumes have limits of their own in each frame.
+    States are read one by one; at most twice as many as frames are kept, and of these only the
+    samples shown.
 
     Args:
         states: The states that `scoresde.trajectory` yields.
@@ -109,17 +115,23 @@ class _View:
     columns: int | None
     scale: int | None
 
-    def frames(self, states: list[Tensor]) -> list[Frame]:
-        """Return the limits of the axes for each state, which never widen from state to state."""
-        found: list[Frame] = []
-        for x in reversed(states):
-            ends = self._ends(x)
-            if found:
-                ends = [
-                    (min(a, c), max(b, d)) for (a, b), (c, d) in zip(ends, found[-1], strict=True)
-                ]
-            found.append(ends)
-        return [squared(ends) for ends in found[::-1]]
+    def frames(self, states: list[Tensor]) -> list[_Axes]:
+        """Return the axes for each state: of images their own, of others the same for all."""
+        ends = [self._ends(x) for x in states]
+        what, whole = kind(states[0].shape[1:]), [*map(_around, zip(*ends, strict=True))]
+        if what in ("images", "volumes"):
+            return [_Axes(frame) for frame in ends]
+        last = ends[-1]
+        if not any(is_far(a, b) for a, b in zip(last, whole, strict=True)):
+            return [_Axes(squared(whole))] * len(states)
+        if what == "signals" or len(whole) == 2:
+            return [_Axes(squared(whole), last if self.names else squared(last))] * len(states)
+        wide = [((3 * a - b) / 2, (3 * b - a) / 2) for a, b in last]
+        return [_Axes(wide)] * len(states)
+
+    def _in_units(self, x: Tensor) -> Tensor:
+        """Return points or signals in the units of the data."""
+        return (x if self.transform is None else self.transform.inverse(x)).double()
 
     def _ends(self, x: Tensor) -> Frame:
         """Return the limits of the axes of one state: of each entry, each channel, or a pixel."""
@@ -128,7 +140,7 @@ class _View:
             # with the limits of the data, all pixels of noise would be black or white
             reach = max(1.0, float(np.quantile(x.abs().numpy(), 0.99)))
             return [(-reach, reach)]
-        x = x.double() if self.transform is None else self.transform.inverse(x).double()
+        x = self._in_units(x)
         if what == "points":
             rows = x.reshape(len(x), -1).T[:MOST]
         else:
@@ -137,14 +149,13 @@ class _View:
         edge = (0.05 * (high - low)).clamp(min=1e-3 * (1 + float(rows.abs().max())))
         return list(zip((low - edge).tolist(), (high + edge).tolist(), strict=True))
 
-    def picture(self, shot: _Shot, frame: Frame) -> Image:
+    def picture(self, shot: _Shot, axes: _Axes) -> Image:
         """Return one frame of the animation."""
         from PIL import Image
 
-        what = kind(shot.x.shape[1:])
+        what, frame = kind(shot.x.shape[1:]), axes.frame
         if what == "points":
-            flat = shot.x if self.transform is None else self.transform.inverse(shot.x)
-            flat = flat.reshape(len(flat), -1).double()
+            flat = self._in_units(shot.x).reshape(len(shot.x), -1)
             drawn = points(flat, names=self.names, frame=frame, title=shot.word)
         elif what == "signals":
             drawn = samples(shot.x, transform=self.transform, names=self.names, title=shot.word)
@@ -154,15 +165,51 @@ class _View:
             drawn = samples(
                 shot.x, limits=frame[0], title=shot.word, columns=self.columns, scale=self.scale
             )
-        if what in ("points", "signals") and (what == "signals" or len(frame) <= 2):
+        if axes.inner is not None:
+            axes.stretch(drawn)
+        if what in ("points", "signals"):
             # a fixed layout, since panels would otherwise move with the width of the tick labels
             drawn.set_layout_engine("none")
-            count, wide = len(drawn.axes), 0.8 if what == "points" else 0.66
+            across = len(frame) if what == "points" and len(frame) > 2 else 1
+            down, wide = len(drawn.axes) // across, 0.66 if what == "signals" else 0.8
             for i, panel in enumerate(drawn.axes):
-                high = 0.78 / count
-                panel.set_position((0.15, 0.14 + 0.78 * (count - 1 - i) / count, wide, 0.95 * high))
+                row, column = divmod(i, across)
+                size = (wide / across, 0.95 * 0.78 / down)
+                left, low = 0.15 + 0.83 * column / across, 0.14 + 0.78 * (down - 1 - row) / down
+                panel.set_position((left, low, *size))
         with Image.open(io.BytesIO(paper.encoded(drawn, "png"))) as opened:
             return opened.convert("RGB")
+
+
+@dataclass(frozen=True, eq=False)
+class _Axes:
+    """Hold the axes of a frame.
+
+    Attributes:
+        frame: The two ends of every axis.
+        inner: The interval of each beyond which it is logarithmic, or None for linear axes.
+    """
+
+    frame: Frame
+    inner: Frame | None = None
+
+    def stretch(self, drawn: Figure) -> None:
+        """Make the axes of a figure of points in the plane, or of signals, logarithmic."""
+        assert self.inner is not None
+        panels = drawn.axes
+        axes = [panel.yaxis for panel in panels]
+        if len(panels) == 1 and len(self.frame) == 2:
+            panels[0].set(aspect="auto")
+            panels[0].set_box_aspect(1)
+            axes = [panels[0].xaxis, panels[0].yaxis]
+        for axis, inner, outer in zip(axes, self.inner, self.frame, strict=False):
+            stretch(axis, inner, outer)
+
+
+def _around(ends: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Return the smallest interval that contains all these."""
+    lows, highs = zip(*ends, strict=True)
+    return min(lows), max(highs)
 
 
 def _evenly_chosen(states: Iterable[StateLike], frames: int, n: int | None) -> Iterator[_Shot]:

@@ -66,7 +66,7 @@ def curve(
 
     drawn, (axes,) = paper.sheet(ax, (7, 4))
     first = not axes.lines
-    tone = paper.COLOURS[len(axes.get_legend_handles_labels()[1]) % len(paper.COLOURS)]
+    tone = paper.OTHERS[len(axes.get_legend_handles_labels()[1]) % len(paper.OTHERS)]
     if window > 1:
         axes.plot(x, y, color=tone, alpha=0.25, linewidth=0.8)
     axes.plot(x[window - 1 :], mean, color=tone, marker="." * (len(y) < 20), label=label)
@@ -209,12 +209,11 @@ def bars(
     rows = math.ceil(len(panels) / 6)
     columns = math.ceil(len(panels) / rows)
     drawn, grid_of_axes = paper.sheet(ax, (1.9 * columns + 0.4, 2.6 * rows + 0.6), rows, columns)
-    names = list(dict.fromkeys(name for part in panels.values() for name in part))
+    tones = paper.tones(dict.fromkeys(name for part in panels.values() for name in part))
     for axes, (heading, part) in zip(grid_of_axes, panels.items(), strict=False):
         for at, (name, (value, low, high)) in enumerate(part.items()):
             reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
-            tone = paper.COLOURS[names.index(name) % len(paper.COLOURS)]
-            axes.bar(at, value, color=tone, alpha=0.75)
+            axes.bar(at, value, color=tones[name], alpha=0.75)
             axes.errorbar(
                 at, value, yerr=reach, fmt="_", color=paper.ink(axes), capsize=5, elinewidth=1.2
             )

@@ -84,10 +84,10 @@ def signals(
     shown = min(channels, _CHANNELS)
     drawn, panels = paper.sheet(ax, (7.0, 1.2 + 1.9 * shown), shown)
     parts = groups(sets, words)
-    for i, (label, part) in enumerate(parts.items()):
-        tone = paper.colour(i, len(parts))
+    tones = paper.tones(parts, data=found.of_data)
+    for label, part in parts.items():
         for c, panel in enumerate(panels):
-            _channel(panel, times, part[:, c], tone, paper.plain(label))
+            _channel(panel, times, part[:, c], tones[label], paper.plain(label))
     for c, panel in enumerate(panels):
         if line is not None:
             panel.plot(times, line[c], color=paper.ink(panel), linewidth=1.4, label="the truth")
@@ -105,12 +105,13 @@ def beside(
     _, channels, length = next(iter(sets.values())).shape
     times, shown, count = torch.arange(float(length)), min(channels, _CHANNELS), len(sets)
     drawn, panels = paper.sheet(None, (1 + 4.5 * count, 1.2 + 1.9 * shown), shown, count)
+    of_sets = paper.tones(sets)
     for i, (label, whole) in enumerate(sets.items()):
         column, parts = panels[i::count], groups({"": whole}, words)
+        tones = paper.tones(parts) if words else {"": of_sets[label]}
         for c, panel in enumerate(column):
-            for j, (word, part) in enumerate(parts.items()):
-                tone = paper.colour(j, len(parts)) if words else paper.colour(i, count)
-                _channel(panel, times, part[:, c], tone, paper.plain(word))
+            for word, part in parts.items():
+                _channel(panel, times, part[:, c], tones[word], paper.plain(word))
         _finish(column, times, names if i == 0 else (), channels if i == 0 else 1, "step")
         column[0].set_title(paper.plain(label), fontsize="medium")
     for c in range(shown):

@@ -7,6 +7,7 @@ the background of a page changes it. matplotlib is imported when something is dr
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -28,9 +29,9 @@ else:  # so that annotations are read without importing matplotlib
     Axes = Figure = Any
 
 __all__ = [
-    "BLUE", "COLOURS", "DPI", "GREY", "INK", "RED", "SHADE", "Axes", "Figure",
-    "check_suffix", "colour", "decades", "dress", "encoded", "figure", "finite", "ink", "interval",
-    "legend", "plain", "save", "sheet", "span", "vector", "write",
+    "BLUE", "COLOURS", "DPI", "GREY", "INK", "OTHERS", "RED", "SHADE", "Axes", "Figure",
+    "check_suffix", "decades", "dress", "encoded", "figure", "finite", "ink", "interval",
+    "legend", "plain", "save", "sheet", "span", "tones", "vector", "write",
 ]  # fmt: skip
 
 # A power of two, so that a picture of pixels is exact.
@@ -40,6 +41,9 @@ BLUE, RED, SHADE = "#30638e", "#d1495b", "#4292c6"
 COLOURS = (
     BLUE, RED, "#c08a1e", "#2a8a6f", "#7a4e9f", "#1f9bb5", "#8a5a44", "#c05a9d", "#6b8e23", GREY
 )  # fmt: skip
+OTHERS = (*COLOURS[2:], *COLOURS[:2])
+"""The colours of what is neither data nor samples, such as classes."""
+_OWN = {"data": BLUE, "floor": BLUE, "samples": RED}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 # Beyond this the width of an axis may overflow in matplotlib.
@@ -101,9 +105,22 @@ def span(numbers: Tensor, share: float = 0.01) -> tuple[float, float]:
     return low, high
 
 
-def colour(i: int, count: int = 2) -> str:
-    """Return the colour of set i of `count` sets; a single set is red, the colour of samples."""
-    return RED if count == 1 else COLOURS[i % len(COLOURS)]
+def tones(labels: Iterable[str], *, data: bool = False) -> dict[str, str]:
+    """Return the colour of each set by its label: data are blue, samples red, others neither.
+
+    Args:
+        labels: The labels; a single set has the empty one.
+        data: A single set is data, and not samples.
+
+    Examples:
+        >>> tones(["data", "samples"]) == {"data": BLUE, "samples": RED}
+        True
+        >>> set(tones(["oak", "elm"]).values()) & {BLUE, RED}
+        set()
+    """
+    others = itertools.cycle(OTHERS)
+    known = {**_OWN, "": BLUE if data else RED}
+    return {label: known[label] if label in known else next(others) for label in labels}
 
 
 def plain(text: object, most: int = 40) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -100,6 +100,7 @@ def points(
     shown = min(d, MOST)
     ends = frame_of(sets, density, mark) if limits is None else limits
     sets = groups(sets, words_of(labels, sets))
+    tones = paper.tones(sets, data=found.of_data)
     axis_names = [paper.plain(name, 40 if d <= 2 else 18) for name in names[:shown]]
 
     size = (5.2, 3.6) if d == 1 else (5.0, 5.0) if d == 2 else (1.0 + 1.6 * shown,) * 2
@@ -108,12 +109,12 @@ def points(
     note = f"the first {shown} of {d} entries; " if d > shown else ""
     note += _outside(sets, ends)
     if d == 1:
-        _histogram(panels[0], sets, density, mark, ends[0])
+        _histogram(panels[0], sets, tones, density, mark, ends[0])
         panels[0].set(xlabel=axis_names[0] if names else "", ylabel="density")
         below(panels[0], note)
         paper.legend(panels[0])
     elif d == 2:
-        _plane(panels[0], sets, density, mark, ends)
+        _plane(panels[0], sets, tones, density, mark, ends)
         wide, high = (b - a for a, b in ends)
         even = not names and max(wide, high) <= 4 * min(wide, high)
         panels[0].set(xlim=ends[0], ylim=ends[1], aspect="equal" if even else "auto")
@@ -124,7 +125,7 @@ def points(
         paper.legend(panels[0])
     else:
         labels = axis_names or [f"$x_{{{i + 1}}}$" for i in range(shown)]
-        _corner(panels, sets, mark, ends, labels)
+        _corner(panels, sets, tones, mark, ends, labels)
         if note:
             middle = panels[count * (count - 1) + count // 2]
             below(middle, note.removesuffix("; "))
@@ -185,16 +186,15 @@ def _title(drawn: Figure, panels: list[Axes], title: str, *, whole: bool, ax: Ax
 
 
 def _histogram(
-    ax: Axes, sets: dict[str, Tensor], density: Target | None, mark: Tensor | None,
-    ends: tuple[float, float], column: int = 0,
+    ax: Axes, sets: dict[str, Tensor], tones: Mapping[str, str], density: Target | None,
+    mark: Tensor | None, ends: tuple[float, float], column: int = 0,
 ) -> None:  # fmt: skip
-    """Draw histograms of one entry as densities, one for each set."""
+    """Draw histograms of one entry as densities, one for each set, in the same bins."""
     low, high = ends
-    for i, (label, part) in enumerate(sets.items()):
-        values = part[:, column].numpy()
-        bins = min(60, max(8, math.ceil(2 * len(values) ** (1 / 3))))
-        bins = _of_whole(sets, column, ends) or bins
-        tone = paper.colour(i, len(sets))
+    fewest = min(map(len, sets.values()))
+    bins = _of_whole(sets, column, ends) or min(60, max(8, math.ceil(2 * fewest ** (1 / 3))))
+    for label, part in sets.items():
+        values, tone = part[:, column].numpy(), tones[label]
         inside = values[(values >= low) & (values <= high)]
         ax.hist(
             inside, bins=bins, range=(low, high), density=len(inside) > 0, histtype="stepfilled",
@@ -218,19 +218,19 @@ def _of_whole(sets: dict[str, Tensor], column: int, ends: tuple[float, float]) -
 
 
 def _plane(
-    ax: Axes, sets: dict[str, Tensor], density: Target | None, mark: Tensor | None, ends: Frame,
-    columns: tuple[int, int] = (0, 1), size: float = 25.0,
+    ax: Axes, sets: dict[str, Tensor], tones: Mapping[str, str], density: Target | None,
+    mark: Tensor | None, ends: Frame, columns: tuple[int, int] = (0, 1), size: float = 25.0,
 ) -> None:  # fmt: skip
     """Draw a scatter of two entries over their density."""
     if density is not None:
         shade(ax, density.log_prob, ends)
     a, b = columns
-    for i, (label, part) in enumerate(sets.items()):
+    for label, part in sets.items():
         step = math.ceil(len(part) / _DOTS)  # more dots would cover each other
         part = part[::step]
         ax.scatter(
             part[:, a].numpy(), part[:, b].numpy(), s=min(size, max(1.0, 8_000 / len(part))),
-            c=paper.colour(i, len(sets)), alpha=0.7 if len(sets) == 1 else 0.5, linewidths=0,
+            c=tones[label], alpha=0.7 if len(sets) == 1 else 0.5, linewidths=0,
             label=paper.plain(label), rasterized=len(part) > 2_000,
         )  # fmt: skip
     if mark is not None:
@@ -253,8 +253,9 @@ def shade(ax: Axes, log_prob: object, ends: Frame) -> None:
 
 
 def _corner(
-    panels: list[Axes], sets: dict[str, Tensor], mark: Tensor | None, ends: Frame, names: list[str]
-) -> None:
+    panels: list[Axes], sets: dict[str, Tensor], tones: Mapping[str, str], mark: Tensor | None,
+    ends: Frame, names: list[str],
+) -> None:  # fmt: skip
     """Draw marginals along the diagonal, and pairs below it."""
     d = len(ends)
     for at, ax in enumerate(panels):
@@ -263,10 +264,10 @@ def _corner(
             ax.set_axis_off()
             continue
         if row == column:
-            _histogram(ax, sets, None, mark, ends[row], row)
+            _histogram(ax, sets, tones, None, mark, ends[row], row)
             ax.set_yticks([])
         else:
-            _plane(ax, sets, None, mark, ends, (column, row), size=6.0)
+            _plane(ax, sets, tones, None, mark, ends, (column, row), size=6.0)
             ax.set(xlim=ends[column], ylim=ends[row])
         ax.tick_params(labelsize="x-small")
         ax.tick_params(axis="x", labelrotation=30)
@@ -279,7 +280,7 @@ def _corner(
         else:
             ax.set_xticklabels([])
         if column == 0:
-            ax.set_ylabel(names[row] if row else "density")
+            ax.set_ylabel(names[row] if row else "")
         elif row != column:
             ax.set_yticklabels([])
     handles, labels = panels[0].get_legend_handles_labels()

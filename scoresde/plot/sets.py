@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -38,11 +39,13 @@ class Given:
         sets: Samples `(N, *)` by name, float64 on the CPU; a single set has the empty name.
         names: The names of the entries of a sample, if the data have some.
         limits: The smallest and the largest value, if the type or the transform determines them.
+        of_data: True if the first set is `Data`.
     """
 
     sets: dict[str, Tensor]
     names: tuple[str, ...]
     limits: tuple[float, float] | None
+    of_data: bool
 
     @property
     def first(self) -> Tensor:
@@ -97,7 +100,7 @@ def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
     if len(events) > 1:
         shown = " and ".join(map(str, sorted(events)))
         raise ShapeError(f"all sets must have samples of the same shape, got {shown}")
-    return Given(sets, names, limits)
+    return Given(sets, names, limits, isinstance(next(iter(parts.values())), Data))
 
 
 def _beside(x: Tensor, data: Data) -> Tensor:
@@ -128,20 +131,29 @@ def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> list[str]:
 
 
 def groups(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor]:
-    """Return the sets divided by the labels of the samples, with at most as many as colours."""
+    """Return the sets divided by the labels of the samples, with at most as many as colours.
+
+    Labels are sorted, so that each has the same colour in any order of the samples.
+    """
     if not words:
         return dict(sets)
-    kinds = list(dict.fromkeys(words))
-    if len(kinds) * len(sets) > (most := len(paper.COLOURS)):
-        kept = set(kinds[: max(1, most // len(sets) - 1)])
-        words = [word if word in kept else "others" for word in words]
-        kinds = list(dict.fromkeys(words))
+    kinds = sorted(set(words), key=_natural)
+    if len(kinds) * len(sets) > (most := len(paper.OTHERS)):
+        kinds = kinds[: max(1, most // len(sets) - 1)]
+        words = [word if word in kinds else "others" for word in words]
+        kinds.append("others")
     rows = {kind: [i for i, word in enumerate(words) if word == kind] for kind in kinds}
     return {
         f"{name}, {kind}" if name else kind: part[index]
         for name, part in sets.items()
         for kind, index in rows.items()
     }
+
+
+def _natural(word: str) -> list[tuple[bool, int, str]]:
+    """Return the key of an order in which "label 2" comes before "label 10"."""
+    parts = re.split(r"(\d+)", word)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _ends(transform: Transform | None) -> tuple[float, float] | None:

@@ -94,14 +94,20 @@ def samples(
             return beside(parts, names, [], title)  # bands of several classes would overlap
         if len(sets) > 1 and ax is None:
             return beside(sets, names, words, title)
-        return signals(sets, title=title, ax=ax, labels=words, names=names)
+        return signals(
+            x if alone else sets, transform=transform if alone else None, title=title, ax=ax,
+            labels=words, names=names,
+        )  # fmt: skip
     sets = {k: v.reshape(len(v), -1) for k, v in sets.items()}
     size = next(iter(sets.values())).shape[1]
     frame = frame_of(sets, density)
     draw_points = partial(points, density=density, names=names, labels=words, frame=frame)
     if len(sets) == 1 or size != 2 or ax is not None:
-        return draw_points(sets[""] if alone else sets, title=title, ax=ax)
+        if alone:
+            return draw_points(x, transform=transform, title=title, ax=ax)
+        return draw_points(sets, title=title, ax=ax)
     drawn, panels = paper.sheet(None, (4.4 * len(sets), 4.6), 1, len(sets))
+    tones = paper.tones(sets)
     dot = min(25.0, max(1.0, 8_000 / max(map(len, sets.values()))))
     for i, (panel, (label, part)) in enumerate(zip(panels, sets.items(), strict=True)):
         draw_points(part, ax=panel, title=paper.plain(label))
@@ -110,7 +116,7 @@ def samples(
         if words and i < len(sets) - 1:
             panel.legend_ = None  # only the last panel has a legend
         elif not words:
-            panel.collections[-1].set_facecolor(paper.colour(i, len(sets)))
+            panel.collections[-1].set_facecolor(tones[label])
     if title is not None:
         drawn.suptitle(title, fontsize="medium", color=paper.INK)
     return drawn

@@ -3,47 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde.checks import check_integer, door
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.plot import paper
 from scoresde.plot.kinds import kind
 from scoresde.plot.mosaic import images, volumes
 from scoresde.plot.paper import Axes, Figure
-from scoresde.plot.scatter import below, frame_of, shade
+from scoresde.plot.scatter import below, frame_of, shade, squared
+from scoresde.plot.states import StateLike, paths, share_axis, words
+from scoresde.plot.stretch import ends_of, stretch
 from scoresde.sde import Score, facts
 from scoresde.targets import Target
+from scoresde.units import Transform
 
-__all__ = ["StateLike", "checked_states", "field", "strip", "trajectory", "words"]
-
+__all__ = ["field", "strip", "trajectory"]
 
 # The smallest width of a strip of volumes, in pixels.
 _WIDE = 1400
-
-
-class StateLike(Protocol):
-    """Declare the attributes of the states of a run, such as `scoresde.trajectory` yields."""
-
-    @property
-    def t(self) -> Tensor:
-        """Return the time."""
-        ...
-
-    @property
-    def x(self) -> Tensor:
-        """Return the samples at that time, `(B, *)`."""
-        ...
-
-    @property
-    def denoised(self) -> Tensor | None:
-        """Return $E[x_0 | x_t]$, or None if it was not computed."""
-        ...
 
 
 @door
@@ -132,6 +113,7 @@ def field(
 def trajectory(
     states: Iterable[StateLike],
     *,
+    transform: Transform | None = None,
     density: Target | None = None,
     n: int | None = None,
     names: Sequence[str] = (),
@@ -144,6 +126,8 @@ def trajectory(
 
     Args:
         states: The states that `scoresde.trajectory` yields, read once; only what is drawn is kept.
+        transform: The transform of the data, such as `model.transform`; points and signals are
+            drawn in the units of the data. Leave it out for states of `trajectory(units=True)`.
         density: The law of the data in the plane, drawn in the background.
         n: The number of samples; by default 60 particles, or 4 rows of a strip.
         names: The names of the entries.
@@ -167,7 +151,7 @@ def trajectory(
         >>> run = scoresde.trajectory(moons.at(scoresde.VPSDE()), sampler="heun", n=60, seed=0)
         >>> picture = plot.trajectory(run, density=moons)
     """
-    times, path = _paths(states, 60 if n is None else check_integer("n", n, 1))
+    times, path = paths(states, 60 if n is None else check_integer("n", n, 1), transform)
     if path.ndim > 3 or kind(path.shape[2:]) != "points":
         return _strip(times, path[:, : 4 if n is None else n], 8, title, ax)
     path = path.reshape(len(path), path.shape[1], -1)
@@ -176,25 +160,29 @@ def trajectory(
     path, notes = path[..., :2], [f"the first 2 of {size} entries"] if size > 2 else []
     if path.shape[2] == 1:
         drawn, (panel,) = paper.sheet(ax, (6.5, 4))
-        panel.plot(times, path[:, :, 0], color=paper.BLUE, linewidth=0.7, alpha=0.4)
+        panel.plot(times, path[:, :, 0], color=paper.GREY, linewidth=0.7, alpha=0.5)
         panel.scatter([times[-1]] * path.shape[1], path[-1, :, 0], s=9, c=paper.RED, zorder=3)
         panel.set(xlabel="time", ylabel=paper.plain(names[0]) if names else "")
         panel.set_xlim(float(times.max()), float(times.min()))
-        notes += _log_beyond_end(panel, path, [1])
+        notes += share_axis([panel], path)
     else:
         drawn, (panel,) = paper.sheet(ax, (5, 5))
         start, end = path[0].T, path[-1].T
+        inner = [*map(ends_of, end)] if names else squared([*map(ends_of, end)])
         if density is not None:
-            shade(panel, density.log_prob, frame_of({"": path[-1]}, density))
-        panel.plot(path[:, :, 0], path[:, :, 1], color=paper.BLUE, linewidth=0.6, alpha=0.5)
+            law = frame_of({"": path[-1]}, density)
+            shade(panel, density.log_prob, law)
+            inner = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(inner, law, strict=True)]
+        panel.plot(path[:, :, 0], path[:, :, 1], color=paper.GREY, linewidth=0.6, alpha=0.5)
         panel.scatter(
-            start[0], start[1], s=10, facecolors="none", edgecolors=paper.GREY, linewidths=0.8,
+            start[0], start[1], s=10, facecolors="none", edgecolors=paper.INK, linewidths=0.6,
             label="start",
         )  # fmt: skip
         panel.scatter(end[0], end[1], s=10, c=paper.RED, linewidths=0, zorder=3, label="end")
         panel.set_box_aspect(1)
-        panel.autoscale()
-        notes += _log_beyond_end(panel, path, [0, 1])
+        outer = squared([ends_of(part) for part in path.movedim(2, 0)])
+        axes = zip((panel.xaxis, panel.yaxis), inner, outer, strict=True)
+        notes += [note for axis in axes for note in stretch(*axis)][:1]
         both = names or (["$x_1$", "$x_2$"] if size > 2 else [])
         if both:
             panel.set(xlabel=paper.plain(both[0]) if names else both[0])
@@ -210,6 +198,7 @@ def trajectory(
 def strip(
     states: Iterable[StateLike],
     *,
+    transform: Transform | None = None,
     n: int = 1,
     steps: int = 8,
     title: str | None = None,
@@ -217,10 +206,13 @@ def strip(
 ) -> Figure:
     """Draw images, signals or volumes on their way from noise: a row for each, time to the right.
 
-    Each state is drawn in its own limits, since noise may be far wider than data.
+    Images and volumes have limits of their own at each time, since noise may be far wider than
+    data. Signals have one axis for all times, which is logarithmic beyond the last states if the
+    first are far wider.
 
     Args:
         states: The states that `scoresde.trajectory` yields, read once.
+        transform: The transform of the data, as for `trajectory`.
         n: The number of samples, at least 1.
         steps: The number of states, evenly taken with both ends, at least 2.
         title: The title.
@@ -234,7 +226,7 @@ def strip(
         ShapeError: The states have different shapes.
         NonFiniteError: A state is not finite.
     """
-    times, path = _paths(states, check_integer("n", n, 1))
+    times, path = paths(states, check_integer("n", n, 1), transform)
     return _strip(times, path, check_integer("steps", steps, 2), title, ax)
 
 
@@ -247,53 +239,6 @@ def _check_plane(d: int, density: Target | None, names: Sequence[str]) -> None:
         )
     if names and len(names) != d:
         raise ShapeError(f"need a name for each of the {d} entries, got {len(names)}")
-
-
-def _paths(states: Iterable[StateLike], n: int) -> tuple[Tensor, Tensor]:
-    """Return the times `(K,)` and the paths of the first n samples, `(K, n, *)`."""
-    times, path = [], []
-    for t, x in checked_states(states):
-        times.append(t)
-        path.append(paper.finite("a state", x[:n]).float())
-    return torch.tensor(times), torch.stack(path)
-
-
-def checked_states(states: Iterable[StateLike]) -> Iterator[tuple[float, Tensor]]:
-    """Yield the time and the samples of each state of a run.
-
-    Raises:
-        InvalidTypeError: `states` holds something else.
-        InvalidValueError: There is no state.
-        ShapeError: The states have different shapes.
-    """
-    state, shape = None, None
-    for state in states:
-        if not all(hasattr(state, name) for name in ("t", "x", "denoised")):
-            raise InvalidTypeError(
-                "need the states of a run, as scoresde.trajectory yields them, got "
-                f"{type(states).__name__}; samples are drawn by plot.samples"
-            )
-        x = state.x if state.denoised is None else state.denoised
-        if shape not in (None, x.shape):
-            raise ShapeError(
-                f"all states must have samples of the same shape, got {tuple(shape)}, "
-                f"then {tuple(x.shape)}"
-            )
-        shape = x.shape
-        yield float(state.t), x
-    if state is None:
-        raise InvalidValueError(
-            "there is nothing to show: no state is left; a run can be read only once, so make it "
-            "again, or keep list(run)"
-        )
-
-
-def words(times: Sequence[float]) -> list[str]:
-    """Return the labels of times; "denoised" for a last state at the time of the one before."""
-    labels = [f"t = {t:.3g}" for t in times]
-    if len(times) > 1 and times[-1] == times[-2]:
-        labels[-1] = "denoised"
-    return labels
 
 
 def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes | None) -> Figure:
@@ -327,24 +272,13 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
         panel.set_title(word, fontsize="small")
         panel.tick_params(labelsize="x-small")
         panel.grid(alpha=0.3, color=paper.GREY)
+    notes = share_axis(panels, rows)
+    for panel in panels[1:]:
+        panel.set_yticklabels([])
+    below(panels[len(panels) // 2], "; ".join(notes))
     paper.legend(panels[-1])
     if title is not None and ax is None:
         drawn.suptitle(title, fontsize="medium", color=paper.INK)
     elif title is not None and ax is not None:
         ax.set_title(title, fontsize="medium")
     return drawn
-
-
-def _log_beyond_end(ax: Axes, path: Tensor, axes: Sequence[int]) -> list[str]:
-    """Make axes logarithmic beyond the spread of the last states if the first are far wider.
-
-    Returns:
-        Notes for the picture, one or none.
-    """
-    ends = np.abs(path[-1].flatten().numpy()).max()
-    start = np.abs(path.numpy()).max()
-    if not start > 8 * ends > 0:
-        return []
-    for axis in axes:
-        (ax.set_xscale if axis == 0 else ax.set_yscale)("symlog", linthresh=2 * ends, linscale=2)
-    return [f"logarithmic beyond ±{2 * ends:.2g}"]

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde import checkpoint
-from scoresde.checks import outside
+from scoresde.checks import outside, quoted
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 from scoresde.pretrained import hub
 from scoresde.sde import SDE
@@ -115,7 +115,7 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
             if not settings.exists():
                 raise CheckpointError(
                     f"the folder {path.parent} holds no model, since there is no file {path}; "
-                    "give the folder of a run or of a model"
+                    f"{_theirs(path.parent) or 'give the folder of a run or of a model'}"
                 ) from error
             if who := checkpoint.holder(path.parent):
                 raise CheckpointError(
@@ -145,6 +145,20 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
                 f"{str(config[name])[:100]!r}; give the folder of a run or of a model"
             )
     return tensors, config
+
+
+def _theirs(folder: Path) -> str:
+    """Return what to do with a folder of diffusers, or an empty string for another folder."""
+    try:
+        name = entry_of(checkpoint.read_json(folder / "config.json"), "_class_name")
+    except CheckpointError:
+        return ""
+    if not isinstance(name, str):
+        return ""
+    return (
+        f"it holds a {quoted(name)} of diffusers; load it with diffusers, and pass it with its "
+        "scheduler to interop.from_diffusers"
+    )
 
 
 def entry_of(config: object, *names: str) -> Any:

@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.nn.functional import one_hot
 
+from scoresde.errors import InvalidValueError
 from scoresde.score.scheduled import Scheduled
 from scoresde.sde import SDE, FlowSDE
 
@@ -50,17 +53,47 @@ class AzulaMean(Called):
         return mean
 
 
-_LABEL = {"label": "class_labels"}
-
-
 class DiffusersNetwork(Called):
-    """Return the output of a network of diffusers, without a learned variance."""
+    """Return the output of a network of diffusers, without a learned variance.
+
+    Attributes:
+        missing: The class that stands for a missing label, or None if the network has none.
+    """
+
+    def __init__(self, net: Callable[..., Any]) -> None:
+        super().__init__(net)
+        config = getattr(net, "config", None)
+        # a DiT has one class more than its configuration counts
+        self.missing: int | None = getattr(config, "num_embeds_ada_norm", None)
+        self.classes: int | None = getattr(config, "num_class_embeds", None) or self.missing
 
     def forward(self, x: Tensor, t: Tensor, /, **condition: Tensor) -> Tensor:
-        """Return the output, `(B, *)`; the condition `label` is called class_labels there."""
-        named = {_LABEL.get(name, name): value for name, value in condition.items()}
-        out: Tensor = self.net(x, t, **named, return_dict=False)[0]
+        """Return the output, `(B, *)`; the condition `label` is called class_labels there.
+
+        Raises:
+            InvalidValueError: A label is missing, and the network has no class for that.
+        """
+        label = condition.pop("label", None)
+        if self.classes is not None:
+            condition["class_labels"] = self._labels(label, x)
+        elif label is not None:
+            condition["class_labels"] = label
+        out: Tensor = self.net(x, t, **condition, return_dict=False)[0]
         return out.chunk(2, dim=1)[0] if out.shape[1] == 2 * x.shape[1] else out
+
+    def _labels(self, label: Tensor | None, x: Tensor) -> Tensor:
+        """Return a class for each sample."""
+        if self.missing is not None:
+            given = x.new_full((len(x),), -1, dtype=torch.int64) if label is None else label
+            return torch.where(given < 0, self.missing, given)
+        # the numbers are looked at on the CPU alone, since a GPU would have to wait
+        seen = label is not None and label.device.type == "cpu" and not is_compiling()
+        if label is None or (seen and bool((label < 0).any())):
+            raise InvalidValueError(
+                f"this network of diffusers has {self.classes} classes, and none for a missing "
+                'label; give a label for each sample, condition={"label": ...}'
+            )
+        return label
 
 
 class EDMNetwork(Called):

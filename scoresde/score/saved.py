@@ -172,10 +172,10 @@ class Saved(Piloted):
         path = locate(folder)
         if path.name == PIPELINE:
             # imported here, since other libraries are a higher layer
-            theirs: Any = import_module("scoresde.interop.diffusers")
+            theirs: Any = import_module("scoresde.interop.pipelines")
             if sde is not None or time is not None:
                 raise InvalidValueError(_OWN.format("SDE and time", "a pipeline of diffusers"))
-            found: Self = theirs.load_diffusers(path.parent, unet=net)
+            found: Self = theirs.load_network(path.parent, net)
             return found
         tensors, config = read(path)
         check_description(config, path)

@@ -17,12 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.checks import check_dense, check_range, door
-from scoresde.errors import (
-    DeviceError,
-    InvalidTypeError,
-    InvalidValueError,
-    ShapeError,
-)
+from scoresde.errors import DeviceError, InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.precision import in_user_settings
 from scoresde.sde.condition import Condition
 from scoresde.sde.coordinates import ratio

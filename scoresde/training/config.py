@@ -138,6 +138,11 @@ class TrainConfig:
         share = self.condition_dropout
         return share.get(name, 0.0) if isinstance(share, dict) else share
 
+    @property
+    def skips(self) -> bool:
+        """Return True if steps without a finite gradient are left out."""
+        return self.keeping.on_nan == "skip" or self.compute.fp16
+
     def lr_at(self, step: int) -> float:
         """Return the learning rate of update number `step`, counted from 0."""
         return self.optimiser.lr_at(step, self.steps)

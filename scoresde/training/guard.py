@@ -31,7 +31,7 @@ class Guard:
     """Check the steps, the weights and the data of a run before they are kept.
 
     Args:
-        config: The numbers of the run; steps are skipped only if `keeping.on_nan` is "skip".
+        config: The numbers of the run; steps are skipped only if `config.skips`.
         describe: A function of the number of an update that returns its learning rate, times and
             noise scales as text, for messages.
         newest: A function that returns the last good checkpoint, or None.
@@ -84,18 +84,21 @@ class Guard:
                 self._in_a_row = 0
                 continue
             self._in_a_row += 1
-            skipped = self.config.keeping.on_nan == "skip" and not finite[i, 1]
-            if not skipped or self._in_a_row > _MOST:
+            # in float16 a finite loss may have a gradient that overflows
+            overflow = self.config.compute.fp16 and finite[i, 0]
+            may = overflow or self.config.keeping.on_nan == "skip"
+            if finite[i, 1] or not may or self._in_a_row > _MOST:
                 raise TrainingError(self._report(first + i, loss, norm))
         bad = (~good).nonzero().flatten() + first
         if len(bad):
             self.skipped += len(bad)
-            warnings.warn(
-                f"{len(bad)} of the last {len(rows)} steps had no finite gradient and were "
-                f"skipped, the first is step {int(bad[0])}",
-                RuntimeWarning,
-                stacklevel=outside(),
-            )
+            if not self.config.compute.fp16:  # in which such steps are part of the method
+                warnings.warn(
+                    f"{len(bad)} of the last {len(rows)} steps had no finite gradient and were "
+                    f"skipped, the first is step {int(bad[0])}",
+                    RuntimeWarning,
+                    stacklevel=outside(),
+                )
         return rows[good]
 
     def check(

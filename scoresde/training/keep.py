@@ -229,12 +229,13 @@ class Keeper:
                     "take the old one, or another folder"
                 )
         planned, done, rate = meta["config"]["steps"], meta["step"], self.config.optimiser
-        if rate.decay == "cosine" and planned < self.config.steps and done:
+        steps = self.config.steps
+        if any(rate.lr_at(k, planned) != rate.lr_at(k, steps) for k in range(done)):
+            before, after = rate.lr_at(done - 1, planned), rate.lr_at(done, steps)
             warnings.warn(
-                f"{source} is of a run of {planned} steps, which now has {self.config.steps}: its "
-                f"learning rate falls along a cosine to the last step, and so jumps from "
-                f"{rate.lr_at(done - 1, planned):.3g} to {rate.lr_at(done, self.config.steps):.3g} "
-                "here; with decay='constant' a longer run has no jump",
+                f"{source} is of a run of {planned} steps, which now has {steps}: its learning "
+                f"rate was chosen for {planned} (decay={rate.decay!r}), and so jumps from "
+                f"{before:.3g} to {after:.3g} here; with decay='constant' a longer run has no jump",
                 RuntimeWarning,
                 stacklevel=outside(),
             )

@@ -49,8 +49,9 @@ def training(score: nn.Module, config: TrainConfig, *others: nn.Module) -> Itera
     layers = [layer for module in (score, *others) for layer in module.modules()]
     with ExitStack() as stack:
         stack.enter_context(learning(layers))
-        if options.bf16:
-            stack.enter_context(_half(score))
+        if options.bf16 or options.fp16:
+            half = torch.bfloat16 if options.bf16 else torch.float16
+            stack.enter_context(_half(score, half))
         if options.recompute:
             stack.enter_context(_recomputed(net))
         if options.compile:
@@ -59,17 +60,17 @@ def training(score: nn.Module, config: TrainConfig, *others: nn.Module) -> Itera
 
 
 @contextmanager
-def _half(score: nn.Module) -> Iterator[None]:
-    """Run the network of a `ScoreModel`, or else the whole module, in bfloat16."""
+def _half(score: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Run the network of a `ScoreModel`, or else the whole module, in half precision."""
     if isinstance(score, ScoreModel):
-        before, score.autocast = score.autocast, torch.bfloat16
+        before, score.autocast = score.autocast, dtype
         try:
             yield
         finally:
             score.autocast = before
         return
     device = next(score.parameters()).device.type
-    with _forward(score, torch.autocast(device, torch.bfloat16)(score.forward)):
+    with _forward(score, torch.autocast(device, dtype)(score.forward)):
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,17 +41,33 @@ def _check_below_one(name: str, values: tuple[float, ...]) -> None:
             raise InvalidValueError(f"{name} must lie in [0, 1), got {value!r}")
 
 
+# The rate of step k of K relative to the largest, by the name of the decay; m is `decay_from`.
+_DECAYS: Mapping[str, Callable[[int, int, int], float]] = {
+    "cosine": lambda k, m, steps: 0.5 * (1 + math.cos(math.pi * k / steps)),
+    "constant": lambda k, m, steps: 1.0,
+    "inverse_sqrt": lambda k, m, steps: math.sqrt(m / max(k, m)),
+    "wsd": lambda k, m, steps: 1.0 if k <= m else (steps - k) / (steps - m),
+}
+# The share of the steps with the full rate, where `decay_from` is None.
+_FULL_UNTIL = {"wsd": 0.8, "inverse_sqrt": 0.1}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimiser:
     r"""Hold the optimiser's numbers.
 
-    The learning rate of step $k$ of $K$ is
+    The learning rate of step $k$ of $K$ is $\text{lr} \cdot \min(1, (k + 1) / \text{warmup})$ times
 
-    $$ \text{lr} \cdot \min(1, (k + 1) / \text{warmup}) \cdot \tfrac12 (1 + \cos \pi k / K) $$
+    - $\tfrac12 (1 + \cos \pi k / K)$ with `decay="cosine"` (Loshchilov & Hutter 2017,
+      arXiv:1608.03983), which helps short runs more than long ones;
+    - 1 with `"constant"`;
+    - $\min(1, \sqrt{m / k})$ with `"inverse_sqrt"` (Karras et al. 2024, arXiv:2312.02696, EDM2);
+    - $\min(1, (K - k) / (K - m))$ with `"wsd"`: warm-up, stable, decay (Hägele et al. 2024,
+      arXiv:2405.18392, who find that a fifth of a run suffices for the decay).
 
-    or, with `decay="constant"`, the same without the cosine. The cosine (Loshchilov & Hutter 2017,
-    arXiv:1608.03983) helps short runs more than long ones. If a run is extended, the result equals
-    that of a run with all steps from the start only if the rate is constant.
+    Here $m$ is `decay_from`. If a run is extended, the result equals that of a run with all steps
+    from the start only if no rate so far depends on $K$: if the rate is constant, if an inverse
+    square root has its `decay_from` as a number, or before the decay of wsd begins.
 
     Attributes:
         rule: "adam"; or "muon", which moves matrices inside the network by orthogonal steps, scaled
@@ -59,7 +76,10 @@ class Optimiser:
         lr: The largest learning rate, above 0 and finite.
         betas: Adam's two decay rates, each in [0, 1).
         warmup: Steps over which the learning rate rises, 0 for none.
-        decay: How the learning rate falls: "cosine" (to zero) or "constant" (not at all).
+        decay: How the learning rate falls: "cosine", "wsd" (both to zero), "inverse_sqrt" or
+            "constant" (not at all).
+        decay_from: The step m, at least 1, until which "wsd" and "inverse_sqrt" have the full
+            rate; None is four fifths of the steps for "wsd", a tenth for "inverse_sqrt".
         weight_decay: At least 0; every step subtracts weight_decay * learning rate * W from each
             matrix W inside the network (Loshchilov & Hutter 2019, arXiv:1711.05101).
         clip: The largest norm of the gradient, above 0 and finite; a larger gradient is scaled down
@@ -79,6 +99,7 @@ class Optimiser:
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 100
     decay: str = "cosine"
+    decay_from: int | None = None
     weight_decay: float = 0.0
     clip: float = 1.0
 
@@ -96,13 +117,20 @@ class Optimiser:
                 f"weight_decay must be at least 0 and finite, got {self.weight_decay!r}"
             )
         _check_below_one("betas", self.betas)
-        check_name("decay", self.decay, ("cosine", "constant"))
+        check_name("decay", self.decay, _DECAYS)
+        if self.decay_from is not None:
+            check_least(self, decay_from=1)
+            if self.decay not in _FULL_UNTIL:
+                raise InvalidValueError(
+                    f"decay_from belongs to the decays {' and '.join(_FULL_UNTIL)}, and decay is "
+                    f"{self.decay!r}; leave decay_from out, or choose one of these"
+                )
 
     def lr_at(self, step: int, steps: int) -> float:
         """Return the learning rate of update number `step` of `steps`, counted from 0."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
-        fall = 1.0 if self.decay == "constant" else 0.5 * (1 + math.cos(math.pi * step / steps))
-        return self.lr * rise * fall
+        full = self.decay_from or max(1, round(_FULL_UNTIL.get(self.decay, 1.0) * steps))
+        return self.lr * rise * _DECAYS[self.decay](step, full, steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +186,7 @@ class Averages:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Configure how a step is computed; all fields but `bf16` change the weights by rounding only.
+    """Configure how a step is computed; all but `bf16` and `fp16` only change rounding.
 
     Attributes:
         accumulate: The number of parts, at least 1, into which a process divides its share of a
@@ -166,6 +194,9 @@ class Compute:
         workers: Processes that prepare batches, 0 for none. Useful if samples are decoded or
             augmented.
         bf16: Run the network in bfloat16 (weights and optimiser stay in float32).
+        fp16: Run the network in float16 instead, for GPUs without bfloat16 such as T4 and V100. The
+            loss is scaled so that small gradients are not zero; steps whose gradient overflows are
+            left out.
         fused: Use the fused Adam; False uses torch's default, for devices that have none.
         compile: Compile the network by `torch.compile`; the first steps then take minutes. A
             compiled network cannot be differentiated twice, as `EnergyScore` and `ism_loss` need.
@@ -186,6 +217,7 @@ class Compute:
     accumulate: int = 1
     workers: int = 0
     bf16: bool = False
+    fp16: bool = False
     fused: bool = True
     compile: bool = False
     channels_last: bool = False
@@ -195,6 +227,10 @@ class Compute:
     def __post_init__(self) -> None:
         check_least(self, accumulate=1, workers=0)
         check_fields(self)
+        if self.bf16 and self.fp16:
+            raise InvalidValueError(
+                "bf16 and fp16 exclude each other; take bf16 where the device has it"
+            )
         if self.shard and self.channels_last:
             raise InvalidValueError("shard and channels_last exclude each other; leave one out")
 

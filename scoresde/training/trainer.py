@@ -308,7 +308,7 @@ class Trainer(Generic[ScoreT]):
         }
         if held is not None:
             line["held_out"] = held
-        if self.config.keeping.on_nan == "skip":
+        if self.config.skips:
             line["skipped"] = self._guard.skipped
             self._guard.skipped = 0
         self.callbacks.on_log(line)

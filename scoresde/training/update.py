@@ -32,6 +32,7 @@ from scoresde.score import modules
 from scoresde.sde import SDE, Condition, facts
 from scoresde.training.batches import Batch, there
 from scoresde.training.config import TrainConfig
+from scoresde.training.loss_scale import LossScale
 from scoresde.training.optimisers import optimizer_of
 from scoresde.training.shard import whole
 
@@ -59,7 +60,7 @@ class Update:
 
     Attributes:
         optimizer: Adam or Muon, over the parameters that require gradients.
-        beside: The modules of the loss, which are trained with the score.
+        beside: The modules of the loss, which are trained with the score, and its scale in float16.
         begun: The number of the last update that has begun to change the weights.
 
     Raises:
@@ -71,6 +72,9 @@ class Update:
         self.sde = sde
         self.config = config
         self.beside = _beside(loss, score)
+        self._scale = LossScale() if config.compute.fp16 else None
+        if self._scale is not None:
+            self.beside.append(self._scale)
         weights = [p for p in score.parameters() if p.requires_grad]
         if not weights:
             raise InvalidValueError(
@@ -110,14 +114,20 @@ class Update:
                         "no gradient reaches any parameter: the loss does not depend on them, or "
                         "the network's output was detached"
                     )
-                loss.backward()  # type: ignore[no-untyped-call]
+                scaled = loss if self._scale is None else loss * self._scale.scale
+                scaled.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         self._check_reached()
         self._share_others()
+        if self._scale is not None:
+            self._scale.unscale(p for part in self._parts for p in part)
         norms = [self._clipped(part) for part in self._parts]
         norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
         self.begun = step
-        if self.config.keeping.on_nan == "raise" or norm.isfinite():
+        finite = not self.config.skips or bool(norm.isfinite())
+        if self._scale is not None:
+            self._scale.update(finite)
+        if finite:
             self.optimizer.step()
         return torch.stack([torch.stack(losses).sum(), norm])
 

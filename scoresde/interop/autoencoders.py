@@ -1,0 +1,111 @@
+r"""Use the autoencoders of diffusers as encoder and decoder of a `Latent`.
+
+A network of diffusers in the space of codes was trained on $(e - \mathrm{shift})\,c$, where $e$ is
+a code of the autoencoder and $c$ its `scaling_factor`, by which draws of the codes have a standard
+deviation near 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.checks import as_numbers, door, quoted
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.score import Latent
+from scoresde.sde import Score
+
+__all__ = ["with_vae"]
+
+
+@door
+def with_vae(score: Score, vae: nn.Module) -> Latent:
+    r"""Return a score of the codes of an autoencoder of diffusers, with images as its units.
+
+    With `units=True` samples are decoded, to images in [-1, 1]. `encode` draws the codes of images
+    from the posterior of the encoder where it has one, as in training; `likelihood.latent_elbo`
+    bounds the density of images.
+
+    Args:
+        score: The score of the scaled codes, such as `from_diffusers(unet, scheduler)`.
+        vae: An `AutoencoderKL`, or another autoencoder with `encode`, `decode` and a
+            `scaling_factor` in its `config`. A `shift_factor`, or `latents_mean` and
+            `latents_std`, are used where it has them.
+
+    Raises:
+        InvalidTypeError: `vae` has no such parts.
+        InvalidValueError: Its scaling is 0 or not finite.
+
+    Examples:
+        ```text
+        score = with_vae(from_diffusers(pipeline.unet, pipeline.scheduler), pipeline.vae)
+        images = scoresde.sample(score, sampler="ddim", n=4, units=True)
+        ```
+    """
+    config = getattr(vae, "config", None)
+    scaling = getattr(config, "scaling_factor", None)
+    if scaling is None or not (hasattr(vae, "encode") and hasattr(vae, "decode")):
+        raise InvalidTypeError(
+            f"{quoted(type(vae).__name__)} is no autoencoder of diffusers, since it lacks encode, "
+            "decode or config.scaling_factor; pass functions to scoresde.Latent"
+        )
+    shift, scale = getattr(config, "shift_factor", None) or 0.0, 1 / _nonzero(scaling)
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is not None and std is not None:
+        shift, scale = mean, as_numbers("latents_std", std, dtype=torch.float64) * scale
+    units = [
+        as_numbers("latents", part, dtype=torch.float64).reshape(-1) for part in (shift, scale)
+    ]
+    return Latent(score, _Encoder(vae, *units), _Decoder(vae, *units))
+
+
+def _nonzero(scaling: Any) -> Tensor:
+    factor = as_numbers("scaling_factor", scaling, dtype=torch.float64)
+    if not (factor.isfinite() & (factor != 0)).all():
+        raise InvalidValueError(f"scaling_factor must be finite and not 0, got {quoted(scaling)}")
+    return factor
+
+
+class _Scaled(nn.Module):
+    """Hold an autoencoder, and the numbers that scale its codes."""
+
+    def __init__(self, vae: nn.Module, shift: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.vae, self._shift, self._scale = vae, shift, scale
+
+    def units(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return shift and scale, ready to be used with codes `(B, C, *)`."""
+        shape = (-1, *(1 for _ in codes.shape[2:]))
+        shift, scale = (part.reshape(shape).to(codes) for part in (self._shift, self._scale))
+        return shift, scale
+
+    def taken(self, x: Tensor) -> Tensor:
+        """Return a state in the precision of the autoencoder."""
+        return x.to(next((p.dtype for p in self.vae.parameters()), x.dtype))
+
+
+class _Encoder(_Scaled):
+    """Return the mean and the standard deviation of scaled codes, or the codes alone."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor] | Tensor:
+        """Encode images `(B, C, *)`."""
+        vae: Any = self.vae
+        found = vae.encode(self.taken(x))
+        posterior = getattr(found, "latent_dist", None)
+        codes = (found.latents if posterior is None else posterior.mean).to(x)
+        shift, scale = self.units(codes)
+        mean = (codes - shift) / scale
+        return mean if posterior is None else (mean, posterior.std.to(x) / scale.abs())
+
+
+class _Decoder(_Scaled):
+    """Return the images of scaled codes."""
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Decode codes `(B, C, *)`."""
+        vae: Any = self.vae
+        shift, scale = self.units(codes)
+        image: Tensor = vae.decode(self.taken(codes * scale + shift)).sample
+        return image.to(codes)

@@ -1,0 +1,132 @@
+"""Read the tensors of a checkpoint of another project, and give them to a network.
+
+Only tensors are read from a file, and no code is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from scoresde import checkpoint
+from scoresde.checkpoint.state import layout
+from scoresde.checks import check_batch, quoted
+from scoresde.data.torch_file import read_torch
+from scoresde.errors import CheckpointError, DataError, ScoreSDEError
+
+__all__ = [
+    "check_tensors",
+    "fill",
+    "levels_of",
+    "named_weights",
+    "other_layout",
+    "read_checkpoint",
+]
+
+_BUFFERS = ("sigmas",)  # tensors of the file that are not weights of the network
+_WHERE = "load it with its own code if you trust it, and pass the network to"
+_READ = "load these into the network, and pass that to from_network"
+_PICKLED = {  # what a pickle names, and what it is then
+    b"torch_utils.persistence": f"a pickle of EDM; {_WHERE} from_edm",
+    b"pytorch_lightning": f"a checkpoint of PyTorch Lightning; {_WHERE} from_network",
+    b"torch.nn.modules": f"a pickled network; {_WHERE} from_network",
+}
+
+
+def read_checkpoint(path: Path, library: str) -> Any:
+    """Return what the file of a checkpoint holds: tensors in lists and dictionaries.
+
+    Raises:
+        CheckpointError: It is missing, or damaged, or holds other things.
+    """
+    try:
+        return read_torch(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
+    except (DataError, OSError, ValueError) as error:
+        reason = _pickled(path) or f": {error}"
+        raise CheckpointError(f"{path} is not a checkpoint of {library}{reason}") from error
+
+
+def _pickled(path: Path) -> str:
+    """Return what is known of a pickle, as the end of a sentence, from the names in it."""
+    try:
+        with checkpoint.open_file(path) as file:
+            start = file.read(2**20)
+    except (OSError, ValueError):
+        return ""
+    return next((f", but {what}" for name, what in _PICKLED.items() if name in start), "")
+
+
+def other_layout(found: object) -> str:
+    """Return what the content of a file is, as the end of "this is not ..., but"."""
+    if isinstance(found, list) and len(found) >= 4 and isinstance(found[0], Mapping):
+        return "one of ncsnv2; read it by load_ncsnv2"
+    if not isinstance(found, Mapping) or not found:
+        return f"holds a {type(found).__name__}"
+    if isinstance(found.get("model"), Mapping):
+        return "one of score_sde_pytorch; read it by load_score_sde"
+    if isinstance(found.get("state_dict"), Mapping):
+        return f"one of PyTorch Lightning with the weights state_dict; {_READ}"
+    if all(isinstance(value, Tensor) for value in found.values()):
+        names = [str(name) for name in found]
+        hint = layout(names) or f"; {_READ}"
+        return f"the weights of a network alone, such as {quoted(names[0])}{hint}"
+    return f"a dictionary of {quoted(sorted(map(str, found))[:5])}"
+
+
+def named_weights(model: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the weights of a state dictionary, without the prefix that DataParallel writes."""
+    weights = {name.removeprefix("module."): value for name, value in model.items()}
+    if len(weights) < len(model):
+        raise CheckpointError(f"{path} has weights twice, with and without 'module.' before them")
+    return {name: value for name, value in weights.items() if name not in _BUFFERS}
+
+
+def check_tensors(weights: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """Return weights; raise CheckpointError unless all are tensors of real numbers."""
+    try:
+        for name, value in weights.items():
+            check_batch(name, value[None] if isinstance(value, Tensor) else value, finite=False)
+    except ScoreSDEError as error:
+        raise CheckpointError(f"{path} holds no weights of a network: {error}") from error
+    return dict(weights)
+
+
+def levels_of(model: Mapping[str, Any]) -> Tensor | None:
+    """Return the noise levels of a state dictionary from the largest down, if it has them."""
+    sigmas = {name.removeprefix("module."): value for name, value in model.items()}.get("sigmas")
+    real = isinstance(sigmas, Tensor) and sigmas.ndim == 1 and sigmas.is_floating_point()
+    return sigmas if real else None
+
+
+def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Give a network made without memory the weights of a checkpoint, by name, in float32.
+
+    Raises:
+        CheckpointError: The names or shapes differ, or a weight is not finite.
+    """
+    expected = net.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    more = sorted(tensors.keys() - expected.keys())
+    if missing or more:
+        raise CheckpointError(
+            f"{path} has {len(tensors)} tensors, and the network of the configuration has "
+            f"{len(expected)}: missing {quoted(missing[:3])}, more {quoted(more[:3])}; take the "
+            "configuration with which it was trained"
+        )
+    for name, value in tensors.items():
+        if value.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(value.shape)}, and in the network of the "
+                f"configuration {tuple(expected[name].shape)}; take the configuration with which "
+                "it was trained"
+            )
+        if not value.isfinite().all():
+            raise CheckpointError(
+                f"{path}: {name} holds NaN or infinity; take an earlier checkpoint"
+            )
+    net.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)

@@ -1,0 +1,106 @@
+"""Read the states of a run, and give pictures of them common axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.plot import paper
+from scoresde.plot.kinds import kind
+from scoresde.plot.paper import Axes
+from scoresde.plot.stretch import ends_of, stretch
+from scoresde.units import Transform
+
+__all__ = ["StateLike", "checked_states", "paths", "share_axis", "words"]
+
+
+class StateLike(Protocol):
+    """Declare the attributes of the states of a run, such as `scoresde.trajectory` yields."""
+
+    @property
+    def t(self) -> Tensor:
+        """Return the time."""
+        ...
+
+    @property
+    def x(self) -> Tensor:
+        """Return the samples at that time, `(B, *)`."""
+        ...
+
+    @property
+    def denoised(self) -> Tensor | None:
+        """Return $E[x_0 | x_t]$, or None if it was not computed."""
+        ...
+
+
+def paths(
+    states: Iterable[StateLike], n: int, transform: Transform | None
+) -> tuple[Tensor, Tensor]:
+    """Return the times `(K,)` and the paths of the first n samples, `(K, n, *)`.
+
+    Points and signals are converted to the units of the data.
+    """
+    times, path = [], []
+    for t, x in checked_states(states):
+        times.append(t)
+        shown = paper.finite("a state", x[:n]).float()
+        if transform is not None and kind(x.shape[1:]) in ("points", "signals"):
+            shown = transform.inverse(shown).float()
+        path.append(shown)
+    return torch.tensor(times), torch.stack(path)
+
+
+def checked_states(states: Iterable[StateLike]) -> Iterator[tuple[float, Tensor]]:
+    """Yield the time and the samples of each state of a run.
+
+    Raises:
+        InvalidTypeError: `states` holds something else.
+        InvalidValueError: There is no state.
+        ShapeError: The states have different shapes.
+    """
+    state, shape = None, None
+    for state in states:
+        if not all(hasattr(state, name) for name in ("t", "x", "denoised")):
+            raise InvalidTypeError(
+                "need the states of a run, as scoresde.trajectory yields them, got "
+                f"{type(states).__name__}; samples are drawn by plot.samples"
+            )
+        x = state.x if state.denoised is None else state.denoised
+        if shape not in (None, x.shape):
+            raise ShapeError(
+                f"all states must have samples of the same shape, got {tuple(shape)}, "
+                f"then {tuple(x.shape)}"
+            )
+        shape = x.shape
+        yield float(state.t), x
+    if state is None:
+        raise InvalidValueError(
+            "there is nothing to show: no state is left; a run can be read only once, so make it "
+            "again, or keep list(run)"
+        )
+
+
+def words(times: Sequence[float]) -> list[str]:
+    """Return the labels of times; "denoised" for a last state at the time of the one before."""
+    labels = [f"t = {t:.3g}" for t in times]
+    if len(times) > 1 and times[-1] == times[-2]:
+        labels[-1] = "denoised"
+    return labels
+
+
+def share_axis(panels: Sequence[Axes], states: Tensor) -> list[str]:
+    """Give panels of states the same vertical axis, logarithmic beyond the last state if need be.
+
+    Args:
+        panels: The panels.
+        states: States `(K, n, *)`, which the axis contains.
+
+    Returns:
+        Notes for the picture, one or none.
+    """
+    inner, outer = ends_of(states[-1]), ends_of(states)
+    return [note for panel in panels for note in stretch(panel.yaxis, inner, outer)][:1]
