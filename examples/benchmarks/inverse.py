@@ -46,8 +46,8 @@ from scoresde.targets import GaussianMixture
 CHOSEN = {"field": ("mmps, 3",), "mixture": ("Particles(4)", "Particles(4), SplitGibbs")}
 CHEAP = ("mmps, 1, cov., multistep", "mmps, 3, multistep")
 # Passes at which the cost of an error is looked for, and the error.
-BUDGETS = (16, 24, 36, 54, 80, 120, 180)
-ERROR = 0.08
+BUDGETS = (16, 24, 36, 54, 80, 120)
+ERROR = 0.12
 
 Method = Callable[[Problem], Tensor]
 
