@@ -177,6 +177,16 @@ def test_patches_are_one_position_each_and_unfold_to_the_same_image(seed, spatia
     torch.testing.assert_close(from_patches(y, patch), x, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("preset", [UNet.small, UNet.base, UNet.large])
+def test_a_preset_takes_events_of_any_rank_and_changes_of_its_arguments(preset):
+    options = dict(spatial=1, channels=(4, 6, 8), features=8, num_classes=2)
+    net = built(lambda: preset(2, **options))
+    known = {name: net.config[name] for name in ("blocks", "attention", "bounded")}
+    same = built(lambda: UNet(2, **options, **known))
+    x, c = normal(0, 3, 2, 9), normal(1, 3)
+    assert torch.equal(net(x, c), same(x, c))
+
+
 def test_an_empty_batch_gives_an_empty_output():
     assert small(patch=2)(torch.zeros(0, 1, 8, 8), torch.zeros(0)).shape == (0, 1, 8, 8)
     assert built(lambda: MLP(3))(torch.zeros(0, 3), torch.zeros(0)).shape == (0, 3)

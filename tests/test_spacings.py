@@ -18,6 +18,7 @@ from scoresde.sde import (
     BrownianBridgeSDE,
     FlowSDE,
     Importance,
+    Laplace,
     Logistic,
     LogNormal,
     Uniform,
@@ -193,6 +194,13 @@ def test_drawn_uniform_times_have_the_moments_of_a_uniform_law():
     u = (t - 0.2) / 0.8
     assert abs(u.mean() - 1 / 2) < 5 * math.sqrt(1 / 12 / n)
     assert abs((u**2).mean() - 1 / 3) < 5 * math.sqrt(4 / 45 / n)
+
+
+@given(st.floats(-1, 1), st.floats(0.1, 0.6))
+def test_the_noise_of_laplace_times_has_the_distribution_function_of_laplace(mean, scale):
+    u, sde = midpoints(50), BrownianBridgeSDE()
+    z = (-sde.log_snr(Laplace(mean, scale)(sde, u)[0]) / 2 - mean) / scale
+    assert_close(torch.where(z < 0, z.exp() / 2, 1 - (-z).exp() / 2), u, rtol=1e-7, atol=1e-7)
 
 
 @given(log_floats(0.1, 30))

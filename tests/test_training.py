@@ -747,6 +747,31 @@ def test_the_loss_of_held_out_data_is_measured_often_for_any_checkpoints(
     assert held.at == steps
 
 
+def test_the_held_out_loss_is_split_into_quarters_by_the_noise_of_the_samples():
+    def times(score, sde, x, *, noise, condition=None):
+        t = torch.special.ndtr(noise.normal(x[:, :1].double(), 0.0)[:, 0]).to(x)
+        return score(x, t, condition).sum(1) * 0 + t
+
+    config = TrainConfig(steps=2, batch_size=8).changed(log_every=1, held_out=0.3)
+    trainer = Trainer(make(), data(), config, loss=times)
+    trainer.train(progress=False)
+    row, held = trainer.history.rows[-1], trainer.held_out
+    quarters = [row[f"held_out_{i}"] for i in (1, 2, 3, 4)]
+    assert quarters == sorted(set(quarters)) == list(held.quarters.values())
+    counts = [len(part) for part in torch.arange(len(held.data)).tensor_split(4)]
+    total = sum(n * value for n, value in zip(counts, quarters, strict=True))
+    assert total == pytest.approx(len(held.data) * row["held_out"], rel=1e-12)
+
+
+def test_a_loss_without_one_time_per_sample_has_no_quarters():
+    def one_time(score, sde, x, *, noise, condition=None):
+        return score(x, torch.tensor(0.5), condition).square().sum(1)
+
+    held = HeldOut(data(), VESDE(), one_time, CONFIG)
+    assert held.loss(make()) > 0
+    assert held.quarters == {}
+
+
 def test_a_run_without_checkpoints_logs_the_loss_of_its_held_out_data():
     config = TrainConfig(steps=40, batch_size=8).changed(log_every=2, held_out=0.25)
     trainer = Trainer(make(), data(), config)

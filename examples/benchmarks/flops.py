@@ -3,7 +3,9 @@ r"""What a U-Net's step takes beside its own convolutions, and its operations pe
 1. Ratio. The time of a forward and a backward pass of our U-Net, over the sum of the times of its
    convolutions and matrix products alone: the same shapes, strides, layout and threads, in the
    precision in which they are computed, each forward and backward. Of forward passes alone too.
-2. Speed. The operations per second of the same step (`torch.utils.flop_counter`: those of
+2. Presets. The parameters of `UNet.small`, `.base` and `.large`, and the milliseconds that an image
+   takes in a forward pass, and in a forward and a backward pass.
+3. Speed. The operations per second of the same step (`torch.utils.flop_counter`: those of
    convolutions and matrix products), beside azula's, diffusers', EDM's DDPM++ and ADM, all with
    three resolutions of the same widths.
 
@@ -45,7 +47,7 @@ WIDTHS = (32, 64, 96)
 class Options:
     """What to run."""
 
-    parts: tuple[Literal["ratio", "speed"], ...] = ("ratio", "speed")
+    parts: tuple[Literal["ratio", "presets", "speed"], ...] = ("ratio", "presets", "speed")
     """What to measure."""
     width: tuple[int, ...] = (32, 64, 128)
     """Widths of the networks of the ratio, the same at their three resolutions."""
@@ -177,6 +179,19 @@ def ratio(options: Options) -> None:
         print(f"{width:5}{step:11.1f}{layers:12.1f}  {ratios[0]:22}{ratios[1]}", flush=True)
 
 
+def presets(options: Options) -> None:
+    """Print what images of 3x32x32 cost."""
+    print("preset    parameters  ms an image, forward     with the backward pass")
+    x = torch.randn(options.batch, 3, 32, 32)
+    for make in (UNet.small, UNet.base, UNet.large):
+        net = make(3)
+        calls = forward_of(net, x, options), step_of(net, x, options)
+        times = [[1e3 * seconds(call) / len(x) for call in calls] for _ in range(options.turns)]
+        size = sum(p.numel() for p in net.parameters())
+        ahead, both = (quartiles(list(column)) for column in zip(*times[1:], strict=True))
+        print(f"{make.__name__:8}{size:12,}  {ahead:24} {both}", flush=True)
+
+
 def contenders(shape: tuple[int, ...]) -> dict[str, nn.Module]:
     """Networks of the same widths for samples of a shape."""
     channels, spatial = shape[0], len(shape) - 1
@@ -223,7 +238,7 @@ def main(options: Options) -> None:
     if options.short:
         options = replace(options, turns=2, batch=2, width=(16,))
     for part in options.parts:
-        {"ratio": ratio, "speed": speed}[part](options)
+        {"ratio": ratio, "presets": presets, "speed": speed}[part](options)
         print()
 
 

@@ -1,10 +1,11 @@
 r"""Our U-Net beside EDM's, azula's and diffusers' on images: equal CPU time, one recipe.
 
-All networks but `default` have about as many parameters. All are trained by the same optimiser,
-rate, law of times, weight and precision, for the same seconds of one core, of which each makes as
-many steps as it can. `scoresde` is our U-Net with widths 32, 64 and 96, and `default` what `train`
-chooses for the data where nothing is named. `edm` is the DDPM++ and `adm` the ADM of Karras et al.
-(2022, arXiv:2206.00364, appendix F).
+`scoresde` is `UNet.small`, `base` is `UNet.base`, and `default` what `train` chooses for the data
+where nothing is named. `edm` is the DDPM++ and `adm` the ADM of Karras et al. (2022,
+arXiv:2206.00364, appendix F). All but `default` and `base` have about as many parameters, and
+`--network ablations` is our U-Net with one thing changed at a time. All are trained by the same
+optimiser, rate, law of times, weight and precision, for the same seconds of one core, of which each
+makes as many steps as it can.
 
 The table has the milliseconds of a step, the steps, and the held-out loss as in `recipes.py`, where
 1 is that of a linear denoiser: the mean over all noise levels, and its four parts from little noise
@@ -13,6 +14,8 @@ to much, each with the half-width of a 95 % interval over the seeds (of Student'
     pip install 'scoresde[peers,test]'
     python examples/benchmarks/networks.py --seconds 120 --seeds 3
     python examples/benchmarks/networks.py --rule adam --problem mnist
+    python examples/benchmarks/networks.py --rule muon --problem patches --seconds 40 \
+        --network ablations
     python examples/benchmarks/networks.py --short    # seconds: does it run?
 """
 
@@ -33,7 +36,7 @@ import tyro
 from problems import PROBLEMS
 from recipes import Recipe, judged, trained
 from scipy import stats
-from unets import NETWORKS, Make
+from unets import ABLATIONS, NETWORKS, Make
 
 from scoresde import Moments, suggest
 from scoresde.data import Data
@@ -50,7 +53,7 @@ class Options:
     rule: tuple[str, ...] = ("muon", "adam")
     """Which optimisers."""
     network: tuple[str, ...] = ("scoresde", "default", "edm", "adm", "azula", "diffusers")
-    """Which networks."""
+    """Which networks, or "ablations"."""
     seconds: float = 120.0
     """Seconds of one core for each training."""
     seeds: int = 3
@@ -87,7 +90,7 @@ def measured(key: Key, options: Options) -> list[float]:
     """Train one network: its parameters, steps, ms a step, and losses: the mean, four parts."""
     variant, problem, rule, name, seconds, seed = key
     learnt, held = images(problem, variant == "judging", options.short)
-    make = NETWORKS[name]
+    make = (NETWORKS | ABLATIONS)[name]
     model, steps, spent = trained(recipe_of(make, rule), problem, learnt, float(seconds), int(seed))
     var = Moments(*learnt.moments()).mean_variance()
     bins = judged(model, held, var, 20 if options.short else 250, repeats=1)
@@ -115,7 +118,7 @@ def table(found: Mapping[Key, Sequence[float]]) -> None:
         size, steps, ms, *losses = zip(*rows, strict=True)
         _, problem, rule, name, _ = group
         print(
-            f"{problem:9}{rule:6}{name:10}{size[0]:9,.0f} parameters {statistics.fmean(ms):6.1f} ms"
+            f"{problem:9}{rule:6}{name:27}{size[0]:9,.0f} parameters {statistics.fmean(ms):6.1f} ms"
             f" {statistics.fmean(steps):7.0f} steps  {len(rows)} seeds  "
             + "  ".join(interval(column) for column in losses)
         )
@@ -135,6 +138,8 @@ def main(options: Options) -> None:
     warnings.simplefilter("ignore")
     if options.short:
         options = replace(options, seconds=0.2, seeds=1, rule=("muon",))
+    if options.network == ("ablations",):
+        options = replace(options, network=tuple(ABLATIONS))
     print(f"{options.variant}, {options.seconds:g} s each; loss at all noise, then low to high")
     keys: list[Key] = [
         (options.variant, problem, rule, name, f"{options.seconds:g}", str(seed))

@@ -17,7 +17,7 @@ the positions.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,11 @@ from .blocks import (
 from .checks import check_dtype, check_level
 from .conditions import Network, classes_of, flagged, resized, split
 from .embedding import Embedding
+
+# Widths that grow as 1 : 2 : 3, as in ADM (Dhariwal & Nichol 2021, arXiv:2105.05233).
+_SMALL: dict[str, Any] = {"channels": (32, 64, 96), "bounded": True}
+_BASE = _SMALL | {"channels": (64, 128, 192), "attention": (2,)}
+_LARGE = _BASE | {"channels": (128, 256, 384), "blocks": 2}
 
 
 class Level(nn.Module):
@@ -236,6 +241,36 @@ class UNet(Network):
         known = 2 * sum(shape[0] for shape in self.fields.values())
         # the sum of two convolutions equals one convolution of the concatenated channels
         self.joined = conv(fold * known, channels[0], spatial, padding=padding) if known else None
+
+    @classmethod
+    def small(cls, in_channels: int, **changes: Any) -> Self:
+        """Return a U-Net of widths 32, 64, 96, about 0.7 million parameters in two dimensions.
+
+        Args:
+            in_channels: Number of channels of `x`.
+            changes: Other arguments of `UNet`, also in place of those of the preset.
+
+        Examples:
+            >>> UNet.small(3, spatial=1, num_classes=10).config["channels"]
+            [32, 64, 96]
+        """
+        return cls(in_channels, **(_SMALL | changes))
+
+    @classmethod
+    def base(cls, in_channels: int, **changes: Any) -> Self:
+        """Return a U-Net of widths 64, 128, 192, with attention at the coarsest resolution.
+
+        It has about 3 million parameters in two dimensions. The arguments are those of `small`.
+        """
+        return cls(in_channels, **(_BASE | changes))
+
+    @classmethod
+    def large(cls, in_channels: int, **changes: Any) -> Self:
+        """Return a U-Net of widths 128, 256, 384, two blocks and attention at the coarsest.
+
+        It has about 20 million parameters in two dimensions. The arguments are those of `small`.
+        """
+        return cls(in_channels, **(_LARGE | changes))
 
     def forward(self, x: Tensor, c: Tensor, /, **condition: Tensor | None) -> Tensor:
         """Map `x` `(B, C, *spatial)`, `c` `(B,)` and the conditions to `(B, C', *spatial)`."""

@@ -13,7 +13,15 @@ from scoresde.sde.process import SDE
 from scoresde.sde.reverse import ReverseSDE, check_output, report
 from scoresde.sde.score import Facts, Score, ask, facts, passes_of, process_of
 from scoresde.sde.shapes import expand
-from scoresde.sde.time_laws import Importance, Logistic, LogNormal, Stratified, TimeLaw, Uniform
+from scoresde.sde.time_laws import (
+    Importance,
+    Laplace,
+    Logistic,
+    LogNormal,
+    Stratified,
+    TimeLaw,
+    Uniform,
+)
 
 SDES: Mapping[str, type[SDE]] = MappingProxyType(
     {
@@ -31,6 +39,7 @@ LAWS: Mapping[str, TimeLaw] = MappingProxyType(
         "uniform": Uniform(),
         "lognormal": LogNormal(),
         "logistic": Logistic(),
+        "laplace": Laplace(),
         "importance": Importance(),
     }
 )
@@ -54,6 +63,7 @@ __all__ = [
     "FlowSDE",
     "Importance",
     "ItoSDE",
+    "Laplace",
     "LogNormal",
     "Logistic",
     "Moments",

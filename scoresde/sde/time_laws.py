@@ -20,7 +20,7 @@ from scoresde.checks import check_fields, check_noise, check_range
 if TYPE_CHECKING:
     from scoresde.sde.process import SDE
 
-__all__ = ["Importance", "LogNormal", "Logistic", "Stratified", "TimeLaw", "Uniform"]
+__all__ = ["Importance", "Laplace", "LogNormal", "Logistic", "Stratified", "TimeLaw", "Uniform"]
 
 
 class TimeLaw(abc.ABC):
@@ -121,6 +121,38 @@ class Logistic(TimeLaw):
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return times and unit weights."""
         return _times_at(sde, self.mean + self.scale * torch.logit(u)), torch.ones_like(u)
+
+
+@dataclass(frozen=True)
+class Laplace(TimeLaw):
+    r"""Draw $\log(\sigma_t / \alpha_t)$ from a Laplace distribution, clipped to the range.
+
+    Hang et al. (2024), arXiv:2407.03297, whose best law of $\log(\alpha^2 / \sigma^2)$, with the
+    mean 0 and the scale .5, is the default here. It is part of the objective, so the weights are
+    one.
+
+    Args:
+        mean: The mean of $\log(\sigma / \alpha)$.
+        scale: The mean distance from it, positive; the standard deviation is 1.41 times this.
+
+    Examples:
+        >>> from scoresde.sde import BrownianBridgeSDE
+        >>> u = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+        >>> [round(float(v), 3) for v in Laplace()(BrownianBridgeSDE(), u)[0]]
+        [0.414, 0.5, 0.586]
+    """
+
+    mean: float = 0.0
+    scale: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_fields(self, finite=True)
+        check_range("scale", self.scale, "(0, inf)")
+
+    def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return times and unit weights."""
+        far = -torch.log(2 * torch.minimum(u, 1 - u))
+        return _times_at(sde, self.mean + self.scale * (u - 0.5).sign() * far), torch.ones_like(u)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -44,6 +45,9 @@ class HeldOut:
         best: The lowest loss at a checkpoint so far.
         at: The step of that checkpoint, or None before the first checkpoint.
         waited: The number of checkpoints since then.
+        quarters: The loss last measured, of each quarter of the samples by their noise, with the
+            names of the log: `held_out_1` for the least noise to `held_out_4`. It is empty if there
+            are fewer than four samples, or the loss does not ask for one time per sample.
     """
 
     def __init__(self, data: Data, sde: SDE, loss: Loss, config: TrainConfig) -> None:
@@ -53,6 +57,7 @@ class HeldOut:
         self.best = math.inf
         self.at: int | None = None
         self.waited = 0
+        self.quarters: dict[str, float] = {}
         self._loss = loss
         cost = _FORWARD * len(data) / config.batch_size
         every, line = max(config.steps / _MEASUREMENTS, cost / _SHARE), config.keeping.log_every
@@ -111,21 +116,30 @@ class HeldOut:
         (seed,) = seeds_of_step(self.config.seed, _STEP, 1)
         starts = range(0, len(self.data), size)[distributed.rank() :: distributed.size()]
 
-        def local_sum() -> Tensor:
-            total = torch.zeros((), dtype=torch.float64)
+        def local_rows() -> Tensor:
+            """Return losses and times of this process's samples, and zeros for all others."""
+            found = torch.zeros(2, len(self.data), dtype=torch.float64)
             for first in starts:
                 rows = slice(first, min(first + size, len(self.data)))
                 x = self.data.batch(rows).to(device)
                 known = self.data.condition(rows)
                 condition = None if known is None else known.to(device)
                 noise = Noise.of(seed, len(x), first=first)
-                losses = self._loss(model, self.sde, x, noise=noise, condition=condition)
-                total += checked(losses, x).double().sum().cpu()
-            return total
+                with _times(model) as times:
+                    losses = self._loss(model, self.sde, x, noise=noise, condition=condition)
+                found[0, rows] = checked(losses, x).cpu().double()
+                found[1, rows] = times[0] if times and len(times[0]) == len(x) else math.nan
+            return found
 
         with evaluating((model, self._loss)), passing():
-            total = distributed.size() * distributed.mean(distributed.together(local_sum))
-        return float(total) / (len(self.data) * math.prod(self.data.event_shape))
+            rows = distributed.size() * distributed.mean(distributed.together(local_rows))
+        losses, times = rows
+        losses = losses / math.prod(self.data.event_shape)
+        self.quarters = {}
+        if len(losses) >= 4 and times.isfinite().all():
+            parts = losses[times.argsort()].tensor_split(4)  # noise grows with time
+            self.quarters = {f"held_out_{i}": float(x.mean()) for i, x in enumerate(parts, 1)}
+        return float(losses.mean())
 
     def as_json(self) -> dict[str, Any]:
         """Return `best`, `at` and `waited` for a checkpoint."""
@@ -146,3 +160,20 @@ class HeldOut:
                 f"the record of the held-out data in a checkpoint, {str(stored)[:100]!r}, was not "
                 "written by a run; take another folder"
             ) from error
+
+
+@contextlib.contextmanager
+def _times(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Yield a list of the times that the model is given within the block."""
+    found: list[Tensor] = []
+
+    def record(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        t = args[1] if len(args) > 1 else named.get("t")
+        if isinstance(t, Tensor) and t.ndim == 1:
+            found.append(t.detach().cpu().double())
+
+    hook = model.register_forward_pre_hook(record, with_kwargs=True)
+    try:
+        yield found
+    finally:
+        hook.remove()

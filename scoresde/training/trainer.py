@@ -306,8 +306,8 @@ class Trainer(Generic[ScoreT]):
             "lr": self.config.lr_at(self.step - 1),
             "seconds": round(time.perf_counter() - self._start, 3),
         }
-        if held is not None:
-            line["held_out"] = held
+        if held is not None and self.held_out is not None:
+            line |= {"held_out": held, **self.held_out.quarters}
         if self.config.skips:
             line["skipped"] = self._guard.skipped
             self._guard.skipped = 0

@@ -13,10 +13,11 @@ from torch import nn
 from scoresde import suggest
 from scoresde.data import Data
 from scoresde.nn import UNet
+from unets.ablations import ABLATIONS
 from unets.adm import ADM
 from unets.peers import EDM, Azula, Diffusers
 
-__all__ = ["ADM", "EDM", "NETWORKS", "Azula", "Diffusers", "Make"]
+__all__ = ["ABLATIONS", "ADM", "EDM", "NETWORKS", "Azula", "Diffusers", "Make"]
 
 Make = Callable[[Data], nn.Module]
 
@@ -27,7 +28,8 @@ def default(data: Data) -> nn.Module:
 
 
 NETWORKS: Mapping[str, Make] = {
-    "scoresde": lambda data: UNet(data.event_shape[0], channels=(32, 64, 96), bounded=True),
+    "scoresde": lambda data: UNet.small(data.event_shape[0]),
+    "base": lambda data: UNet.base(data.event_shape[0]),
     "default": default,
     "edm": lambda data: EDM(data.event_shape[0], data.event_shape[1]),
     "adm": lambda data: ADM(data.event_shape[0], 16, (1, 2, 3), 2, (1, 2)),
