@@ -16,7 +16,7 @@ from scoresde import SDE, VPSDE, BrownianBridgeSDE, Facts, Field, Moments
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.objectives import dsm_loss
 from scoresde.samplers import DDIM, Ancestral, Heun, MeanStart, Scipy
-from scoresde.score import Centred
+from scoresde.score import Centred, Unpaired
 from scoresde.targets import Gaussian
 
 TIGHT = Scipy("DOP853", rtol=1e-9, atol=1e-10, max_nfe=10**5)
@@ -151,17 +151,15 @@ def test_the_joint_law_of_a_gaussian_pair_is_exact_with_y_a_condition(s):
     assert gap(through(first, map_of(pair.score(sde), sde, Heun(), 2, times=even)), last) > 2 * few
 
 
-class Unseeing:
-    """The score of a network that receives the state y + r alone, of numbers with a covariance."""
+def unseeing(sde, cov):
+    """The denoiser of states alone, for standard normal numbers with a covariance."""
 
-    def __init__(self, sde, cov):
-        self.sde, self.cov = sde, cov
+    def denoiser(x, t):
+        t, x64 = t.double()[:, None], x.double()
+        alpha, var = 1 - t, sde.sigma(t) ** 2
+        return ((alpha + t * cov) / (alpha**2 + t**2 + 2 * alpha * t * cov + var) * x64).to(x)
 
-    def __call__(self, r, t, condition):
-        t, x = t.double()[:, None], (condition[Y] + r).double()
-        alpha, var = 1 - t, self.sde.sigma(t) ** 2
-        gain = (alpha + t * self.cov) / (alpha**2 + t**2 + 2 * alpha * t * self.cov + var)
-        return ((alpha * (gain * x - condition[Y]) - r) / var).to(r)
+    return denoiser
 
 
 @pytest.mark.slow
@@ -171,8 +169,9 @@ def test_a_network_without_y_keeps_the_marginal_with_noise_and_never_the_joint_l
     sde, cov = BrownianBridgeSDE(0.5), 0.6
     pair = Pair(*(torch.tensor(v).double() for v in ([[cov]], [0.0], [[1 - cov**2]]))).residual()
     first, last = (pair.at(*end) for end in ends(sde))
-    score = Unseeing(sde, cov)
-    flow = through(first, map_of(score, sde, TIGHT, 1))
+    score = Unpaired(unseeing(sde, cov), sde)
+    # as a plain function, since samplers without noise refuse the score itself
+    flow = through(first, map_of(lambda x, t, c: score(x, t, c), sde, TIGHT, 1))
     assert gap(flow, last) > 0.1
     assert float(flow.cov + (flow.slope + 1) ** 2) < 0.9  # the variance of x_0, which is 1
     n, draw = 20_000, torch.Generator().manual_seed(0)
@@ -181,6 +180,29 @@ def test_a_network_without_y_keeps_the_marginal_with_noise_and_never_the_joint_l
     r = scoresde.sample(score, sde, Ancestral(), x=x, steps=150, condition={Y: y}, seed=0)
     assert abs(float((y + r).var()) - 1) < 5 * math.sqrt(2 / n) + 0.01
     assert float((y * (y + r)).mean()) > cov + 0.2
+
+
+def test_samplers_without_the_noise_of_the_reverse_sde_refuse_a_network_without_y():
+    score = Unpaired(unseeing(BrownianBridgeSDE(), 0.6), BrownianBridgeSDE())
+    options = dict(shape=(1,), n=2, seed=0, condition={Y: torch.ones(2, 1)}, pilot=False)
+    refused = []
+    for name, method in scoresde.SAMPLERS.items():
+        try:
+            scoresde.Run.of(score, sampler=name, **options)
+        except InvalidTypeError as error:
+            assert "does not see y" in str(error)  # noqa: PT017
+            refused.append(name)
+        assert (name in refused) != method.conditional
+    assert {"heun", "ddim", "fast", "scipy", "pc"} < set(refused)
+    with pytest.raises(scoresde.ScoreSDEError, match="no density"):
+        scoresde.log_prob(score, None, torch.zeros(2, 1), condition={Y: torch.ones(2, 1)})
+    with pytest.raises(InvalidValueError, match="needs the condition y"):
+        scoresde.sample(score, sampler=Ancestral(), shape=(1,), steps=2, seed=0)
+    shaped = Unpaired(score.score, score.sde, event_shape=(1,))
+    with pytest.raises(InvalidValueError, match="needs the condition y"):
+        scoresde.sample(shaped, sampler=Ancestral(), steps=2, seed=0)
+    one = scoresde.sample(shaped, sampler=Ancestral(), steps=2, n=3, seed=0, condition={Y: [1.0]})
+    assert one.shape == (3, 1)
 
 
 def test_the_mean_start_is_that_of_the_law_given_y_for_one_evaluation():

@@ -8,7 +8,7 @@ import scoresde
 from scoresde import SAMPLERS, Facts, Field, Noise
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.guidance import Linear, Projection, posterior
-from scoresde.samplers import Impute, Particles, ProbabilityFlow, SplitGibbs
+from scoresde.samplers import Impute, Metropolis, Particles, ProbabilityFlow, SplitGibbs
 
 VP = scoresde.VPSDE()
 NAMES = sorted(SAMPLERS.keys() - {"scipy"})
@@ -99,7 +99,7 @@ def test_gradients_go_through_samplers_of_posteriors(method):
     assert abs(float(found.flatten()[0]) - right) < 1e-4
 
 
-@pytest.mark.parametrize("sampler", ["scipy", Particles()])
+@pytest.mark.parametrize("sampler", ["scipy", Particles(), Metropolis(SAMPLERS["ddim"])])
 def test_a_sampler_without_a_gradient_is_refused(sampler):
     with pytest.raises(InvalidTypeError, match="is not differentiable"):
         scoresde.sample(Net(), None, sampler, grad=True)

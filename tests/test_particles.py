@@ -332,6 +332,22 @@ def test_a_run_of_split_gibbs_sampling_is_counted_and_reported():
     assert len(list(found.states())) == 1 + 6 + 3 + 1
 
 
+def test_split_gibbs_sampling_may_begin_with_particles():
+    """Whose weights of the modes a few alternations leave as they are."""
+    first = Particles(k=4)
+    method = SplitGibbs(Ancestral("moments"), 0.3, k=2, start=first)
+    found = run(method, n=40, steps=10, dtype=torch.float64)
+    drawn = found.draw()
+    assert {"ess", "residual"} <= drawn.info.keys()
+    way = len(method.prior_times(VP, found.times)) - 1
+    assert drawn.nfe == first.cost(10) + 2 * way + 1 <= method.cost(10) + 1
+    assert len(list(found.states())) == 1 + method.states(10) + 1
+    assert not method.takes_start
+    chain = SplitGibbs(Ancestral("moments"), 0.3, k=0, start=first)
+    plain = run(chain, n=40, steps=10, dtype=torch.float64).draw()
+    assert abs(share(drawn.x) - share(plain.x)) < 0.1
+
+
 def test_particles_take_no_start_and_split_gibbs_no_times_above_rho():
     prior = Gaussian([0.0, 0.0], var=1.0).at(VPSDE())
     made = posterior(prior, Linear(torch.tensor([[1.0, 0.0]]), 0.3))

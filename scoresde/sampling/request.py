@@ -149,9 +149,15 @@ def conditions_of(
     return Condition({**(others or {}), **sampler.checked(Condition(taken or {}))})
 
 
-def sampler_of(sampler: str | Sampler, sde: SDE) -> Sampler:
-    """Return the sampler of this name, or the given one; raise if it cannot run on the SDE."""
+def sampler_of(sampler: str | Sampler, sde: SDE, known: Facts) -> Sampler:
+    """Return the sampler of this name, or the given one; raise if it cannot run under the score."""
     found = named("sampler", sampler, SAMPLERS)
+    if known.flow is False and not found.conditional:
+        raise InvalidTypeError(
+            f"{quoted(found)} has other noise than the reverse SDE, and this score is right with "
+            "that noise alone, since it does not see y; take Ancestral() or EulerMaruyama(), or a "
+            "network that has y as a condition"
+        )
     if found.between and sde.levels is not None:
         raise InvalidValueError(
             f"{quoted(found)} evaluates the score between the times of its grid, but this SDE has "

@@ -156,7 +156,7 @@ class Run:
         """Return the checked request; arguments and errors are those of `sample`."""
         known = request.facts_of(score)
         sde = process_of(score, sde)
-        method = request.sampler_of(sampler, sde)
+        method = request.sampler_of(sampler, sde, known)
         request.check_start(x, method)
         if grad:
             check_differentiable(method)

@@ -12,6 +12,7 @@ from scoresde.score.pilot import Pilot, Setting
 from scoresde.score.predictions import PREDICTIONS, Affine
 from scoresde.score.rescheduled import Rescheduled
 from scoresde.score.times import TIMES
+from scoresde.score.unpaired import Unpaired
 from scoresde.score.wrapped import Wrapped
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Rescheduled",
     "ScoreModel",
     "Setting",
+    "Unpaired",
     "Wrapped",
     "codes",
     "device_of",

@@ -75,6 +75,8 @@ class Facts:
         columns: The names of the entries of a sample that is a row of a table.
         density: False if the score is known not to be the gradient of a log-density, as with
             guidance.
+        flow: False if the probability flow does not have the marginals of the reverse SDE, so that
+            samplers need the noise of the latter, as for a bridge whose network does not see y.
 
     Examples:
         >>> known = Facts(event_shape=(2,), conditions={"label": Classes(10)})
@@ -92,6 +94,7 @@ class Facts:
     conditions: Mapping[str, Classes | Field] | None = None
     columns: tuple[str, ...] | None = None
     density: bool | None = None
+    flow: bool | None = None
 
 
 def facts(score: object) -> Facts:

@@ -139,7 +139,8 @@ def ours(sampler: Sampler, known: bool = False, **how) -> Callable[[Problem], Te
         if isinstance(sampler, SplitGibbs):  # after a run, parts of one under the prior alone
             low, high = (float(SDE.sigma(torch.tensor(t))) for t in (SDE.eps, SDE.T))
             part = math.log(sampler.rho / low) / math.log(high / low)
-            steps = int(problem.budget / (passes + sampler.k * part))
+            first = passes * sampler.first.nfe_per_step
+            steps = int((problem.budget - 2 * first) / (first + sampler.k * part))
         else:
             steps = sampler.steps_for(problem.budget // passes - 1)
         return scoresde.sample(
@@ -159,7 +160,10 @@ OURS: dict[str, Callable[[Problem], Tensor]] = {
     "pigdm": ours(Heun(), method="pigdm"),
     "dps": ours(Heun(), method="dps"),
     "Particles(4)": ours(Particles(k=4), iterations=1),
-    "SplitGibbs(.3, 5)": ours(SplitGibbs(Ancestral(), rho=0.3, k=5)),
+    "Particles(4), SplitGibbs": ours(
+        SplitGibbs(Ancestral("moments"), rho=0.3, k=5, start=Particles(k=4)), iterations=1
+    ),
+    "SplitGibbs": ours(SplitGibbs(Ancestral("moments"), rho=0.3, k=5)),
 }
 
 # What is measured of them

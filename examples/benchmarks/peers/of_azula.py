@@ -110,6 +110,7 @@ AZULA: dict[str, Callable[[Any], Tensor]] = {
     "MMPS, 1, multistep": mmps(1, "xEABSampler", 1),
     "MMPS, 2, multistep": mmps(2, "xEABSampler", 1),
     "MMPS, 3, multistep": mmps(3, "xEABSampler", 1),
+    "MMPS, 6, multistep": mmps(6, "xEABSampler", 1),
     "PiGDM": pigdm,
     "DPS, zeta .3": dps(0.3),
     "DPS, zeta 1": dps(1.0),

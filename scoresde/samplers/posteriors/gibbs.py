@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from scoresde.checks import check_integer, check_range, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.samplers.around import Around
-from scoresde.samplers.sampler import NoiseLike, State
+from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Facts, Moments, ReverseSDE, expand
 from scoresde.sde.spacings import even_times
 
@@ -35,7 +35,7 @@ class SplitGibbs(Around):
     r"""Alternate draws given the measurement and given the prior, coupled by a width $\rho$.
 
     The score must be a `scoresde.guidance.posterior` of a `Linear` measurement. A run begins with a
-    run of the sampler under that score, whose samples are approximate draws. Then `k` alternations
+    run of `start` under that score, whose samples are approximate draws. Then `k` alternations
     follow. Of each pair the draw given the prior is kept: its law is the posterior for a
     measurement whose noise has the variance $\text{std}^2 + \rho^2 A A^T$, so the bias is
     $O(\rho^2)$. Compare runs with $\rho$ and $2 \rho$ to estimate it. The chain needs about
@@ -48,6 +48,8 @@ class SplitGibbs(Around):
         rho: $\rho$, in the units of the data, between the noise levels at eps and at T. On a ladder
             the nearest level is used.
         k: Alternations, at least 0.
+        start: The sampler of the first run; by default the one of the draws given the prior. A few
+            alternations do not change the weights of separate modes, which `Particles` gives.
 
     Raises:
         InvalidTypeError: The sampler does not have the noise of the reverse SDE, or the score is
@@ -68,6 +70,7 @@ class SplitGibbs(Around):
     steps: ClassVar[int] = 200
     rho: float
     k: int = 30
+    start: Sampler | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,9 +95,14 @@ class SplitGibbs(Around):
             )
 
     @property
+    def first(self) -> Sampler:
+        """Return the sampler of the first run."""
+        return self.sampler if self.start is None else self.start
+
+    @property
     def nfe_per_step(self) -> int:
-        """Return the sampler's evaluations in 1 + k runs; all but the first run are shorter."""
-        return (1 + self.k) * self.sampler.nfe_per_step
+        """Return the evaluations in 1 + k runs; all but the first run are shorter."""
+        return self.first.nfe_per_step + self.k * self.sampler.nfe_per_step
 
     @property
     def stepwise(self) -> bool:
@@ -108,14 +116,24 @@ class SplitGibbs(Around):
 
     def cost(self, steps: int) -> int:
         """Return the largest number of evaluations, that of `1 + k` whole runs."""
-        return (1 + self.k) * self.sampler.cost(steps)
+        return self.first.cost(steps) + self.k * self.sampler.cost(steps)
 
     def states(self, steps: int) -> int:
         """Return the states of the first run, and one for each alternation."""
-        return self.sampler.states(steps) + self.k
+        return self.first.states(steps) + self.k
+
+    @property
+    def takes_start(self) -> bool:
+        """Return that of the sampler of the first run."""
+        return self.first.takes_start
+
+    @property
+    def between(self) -> bool:
+        """Return True if one of the two evaluates the score between times of the grid."""
+        return self.sampler.between or self.first.between
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
-        """Return this sampler with the inner one prepared, after checking rho."""
+        """Return this sampler with the inner ones prepared, after checking rho."""
         ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
         low, high = (sde.sigma(ends) / sde.alpha(ends)).tolist()
         if not low < self.rho <= high:
@@ -123,7 +141,8 @@ class SplitGibbs(Around):
                 f"rho must lie between the noise levels sigma / alpha of the process, {low:.4g} to "
                 f"{high:.4g}, got {self.rho}"
             )
-        return super().prepared(facts, sde)
+        start = None if self.start is None else self.start.prepared(facts, sde)
+        return replace(super().prepared(facts, sde), start=start)
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
         """Return a grid even in log-SNR, which has steps below any rho."""
@@ -139,7 +158,7 @@ class SplitGibbs(Around):
                 f"the times end at {float(times[-1]):.4g}, where the noise is not below rho = "
                 f"{self.rho}; let them end at a smaller time, or give a larger rho"
             )
-        for state in self.sampler.trajectory(rsde, x, times, noise.fork(0)):
+        for state in self.first.trajectory(rsde, x, times, noise.fork(0)):
             x = state.x
             yield state
         for j in range(self.k):

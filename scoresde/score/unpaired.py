@@ -1,0 +1,83 @@
+r"""Use a bridge's network that sees the state alone, and not the end y of the bridge.
+
+I2SB (Liu et al. 2023, arXiv:2302.05872) trains $D(x_t, t) = E[x_0 | x_t]$ on the states
+$x_t = (1 - t) x_0 + t y + \sigma_t z$ of pairs, without y. The reverse SDE under the score of $D$
+then has the law of $x_0$ over all y, but not the joint law of $x_0$ and y. Without its noise, as
+along the probability flow, not even the law of $x_0$ is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from scoresde.checks import as_event, door
+from scoresde.errors import InvalidValueError
+from scoresde.score.wrapped import Wrapped
+from scoresde.sde import SDE, Condition, Facts, Field, Score
+
+__all__ = ["Unpaired"]
+
+
+class Unpaired(Wrapped):
+    r"""Return the score of residuals $r_t = x_t - y$ of a denoiser that sees $x_t$ alone.
+
+    The condition `y` is used to go from residuals to states and back:
+
+    $$ s(r, t) = \frac{\alpha_t (D(r + y, t) - y) - r}{\sigma_t^2}. $$
+
+    Samplers whose noise is not that of the reverse SDE are refused, and so are likelihoods. A
+    denoiser that sees y has no such limits: train a `ScoreModel` with y as a condition.
+
+    Args:
+        denoiser: A callable of states `(B, *)` and times `(B,)` that returns $E[x_0 | x_t]$, such
+            as `lambda x, t: x - sigma(t) * network(x, t)` of a network of I2SB.
+        sde: The process of the residuals, such as `BrownianBridgeSDE`.
+        event_shape: The shape of one sample, without the batch; by default that in the facts of the
+            denoiser.
+
+    Raises:
+        InvalidValueError: A call has no condition `y`.
+
+    Examples:
+        >>> import scoresde, torch
+        >>> from scoresde.samplers import Ancestral
+        >>> sde = scoresde.BrownianBridgeSDE()
+        >>> def denoiser(x, t):  # for independent ends, both N(0, I)
+        ...     t = t[:, None]
+        ...     return (1 - t) * x / (1 - t + t**2)
+        >>> score = scoresde.score.Unpaired(denoiser, sde, event_shape=(2,))
+        >>> y = {"y": [1.0, -0.5]}
+        >>> r = scoresde.sample(score, sampler=Ancestral(), n=3, seed=0, condition=y)
+    """
+
+    @door
+    def __init__(
+        self, denoiser: Score, sde: SDE, *, event_shape: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(denoiser)
+        self.sde = sde
+        self.event_shape = None if event_shape is None else as_event("event_shape", event_shape)
+
+    @property
+    def facts(self) -> Facts:
+        """Return the facts of the denoiser, of a score that is right with noise alone."""
+        known = super().facts
+        event = self.event_shape or known.event_shape
+        conditions = None if event is None else {**(known.conditions or {}), "y": Field(event)}
+        return replace(
+            known, sde=self.sde, event_shape=event, conditions=conditions, density=False, flow=False
+        )
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """Return the score `(B, *)` of residuals."""
+        if condition is None or "y" not in condition:
+            raise InvalidValueError(
+                "the score of a bridge's residuals needs the condition y; give condition={'y': y}"
+            )
+        y, rest = condition["y"].to(x), Condition(condition).without("y")
+        alpha, sigma = self.sde.at(t, x)
+        residual = self.ask(self.score, x + y, t, rest) - y
+        return (alpha * residual - x) / sigma / sigma
