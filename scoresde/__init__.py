@@ -56,7 +56,14 @@ def __getattr__(name: str) -> Any:
         module = import_module(f"scoresde.{home}")
         if name in module.__all__:
             return globals().setdefault(name, getattr(module, name))
-    raise AttributeError(f"module 'scoresde' has no attribute {name!r}")
+    raise AttributeError(f"module 'scoresde' has no attribute {name!r}{_elsewhere(name)}")
+
+
+def _elsewhere(name: str) -> str:
+    """Return a hint at a public name that stands in a module, or an empty string."""
+    modules = sorted(_MODULES) if not name.startswith("_") else ()
+    homes = [m for m in modules if name in getattr(import_module(f"scoresde.{m}"), "__all__", ())]
+    return f"; it is scoresde.{homes[0]}.{name}" if homes else ""
 
 
 def __dir__() -> list[str]:

@@ -7,6 +7,10 @@ Each is a `ScoreSDEError` and also the builtin that it resembles, so that both
 from __future__ import annotations
 
 import difflib
+import os
+import re
+import sysconfig
+import traceback
 from collections.abc import Iterable
 
 __all__ = [
@@ -27,6 +31,11 @@ __all__ = [
 ]
 
 _LISTED = 50  # names that a message lists
+# the folders whose calls a notebook does not show
+_INNER = (
+    os.path.dirname(__file__),
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+)
 
 
 class ScoreSDEError(Exception):
@@ -40,6 +49,19 @@ class ScoreSDEError(Exception):
         ...     print(isinstance(error, ValueError), error)
         True need 0 < sigma_min < sigma_max, finite, got sigma_min = 1.0, sigma_max = 0.1
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that a notebook shows: the user's own calls, and the message.
+
+        With `SCORESDE_DEBUG=1` in the environment they are all calls.
+        """
+        if os.environ.get("SCORESDE_DEBUG") == "1":
+            return "".join(traceback.format_exception(self)).splitlines()
+        calls = traceback.extract_tb(self.__traceback__)
+        own = [call for call in calls if not call.filename.startswith(_INNER)]
+        lines = "".join(traceback.format_list(own)).splitlines()
+        lines = [re.sub(r'File ".*ipykernel_.*?"', "a cell", line) for line in lines]
+        return [*lines, f"{type(self).__name__}: {self}"]
 
 
 class InvalidValueError(ScoreSDEError, ValueError):
@@ -75,7 +97,13 @@ class CheckpointError(ScoreSDEError, RuntimeError):
 
 
 class DataError(ScoreSDEError, ValueError):
-    """Report training data that cannot be found, read or used."""
+    """Report training data that cannot be found, read or used.
+
+    Attributes:
+        faults: The faults one by one, if the error lists several.
+    """
+
+    faults: tuple[str, ...] = ()
 
 
 class TrainingError(ScoreSDEError, RuntimeError):

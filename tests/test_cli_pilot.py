@@ -62,6 +62,18 @@ def test_the_pilot_of_other_weights_and_a_damaged_one_are_not_taken(saved):
     assert model_of("model").pilot is None
 
 
+def test_a_pilot_measured_in_python_is_kept_beside_the_model_but_not_that_of_other_weights(saved):
+    path = PilotFile.beside(saved / "model.safetensors").path
+    trained = ScoreModel.from_pretrained(saved)
+    with torch.no_grad():
+        next(trained.parameters()).add_(0.1)
+    assert trained.measured_pilot() is not None
+    assert not path.exists()
+    assert ScoreModel.from_pretrained(saved).measured_pilot() is not None
+    assert path.is_file()
+    assert ScoreModel.from_pretrained(saved).pilot is not None
+
+
 def test_another_file_of_that_name_is_not_replaced(saved):
     path = PilotFile.beside(saved / "model.safetensors").path
     for text in ((saved / "model.safetensors").read_bytes(), b"mine"):

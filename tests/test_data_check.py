@@ -44,7 +44,7 @@ def test_a_sound_folder_has_no_problems_and_no_remarks(folder):
     report = check(folder, sde=VESDE())
     assert (report.ok, report.problems, report.remarks) == (True, [], [])
     assert report.facts["samples"] == "30 of shape (1, 16, 16)"
-    assert report.facts["classes"] == "2, with 15 to 15 samples each: cat (15), dog (15)"
+    assert report.facts["classes"] == "2, with 15 samples each: cat (15), dog (15)"
     assert report.facts["sizes"] == "16x16 (30)"
     assert torch.equal(report.samples, load(folder).x)
 
@@ -275,11 +275,11 @@ def test_conditions_are_reported_with_missing_and_constant_entries():
     assert report.ok
     found = {k: v for k, v in report.facts.items() if k not in ("memory", "moments", "units")}
     assert found.pop("classes") == "4, with 0 to 3 samples each; 25.0% missing"
-    assert found.pop("one") == "1 class, with 7 to 7 samples each; 12.5% missing"
+    assert found.pop("one") == "1 class, with 7 samples; 12.5% missing"
     assert found.pop("y") == "a vector of 3, from 0 to 7; 33.3% missing"
     assert found.pop("field") == "a field of shape (2, 3), from 5 to 5"
-    assert found.pop("digit") == "a vector of 1, from 0 to 2; 12.5% missing"
-    assert found.pop("age") == "a vector of 1, from 0 to 7"
+    assert found.pop("digit") == "a number, from 0 to 2; 12.5% missing"
+    assert found.pop("age") == "a number, from 0 to 7"
     assert found.pop("each") == "2 numbers"
     assert found.pop("learnt") == "p(x | age, digit, field, label, one, y)"
     assert set(found) == {"samples", "numbers"}
@@ -288,7 +288,7 @@ def test_conditions_are_reported_with_missing_and_constant_entries():
         "integers",
         "the condition 'field' is constant",
         "labels that no sample has: 2",
-        "the condition 'one' is the same for all samples",
+        "the condition 'one' is the same for all samples; leave it out",
         "the condition 'y' is never known in its entries 2",
         "the condition 'y' is constant in its entries 1",
     ]

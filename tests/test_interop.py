@@ -39,7 +39,7 @@ from scoresde.noise import Noise
 from scoresde.samplers import ERSDE, Heun, Restart, RestartInterval
 from scoresde.sde import expand
 from scoresde.training import Optimiser, TrainConfig, Trainer
-from scoresde.units import Standardize
+from scoresde.units import Range, Standardize
 
 LADDER = BetaLadder(torch.linspace(1e-3, 0.2, 40).tolist())
 SDES = [VPSDE(), SubVPSDE(), VESDE(), EDMSDE(), CosineSDE(), FlowSDE(), LADDER]
@@ -264,6 +264,8 @@ def test_a_score_can_be_used_everywhere():
             InvalidTypeError, "x must be a tensor",
         ),
         (lambda: from_network(Net(), VPSDE(), "eps", transform=3), InvalidTypeError, "transform"),
+        (lambda: interop.from_edm(EDMNet(), VPSDE()), InvalidValueError, "takes states x0 \\+"),
+        (lambda: interop.from_k_diffusion(Net(), FlowSDE()), InvalidValueError, "Rescheduled"),
         (lambda: interop.from_edm(EDMNet(sigma_data=0)), InvalidValueError, "sigma_data"),
         (lambda: interop.from_edm(EDMNet(sigma_data="a")), InvalidTypeError, "sigma_data"),
         (lambda: interop.from_edm(EDMNet(label_dim=-1)), InvalidValueError, "label_dim"),
@@ -457,6 +459,56 @@ def test_a_score_becomes_a_denoiser_and_a_denoiser_a_score(sde):
     assert back.sde.same_process(EDMSDE(eps=float(low), T=float(high)))
     again = interop.from_deepinv(denoiser, sigma_min=0.04, sigma_max=6.0)
     assert_close(again(X, sigma), back(X, sigma))
+
+
+BYTES = Range(0, 255, levels=256)
+
+
+def in_bytes(sde):
+    """A score in [-1, 1] whose user's numbers are bytes, and the law of these bytes."""
+    mean = torch.tensor([0.3, -0.2], dtype=torch.float64)
+    exact = targets.Gaussian(mean, var=0.2).at(sde)
+    eps = lambda x, t: -sde.at(t, x)[1] * exact(x, t)  # noqa: E731
+    given = dict(event_shape=(2,), transform=BYTES, moments=Moments(mean, var=0.2))
+    score = from_network(eps, sde, "eps", **given)
+    return score, targets.Gaussian(BYTES.inverse(mean), var=0.2 * 127.5**2)
+
+
+@pytest.mark.parametrize("sde", SDES[:-1], ids=lambda sde: type(sde).__name__)
+def test_a_denoiser_in_units_is_that_of_the_users_numbers(sde):
+    score, law = in_bytes(sde)
+    denoiser, y = interop.to_denoiser(score, units=True), BYTES.inverse(X)
+    inner = interop.to_denoiser(score)
+    for name in ("sigma_min", "sigma_max"):
+        assert getattr(denoiser, name) == pytest.approx(127.5 * getattr(inner, name), rel=1e-6)
+    sigma = torch.linspace(20.0, 900.0, 6, dtype=torch.float64)
+    exact = law.denoise(y, EDMSDE(T=1e6, eps=0.0), sigma)
+    assert_close(denoiser(y, sigma), exact, rtol=1e-9, atol=1e-7)
+    moments = scoresde.facts(denoiser._rescheduled).moments
+    assert_close(moments.mean, law.means[0])
+    assert float(moments.var) == pytest.approx(0.2 * 127.5**2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MIXTURE.at(VPSDE()), "units of this score are not known"),
+        (
+            lambda: from_network(
+                Net(), VPSDE(), "eps", event_shape=(2,),
+                transform=Standardize((0.0, 1.0), (1.0, 2.0)),
+            ), "no shift and one common scale",
+        ),
+        (
+            lambda: scoresde.Latent(
+                from_network(Net(), VPSDE(), "eps", event_shape=(2,)), Net(), torch.nn.Identity()
+            ), "a score of codes takes no samples",
+        ),
+    ],
+)  # fmt: skip
+def test_units_that_no_denoiser_can_have_are_refused(make, message):
+    with pytest.raises(InvalidValueError, match=message):
+        interop.to_denoiser(make(), units=True)
 
 
 def test_a_denoiser_moves_and_changes_mode_with_its_networks():

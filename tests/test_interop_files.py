@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.testing import assert_close
 
@@ -29,6 +30,7 @@ from scoresde.errors import (
     InvalidTypeError,
     InvalidValueError,
     MissingExtraError,
+    ShapeError,
 )
 from scoresde.units import Standardize
 
@@ -276,7 +278,7 @@ def test_a_pipeline_of_diffusers_opens_as_its_score_and_as_our_file(tmp_path):
         ({"vae": ["diffusers", "AutoencoderKL"]}, "codes of its vae, which no command decodes"),
         ({"text_encoder": ["transformers", "CLIP"]}, "vae; text_encoder cannot be read here"),
         ({"unet": ["diffusers", "MyNet"]}, "unet of the class 'MyNet', which is not known"),
-        ({"unet": ["diffusers", "UNet1DModel"]}, "cannot be read by diffusers"),
+        ({"unet": ["diffusers", "UNet1DModel"]}, "there is no file"),
         ({"scheduler": [None, None]}, "pipeline of unet, and a score is made of"),
     ],
 )  # fmt: skip
@@ -403,8 +405,56 @@ def test_parts_that_are_no_autoencoder_are_refused():
     score = scoresde.targets.Gaussian(torch.zeros(2, 4, 4), std=1.0).at(VPSDE())
     with pytest.raises(InvalidTypeError, match="is no autoencoder of diffusers"):
         interop.with_vae(score, nn.Identity())
-    with pytest.raises(InvalidValueError, match="scaling_factor must be finite and not 0"):
-        interop.with_vae(score, autoencoder(scaling_factor=0.0))
+    for wrong in (
+        {"scaling_factor": 0.0}, {"scaling_factor": [1.0, 2.0, 3.0]},
+        {"latents_mean": [0.0, 0.0], "latents_std": [0.0, 1.0]},
+    ):  # fmt: skip
+        with pytest.raises(InvalidValueError, match="scale of the codes must be finite and not 0"):
+            interop.with_vae(score, autoencoder(**wrong))
+    with pytest.raises(ShapeError, match="codes of 3 channels"):
+        interop.with_vae(score, autoencoder(latent_channels=3))
+    with pytest.raises(ShapeError, match="images must have 1 channels"):
+        interop.with_vae(score, autoencoder()).encode(torch.zeros(2, 3, 8, 8))
+
+
+def _poison(folder):
+    tensors = load_file(folder / "unet" / WEIGHTS)
+    save_file({name: x / 0 for name, x in tensors.items()}, folder / "unet" / WEIGHTS)
+
+
+def _rewritten(path, **entries):
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_poison, "weights that are NaN or infinite"),
+        (lambda d: (d / "unet" / WEIGHTS).unlink(), "no file of safetensors, and pickles are not"),
+        (lambda d: (d / "unet" / WEIGHTS).write_bytes(b"x" * 99), "cannot be read by diffusers"),
+        (lambda d: (d / "unet" / "config.json").unlink(), "there is no file"),
+        (
+            lambda d: _rewritten(d / "unet" / "config.json", block_out_channels=[2**20, 2**20]),
+            "larger than its",
+        ),
+        (lambda d: _rewritten(d / "unet" / "config.json", sample_size=10**9), "too large"),
+        (
+            lambda d: _rewritten(
+                d / "scheduler" / "scheduler_config.json", num_train_timesteps=10**9
+            ),
+            "1000000000 levels",
+        ),
+    ],
+)
+def test_a_damaged_or_hostile_pipeline_is_refused(change, message, tmp_path):
+    pipeline(tmp_path)
+    change(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        scoresde.load(tmp_path)
 
 
 def test_a_missing_label_is_refused_where_a_network_of_diffusers_has_no_class_for_it(tmp_path):
@@ -463,8 +513,11 @@ def test_the_commands_open_what_is_rebuilt_without_code(kind, tmp_path, capsys, 
 
 
 def test_a_command_refuses_a_network_of_the_user_in_a_sentence(tmp_path, capsys):
-    from_network(Net(), VPSDE(), "eps", **SHAPE).save_pretrained(tmp_path)
+    kinds = {"label": Classes(3)}
+    from_network(Net(), VPSDE(), "eps", **SHAPE, conditions=kinds).save_pretrained(tmp_path)
     assert main(["sample", str(tmp_path), "--out", str(tmp_path / "x.npy")]) == 1
     assert "a net of the class Net, which is not scoresde's" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 0
-    assert "Net, 162 parameters" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Net, 162 parameters" in printed
+    assert "label: 3 classes" in printed

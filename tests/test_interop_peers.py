@@ -13,11 +13,12 @@ from torch.testing import assert_close
 import scoresde
 from scoresde import VESDE, VPSDE, BetaLadder, Classes, Field, FlowSDE, interop, sample, targets
 from scoresde.arena.peers.from_k_diffusion import _sampling
-from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
 from scoresde.nn import MLP, DiT, UNet
 from scoresde.noise import Noise
 from scoresde.samplers import DDIM, DPMSolverPP, Heun, Langevin, SASolver, TwoStage
 from scoresde.score import ScoreModel
+from scoresde.units import Range
 
 # samplers of other libraries draw noise even where they do not use it
 pytestmark = [pytest.mark.global_rng, pytest.mark.peers]
@@ -173,6 +174,19 @@ def test_a_score_in_a_loop_of_diffusers_ends_where_it_ends_here(sde):
     x = (alpha**2 + sigma**2).sqrt() * z
     ours = sample(score, sampler="ddim", x=x, times=times, seed=0)
     assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+def test_a_level_that_the_score_does_not_have_is_refused():
+    """Such as those of a scheduler with more levels."""
+    diffusers = pytest.importorskip("diffusers")
+    net, _ = interop.to_diffusers(MIXTURE.at(VPSDE()), levels=50)
+    foreign = diffusers.DDIMScheduler()
+    with pytest.raises(InvalidValueError, match="must lie from 0 to 49"):
+        loop(net, foreign, randn(2, 2), 5)
+    with pytest.raises(ShapeError, match="timestep must be a number or"):
+        net(randn(3, 2), torch.tensor([1, 2]))
+    with pytest.raises(InvalidValueError, match="at most 100,000"):
+        interop.to_diffusers(MIXTURE.at(VPSDE()), levels=10**9)
 
 
 def test_a_pipeline_of_diffusers_takes_a_score():
@@ -389,6 +403,30 @@ def test_a_score_of_ours_runs_in_samplers_of_azula_and_returns(sde):
     assert_close(back(x, t), score(x, own), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("sde", [VPSDE(), FlowSDE()], ids=lambda sde: type(sde).__name__)
+def test_scores_go_out_in_the_numbers_of_the_user(sde):
+    """As bytes: to azula and to diffusers, whose states have other scales."""
+    pytest.importorskip("azula.denoise")
+    pytest.importorskip("diffusers")
+    units, mean = Range(0, 255, levels=256), torch.tensor([0.3, -0.2]).double()
+    exact = targets.Gaussian(mean, var=0.2).at(sde)
+    score = scoresde.from_network(
+        lambda x, t: -sde.at(t, x)[1] * exact(x, t), sde, "eps", event_shape=(2,), transform=units
+    )
+    law, edm = targets.Gaussian(units.inverse(mean), var=0.2 * 127.5**2), scoresde.EDMSDE(T=1e9)
+    y, t = units.inverse(randn(4, 2)), torch.linspace(0.2, 0.9, 4).double()
+    azula = interop.to_azula(score, units=True)
+    alpha, sigma = azula.schedule(t)
+    found = azula(alpha[:, None] * y, t).mean
+    assert_close(found, law.denoise(y, edm, sigma / alpha), rtol=1e-8, atol=1e-8)
+    net, scheduler = interop.to_diffusers(score, 50, units=True)
+    bar = scheduler.alphas_cumprod[25].double()
+    noise = net(bar.sqrt() * y, 25).sample
+    found = y - (1 / bar - 1).sqrt() * noise
+    spread = (1 / bar - 1).sqrt().expand(4)
+    assert_close(found, law.denoise(y, edm, spread), rtol=1e-7, atol=1e-7)
+
+
 # --- sbi ------------------------------------------------------------------------------------------
 
 
@@ -549,6 +587,24 @@ def test_an_onnx_file_has_the_scores_values_at_any_batch_size(make, conditions, 
     late = inputs | {"t": 2 + t}
     (out,) = run.run(None, {name: value.numpy() for name, value in late.items()})
     assert torch.from_numpy(out).isnan().all()
+
+
+@pytest.mark.slow
+def test_an_onnx_file_in_units_takes_the_numbers_of_the_user(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = ScoreModel(MLP((2,), hidden=(8,)), VPSDE(), (2,))
+    model.transform = Range(0, 255)
+    with torch.no_grad():
+        for p in model.net.parameters():
+            p.copy_(0.3 * torch.randn(p.shape))
+    interop.to_onnx(model, tmp_path / "score.onnx", units=True)
+    x, t = torch.randn(3, 2), torch.linspace(0.2, 0.8, 3)
+    r = 127.5 * x + 127.5 * model.sde.alpha(t.double()).float()[:, None]
+    run = runtime.InferenceSession(str(tmp_path / "score.onnx"))
+    (found,) = run.run(None, {"x": r.numpy(), "t": t.numpy()})
+    exact = model.eval()(x, t).detach() / 127.5
+    assert_close(torch.from_numpy(found), exact, rtol=1e-4, atol=1e-6 * exact.abs().max().item())
 
 
 def test_a_score_that_has_no_onnx_file_is_an_error_that_says_why(tmp_path):

@@ -120,6 +120,16 @@ def test_a_checkpoint_gives_the_outputs_of_the_authors_network(name, prefix, tmp
     assert_close(found.flatten()[::47][:8], torch.tensor(stored).double(), rtol=1e-4, atol=1e-5)
 
 
+def test_names_in_a_configuration_may_have_capital_letters(tmp_path):
+    given = config(progressive="output_skip", progressive_input="input_skip")
+    loud = {name: given["model"][name].upper() for name in ("progressive", "progressive_input")}
+    path = checkpoint(tmp_path / "c.pth", given)
+    x, nets = waves((2, 3, 8, 8), 1, 1.0), []
+    for model in (given["model"], given["model"] | loud | {"embedding_type": "Fourier"}):
+        nets.append(load_score_sde(path, given | {"model": model}))
+    assert torch.equal(nets[0](x, 0.5), nets[1](x, 0.5))
+
+
 def test_the_averages_are_used_by_default(tmp_path):
     given = config()
     path = checkpoint(tmp_path / "c.pth", given)
@@ -249,6 +259,9 @@ def test_a_file_that_cannot_be_used_is_refused(write, message, tmp_path):
             config(continuous=False, num_scales=100), CheckpointError,
             "and the configuration 100 from",
         ),
+        (config(scale_by_sigma="no"), InvalidTypeError, "scale_by_sigma of the .* true or false"),
+        (config(continuous="False"), InvalidTypeError, r"training\.continuous of the"),
+        (config(conditional="False"), InvalidTypeError, r"model\.conditional of the"),
         (config(name="ncsnv2_64", normalization="None"), UnknownNameError, "model.normalization"),
         ({"model": {}}, InvalidTypeError, r"no model\.name"),
     ],

@@ -147,6 +147,8 @@ def both(module: Any, config: Any, seed: int) -> dict[str, NetworkScore]:
     reference = Theirs(module, config)
     torch.manual_seed(seed + 1000)
     net = ours(config)
+    if config.model.embedding_type == "fourier":  # ours has the same frequencies in each network
+        nn.init.normal_(net.all_modules[0].W, 0, config.model.fourier_scale)
     if config.training.sde == "vpsde":
         sde: SDE = VPSDE(config.model.beta_min, config.model.beta_max)
         kinds = [("eps", "999t"), ("eps", "999t")]

@@ -13,7 +13,7 @@ from scoresde.audit.identities import products
 from scoresde.checks import seeded
 from scoresde.noise import Noise
 from scoresde.samplers import DPMSolverPP, Fast, Sampler
-from scoresde.sampling import trajectory
+from scoresde.sampling import Run
 from scoresde.sde import SDE, Condition, Moments, Score, facts
 
 __all__ = ["Evaluated", "Subject"]
@@ -101,14 +101,14 @@ class Subject:
         wanted = set(marks.tolist())
         parts = []
         for rows in self._chunks(samples):
-            run = trajectory(
+            run = Run.of(
                 self.score, self.sde, sampler, n=rows.stop - rows.start,
                 shape=self.x.shape[1:], times=grid, seed=self.seed, first=first + rows.start,
                 moments=moments, denoise=False, dtype=self.x.dtype, device=self.x.device,
                 condition=self._given(rows), progress=False,
             )  # fmt: skip
             kept = []
-            for i, state in enumerate(run):
+            for i, state in enumerate(run.states()):
                 if i in wanted:
                     kept.append(state.x)
                 self.advance()

@@ -6,10 +6,14 @@ import csv
 import io
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from scoresde.score import ScoreModel
-from scoresde.sde import Classes, class_name, facts
+from scoresde.sde import Classes, Field, class_name, facts
 
 __all__ = ["as_csv", "csv_columns"]
 
@@ -19,17 +23,46 @@ def csv_columns(model: ScoreModel) -> list[str]:
     return list(model.columns) or [f"x{k}" for k in range(math.prod(model.event_shape))]
 
 
-def as_csv(arrays: Mapping[str, Any], model: ScoreModel) -> str:
-    """Return a line with the names of the columns, and below it a line for each vector."""
-    names = csv_columns(model)
-    columns = [[f"{number:.9g}" for number in column] for column in arrays["x"].T.tolist()]
+def as_csv(
+    arrays: Mapping[str, Any], model: ScoreModel, given: Mapping[str, Tensor] = MappingProxyType({})
+) -> str:
+    """Return a line with the names of the columns, and below it a line for each vector.
+
+    Args:
+        arrays: The vectors `x`, and their labels `y` if there are any.
+        model: The model, which knows the names.
+        given: The conditions of the vectors by name, one row for each or one for all; those that
+            are numbers, vectors or classes have columns too.
+    """
+    columns = dict(zip(csv_columns(model), map(_numbers, arrays["x"].T), strict=True))
+    kinds = facts(model).conditions or {}
+    values = {name: value.numpy() for name, value in given.items()}
     if "y" in arrays:
-        kinds = facts(model).conditions or {}
-        name = class_name(kinds) or "label"
-        kind = kinds.get(name)
-        words = kind.names if isinstance(kind, Classes) else ()
-        columns.append([words[k] if words else str(k) for k in arrays["y"].tolist()])
-        names.append(name)
+        values[class_name(kinds) or "label"] = arrays["y"]
+    for name, value in values.items():
+        rows = np.broadcast_to(value, (len(arrays["x"]), *value.shape[1:]))
+        for title, column in _columns(name, rows, kinds.get(name)).items():
+            columns.setdefault(title, column)
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([names, *zip(*columns, strict=True)])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([[*columns], *zip(*columns.values(), strict=True)])
     return text.getvalue()
+
+
+def _columns(name: str, rows: Any, kind: Classes | Field | None) -> dict[str, list[str]]:
+    """Return the columns of a condition by title; none for a field of several axes."""
+    if isinstance(kind, Field):
+        if len(kind.shape) != 1:
+            return {}
+        titles = kind.names or (
+            [name] if kind.shape == (1,) else [f"{name}{k}" for k in range(*kind.shape)]
+        )
+        return dict(zip(titles, map(_numbers, rows.T), strict=True))
+    words = kind.names if kind is not None else ()
+    return {name: ["" if k < 0 else words[k] if words else str(k) for k in rows.tolist()]}
+
+
+def _numbers(column: Any) -> list[str]:
+    """Return numbers as text with the fewest digits from which they can be read again."""
+    # plus 0, so that a negative zero is 0
+    return ["" if number != number else str(number + 0).removesuffix(".0") for number in column]

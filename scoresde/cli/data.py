@@ -6,8 +6,9 @@ import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import torch
 import tyro
 
 from scoresde import plot
@@ -22,8 +23,11 @@ from scoresde.data import check
 from scoresde.data.data_check import describe_noise, describe_sides
 from scoresde.data.report import Report
 from scoresde.errors import DataError, InvalidValueError
-from scoresde.sde import SDE
+from scoresde.sde import SDE, class_name
 from scoresde.suggestion import suggest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["CheckData"]
 
@@ -47,7 +51,8 @@ class CheckData:
     out: Annotated[
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
-    """A picture of up to 64 samples, in the data's own units: .png, .jpg, .pdf or .svg."""
+    """A picture of up to 64 samples, or 1,000 points, in the data's own units: .png, .jpg, .pdf or
+    .svg."""
 
     def run(self) -> None:
         """Check, print the report, and raise DataError if the training would fail."""
@@ -60,9 +65,7 @@ class CheckData:
         options = options_of(CheckData)
         show(in_options(str(report), options))
         if self.out is not None and report.samples is not None:
-            units = None if report.data is None else report.data.transform
-            picture = plot.samples(report.samples, transform=units, names=report.columns)
-            show(f"{'picture':14}{plot.save(picture, self.out)}")
+            show(f"{'picture':14}{plot.save(_picture(report), self.out)}")
         if not report.ok:
             count = len(report.problems)
             cures = [_cure(in_options(text, options)) for text in report.problems]
@@ -96,6 +99,27 @@ class CheckData:
         if net.type == "unet":
             stride = net.patch * 2 ** (len(net.channels) - 1)
             describe_sides(report, report.data.event_shape, stride)
+
+
+def _picture(report: Report) -> Figure:
+    """Return a picture of some of the usable samples, with their classes if they have any."""
+    data, samples = report.data, report.samples
+    assert samples is not None
+    if data is None:
+        return plot.samples(samples, names=report.columns)
+    most = 1000 if plot.kind(data.event_shape) == "points" else len(samples)
+    some = data[torch.linspace(0, len(data) - 1, min(most, len(data))).round().long()]
+    labels: list[str] = []
+    name = class_name(data.kinds)
+    if name is not None:
+        words = data.names.get(name, ())
+        given = some.condition(slice(None))
+        assert given is not None
+        labels = [
+            "missing" if k < 0 else words[k] if words else f"{name} {k}"
+            for k in given[name].tolist()
+        ]
+    return plot.samples(some, labels=labels)
 
 
 def _cure(problem: str) -> list[str]:

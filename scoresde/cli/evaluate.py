@@ -33,6 +33,7 @@ from scoresde.data import Data, load
 from scoresde.errors import DataError
 from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
 from scoresde.metrics.evaluating import floor_of, plan
+from scoresde.metrics.evaluation import ENOUGH
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
 from scoresde.sde import facts
@@ -127,10 +128,26 @@ class Evaluate:
             resamples=self.resamples,
         )
         show(f"\n{found}\n")
+        if found.n < ENOUGH:
+            tell(self._more(found.n, len(real)))
         figures = found.to_json(out / "report.json")
         picture = plot.save(found.plot(self.checkpoint), out / "report.png")
         tell(f"the report is in {figures.absolute()} and {picture.absolute()}")
         then("see at which noise scale the model is wrong", "audit", *words_of(self))
+
+    def _more(self, n: int, held: int) -> str:
+        """Return a sentence on the options that compare more than n samples with the data."""
+        ways = []
+        if n >= held // 2:
+            ways.append(
+                f"more data that the model has not seen, by --data or by a training with a larger "
+                f"--held-out, since half of these {held:,} is compared with the samples"
+            )
+        if n >= self.n:
+            ways.append(f"more samples, by --n {4 * self.n}")
+        if self.samples is not None and n < held // 2:
+            ways.append(f"more samples than the {n:,} of {self.samples}")
+        return f"to compare more than {n:,} samples: {'; and '.join(ways)}"
 
     def _least(self) -> int:
         """Check the options, and return the fewest samples that these metrics can compare."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,13 +137,16 @@ class Given:
         }
 
 
-def left_open(score: Score, words: Sequence[str], label: str | None) -> list[str]:
+def left_open(
+    score: Score, words: Sequence[str], label: str | None, like: str = "DATA"
+) -> list[str]:
     """Return sentences on the conditions of a score that are not given.
 
     Args:
         score: The score that takes the conditions.
         words: The conditions that are given, as `NAME=VALUE`.
         label: The class that is given, or None.
+        like: Data that have the conditions.
     """
     kinds = facts(score).conditions or {}
     given = {word.partition("=")[0] for word in words}
@@ -159,7 +163,8 @@ def left_open(score: Score, words: Sequence[str], label: str | None) -> list[str
             first = kind.names[0] if kind.names else 0
             said.append(
                 f"drawn in equal shares of the {kind.n} classes of {name}, whatever their shares "
-                f"of the data; --class {first} draws one alone"
+                f"of the data; --class {shlex.quote(str(first))} draws one alone, --like "
+                f"{shlex.quote(like)} draws them in the shares of these data"
             )
         elif class_name(kinds) is None:
             first = kind.names[0] if kind.names else 0

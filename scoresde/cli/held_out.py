@@ -21,7 +21,7 @@ from scoresde.data.wanted import TABLES
 from scoresde.errors import InvalidValueError, ScoreSDEError, ShapeError
 from scoresde.pretrained.store import locate
 from scoresde.score import ScoreModel
-from scoresde.sde import Classes, Condition, facts
+from scoresde.sde import Classes, Condition, Field, facts
 
 __all__ = [
     "Asked",
@@ -180,7 +180,8 @@ def _read(
     config = replace(
         DataConfig(source=source) if run is None else run.data,
         source=source,
-        condition=tuple(_words(command, run, source)),
+        condition=tuple(_words(command, run, source, model)),
+        sample=_sampled(run, source, model),
         size=_size(command, run, source),
         split=split,
         standardize=False,  # the model has its own transform
@@ -209,10 +210,29 @@ def _wanted(model: ScoreModel) -> str:
     return size_word(sides[0] if sides[0] == sides[1] else (sides[0], sides[1]))
 
 
-def _words(command: Asks, run: RunConfig | None, source: str) -> Sequence[str]:
+def _sampled(run: RunConfig | None, source: str, model: ScoreModel) -> str | None:
+    """Return the names of the samples: those of the run, else of the columns of the model."""
+    if run is not None:
+        return run.data.sample
+    table = Path(source).suffix in TABLES and all("," not in name for name in model.columns)
+    return ",".join(model.columns) if table and model.columns else None
+
+
+def _of_model(model: ScoreModel) -> list[str]:
+    """Return the columns of a table that have the names of a model's conditions."""
+    words = []
+    for name, kind in (facts(model).conditions or {}).items():
+        of_field = f"{name}={','.join(kind.names)}" if kind.names else f"number:{name}"
+        words.append(of_field if isinstance(kind, Field) else name)
+    return words
+
+
+def _words(command: Asks, run: RunConfig | None, source: str, model: ScoreModel) -> Sequence[str]:
     """Return the columns of the conditions: those given, else those of the run's table."""
-    if command.condition or run is None:
+    if command.condition:
         return command.condition
+    if run is None:
+        return _of_model(model) if model.columns and Path(source).suffix in TABLES else ()
     if source == run.data.source:
         return run.data.condition
     if Path(source).suffix not in TABLES:

@@ -19,6 +19,7 @@ from scoresde.pretrained.rebuild import check_description, unknown
 from scoresde.pretrained.store import PIPELINE, entry_of, locate, read
 from scoresde.sampling import SAMPLERS
 from scoresde.score import Pilot, ScoreModel
+from scoresde.score.conditions import read_kind
 from scoresde.sde import facts
 from scoresde.sde.words import conditions_in_words, event_in_words, sde_in_words
 from scoresde.training import log
@@ -110,6 +111,8 @@ def _model(
             conditions = conditions_in_words(known.conditions)
         process, pilot = sde_in_words(model.sde), model.pilot or known.pilot
         columns = model.columns
+    elif isinstance(config.get("conditions"), dict):
+        conditions = conditions_in_words({k: read_kind(v) for k, v in config["conditions"].items()})
     mean, var = (tensors[name].double() for name in ("mean", "var"))
     size = f": {math.prod(shape):,} dimensions" if len(shape) > 1 else ""
     yield "samples", f"{event_in_words(shape, columns)}{size}"

@@ -131,7 +131,11 @@ def _annotated(kind: Any, metavar: str, *notes: Any) -> Any:
             return None
         if kind is bool:
             return _ANSWERS[words[0] if words else "yes"]
-        values = tuple(one(word) for word in words)
+        try:
+            values = tuple(one(word) for word in words)
+        except ValueError as error:
+            what = {int: "a whole number", float: "a number"}.get(one, "another value")
+            raise ValueError(f"it takes {what} or auto, got {' '.join(words)!r}") from error
         return values if several else values[0]
 
     def shown(value: Any) -> list[str]:

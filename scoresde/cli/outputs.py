@@ -36,7 +36,9 @@ def check_out(
         of: A model; the data of its run are read too.
     """
     if path.suffix not in suffixes:
-        raise InvalidValueError(f"out must end in {', '.join(suffixes)}; got {str(path)!r}")
+        lower = path.with_suffix(path.suffix.lower())
+        hint = f", so write {lower}" if lower.suffix in suffixes else ""
+        raise InvalidValueError(f"out must end in {', '.join(suffixes)}; got {str(path)!r}{hint}")
     if os.path.isdir(path):  # not path.is_dir(), which raises for a name that is too long
         raise InvalidValueError(f"{str(path)!r} is a folder; name a file")
     run = run_of(of) if of else None

@@ -13,7 +13,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "begin": {
             "demo": "draw handwritten digits with the model of the package, in seconds",
             "data check": "find what would break a training on data, before it begins",
-            "suggest": "choose noise scales and a sampler for data, each with its reason",
+            "suggest": "choose noise, a network and a training for data, each with its reason",
             "train": "train a model of data; the same command again resumes",
         },
         "use a model": {

@@ -9,13 +9,14 @@ import functools
 import inspect
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import tyro
 
+from scoresde.cli.helptext import explained
 from scoresde.cli.terminal import MisreadError
 from scoresde.errors import UnknownNameError
 
@@ -59,6 +60,8 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
     """
     option = getattr(kind, "bare", None)
     words = [word.removeprefix(f"{option}=") for word in words if word != option]
+    if {"--help", "-h"} & {*words}:
+        explained(kind)
     usual = getattr(kind, "usual", lambda words: None)(words)
     whole = _whole(kind)
     default = None if usual is None else whole(command=usual, general=General())
@@ -113,9 +116,7 @@ def _wrong_option(name: str, kind: Any, words: Sequence[str], text: str) -> str 
     unknown = [word for word in names if word.startswith("--") and word not in options]
     helped = f"`scoresde {name} --help` lists the options"
     if unknown:
-        bare = {option.removeprefix("--"): option for option in options}
-        near = difflib.get_close_matches(unknown[0].removeprefix("--"), bare, n=1)
-        hint = f"did you mean {bare[near[0]]}? " if near else ""
+        hint = _hint(unknown[0].removeprefix("--"), options)
         return f"{unknown[0]} is not an option of scoresde {name}; {hint}{helped}"
     plain = re.sub(r"[│╭╮╰╯]", "", text)
     missing, _, odd = plain.partition("Unrecognized options")
@@ -130,6 +131,49 @@ def _wrong_option(name: str, kind: Any, words: Sequence[str], text: str) -> str 
     if needed:
         return f"scoresde {name} needs {' and '.join(needed)}; {helped}"
     return None
+
+
+def _hint(word: str, options: Collection[str]) -> str:
+    """Return a sentence about the option that an unknown one may mean, or an empty string.
+
+    Examples:
+        >>> _hint("epochs", ["--steps"])[:47]
+        'a training is measured in --steps, of which N /'
+        >>> _hint("learning-rate", ["--lr"]), _hint("sampels", ["--samples"])
+        ('did you mean --lr? ', 'did you mean --samples? ')
+    """
+    if word in ("epochs", "epoch", "max-epochs", "num-epochs") and "--steps" in options:
+        return (
+            "a training is measured in --steps, of which N / --batch-size are one pass through "
+            "N samples; "
+        )
+    bare = {option.removeprefix("--"): option for option in options}
+    meant = [option for option, words in _MEANT.items() if word in words and option in bare]
+    near = meant or difflib.get_close_matches(word, bare, n=1)
+    return f"did you mean {bare[near[0]]}? " if near else ""
+
+
+# Options by other words for them that people try.
+_MEANT = {
+    "out": ("output", "outdir", "output-dir", "o", "save", "folder", "dest", "file"),
+    "n": ("num-samples", "n-samples", "samples", "num", "count", "number"),
+    "lr": ("learning-rate", "rate"),
+    "data": ("dataset", "input", "input-dir", "train-data", "source"),
+    "condition": ("conditions", "label", "labels", "target", "targets", "y", "given"),
+    "class": ("label", "classes", "cls", "y"),
+    "steps": ("iterations", "iters", "updates", "max-steps", "num-steps", "nfe"),
+    "batch-size": ("batch", "bs"),
+    "size": ("image-size", "resolution", "resize", "img-size"),
+    "standardize": ("standardise", "normalize", "normalise", "rescale"),
+    "held-out": ("val-split", "validation", "test-size", "val", "holdout"),
+    "optimiser": ("optimizer", "optim"),
+    "channels": ("width", "hidden", "dim", "features"),
+    "device": ("gpu", "cuda", "cpu"),
+    "net": ("model", "architecture", "arch"),
+    "quiet": ("silent",),
+    "guidance": ("cfg", "guidance-scale", "w"),
+    "missing": ("dropna", "na"),
+}
 
 
 @functools.cache

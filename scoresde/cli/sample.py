@@ -17,14 +17,15 @@ from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer
 from scoresde.cli.csv_text import as_csv
 from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval, left_open
-from scoresde.cli.held_out import run_of
+from scoresde.cli.held_out import Question, conditions_of, learnt, run_of
 from scoresde.cli.open import PLAIN
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.outputs import ARRAYS, FILMS, check_folder, check_out, check_replaced
 from scoresde.cli.pilots import announce
-from scoresde.cli.sample_picture import PICTURES, PictureOptions, data_beside, picture
+from scoresde.cli.sample_picture import PICTURES, PictureOptions, data_beside, picture, rounded
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
+from scoresde.data import order
 from scoresde.errors import InvalidValueError
 from scoresde.plot.shapes import USUAL
 from scoresde.sampling import Run, Shards
@@ -67,7 +68,7 @@ class Sample:
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 64; 1000 points of a picture)"),
     ] = None
-    """The number of samples, at least 1."""
+    """The number of samples, at least 1; in Python `sample` draws one unless n says more."""
     sampler: SamplerName = "fast"
     steps: Steps = None
     """Steps from noise to data, at least 1; more are slower and better."""
@@ -96,7 +97,13 @@ class Sample:
     beside: Annotated[
         str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
     ] = None
-    """Data of which as many are drawn beside the samples of a picture, as for train."""
+    """Data, as for train, to draw beside the samples of a picture: as many, chosen at random, or
+    all of them if they are fewer."""
+    like: Annotated[
+        str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
+    ] = None
+    """Data, as for train, whose conditions the samples have, row by row in a random order: classes
+    are then drawn in the shares that they have in these data."""
 
     def run(self) -> None:
         """Draw and write, and print the next command."""
@@ -111,7 +118,7 @@ class Sample:
                 check_integer(name, value, 1)
         in_file = bool(self.out.suffix)
         if in_file:
-            read = (*self.condition, self.beside or "")
+            read = (*self.condition, self.beside or "", self.like or "")
             check_out(self.out, read=read, of=self.checkpoint)
             check_replaced(self.out)
         else:
@@ -121,16 +128,20 @@ class Sample:
             raise InvalidValueError(
                 f"a .csv holds vectors, but samples have the shape {model.event_shape}; write .npy"
             )
-        for line in left_open(model, self.condition, self.class_):
+        run = run_of(self.checkpoint)
+        like = "DATA" if run is None else run.data.source
+        for line in left_open(model, self.condition, self.class_, like) if not self.like else ():
             tell(line)
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
         if self.sampler == "fast" and model.pilot is None and facts(model).pilot is not None:
             announce(model, self.steps)
-        other = data_beside(self.beside, self.out, self.checkpoint, model, n)
+        given = self._given(model, n)
+        question = Question(self.checkpoint, self.beside)
+        other = data_beside(question, self.out, model, given.values)
+        other = None if other is None else other[:n]
         if self.out.suffix in FILMS:
             self._film(model, n)
             return
-        given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
         folder = self.out.with_name(f"{self.out.name}.shards") if in_file else self.out
         shards = Shards(folder, n, self.batch_size)
         spent = ""
@@ -158,7 +169,7 @@ class Sample:
             return
         if in_file:
             of = {k: v.cpu() for k, v in given.values.items()}
-            options = PictureOptions(self.scale, self.columns, of, other)
+            options = PictureOptions(self.scale, self.columns, of, other, self.round)
             write(self.out, shards.joined(), model, options)
             shards.remove()
         there = len(shards) - missing
@@ -174,8 +185,21 @@ class Sample:
                 f"{self.batch_size} are computed at a time, so that a sample is the same whatever "
                 f"--n is; --batch-size {n} is faster, and may change the last digits"
             )
-        if self.round and model.whole and self.out.suffix not in PICTURES:
+        if self.round and model.whole:
             tell(f"rounded, as whole numbers in the data: {', '.join(model.whole)}")
+
+    def _given(self, model: ScoreModel, n: int) -> Given:
+        """Return the conditions of n samples and the guidance."""
+        given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
+        if self.like is None:
+            return given
+        data = learnt(Question(self.checkpoint, self.like), self.like, model)
+        known = conditions_of(data, self.like, model)
+        if known is None:
+            raise InvalidValueError("this model takes no condition; leave out --like")
+        rows = torch.arange(self.first, self.first + n) % len(data)
+        rows = order(len(data), seed=self.seed, epoch=0)[rows]
+        return replace(given, values={**known.rows(rows), **given.values})
 
     def _of_points(self, model: ScoreModel) -> bool:
         """Return True if the output is a picture of points."""
@@ -184,7 +208,7 @@ class Sample:
     def _film(self, model: ScoreModel, n: int) -> None:
         """Write the trajectory from noise to samples as an animation."""
         n = n if self.n is not None else USUAL[plot.kind(model.event_shape)]
-        given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
+        given = self._given(model, n)
         start = time.perf_counter()
         run = Run.of(
             given.guided(model), sampler=self.sampler, n=n, steps=self.steps, seed=self.seed,
@@ -285,12 +309,6 @@ def shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
     return x if path.suffix in PICTURES else model.transform.restore(x)
 
 
-def rounded(x: Tensor, model: ScoreModel) -> Tensor:
-    """Return rows in the units of the data, rounded in the columns of whole numbers."""
-    whole = torch.tensor([name in model.whole for name in model.columns], dtype=torch.bool)
-    return x.where(~whole, x.round()) if model.whole else x
-
-
 def fingerprint(model: ScoreModel) -> str:
     """Return a checksum of a model's weights and description."""
     pilot = {} if model.given_pilot is None else model.given_pilot.tensors()
@@ -302,7 +320,7 @@ def fingerprint(model: ScoreModel) -> str:
 def write(
     path: Path, tensors: dict[str, Tensor], model: ScoreModel, options: PictureOptions | None = None
 ) -> None:
-    """Write samples, and their labels, in the format of the suffix."""
+    """Write samples, and their labels, in the format of the suffix; a .csv has all conditions."""
     if path.suffix in PICTURES:
         plot.save(picture(tensors, model, options or PictureOptions()), path)
         return
@@ -311,7 +329,8 @@ def write(
         return
     arrays: dict[str, Any] = {name: value.numpy() for name, value in tensors.items()}
     if path.suffix == ".csv":
-        checkpoint.write_bytes(path, as_csv(arrays, model).encode())
+        given = {} if options is None else options.given
+        checkpoint.write_bytes(path, as_csv(arrays, model, given).encode())
         return
     buffer = io.BytesIO()
     if path.suffix == ".npy":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from scoresde import plot
@@ -16,11 +17,12 @@ from scoresde.errors import InvalidValueError
 from scoresde.plot.paper import SUFFIXES
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, Field, class_name, facts
+from scoresde.units import Transform
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURES", "PictureOptions", "data_beside", "picture"]
+__all__ = ["PICTURES", "PictureOptions", "data_beside", "picture", "rounded"]
 
 PICTURES = SUFFIXES
 """The suffixes of pictures."""
@@ -37,12 +39,14 @@ class PictureOptions:
         columns: The number of images side by side.
         given: The conditions of the samples by name, one row for each or one for all.
         beside: Data that are drawn beside the samples; conditions are not shown then.
+        round: Round columns in which the data had whole numbers only.
     """
 
     scale: int | None = None
     columns: int | None = None
     given: Mapping[str, Tensor] = field(default_factory=dict)
     beside: Data | None = None
+    round: bool = True
 
 
 def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOptions) -> Figure:
@@ -60,28 +64,56 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOp
         ", ".join(_in_words(name, declared[name], value[i]) for name, value in of_each.items())
         for i in range(len(x) if of_each and few and options.beside is None else 0)
     ]
+    transform: Transform | None = model.transform
+    if options.round and model.whole:
+        x, transform = rounded(model.transform.inverse(x), model), None
     sets = x if options.beside is None else {"data": options.beside, "samples": x}
     return plot.samples(
-        sets, transform=model.transform, names=model.columns, labels=labels, scale=options.scale,
+        sets, transform=transform, names=model.columns, labels=labels, scale=options.scale,
         columns=options.columns, title=title or None,
     )  # fmt: skip
 
 
+def rounded(x: Tensor, model: ScoreModel) -> Tensor:
+    """Return rows in the units of the data, rounded in the columns of whole numbers."""
+    whole = torch.tensor([name in model.whole for name in model.columns], dtype=torch.bool)
+    return x.where(~whole, x.round()) if model.whole else x
+
+
 def data_beside(
-    source: str | None, out: Path, checkpoint: str, model: ScoreModel, n: int
+    question: Question, out: Path, model: ScoreModel, given: Mapping[str, Tensor]
 ) -> Data | None:
-    """Return n data, chosen at random, to be drawn beside samples, or None without a source.
+    """Return data in a random order, to be drawn beside samples, or None without a source.
+
+    If all samples have the same class, the data have that class too.
+
+    Args:
+        question: The model, and the source of the data.
+        out: The output.
+        model: The model.
+        given: The conditions of the samples, one row for each or one for all.
 
     Raises:
-        InvalidValueError: The output is not a picture.
+        InvalidValueError: The output is not a picture, or no sample has the class.
         ScoreSDEError: The data cannot be read, or have another shape than the model's.
     """
-    if source is None:
+    if (source := question.data) is None:
         return None
     if out.suffix not in PICTURES:
         raise InvalidValueError(f"--beside needs a picture, {', '.join(PICTURES)}; got {out}")
-    data = learnt(Question(checkpoint, source), source, model)
-    return data[order(len(data), seed=0, epoch=0)[:n]]
+    data = learnt(question, source, model)
+    data = data[order(len(data), seed=0, epoch=0)]
+    for name, kind in (facts(model).conditions or {}).items():
+        value, rows = given.get(name), data.conditions.get(name)
+        if not isinstance(kind, Classes) or value is None or not isinstance(rows, Tensor):
+            continue
+        if bool((value == value[0]).all()) and value[0] >= 0:
+            same = (rows == value[0].to(rows.device)).nonzero().flatten()
+            if not len(same):
+                word = _in_words(name, kind, value[0])
+                raise InvalidValueError(f"{source} has no sample of the class {word}")
+            data = data[same]
+    return data
 
 
 def _in_words(name: str, kind: Classes | Field, value: Tensor) -> str:

@@ -56,8 +56,8 @@ class DataConfig:
     standardize: Annotated[bool, PLAIN] = False
     """Shift and scale floats to mean 0 and variance 1; samples are written in the data's units."""
     lazy: Annotated[bool | None, _LAZY] = None
-    """Decode images when they are needed, instead of keeping them in memory; auto does if they need
-    more than 1 GiB."""
+    """Decode images when they are needed, instead of keeping them in memory; auto does so if they
+    need more than 1 GiB."""
     on_bad_image: Literal["raise", "skip"] = "raise"
     """Raise an error for images that cannot be read, or leave out up to a tenth of a folder."""
 
@@ -99,11 +99,12 @@ class DataConfig:
 
     def differs(self, before: DataConfig) -> str:
         """Return a text of the options of reading that have changed, or an empty string."""
-        names = [f.name for f in fields(self) if f.name not in ("source", "lazy")]
+        options = {f.name: f"--{f.name.replace('_', '-')}" for f in fields(self)}
+        options = {**options, "source": "--data"}
         parts = [
-            f"--{name.replace('_', '-')} was {_in_words(old)} and is {_in_words(new)}"
-            for name in names
-            if (old := getattr(before, name)) != (new := getattr(self, name))
+            f"{option} was {_in_words(old)} and is {_in_words(new)}"
+            for name, option in options.items()
+            if name != "lazy" and (old := getattr(before, name)) != (new := getattr(self, name))
         ]
         return ", ".join(parts)
 

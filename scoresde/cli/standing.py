@@ -12,7 +12,6 @@ from scoresde.cli.terminal import tell
 from scoresde.errors import CheckpointError
 from scoresde.pretrained.store import count_text, entry_of, locate, read
 from scoresde.score import ScoreModel
-from scoresde.score.pilot_file import PilotFile
 from scoresde.training import log
 
 __all__ = ["Standing", "model_of"]
@@ -66,8 +65,6 @@ def model_of(source: str) -> ScoreModel:
     """
     model = ScoreModel.from_pretrained(source)
     path = locate(source)
-    if Path(source).exists():  # not a packaged model, nor the hub's
-        model.keeper = PilotFile.beside(path)
     if (path.parent / "config.toml").exists():
         standing = Standing.of(path, read(path)[1])
         if standing.who:

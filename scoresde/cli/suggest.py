@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from scoresde.cli.config import RunConfig
+from scoresde.cli.open import PLAIN
 from scoresde.cli.parsing import options_of
 from scoresde.cli.source import DataArgument, described
 from scoresde.cli.terminal import in_options, show, tell
@@ -30,13 +31,17 @@ class Suggest:
     data: Annotated[DataArgument, tyro.conf.arg(name="data"), tyro.conf.OmitArgPrefixes]
     seed: int = 0
     """The seed of the choice of samples that are compared, if there are more than 2,000."""
+    samplers: Annotated[bool, PLAIN] = False
+    """Also print the numbers of the papers' samplers: levels and ratio of an NCSN ladder, kappa and
+    k of annealed Langevin dynamics, steps and snr of predictor-corrector sampling."""
 
     def run(self) -> None:
         """Print a table, and a command."""
         data = self.data.load()
         tell(described(data, self.data.source))
         found = suggest(data, seed=self.seed)
-        show(found)
+        table, _, others = str(found).partition("\nused only")
+        show(f"{table}\nused only{others}" if self.samplers else table)
         for remark in remarks(data, found.sde()):
             show(in_options(f"{'remark':11}{remark}", options_of(Suggest)))
         show("\n" + command(RunConfig.of(found, self.data)))

@@ -94,6 +94,8 @@ def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
         'choose --batch-size 8, or --condition label=dog'
         >>> in_options("leave out weight, condition={'weight': ['weight']}", {"--weight": []})
         'leave out weight, --condition number:weight'
+        >>> in_options("name them by sample=['a', 'b']", {"--sample": []})
+        'name them by --sample a,b'
     """
 
     def option_of(found: re.Match[str]) -> str:
@@ -110,6 +112,8 @@ def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
     if "--size" in options:
         message = _SIZE.sub(r"--size \1x\2", message)
     message = _CONDITION.sub(lambda found: _condition(found[1], _listed(found[2])), message)
+    if "--sample" in options:
+        message = _SAMPLE.sub(lambda found: f"--sample {_listed(found[1], '')}", message)
     message = _ARGUMENT.sub(option_of, message)
     first = re.match(r"(\w+) must ", message)  # as in "n must be an integer"
     return f"--{message}" if first and f"--{first[1]}" in options else message
@@ -118,16 +122,17 @@ def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
 _QUOTES = "'\""
 _SIZE = re.compile(r"size=\((\d+), (\d+)\)")
 _CONDITION = re.compile(r"condition=\{'(\w+)': (\[[^]]*\]|'[^']*'|[^}]*)\}")
+_SAMPLE = re.compile(r"sample=(\[[^]]*\])")
 # not within a longer word, a path or quotes
 _ARGUMENT = re.compile(
     r"(?<!--condition )(?<![\w./='\"`-])([a-z][a-z_]*)(?:(=)('[^']*'|[\w.+-]*\w)?)?(?![\w/=])"
 )
 
 
-def _listed(text: str) -> str:
+def _listed(text: str, alone: str = "number:") -> str:
     """Return `['a', 'b']` as `a,b`, and `['a']` as `number:a`, which is a vector of one entry."""
     parts = [part.strip(f" {_QUOTES}") for part in text.strip("[]").split(",")]
-    return ("number:" if text.startswith("[") and len(parts) == 1 else "") + ",".join(parts)
+    return (alone if text.startswith("[") and len(parts) == 1 else "") + ",".join(parts)
 
 
 def _condition(name: str, columns: str) -> str:

@@ -30,6 +30,7 @@ from scoresde.pretrained.store import read
 from scoresde.progress import duration
 from scoresde.sampling.model_pilot import evaluations_of
 from scoresde.score import ScoreModel
+from scoresde.score.pilot_file import SLOW_PILOT
 from scoresde.sde.words import sde_in_words
 from scoresde.training import Trainer
 
@@ -38,11 +39,17 @@ __all__ = ["Train"]
 _FILE = "config.toml"
 # A pilot is measured if the training used this many times as many samples as the pilot evaluates.
 _MANY = 10
+# With fewer held-out samples a remark says that they are few.
+_SURE = 30
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a score model. The same command again resumes, or reports that the run is finished."""
+    """Train a score model. The same command again resumes, or reports that the run is finished.
+
+    Most runs need only --data and --out, and for a table often --condition, --missing or
+    --standardize. What is left open is chosen for the data, and printed with its reason.
+    """
 
     out: Path
     """The folder of the run: checkpoints, log.jsonl, the model, and config.toml, the options."""
@@ -88,16 +95,21 @@ class Train:
         parameters = sum(p.numel() for p in model.net.parameters())
         _say(f"model: {type(model.net).__name__}, {parameters:,} parameters")
         _say(f"noise: {sde_in_words(model.sde)}")
-        for remark in remarks(data, model.sde):
-            _say(f"remark: {remark}")
         config = run.config
         self._choose_threads(model, config.batch_size)
         with self._explained():
             trainer = Trainer(
                 model, data, config, loss=run.loss(model), folder=self.out, callbacks=callbacks
             )
+        for remark in remarks(data, model.sde):
+            _say(f"remark: {remark}")
         distributed.on_main(lambda: run.write(self.out / _FILE))
         steps = f"{config.steps:,}"
+        if (held := trainer.held_out) is not None and len(held.data) < _SURE:
+            _say(
+                f"held out: {len(held.data)} samples, whose loss shows only strong overfitting; a "
+                "larger --held-out, or more data, shows it better"
+            )
         if trainer.finished:
             trainer.train(progress=False)
             if trainer.step < config.steps:
@@ -114,8 +126,10 @@ class Train:
             _say(f"stopped by {name} at step {trainer.step:,}; the same command resumes")
             raise
         seconds = time.perf_counter() - start
-        if self.pilot:
-            distributed.on_main(lambda: self._measure(trainer.step * config.batch_size))
+        ways: list[str] = []
+        distributed.on_main(
+            lambda: ways.extend(self._measured_or_without(trainer.step * config.batch_size))
+        )
         distributed.on_main(self._describe)
         if trainer.step < config.steps:
             _say(_early(trainer))
@@ -134,11 +148,11 @@ class Train:
                 f"of the lowest held-out loss, {held.best:.3g}, after step {held.at:,}: every "
                 "command takes either"
             )
-        then("see samples", "sample", self.out, "--out", "samples.png")
+        then("see samples", "sample", self.out, *ways, "--out", "samples.png")
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Name the options of reading data that have changed, if they caused an error."""
+        """Name the options of the data that have changed, if they caused an error."""
         try:
             yield
         except InvalidValueError as error:
@@ -148,8 +162,8 @@ class Train:
             if not changes:
                 raise
             raise InvalidValueError(
-                f"{self.out} holds a run whose data were read with other options: {changes}; take "
-                "the old options, or another folder"
+                f"{self.out} holds a run of other data, or of data that were read with other "
+                f"options: {changes}; take the old options, or another folder"
             ) from error
 
     def _choose_threads(self, model: ScoreModel, batch: int) -> None:
@@ -167,20 +181,24 @@ class Train:
             if type(threads) is int and threads <= torch.get_num_threads():
                 torch.set_num_threads(max(1, threads))
 
-    def _measure(self, samples: int) -> None:
+    def _measured_or_without(self, samples: int) -> list[str]:
         """Measure the pilots of the model and of the best one, and keep them in their files.
 
         Args:
             samples: The number of samples of the training; if it is small, the pilot is measured at
                 its first use instead.
+
+        Returns:
+            The options of `scoresde sample` that draw samples without a long measurement.
         """
         found = []
         for folder in (self.out, self.out / "best"):
             if (folder / "model.safetensors").exists():
                 found.append((folder, ScoreModel.from_pretrained(folder).to(distributed.device())))
         steps = steps_of(found[0][1])
-        if samples < _MANY * evaluations_of(steps):
-            return
+        if not self.pilot or samples < _MANY * evaluations_of(steps):
+            first = seconds(found[0][1], steps)
+            return ["--sampler", "dpmpp_2m"] if first > SLOW_PILOT else []
         spent = sum(seconds(model, steps) for _, model in found)
         _say(f"{TASK}: about {max(spent, 1):.0f} s; --no-pilot leaves it for the first samples")
         for folder, model in found:
@@ -189,6 +207,7 @@ class Train:
                 stored = read(folder / "model.safetensors")[1].items()
                 meta = {name: value for name, value in stored if name not in described}
                 model.save_pretrained(folder, **meta)
+        return []
 
     def _describe(self) -> None:
         """Write the model card again, with the last picture."""

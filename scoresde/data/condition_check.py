@@ -35,7 +35,8 @@ def _classes(report: Report, data: Data, name: str, classes: int) -> None:
     gaps = classes - len(known)
     least, most = (0 if gaps else int(counts.min())), int(counts.max()) if len(counts) else 0
     what = "" if name == "label" else " class" if classes == 1 else " classes"
-    text = f"{classes:,}{what}, with {least:,} to {most:,} samples each"
+    count = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    text = f"{classes:,}{what}, with {count} samples{'' if classes == 1 else ' each'}"
     if names:
         text += ": " + some(
             f"{names[k]} ({count:,})" for k, count in zip(known, counts, strict=True)
@@ -56,7 +57,9 @@ def _classes(report: Report, data: Data, name: str, classes: int) -> None:
             "identifiers of the samples have; choose others, or leave it out",
         )
     if len(known) < 2:
-        report.remark("conditions", f"the condition {name!r} is the same for all samples")
+        report.remark(
+            "conditions", f"the condition {name!r} is the same for all samples; leave it out"
+        )
 
 
 def _field(report: Report, data: Data, name: str) -> None:
@@ -69,7 +72,8 @@ def _field(report: Report, data: Data, name: str) -> None:
         return
     known = found.n > 0
     share = 1 - float(found.n.sum()) / (len(data) * found.n.numel())
-    what = f"a vector of {shape[0]}" if len(shape) == 1 else f"a field of shape {shape}"
+    what = f"a field of shape {shape}" if len(shape) > 1 else f"a vector of {shape[0]}"
+    what = "a number" if shape == (1,) else what
     text = f"{what}, from {found.low:.6g} to {found.high:.6g}" if known.any() else what
     report.facts[name] = text + (f"; {share:.1%} missing" if share else "")
     if not known.all():

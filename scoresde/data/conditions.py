@@ -7,6 +7,7 @@ from 0 to 255.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_dense, check_name, quoted
+from scoresde.checks import check_dense, check_name, outside, quoted
 from scoresde.data.classes import Named, classes_of, numbered_as
 from scoresde.data.column_order import Reordered, places_of
 from scoresde.data.given import as_tensor, is_store
@@ -40,6 +41,9 @@ __all__ = [
     "renumbered",
     "surveyed",
 ]
+
+# Samples of each class from which labels that begin at 1 are reported.
+_MANY = 10
 
 Kind = Classes | Field
 
@@ -196,12 +200,19 @@ def _labels(
         rows = numbered_as(name, rows, found, kind)
         kind = kind if kind.names else found
     low, high = int(rows.min()), int(rows.max())
+    if kind is None and low == 1 < high and len(rows) >= _MANY * high:
+        warnings.warn(
+            f"the labels of {name!r} are 1 to {high}, so that a model has {high + 1} classes, and "
+            "no sample of class 0; number the classes from 0, or give their names as text",
+            UserWarning,
+            stacklevel=outside(),
+        )
     kind = Classes(max(high, 0) + 1) if kind is None else kind
-    outside = (rows < -1) | (rows >= kind.n)
-    if outside.any():
+    wrong = (rows < -1) | (rows >= kind.n)
+    if wrong.any():
         raise DataError(
             f"labels of {name!r} lie in [{low}, {high}], expected [0, {kind.n - 1}], or -1 where "
-            f"one is missing; the first outside is that of sample {int(outside.nonzero()[0])}"
+            f"one is missing; the first outside is that of sample {int(wrong.nonzero()[0])}"
         )
     return rows, kind
 

@@ -48,6 +48,7 @@ _SHORT = 160  # the largest number of letters of a remark that `remarks` does no
 # The quantile of the distances between samples: the pairs of one outlier are beyond it.
 _NEAR = 0.95
 _PADDED = 1.25  # the ratio of padded to original positions from which padding is reported
+_FLAT = 5  # with fewer numbers a sample may be constant by chance
 _QUICK = 2**25  # numbers that are read in about a second
 
 
@@ -66,6 +67,9 @@ def check(
     sde: SDE | None = None,
 ) -> Report:
     """Check data for what would break a training run.
+
+    The command `scoresde data check` also compares the data with the noise and the network that
+    `scoresde.suggest` chooses for them.
 
     Args:
         source: A source as for `load`, or loaded data.
@@ -218,7 +222,7 @@ def _samples(report: Report, data: Data) -> Data | None:
         for rows, raw in pieces(data.store):
             flat = raw.flatten(1)
             finite.append(flat.isfinite().all(1))
-            same = (flat == flat[:, :1]).all(1) & (flat.shape[1] > 1)
+            same = (flat == flat[:, :1]).all(1) & (flat.shape[1] >= _FLAT)
             constant += (rows.start + same.nonzero().flatten()).tolist()
             for i, row in enumerate(flat.contiguous().numpy(), rows.start):
                 number = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), i)

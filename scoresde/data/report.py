@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -31,7 +31,7 @@ class Faults:
         >>> faults.raise_all()
         Traceback (most recent call last):
             ...
-        scoresde.data.report._SeveralError: 2 faults: (1) one; (2) two
+        scoresde.errors.DataError: 2 faults: (1) one; (2) two
     """
 
     def __init__(self) -> None:
@@ -58,23 +58,18 @@ class Faults:
             ScoreSDEError: The only error; or a DataError that lists all of them.
         """
         if len(self._errors) > 1:
-            raise _SeveralError([text for error in self._errors for text in faults_of(error)])
+            faults = tuple(text for error in self._errors for text in faults_of(error))
+            listed = "; ".join(f"({i}) {text}" for i, text in enumerate(faults, 1))
+            whole = DataError(f"{len(faults)} faults: {listed}")
+            whole.faults = faults
+            raise whole
         if self._errors:
             raise self._errors[0]
 
 
-class _SeveralError(DataError):
-    """Report several faults of data in one error."""
-
-    def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = tuple(faults)
-        listed = "; ".join(f"({i}) {text}" for i, text in enumerate(faults, 1))
-        super().__init__(f"{len(faults)} faults: {listed}")
-
-
 def faults_of(error: Exception) -> tuple[str, ...]:
     """Return the faults that an error lists, one sentence each."""
-    return error.faults if isinstance(error, _SeveralError) else (str(error),)
+    return getattr(error, "faults", ()) or (str(error),)
 
 
 class Finding(str):

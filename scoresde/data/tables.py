@@ -19,6 +19,9 @@ from scoresde.errors import DataError, InvalidTypeError
 
 __all__ = ["Column", "Table", "called"]
 
+# In fewer cells of text than this, classes may have one sample each.
+_FEW = 20
+
 
 def called(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names of columns, or none if all names are numbers, that is default names."""
@@ -161,17 +164,37 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
     def _holds_text(self, names: Sequence[str]) -> InvalidTypeError:
         if (odd := self.odd(names[0])) is not None:
             return InvalidTypeError(odd)
+        rest = [name for name in self if name not in names and isinstance(self[name], Column)]
+        one = len(names) == 1
+        columns = f"{'column' if one else 'columns'} {some(map(repr, names))}"
+        words = {name: self._words(name) for name in names}
+        known = [name for name in names if words[name]]
         column = self[names[0]]
         assert isinstance(column, np.ndarray)
         first = next(cell for cell in column if cell is not None)
-        rest = [name for name in self if name not in names and isinstance(self[name], Column)]
+        said = f"the {columns} of {self.what} {'holds' if one else 'hold'} text, such as "
+        said += f"{first[:50]!r}; "
+        if len(known) < len(names) and rest:
+            others = [name for name in names if name not in known]
+            said += f"leave out {some(map(repr, others))}, nearly all of whose words differ, by "
+            said += f"sample={rest}"
+            if known:
+                said += f"; {known[0]!r}, of {words[known[0]]} words, may be a condition of classes"
+                said += f" too, condition={known[0]!r}"
+            return InvalidTypeError(said)
+        which = "it" if one else f"{(known or names)[0]!r}"
         some_of = f", or name those of {some(rest)} that are samples by sample=" if rest else ""
-        one = len(names) == 1
-        columns = f"{'column' if one else 'columns'} {some(map(repr, names))}"
         return InvalidTypeError(
-            f"the {columns} of {self.what} {'holds' if one else 'hold'} text, such as "
-            f"{first[:50]!r}; make it a condition of classes, condition={names[0]!r}{some_of}"
+            f"{said}make {which} a condition of classes, condition={(known or names)[0]!r}{some_of}"
         )
+
+    def _words(self, name: str) -> int:
+        """Return the number of different words of a column of text, 0 if nearly all differ."""
+        column = self[name]
+        assert isinstance(column, np.ndarray)
+        cells = [cell for cell in column if cell is not None]
+        count = len(set(cells))
+        return count if 2 * count <= len(cells) or len(cells) < _FEW else 0
 
     def odd(self, name: str) -> str | None:
         """Return a sentence on the few cells of a text column that are not numbers, or None.

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.checks import as_numbers, door, quoted
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.score import Latent
-from scoresde.sde import Score
+from scoresde.sde import Score, facts
 
 __all__ = ["with_vae"]
 
@@ -36,7 +36,8 @@ def with_vae(score: Score, vae: nn.Module) -> Latent:
 
     Raises:
         InvalidTypeError: `vae` has no such parts.
-        InvalidValueError: Its scaling is 0 or not finite.
+        InvalidValueError: Its scale is 0, not finite, or that of other codes.
+        ShapeError: Its codes have other channels than the samples of the score.
 
     Examples:
         ```text
@@ -51,21 +52,32 @@ def with_vae(score: Score, vae: nn.Module) -> Latent:
             f"{quoted(type(vae).__name__)} is no autoencoder of diffusers, since it lacks encode, "
             "decode or config.scaling_factor; pass functions to scoresde.Latent"
         )
-    shift, scale = getattr(config, "shift_factor", None) or 0.0, 1 / _nonzero(scaling)
+    moves: list[Any] = [getattr(config, "shift_factor", None) or 0.0, 1.0, scaling]
     mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
     if mean is not None and std is not None:
-        shift, scale = mean, as_numbers("latents_std", std, dtype=torch.float64) * scale
-    units = [
-        as_numbers("latents", part, dtype=torch.float64).reshape(-1) for part in (shift, scale)
-    ]
-    return Latent(score, _Encoder(vae, *units), _Decoder(vae, *units))
-
-
-def _nonzero(scaling: Any) -> Tensor:
-    factor = as_numbers("scaling_factor", scaling, dtype=torch.float64)
-    if not (factor.isfinite() & (factor != 0)).all():
-        raise InvalidValueError(f"scaling_factor must be finite and not 0, got {quoted(scaling)}")
-    return factor
+        moves[:2] = mean, std
+    shift, scale, factor = (
+        as_numbers(name, value, dtype=torch.float64).reshape(-1)
+        for name, value in zip(
+            ("shift_factor", "latents_std", "scaling_factor"), moves, strict=True
+        )
+    )
+    scale = scale / factor
+    channels = getattr(config, "latent_channels", None)
+    event = facts(score).event_shape
+    if channels is not None and event is not None and event[0] != channels:
+        raise ShapeError(
+            f"this autoencoder has codes of {channels} channels, and the score samples of shape "
+            f"{event}; take the autoencoder with which the score was trained"
+        )
+    usable = (scale.isfinite() & (scale != 0)).all() and shift.isfinite().all()
+    if not usable or not {len(shift), len(scale)} <= {1, channels}:
+        raise InvalidValueError(
+            "the scale of the codes must be finite and not 0, and one number or one for each of "
+            f"{channels} channels; got scaling_factor = {quoted(scaling)}, latents_mean = "
+            f"{quoted(mean)}, latents_std = {quoted(std)}"
+        )
+    return Latent(score, _Encoder(vae, shift, scale), _Decoder(vae, shift, scale))
 
 
 class _Scaled(nn.Module):
@@ -92,6 +104,9 @@ class _Encoder(_Scaled):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor] | Tensor:
         """Encode images `(B, C, *)`."""
         vae: Any = self.vae
+        channels = getattr(vae.config, "in_channels", x.shape[1])
+        if x.shape[1] != channels:
+            raise ShapeError(f"images must have {channels} channels, got {tuple(x.shape)}")
         found = vae.encode(self.taken(x))
         posterior = getattr(found, "latent_dist", None)
         codes = (found.latents if posterior is None else posterior.mean).to(x)

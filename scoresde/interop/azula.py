@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from scoresde.checks import door, quoted
 from scoresde.errors import InvalidTypeError, MissingExtraError
+from scoresde.interop.user_units import in_units
 from scoresde.score import NetworkScore, from_network, modules
 from scoresde.score.conventions import AzulaMean
 from scoresde.sde import SDE, Score, ask, process_of
@@ -50,18 +51,21 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
     return from_network(net, sde, "x0", "t", **known)
 
 
-def to_azula(score: Score) -> nn.Module:
+@door
+def to_azula(score: Score, *, units: bool = False) -> nn.Module:
     r"""Return a score as an `azula.denoise.Denoiser`, for its samplers and guidance.
 
     The times 0 and 1 of azula are the times eps and T of the score's process.
 
     Args:
         score: A score whose `facts` have an SDE. Pass its conditions to the denoiser by keyword.
+        units: True for states and denoised states in the user's numbers, such as bytes.
 
     Raises:
         MissingExtraError: azula is not installed.
-        InvalidValueError: The score's `facts` have no SDE.
+        InvalidValueError: The score's `facts` have no SDE, or no units of one common scale.
     """
+    score = in_units(score, units)
     process = process_of(score, None)
     try:
         azula: Any = importlib.import_module("azula.denoise")

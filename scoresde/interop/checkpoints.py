@@ -91,7 +91,7 @@ def check_tensors(weights: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     try:
         for name, value in weights.items():
             check_batch(name, value[None] if isinstance(value, Tensor) else value, finite=False)
-    except ScoreSDEError as error:
+    except (ScoreSDEError, RuntimeError) as error:  # the latter by nested tensors
         raise CheckpointError(f"{path} holds no weights of a network: {error}") from error
     return dict(weights)
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.checks import as_numbers, check_batch, check_integer, check_range, door, quoted
-from scoresde.errors import ShapeError
+from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.interop.user_units import in_units
 from scoresde.score import NetworkScore, Rescheduled, from_network, modules
 from scoresde.score.conventions import EDMNetwork
 from scoresde.sde import EDMSDE, SDE, Classes, Moments, Score, ask, expand, process_of
@@ -53,6 +54,9 @@ def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -
         sde: The process of the network; `EDMSDE()` by default.
         known: Further arguments of `from_network`, which override these attributes.
 
+    Raises:
+        InvalidValueError: The signal of `sde` is scaled, or an attribute is out of range.
+
     Examples:
         >>> score = from_edm(lambda x, sigma: x / (1 + sigma[:, None] ** 2), event_shape=(2,))
         >>> score.facts.sde
@@ -69,7 +73,20 @@ def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -
         classes = check_integer("label_dim", count, 0)
         found["conditions"] = {"label": Classes(classes)} if classes else {}
         net = EDMNetwork(net)
-    return from_network(net, EDMSDE() if sde is None else sde, "x0", "sigma", **(found | known))
+    sde = EDMSDE() if sde is None else sde
+    _check_signal(sde)
+    return from_network(net, sde, "x0", "sigma", **(found | known))
+
+
+def _check_signal(sde: SDE) -> None:
+    r"""Raise InvalidValueError unless $\alpha_t = 1$, as denoisers called with sigma assume."""
+    ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
+    if not torch.allclose(sde.alpha(ends), torch.ones_like(ends), rtol=1e-6):
+        raise InvalidValueError(
+            f"such a denoiser takes states x0 + sigma z, and those of {type(sde).__name__} are "
+            "alpha x0 + sigma z; leave out sde=, and take Rescheduled(score, sde) of what is "
+            "returned"
+        )
 
 
 @door
@@ -85,6 +102,9 @@ def from_k_diffusion(
             or `EDMSDE()` if these attributes are missing.
         known: Further arguments of `from_network`; `conditions` are passed by name, as extra_args.
 
+    Raises:
+        InvalidValueError: The signal of `sde` is scaled.
+
     Examples:
         >>> denoiser = lambda x, sigma: x / (1 + sigma[:, None] ** 2)
         >>> score = from_k_diffusion(denoiser, event_shape=(2,))
@@ -94,6 +114,7 @@ def from_k_diffusion(
     if sde is None:
         low, high = _number(denoiser, "sigma_min"), _number(denoiser, "sigma_max")
         sde = EDMSDE() if low is None or high is None else EDMSDE(eps=low, T=high)
+    _check_signal(sde)
     return from_network(denoiser, sde, "x0", "sigma", **known)
 
 
@@ -159,7 +180,7 @@ class SigmaDenoiser(nn.Module):
 
 
 @door
-def to_denoiser(score: Score) -> SigmaDenoiser:
+def to_denoiser(score: Score, *, units: bool = False) -> SigmaDenoiser:
     r"""Return a score as a denoiser `D(x, sigma, **condition)` for k-diffusion, deepinv and EDM.
 
     The denoiser is $D(x, \sigma) = x + \sigma^2 \nabla\log p_\sigma(x)$ with $\alpha = 1$. It
@@ -167,9 +188,10 @@ def to_denoiser(score: Score) -> SigmaDenoiser:
 
     Args:
         score: A score whose `facts` have an SDE.
+        units: True for states, noise and denoised states in the user's numbers, such as bytes.
 
     Raises:
-        InvalidValueError: The score's `facts` have no SDE.
+        InvalidValueError: The score's `facts` have no SDE, or no units of one common scale.
 
     Examples:
         >>> import scoresde
@@ -178,4 +200,4 @@ def to_denoiser(score: Score) -> SigmaDenoiser:
         >>> D(torch.ones(1, 2), 3.0)  # x / (1 + sigma^2)
         tensor([[0.1000, 0.1000]])
     """
-    return SigmaDenoiser(score)
+    return SigmaDenoiser(in_units(score, units))

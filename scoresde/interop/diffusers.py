@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import check_integer, check_name, door, quoted
-from scoresde.errors import InvalidTypeError, InvalidValueError, MissingExtraError
+from scoresde.checks import as_numbers, check_integer, check_name, door, quoted
+from scoresde.errors import InvalidTypeError, InvalidValueError, MissingExtraError, ShapeError
+from scoresde.interop.user_units import in_units
+from scoresde.pretrained.rebuild import MOST
 from scoresde.score import NetworkScore, from_network, modules
 from scoresde.score.conventions import DiffusersNetwork
 from scoresde.sde import SDE, VESDE, BetaLadder, Classes, Score, ask, facts, process_of
@@ -151,10 +153,24 @@ class EpsilonModel(nn.Module):
             class_labels: The condition `label`.
             return_dict: Return an object with the attribute `sample`.
             condition: Further conditions by name.
+
+        Raises:
+            InvalidValueError: There is no such level.
+            ShapeError: `timestep` has another shape.
         """
         given = condition if class_labels is None else {"label": class_labels, **condition}
         last = len(self.ladder.betas) - 1
-        level = torch.as_tensor(timestep, dtype=torch.float64, device="cpu") / last
+        number = as_numbers("timestep", timestep, dtype=torch.float64, device="cpu").flatten()
+        if len(number) not in {1, len(sample)}:
+            raise ShapeError(
+                f"timestep must be a number or (B,) = ({len(sample)},), got {tuple(number.shape)}"
+            )
+        if not ((number >= 0) & (number <= last)).all():
+            raise InvalidValueError(
+                f"timestep must lie from 0 to {last}, got {quoted(timestep)}; take the scheduler "
+                "that to_diffusers returned, or make another of its config"
+            )
+        level = number / last
         log_snr = self.ladder.log_snr(level.expand(len(sample)))
         u = self._own.time(log_snr).clamp(self._own.eps, self._own.T)
         alpha, sigma = self._own.at(u, sample)
@@ -165,7 +181,9 @@ class EpsilonModel(nn.Module):
 
 
 @door
-def to_diffusers(score: Score, levels: int = 1000) -> tuple[EpsilonModel, Any]:
+def to_diffusers(
+    score: Score, levels: int = 1000, *, units: bool = False
+) -> tuple[EpsilonModel, Any]:
     r"""Return a score as a network of diffusers, with a `DDIMScheduler`.
 
     The levels are evenly spaced in the score's time, unless its SDE has levels. Other schedulers
@@ -177,13 +195,18 @@ def to_diffusers(score: Score, levels: int = 1000) -> tuple[EpsilonModel, Any]:
         score: A score whose `facts` have an SDE. If the SDE is not variance preserving, the states
             of diffusers are $x / \sqrt{\alpha^2 + \sigma^2}$.
         levels: The number of levels, if the SDE has none.
+        units: True for states in the user's numbers, such as bytes, of which pipelines know
+            nothing: they return images of [-1, 1].
 
     Raises:
         MissingExtraError: diffusers is not installed.
-        InvalidValueError: The score's `facts` have no SDE, or `levels` is below 2.
+        InvalidValueError: The score's `facts` have no SDE, or no units of one common scale, or
+            `levels` is below 2.
     """
+    score = in_units(score, units)
     process = process_of(score, None)
-    check_integer("levels", levels, 2)
+    if check_integer("levels", levels, 2) > MOST:
+        raise InvalidValueError(f"levels must be at most {MOST:,}, got {levels:,}")
     if process.levels is None:
         t = torch.linspace(process.eps, process.T, levels, dtype=torch.float64)
     else:

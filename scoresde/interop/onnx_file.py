@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from scoresde import checkpoint
 from scoresde.checks import door, quoted
 from scoresde.errors import InvalidValueError, MissingExtraError
+from scoresde.interop.user_units import in_units
 from scoresde.score import device_of, evaluating
 from scoresde.sde import Classes, facts, process_of
 
@@ -19,23 +20,25 @@ __all__ = ["to_onnx"]
 
 
 @door
-def to_onnx(score: nn.Module, path: str | os.PathLike[str]) -> None:
+def to_onnx(score: nn.Module, path: str | os.PathLike[str], *, units: bool = False) -> None:
     r"""Write a score as an ONNX file, with batches of any size.
 
     The inputs are `x` (B, *), `t` (B,) and each condition of the score under its own name, all of
     them required: labels are int64, -1 where one is missing, and other conditions float32, NaN
-    where one is missing. The output is `score`, of the shape of `x`. All numbers are float32 in the
-    units of the model. A time outside [0, T] gives NaN.
+    where one is missing. The output is `score`, of the shape of `x`. All numbers are float32, and
+    in the units of the model unless `units` is True. A time outside [0, T] gives NaN.
 
     Args:
         score: A score that is a module, as a `ScoreModel` is, and whose event shape is known.
         path: The file to write. An existing file is replaced.
+        units: True for states of the user's numbers, such as bytes, and for their score; the noise
+            scale is then that of the model times the scale of these numbers.
 
     Raises:
         MissingExtraError: The extra `onnx` is not installed.
         InvalidTypeError: The score is not a module.
-        InvalidValueError: Its event shape is not known, or it has no ONNX graph: Python code that
-            depends on values cannot be written as one.
+        InvalidValueError: Its event shape is not known, or its units are not, or it has no ONNX
+            graph: Python code that depends on values cannot be written as one.
         CheckpointError: The file cannot be written.
 
     Examples:
@@ -77,7 +80,7 @@ def to_onnx(score: nn.Module, path: str | os.PathLike[str]) -> None:
     with warnings.catch_warnings(), torch.no_grad(), evaluating(score):
         warnings.simplefilter("ignore")  # of the exporter about itself
         try:
-            graph = torch.export.export(_Called(score), (x, t, given), dynamic_shapes=shapes)
+            graph = torch.export.export(_Called(score, units), (x, t, given), dynamic_shapes=shapes)
             names = ["x", "t", *given]
             program: Any = torch.onnx.export(
                 graph, (), dynamo=True, verbose=False, input_names=names, output_names=["score"]
@@ -94,11 +97,12 @@ def to_onnx(score: nn.Module, path: str | os.PathLike[str]) -> None:
 class _Called(nn.Module):
     """Call a score with a dictionary of conditions; its weights have names that begin alike."""
 
-    def __init__(self, score: nn.Module) -> None:
+    def __init__(self, score: nn.Module, units: bool) -> None:
         super().__init__()
         self.score = score
+        self.called: Any = in_units(score, units)
 
     def forward(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
         """Return the score, `(B, *)`."""
-        value: Tensor = self.score(x, t, condition) if condition else self.score(x, t)
+        value: Tensor = self.called(x, t, condition) if condition else self.called(x, t)
         return value

@@ -6,10 +6,14 @@ Only safetensors and JSON are read, and nothing is downloaded.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from torch import nn
 
 from scoresde import checkpoint
@@ -18,13 +22,14 @@ from scoresde.errors import CheckpointError, MissingExtraError
 from scoresde.interop.autoencoders import with_vae
 from scoresde.interop.diffusers import from_diffusers
 from scoresde.noise.global_rng import forked_rng
-from scoresde.pretrained.rebuild import DIFFUSERS
+from scoresde.pretrained.rebuild import DIFFUSERS, LARGEST, MOST, Limit
 from scoresde.pretrained.store import PIPELINE
 from scoresde.score import Latent, NetworkScore
+from scoresde.score.stored import check_weights
 
 __all__ = ["load_diffusers"]
 
-_SCHEDULER = "scheduler_config.json"
+_EXPLODING = "ScoreSdeVeScheduler"
 _NETWORKS = ("unet", "transformer")
 _AUTOENCODERS = ("vae", "vqvae")
 _CODES = frozenset({"AsymmetricAutoencoderKL", "AutoencoderKL", "AutoencoderTiny", "VQModel"})
@@ -67,35 +72,74 @@ def load_diffusers(
         diffusers: Any = importlib.import_module("diffusers")
     except ImportError as error:
         raise MissingExtraError.of("diffusers", "peers", "a pipeline of diffusers") from error
+    scheduler = _scheduler(folder, diffusers)
+    net = _made(folder, name, getattr(diffusers, parts[name])) if unet is None else unet.eval()
+    score = from_diffusers(net, scheduler, **known)
+    check_weights(score, folder)
+    if math.prod(score.event_shape) > LARGEST:
+        raise CheckpointError(f"{folder} has samples of the shape {score.event_shape}, too large")
+    if code is None:
+        return score
+    vae = _made(folder, code, getattr(diffusers, parts[code]))
+    check_weights(vae, folder)
+    return with_vae(score, vae)
 
-    def made(part: str) -> Any:
-        how = {"use_safetensors": True, "low_cpu_mem_usage": False}  # the latter by accelerate
-        kind = getattr(diffusers, parts[part])
-        with forked_rng():  # the first weights are overwritten
-            return kind.from_pretrained(folder / part, **how, local_files_only=True).eval()
 
-    exploding = parts["scheduler"] == "ScoreSdeVeScheduler"
-    try:
-        net = made(name) if unet is None else unet.eval()
-        vae = None if code is None else made(code)
-        # any scheduler with betas is made of the settings of any other
-        kind = parts["scheduler"] if exploding else "DDPMScheduler"
-        scheduler = getattr(diffusers, kind).from_pretrained(
-            folder / "scheduler", local_files_only=True
+def _scheduler(folder: Path, diffusers: Any) -> Any:
+    """Return the scheduler of a pipeline.
+
+    Raises:
+        CheckpointError: It is missing or damaged, or has no process that is known here.
+    """
+    config = checkpoint.read_json(folder / "scheduler" / "scheduler_config.json")
+    kind, steps = config.get("_class_name"), config.get("num_train_timesteps", 1000)
+    if type(steps) is not int or not 2 <= steps <= MOST:
+        raise CheckpointError(
+            f"{folder} has a scheduler with {quoted(steps)} levels, and their number must be from "
+            f"2 to {MOST:,}"
         )
-    except Exception as error:  # of many kinds, by a damaged or a foreign file
+    if kind != _EXPLODING:  # any scheduler with betas is made of the settings of any other
+        if "beta_schedule" not in config:  # diffusers fills in what the file lacks
+            raise CheckpointError(
+                f"{folder} has a scheduler of the class {quoted(kind)}, which has no schedule of "
+                "beta; give network and process to from_network"
+            )
+        kind = "DDPMScheduler"
+    with _reading(folder):
+        return getattr(diffusers, kind).from_config(config)
+
+
+def _made(folder: Path, part: str, kind: Any) -> Any:
+    """Return a network of a pipeline; raise CheckpointError if its files are damaged."""
+    config = checkpoint.read_json(folder / part / "config.json")
+    how = {"use_safetensors": True, "low_cpu_mem_usage": False}  # the latter by accelerate
+    with _reading(folder), forked_rng():  # the first weights are overwritten
+        stored = {}
+        for path in (folder / part).glob("*.safetensors"):
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+                    shape = file.get_slice(name).get_shape()
+                    stored[name] = torch.empty(shape, device="meta")
+        if not stored:
+            raise CheckpointError(
+                f"{folder / part} has no file of safetensors, and pickles are not read, since they "
+                "can run any code; if you trust them, load and save the pipeline with diffusers"
+            )
+        with torch.device("meta"), Limit(stored):  # a few bytes may describe a huge network
+            kind.from_config(config)
+        return kind.from_pretrained(folder / part, **how, local_files_only=True).eval()
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Turn the errors of diffusers, of many kinds, into a CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
         cause = f"{type(error).__name__}: {error}"[:500]
         raise CheckpointError(f"{folder} cannot be read by diffusers: {cause}") from error
-    # diffusers fills in what the file lacks
-    if not exploding and "beta_schedule" not in checkpoint.read_json(
-        folder / "scheduler" / _SCHEDULER
-    ):
-        raise CheckpointError(
-            f"{folder} has a scheduler of the class {quoted(parts['scheduler'])}, which has no "
-            "schedule of beta; give network and process to from_network"
-        )
-    score = from_diffusers(net, scheduler, **known)
-    return score if vae is None else with_vae(score, vae)
 
 
 def load_network(folder: Path, unet: nn.Module | None) -> NetworkScore:

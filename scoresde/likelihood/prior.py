@@ -61,7 +61,8 @@ def read_moments(
     if not ((values > 0) & values.isfinite()).all():
         raise InvalidValueError(
             "the moments of the data cannot be read from this score at T, where it is that of no "
-            f"Gaussian; give them as moments=Moments(mean, var=...) (eigenvalues {values})"
+            "Gaussian; give them as moments=Moments(mean, var=...). The eigenvalues of "
+            f"-sigma^2 times its slope lie from {values.min():.3g} to {values.max():.3g}"
         )
     at_zero = (var * score / alpha).reshape(size)
     mean = basis @ ((basis.T @ at_zero) / values)

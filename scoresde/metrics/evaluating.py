@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -66,7 +66,7 @@ METRICS: Mapping[str, Metric] = {
 @door
 @torch.no_grad()
 def evaluate(
-    samples: Source,
+    samples: Source | Callable[..., Tensor],
     real: Source,
     *,
     features: Features | str | None = None,
@@ -88,7 +88,8 @@ def evaluate(
         samples: A tensor `(N, *)`, an iterable of batches, data, or the file or the folder of
             shards that `scoresde sample` writes; numbers in files, and bytes, are taken to be in
             the units of `real`. A tensor that is compared with `Data` may be in the units of the
-            data or of the model; its mean and spread decide which.
+            data or of the model; its mean and spread decide which. A score is an error, since its
+            samples are compared.
         real: Likewise, or a name that `scoresde.data.load` knows. With fewer than twice as many
             data as samples, fewer samples are used.
         features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
@@ -116,6 +117,7 @@ def evaluate(
             with other numbers.
         NonFiniteError: A feature or a value is NaN or infinite.
     """
+    given: Any = _not_a_score(samples)
     features = _map(features)
     usual = [name for name in METRICS if name != "kid" or features is not None]
     chooses = metrics is None
@@ -125,12 +127,12 @@ def evaluate(
     check_range("level", level, "(0, 1)")
     real = opened("real", real)
     units = real.transform if isinstance(real, Data) else Identity()
-    samples, train = _in_order("samples", samples, real), _in_order("train", train, real)
-    if isinstance(samples, Tensor) and isinstance(real, Data):
-        samples = _in_model_units(samples, real)
+    given, train = _in_order("samples", given, real), _in_order("train", train, real)
+    if isinstance(given, Tensor) and isinstance(real, Data):
+        given = _in_model_units(given, real)
     seen: dict[str, tuple[bool, float]] = {}
     read = partial(_read, features=features, units=units, progress=progress, seen=seen)
-    drawn, data = read("samples", samples), read("real", real)
+    drawn, data = read("samples", given), read("real", real)
     known = None if train is None else read("train", train)
     same_units(**seen)
     for name, other in (("real", data), ("train", data if known is None else known)):
@@ -205,6 +207,17 @@ def plan(
     check_resamples(resamples)
     least = max([2, *(getattr(metric, "least", 2) for metric in chosen)])
     return chosen, 2 * least if resamples else least
+
+
+def _not_a_score(samples: Source | Callable[..., Tensor]) -> Source:
+    """Return the samples; raise InvalidTypeError if they are a score."""
+    if callable(samples):
+        raise InvalidTypeError(
+            "evaluate compares samples, and not a score; draw them first, as by x = "
+            "scoresde.sample(model, sampler='fast', n=1000), or run `scoresde evaluate` on the "
+            "folder of the model"
+        )
+    return samples
 
 
 def _in_order(name: str, source: Source | None, real: Source) -> Any:

@@ -15,7 +15,7 @@ from scoresde.result import Result
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Sheet
 
-__all__ = ["FIGURES", "OWN", "Comparison", "Evaluation", "Figure"]
+__all__ = ["ENOUGH", "FIGURES", "OWN", "Comparison", "Evaluation", "Figure"]
 
 
 class Figure(NamedTuple):
@@ -44,7 +44,7 @@ _FEW = 16
 
 # With fewer samples than the first number the verdict says that they are few; with fewer than the
 # second only gross faults are found.
-_ENOUGH, _COARSE = 500, 100
+ENOUGH, _COARSE = 500, 100
 
 _SQUARE = Figure("small", low=0, square=True)
 
@@ -170,7 +170,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
         few = (
             f" So few samples, {self.n:,}, show coarse differences only; more held-out data show "
             "finer ones."
-            if self.n < _ENOUGH
+            if self.n < ENOUGH
             else ""
         )
         worse = [name for name, row in different.items() if _worse(name, row)]
@@ -187,7 +187,8 @@ class Evaluation(Result, Mapping[str, Comparison]):
             seen = f"; {by_chance}" if worse else ""
             return (
                 f"Cannot tell: with {self.n} samples only gross faults show, and not even all of "
-                f"these{seen}. Take more samples, and more held-out data."
+                f"these{seen}. Take more samples, and more held-out data (a larger held_out= of "
+                "the training)."
             )
         if worse:
             return f"No clear difference from real data: {by_chance}.{few}"

@@ -39,10 +39,14 @@ def picture(found: Evaluation, name: str = "") -> Figure:
     note: list[str] = []
     if found.resamples:
         text = (
-            f"Lines are {found.level:.0%} intervals for the expectation of the figure. They are "
-            "cut to possible values (a distance is not below 0), so that a bar may end where its "
-            "line ends."
+            f"Lines are {found.level:.0%} intervals for the expectation of the figure, cut to "
+            "possible values, so that a bar may end where its line ends."
         )
+        if any(bar[0] < 0 for part in panels.values() for bar in part.values()):
+            text += (
+                " A distance is not below 0, but its estimate has no bias, so that one near 0 may "
+                "be below it."
+            )
         note = textwrap.wrap(text, round(_LETTERS * wide))
         drawn.supxlabel("\n".join(note), fontsize="small", color="#222222")
     drawn.set_size_inches(wide, high + _LINE * max(0, len(title) + len(note) - 4))

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -197,7 +197,7 @@ class _Axes:
         """Make the axes of a figure of points in the plane, or of signals, logarithmic."""
         assert self.inner is not None
         panels = drawn.axes
-        axes = [panel.yaxis for panel in panels]
+        axes: list[Any] = [panel.yaxis for panel in panels]
         if len(panels) == 1 and len(self.frame) == 2:
             panels[0].set(aspect="auto")
             panels[0].set_box_aspect(1)

@@ -120,6 +120,10 @@ def beside(
         for panel in row:
             panel.set_ylim(min(low), max(high))
     paper.legend(panels[count - 1])
+    of_all = panels[count - 1].get_legend()
+    handles = [] if of_all is None or words else of_all.legend_handles
+    for handle in filter(None, handles):
+        handle.set(color=paper.GREY)  # the columns have different colours
     if title is not None:
         drawn.suptitle(title, fontsize="medium", color=paper.INK)
     return drawn

@@ -98,7 +98,7 @@ def points(
         raise InvalidValueError(f"need a frame of {min(d, MOST)} pairs, got {len(frame)}")
     limits = None if frame is None else [paper.interval("ends of a frame", ends) for ends in frame]
     shown = min(d, MOST)
-    ends = frame_of(sets, density, mark) if limits is None else limits
+    ends = frame_of(sets, density, mark, even=not names) if limits is None else limits
     sets = groups(sets, words_of(labels, sets))
     tones = paper.tones(sets, data=found.of_data)
     axis_names = [paper.plain(name, 40 if d <= 2 else 18) for name in names[:shown]]
@@ -135,9 +135,16 @@ def points(
 
 
 def frame_of(
-    sets: dict[str, Tensor], density: Target | None = None, mark: Tensor | None = None
+    sets: dict[str, Tensor],
+    density: Target | None = None,
+    mark: Tensor | None = None,
+    *,
+    even: bool = True,
 ) -> Frame:
-    """Return the limits of the axes: those of the density, or of 99 % of the points of each set."""
+    """Return the limits of the axes: those of the density, or of 99 % of the points of each set.
+
+    With `even` the sides of a plane have the same length, unless one is 4 times longer.
+    """
     if density is not None:
         reach = 4 * density.components.variances.amax(1, keepdim=True).sqrt()
         least, most = (density.means - reach).amin(0), (density.means + reach).amax(0)
@@ -150,7 +157,7 @@ def frame_of(
             ends.append((float(mark[i]),) * 2)
         low, high = min(a for a, _ in ends), max(b for _, b in ends)
         found.append((low - 0.1 * (high - low), high + 0.1 * (high - low)))
-    return squared(found)
+    return squared(found) if even else found
 
 
 def squared(frame: Frame) -> Frame:
@@ -192,7 +199,8 @@ def _histogram(
     """Draw histograms of one entry as densities, one for each set, in the same bins."""
     low, high = ends
     fewest = min(map(len, sets.values()))
-    bins = _of_whole(sets, column, ends) or min(60, max(8, math.ceil(2 * fewest ** (1 / 3))))
+    count = min(60, max(8, math.ceil(2 * fewest ** (1 / 3))))
+    bins = _of_whole(sets, column, ends) or count
     for label, part in sets.items():
         values, tone = part[:, column].numpy(), tones[label]
         inside = values[(values >= low) & (values <= high)]
@@ -225,11 +233,12 @@ def _plane(
     if density is not None:
         shade(ax, density.log_prob, ends)
     a, b = columns
+    dot = min(size, max(1.0, 8_000 / max(map(len, sets.values()))))  # the same for all sets
     for label, part in sets.items():
         step = math.ceil(len(part) / _DOTS)  # more dots would cover each other
         part = part[::step]
         ax.scatter(
-            part[:, a].numpy(), part[:, b].numpy(), s=min(size, max(1.0, 8_000 / len(part))),
+            part[:, a].numpy(), part[:, b].numpy(), s=dot,
             c=tones[label], alpha=0.7 if len(sets) == 1 else 0.5, linewidths=0,
             label=paper.plain(label), rasterized=len(part) > 2_000,
         )  # fmt: skip

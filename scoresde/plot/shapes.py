@@ -100,7 +100,7 @@ def samples(
         )  # fmt: skip
     sets = {k: v.reshape(len(v), -1) for k, v in sets.items()}
     size = next(iter(sets.values())).shape[1]
-    frame = frame_of(sets, density)
+    frame = frame_of(sets, density, even=not names)
     draw_points = partial(points, density=density, names=names, labels=words, frame=frame)
     if len(sets) == 1 or size != 2 or ax is not None:
         if alone:

@@ -23,7 +23,16 @@ from scoresde.errors import CheckpointError, MissingExtraError
 from scoresde.noise.global_rng import forked_rng
 from scoresde.sde import SDE, SDES, check_output
 
-__all__ = ["DIFFUSERS", "LARGEST", "check_description", "rebuild_net", "rebuild_sde", "unknown"]
+__all__ = [
+    "DIFFUSERS",
+    "LARGEST",
+    "MOST",
+    "Limit",
+    "check_description",
+    "rebuild_net",
+    "rebuild_sde",
+    "unknown",
+]
 
 _NETS: Mapping[str, Any] = {
     "DiT": networks.DiT,
@@ -39,7 +48,8 @@ DIFFUSERS = frozenset(
     }
 )  # fmt: skip
 """The names of the networks of diffusers that are rebuilt."""
-_MOST = 100_000  # the largest number of levels of an SDE, and of steps of a sampler
+MOST = 100_000
+"""The largest number of levels of an SDE, and of steps of a sampler."""
 LARGEST = 2**31
 """The largest number of entries of an event, or of a condition."""
 
@@ -50,10 +60,10 @@ def check_description(config: Mapping[str, Any], path: Path) -> None:
     sides = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
     if not sides or not 0 < len(shape) <= 16 or math.prod(shape) > LARGEST:
         raise CheckpointError(f"{path} describes no model: its event shape is {str(shape)[:200]}")
-    if steps is not None and (type(steps) is not int or not 1 <= steps <= _MOST):
+    if steps is not None and (type(steps) is not int or not 1 <= steps <= MOST):
         raise CheckpointError(
             f"{path} describes no model: it has {str(steps)[:200]} steps, and the number of "
-            f"steps must be from 1 to {_MOST:,}"
+            f"steps must be from 1 to {MOST:,}"
         )
 
 
@@ -76,11 +86,11 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
     """
     fields = {name: value for name, value in config["sde"].items() if name != "type"}
     kind = _kind(SDES, "sde", config["sde"]["type"])
-    if sum(1 for _ in _leaves(fields)) > _MOST:
-        raise CheckpointError(f"its SDE is described by more than {_MOST:,} numbers")
+    if sum(1 for _ in _leaves(fields)) > MOST:
+        raise CheckpointError(f"its SDE is described by more than {MOST:,} numbers")
     sde: SDE = kind(**fields)
-    if (sde.levels or 0) > _MOST:
-        raise CheckpointError(f"its SDE has {sde.levels:,} levels, more than {_MOST:,}")
+    if (sde.levels or 0) > MOST:
+        raise CheckpointError(f"its SDE has {sde.levels:,} levels, more than {MOST:,}")
     return sde
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from scoresde.checks import bind, quoted
 from scoresde.errors import InvalidTypeError
 from scoresde.samplers import Sampler, State
+from scoresde.sampling.open_classes import warn_of_open_classes
 from scoresde.sampling.run import Options, Run
-from scoresde.sde import SDE, Score
+from scoresde.sde import SDE, Score, facts
 
 __all__ = ["sample", "trajectory"]
 
@@ -71,7 +72,9 @@ def sample(
         denoise: End with $E[x_0 | x_\epsilon]$, by one more evaluation, in place of a draw of
             $p_\epsilon$.
         condition: The conditions that the score takes, by name: a tensor with one row for each
-            sample, or one row or number for all, such as `{"label": 7}`.
+            sample, or one row or number for all, such as `{"label": 7}`. Without a condition the
+            samples have the law of all data, which a model learns from the part of its training
+            whose conditions were left out; the command `scoresde sample` draws all classes in turn.
         moments: Mean and variance of the data, for the prior; by default those in the score's
             facts.
         pilot: The result of `scoresde.pilot`, for samplers that use one, such as "fast"; by default
@@ -94,6 +97,9 @@ def sample(
         NonFiniteError: `x` or the score has a NaN or an infinity, or samples do not fit `dtype`.
         DeviceError: The score and the states are on different devices.
         MemoryLimitError: A chunk does not fit into memory.
+
+    Warns:
+        UserWarning: The classes of the score have names, and none is given.
 
     Examples:
         >>> import scoresde
@@ -141,4 +147,6 @@ def trajectory(
 def _request(score: Score, sde: SDE | None, sampler: str | Sampler, options: Options) -> Run:
     if isinstance(sde, str):
         raise InvalidTypeError(f"the second argument is an SDE; write sampler={quoted(sde)}")
-    return Run.of(score, sde, sampler, **options)
+    run = Run.of(score, sde, sampler, **options)
+    warn_of_open_classes(facts(score), options.get("condition"))
+    return run

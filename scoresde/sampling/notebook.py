@@ -13,7 +13,7 @@ from scoresde import plot
 from scoresde.result import page
 from scoresde.sampling.doors import sample
 from scoresde.score import ScoreModel, device_of
-from scoresde.sde import Classes
+from scoresde.sde import Classes, class_name
 from scoresde.sde.words import conditions_in_words, event_in_words, sde_in_words
 from scoresde.units import in_words
 
@@ -39,8 +39,9 @@ def model_page(model: ScoreModel) -> str:
         "conditions": conditions_in_words(known.conditions or {}),
         "noise": sde_in_words(model.sde),
         "predicts": model.predicts,
-        "steps": str(model.steps or "the sampler's default"),
-        "pilot": "measured at the first use of fast" if model.pilot is None else "measured",
+        "sampling": "in the sampler's default number of steps"
+        + (f", at most {model.steps}" if model.steps else ""),
+        "pilot": "of the sampler fast, measured" + (" at its first use" * (model.pilot is None)),
     }
     return page(
         "\n".join(f"{name:12}{text}" for name, text in rows.items()), _samples(model), "samples"
@@ -70,6 +71,11 @@ def _samples(model: ScoreModel) -> Figure | None:
             model, None, "fast", n=n, steps=steps, seed=0, condition=label or None,
             pilot=model.pilot or False, progress=False,
         ).cpu()  # fmt: skip
-        return plot.samples(drawn, transform=model.transform, names=model.columns)
+        labels: list[str] = []
+        name = class_name(kinds) or ""
+        if isinstance(kind := kinds.get(name), Classes):
+            labels = [(kind.names or range(kind.n))[k] for k in label[name].tolist()]
+            labels = [word if isinstance(word, str) else f"{name} {word}" for word in labels]
+        return plot.samples(drawn, transform=model.transform, names=model.columns, labels=labels)
     except Exception:  # for example if the network needs a condition
         return None

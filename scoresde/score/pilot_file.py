@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from scoresde import checkpoint, distributed
 from scoresde.errors import ScoreSDEError
 from scoresde.pretrained.store import net_config
@@ -22,6 +24,7 @@ SLOW_PILOT = 2.0
 """A measurement that takes more seconds than this is announced, and kept in a file."""
 # the keys of the file of a pilot
 _KEYS = {"weights", "pilot"}
+_SUFFIX = ".pilot.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class PilotFile:
     @classmethod
     def beside(cls, model: Path) -> PilotFile:
         """Return that beside the file of a model."""
-        return cls(model.absolute().with_name(f"{model.stem}.pilot.safetensors"))
+        return cls(model.absolute().with_name(f"{model.stem}{_SUFFIX}"))
 
     def recall(self, model: Saved) -> None:
         """Give a model without a pilot that of the file, if it has the same weights."""
@@ -50,15 +53,27 @@ class PilotFile:
     def __call__(self, model: Saved) -> None:
         """Write the pilot of a model, unless it took no time or the folder cannot be written.
 
-        A file of that name that holds anything else, or is damaged, is left alone.
+        Nothing is written if the model has other weights than its file, as after a training. A file
+        of that name that holds anything else, or is damaged, is left alone.
         """
         if model.pilot is None or model.pilot_seconds < SLOW_PILOT or not distributed.is_main():
             return
         known = {"weights": weights_of(model), "pilot": model.pilot.numbers()}
         with contextlib.suppress(ScoreSDEError):
+            if not self._has_weights_of(model):
+                return
             if os.path.lexists(self.path) and checkpoint.load_tensors(self.path)[1].keys() != _KEYS:
                 return
             checkpoint.save_tensors(self.path, model.pilot.tensors(), known)
+
+    def _has_weights_of(self, model: Saved) -> bool:
+        """Return True if the file of the model, beside this one, has the weights of the model."""
+        stem = self.path.name.removesuffix(_SUFFIX)
+        stored, _ = checkpoint.load_tensors(self.path.with_name(f"{stem}.safetensors"))
+        return all(
+            name in stored and torch.equal(stored[name].to(value.dtype), value.cpu())
+            for name, value in model.state_dict().items()
+        )
 
 
 def weights_of(model: Saved) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -150,6 +151,9 @@ class Saved(Piloted):
     ) -> Self:
         """Read a model that `save_pretrained` wrote, or a pipeline that diffusers saved.
 
+        A pilot that is measured of the model, with the weights of its file, is kept in a file
+        beside it if that takes more than two seconds, and read the next time.
+
         Args:
             folder: The folder, the name of a packaged model such as `"mnist"`, or a `"user/name"`
                 or `"user/name@revision"` of the Hugging Face Hub, from which no code is run. If a
@@ -190,6 +194,8 @@ class Saved(Piloted):
         checkpoint.load_state(model, tensors, source=str(path))
         check_weights(model, path)
         PilotFile.beside(path).recall(model)
+        if os.path.exists(folder):  # not a packaged model, nor the hub's
+            model.keeper = PilotFile.beside(path)
         return model.eval()
 
     @classmethod

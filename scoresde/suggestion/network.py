@@ -25,6 +25,8 @@ _TYPES = ("unet", "mlp", "dit")
 _AXES = (1, 2, 3)
 # If an event has fewer positions along its longest axis, convolutions bring nothing.
 _SMALLEST = 4
+# Vectors of this many numbers may be signals.
+_LONG = 16
 # A U-Net goes down to this many positions a side, or fewer, in two resolutions at least: the blocks
 # of the coarsest reach four positions to each side, and the finer ones three more, so that its
 # receptive field is the whole event.
@@ -154,6 +156,8 @@ def network(
     if type is None:
         if len(sides) not in _AXES:
             type, why = "mlp", event_in_words(event_shape)
+            if not sides and size >= _LONG:
+                why += "; a signal, whose numbers are in an order, needs layout T"
         elif max(sides) < _SMALLEST:
             type, why = "mlp", f"{event_in_words(event_shape)}, too few for convolutions"
         elif odd:

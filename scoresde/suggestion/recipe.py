@@ -93,7 +93,9 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
     known = int(_PASSES[rule] * n / batch)
     steps = max(_FEWEST // 2, min(_STEPS, known, max(_FEWEST, int(_SECONDS / seconds))))
     steps = int(significant(steps, 2))
-    reason = f"{_duration(steps * seconds)} on one core of a CPU, {_passes(steps * batch / n, n)}"
+    reason = (
+        f"{_duration(steps * seconds)} on one idle core of a CPU, {_passes(steps * batch / n, n)}"
+    )
     if steps < _STEPS:
         reason += "; more would overfit" if known < 1.1 * steps else "; more are better"
     fast, half = net.type == "unet", "an MLP or a transformer is trained in float32"

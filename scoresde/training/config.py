@@ -8,13 +8,13 @@ one option for each, and `TrainConfig.changed` takes any of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from scoresde.checks import check_fields, check_name, quoted
 from scoresde.data.augment import AUGMENTATIONS
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from scoresde.training.parts import (
     Averages,
     Compute,
@@ -79,7 +79,7 @@ class TrainConfig:
                     f"{name} belongs to a part of the configuration: write TrainConfig({part}="
                     f"{kind}({name}=...)), or TrainConfig().changed({name}=...)"
                 )
-            check_name("field of TrainConfig", name, [f.name for f in fields(cls)])
+            _check_field("field of TrainConfig", name, [f.name for f in fields(cls)])
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -118,7 +118,7 @@ class TrainConfig:
         """
         names = {f.name for f in fields(self)}
         for name in values:
-            check_name("field", name, (*names, *_OWNER))
+            _check_field("field", name, (*names, *_OWNER))
         for part, kind in _PARTS.items():
             if not isinstance(values.get(part, getattr(self, part)), kind):
                 raise InvalidTypeError(
@@ -189,6 +189,16 @@ class TrainConfig:
 _PARTS = {"optimiser": Optimiser, "averages": Averages, "compute": Compute, "keeping": Keeping}
 # The part that each field belongs to, by the name of the field.
 _OWNER = {f.name: part for part, kind in _PARTS.items() for f in fields(kind)}
+
+
+def _check_field(kind: str, name: str, names: Collection[str]) -> None:
+    """Raise UnknownNameError unless there is a field of this name."""
+    if name == "epochs":
+        raise UnknownNameError(
+            "a training is measured in steps= and not in epochs: N / batch_size steps are one pass "
+            "through N samples"
+        )
+    check_name(kind, name, names)
 
 
 def _listed(value: Any) -> Any:

@@ -22,6 +22,7 @@ from scoresde.training.held_out import HeldOut
 __all__ = ["Keeper"]
 
 _BEST = "best"
+_DATA = "data set"
 
 
 class Keeper:
@@ -221,13 +222,10 @@ class Keeper:
         self.export(step, lost)
 
     def _check_same(self, meta: Mapping[str, Any], source: str) -> None:
+        # the data first, since what is chosen for other data differs too
+        _check_entries(meta, {_DATA: self.identity[_DATA]}, source)
         self.config.check_continues(meta["config"], source)
-        for name, value in {"augment": None, **self.identity}.items():
-            if meta.get(name) != value:
-                raise InvalidValueError(
-                    f"{source} belongs to another {name}: it was {meta.get(name)} and is {value}; "
-                    "take the old one, or another folder"
-                )
+        _check_entries(meta, {"augment": None, **self.identity}, source)
         planned, done, rate = meta["config"]["steps"], meta["step"], self.config.optimiser
         steps = self.config.steps
         if any(rate.lr_at(k, planned) != rate.lr_at(k, steps) for k in range(done)):
@@ -251,6 +249,16 @@ class Keeper:
                     RuntimeWarning,
                     stacklevel=outside(),
                 )
+
+
+def _check_entries(meta: Mapping[str, Any], now: Mapping[str, str | None], source: str) -> None:
+    """Raise InvalidValueError unless a run has these entries."""
+    for name, value in now.items():
+        if meta.get(name) != value:
+            raise InvalidValueError(
+                f"{source} belongs to another {name}: it was {meta.get(name)} and is {value}; "
+                "take the old one, or another folder"
+            )
 
 
 def _check_description(meta: Mapping[str, Any], path: Path) -> None:

@@ -42,7 +42,7 @@ def losses(rows: Sequence[Mapping[str, float]]) -> Figure | None:
         steps, values = ([row[name] for row in held] for name in ("step", "held_out"))
         plot.curve(
             values, steps=steps, label="held-out data,\naveraged weights", ax=drawn.axes[0],
-            title="last weights on training data, averaged weights on held-out data",
+            title="if the held-out loss rises, the model overfits",
         )  # fmt: skip
     return drawn
 
