@@ -183,7 +183,7 @@ def presets(options: Options) -> None:
     """Print what images of 3x32x32 cost."""
     print("preset    parameters  ms an image, forward     with the backward pass")
     x = torch.randn(options.batch, 3, 32, 32)
-    for make in (UNet.small, UNet.base, UNet.large):
+    for make in (UNet.small,) if options.short else (UNet.small, UNet.base, UNet.large):
         net = make(3)
         calls = forward_of(net, x, options), step_of(net, x, options)
         times = [[1e3 * seconds(call) / len(x) for call in calls] for _ in range(options.turns)]
@@ -209,7 +209,7 @@ def contenders(shape: tuple[int, ...]) -> dict[str, nn.Module]:
 def speed(options: Options) -> None:
     """Print operations per second."""
     print(f"{'shape':12}{'network':10}{'ms a step':>10}{'GFLOP':>9}  GFLOP/s")
-    for shape in SHAPES:
+    for shape in SHAPES[-2:] if options.short else SHAPES:
         x = torch.randn(options.batch, *shape)
         steps = {name: step_of(net, x, options) for name, net in contenders(shape).items()}
         flops = {}
