@@ -28,6 +28,7 @@ from scoresde.guidance import (
     Projection,
     posterior,
 )
+from scoresde.guidance.approximations import Denoised, mmps
 from scoresde.samplers import Heun, Scipy
 from scoresde.targets import Gaussian, GaussianMixture
 
@@ -739,3 +740,18 @@ def test_times_between_which_a_schedule_rests_are_named_before_any_evaluation():
             InvalidValueError, match="the signal-to-noise ratio of Scheduled is the"
         ):
             scoresde.sample(never, sde, **options)
+
+
+@given(seed=st.integers(0, 2**32 - 1), iterations=st.integers(1, 6))
+def test_no_jacobian_leads_away_from_the_measurement(seed, iterations):
+    # of a network it need not be symmetric, and may have negative eigenvalues
+    g = torch.Generator().manual_seed(seed)
+    J, A = torch.randn(4, 4, generator=g).double(), torch.randn(3, 4, generator=g).double()
+    x0, y = torch.randn(5, 4, generator=g).double(), torch.randn(5, 3, generator=g).double()
+    measured = Linear(A, 0.1)
+    at = Denoised(x0, lambda v: v @ J.T, torch.ones(5).double(), lambda v: v)
+    found = mmps(measured, y, at, iterations)
+    before, after = ((y - x @ A.T).square().sum(1) / 0.1**2 for x in (x0, x0 + found.w))
+    assert (after <= before * (1 + 1e-9)).all()
+    assert (found.log_likelihood <= 0).all()
+    assert (found.log_likelihood >= -before / 2 * (1 + 1e-9)).all()

@@ -73,7 +73,8 @@ def describe_columns(report: Report, data: Data) -> None:
     whole = seen.whole & ~constant
     whole[list(hot)] = False
     remark("whole numbers", whole, "whole numbers only: {}; a model treats them as continuous, and "
-           "`scoresde sample` rounds them; make classes a condition")  # fmt: skip
+           "`scoresde sample` rounds them; where they number classes, make them a "
+           "condition")  # fmt: skip
     for i, j in seen.equal:
         report.remark(
             "equal", f"equal in every sample: {names[i]} and {names[j]}; leave one out",

@@ -11,6 +11,7 @@ which adds $\alpha w / \sigma^2$ to the score. This is exact for Gaussian data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -69,11 +70,17 @@ def mmps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
     r"""Match moments (Rozet et al. 2024, arXiv:2405.13712), with $V$ from the score's Jacobian.
 
     The system is preconditioned by the same system with `guess` in place of $V$, which costs no
-    network pass.
+    network pass. The $V$ of a network may have negative eigenvalues, for which the solution can be
+    arbitrarily large. So the step goes at most to the maximum of the likelihood along it, and the
+    log-likelihood lies between those of $V = 0$ and of $V = \infty$: for a covariance both hold.
     """
     r = measured.gap(y, at.x0)
     found = measured.solved(r, at.spread, at.x0, ~y.isnan(), iterations, at.guess)
-    return Update(found.w, -dot(r, found.u) / 2, found.residual)
+    unit, variance = measured.unit(r), measured.variance(r)
+    change = torch.where(y.isnan(), 0.0, measured.slope(found.w)) / unit
+    w = _bounded(found.w, dot(r / unit, change), dot(change, change))
+    least = -torch.where(variance > 0, (r / unit) ** 2, math.inf).flatten(1).sum(1) / 2
+    return Update(w, (-dot(r, found.u) / 2).clamp(max=0).maximum(least), found.residual)
 
 
 def pigdm(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
@@ -173,10 +180,10 @@ def laplace(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int)
     start = at.spread(g)
     found = solve(start, lambda p: (p, p + at.spread(bend(p))), iterations)
     w = found.w
-    # V^-1 w, without another network pass
-    share = _share(likelihood, y, at.x0, w, dot(g - bend(w), w))
+    # w^T V^-1 w, without another network pass; below 0 only if V is no covariance
+    share = _share(likelihood, y, at.x0, w, dot(g - bend(w), w).clamp(min=0))
     w = column(share, w) * w
-    return Update(w, value + dot(g, w) / 2, found.residual)
+    return Update(w, value + dot(g, w).clamp(min=0) / 2, found.residual)
 
 
 def plain(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int) -> Update:

@@ -124,6 +124,11 @@ class Linear:
         """Return the variance of the noise, in the dtype of `like` and broadcastable to it."""
         return (torch.as_tensor(self.std, dtype=torch.float64) ** 2).to(like)
 
+    def unit(self, like: Tensor) -> Tensor:
+        """Return the deviation of the noise, 1 where there is none, as `variance` returns it."""
+        std = torch.as_tensor(self.std, dtype=torch.float64)
+        return torch.where(std > 0, std, 1.0).to(like)
+
     def gap(self, y: Tensor, x0: Tensor) -> Tensor:
         """Return $y - A x_0$, with 0 where an entry of y is missing."""
         return torch.where(y.isnan(), 0.0, y - self(x0))
@@ -148,10 +153,9 @@ class Linear:
             guess: A function that returns the product with a covariance near $V$, without a
                 network pass.
         """
-        std, most = torch.as_tensor(self.std, dtype=torch.float64), max(r.shape[1:].numel(), 1)
         # every entry in units of its noise, so that the result does not depend on the units of y
-        unit = torch.where(std > 0, std, 1.0).to(r)
-        noise = (std > 0).to(r)
+        unit, most = self.unit(r), max(r.shape[1:].numel(), 1)
+        noise = (self.variance(r) > 0).to(r)
 
         def product(
             p: Tensor, spread: Callable[[Tensor], Tensor] = spread
