@@ -263,6 +263,18 @@ def test_a_file_that_cannot_be_used_is_refused(write, message, tmp_path):
         (config(continuous="False"), InvalidTypeError, r"training\.continuous of the"),
         (config(conditional="False"), InvalidTypeError, r"model\.conditional of the"),
         (config(name="ncsnv2_64", normalization="None"), UnknownNameError, "model.normalization"),
+        (config(nf=10**30), InvalidValueError, "describes no network"),
+        (config(progressive=None), InvalidValueError, "describes no network"),
+        (config(continuous=False, num_scales=10**12), InvalidValueError, "at most 100,000"),
+        (config(continuous=False, num_scales=None), InvalidValueError, "num_scales must be an int"),
+        (
+            config() | {"data": {"image_size": 10**12, "num_channels": 3, "centered": False}},
+            InvalidValueError, "images of the configuration",
+        ),
+        (
+            config() | {"data": {"image_size": 0, "num_channels": 3, "centered": False}},
+            InvalidValueError, "images of the configuration",
+        ),
         ({"model": {}}, InvalidTypeError, r"no model\.name"),
     ],
 )  # fmt: skip
