@@ -1,5 +1,7 @@
 """`scoresde train` with conditions, and from a model that was trained before."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,13 @@ from test_cli import different, said, train
 from scoresde.cli import main
 from scoresde.cli.begin import begin
 from scoresde.cli.config import DataConfig, RunConfig
+from scoresde.cli.csv_text import as_csv
 from scoresde.data import Data, load
 from scoresde.data.classes import classes_of
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel
-from scoresde.sde import VESDE, VPSDE, Classes, Field, facts
+from scoresde.sde import VESDE, VPSDE, Classes, Facts, Field, facts
 from scoresde.training import Pictures, TrainConfig, Trainer
 from scoresde.units import BYTES, Identity, Standardize
 
@@ -204,3 +207,10 @@ def test_columns_of_whole_numbers_come_back_as_whole_numbers(tmp_path, monkeypat
     assert np.array_equal(rounded[:, 0], own[:, 0].round())
     assert np.array_equal(rounded[:, 1], own[:, 1])
     assert not np.array_equal(rounded, own)
+
+
+def test_a_condition_with_the_name_of_a_column_has_a_column_of_its_own():
+    known = Facts(conditions={"x0": Field((1,))})
+    model = SimpleNamespace(columns=(), event_shape=(1,), facts=known)
+    text = as_csv({"x": np.zeros((1, 1))}, model, {"x0": torch.ones(1, 1)})
+    assert text == "x0,x0 x0\n0,1\n"

@@ -8,6 +8,7 @@ from scoresde import VESDE, ScoreModel, checkpoint, nn
 from scoresde.cli import main
 from scoresde.cli.sample import fingerprint
 from scoresde.cli.standing import model_of
+from scoresde.pretrained import store
 from scoresde.score import pilot_file
 from scoresde.score.pilot_file import PilotFile
 
@@ -72,6 +73,15 @@ def test_a_pilot_measured_in_python_is_kept_beside_the_model_but_not_that_of_oth
     assert ScoreModel.from_pretrained(saved).measured_pilot() is not None
     assert path.is_file()
     assert ScoreModel.from_pretrained(saved).pilot is not None
+
+
+def test_the_pilot_of_a_model_in_another_precision_does_not_replace_that_of_its_file(saved):
+    assert ScoreModel.from_pretrained(saved).double().measured_pilot() is not None
+    assert not PilotFile.beside(saved / "model.safetensors").path.exists()
+
+
+def test_nothing_is_written_beside_a_packaged_model_that_is_opened_by_its_path():
+    assert ScoreModel.from_pretrained(store.packaged("mnist")).keeper is None
 
 
 def test_another_file_of_that_name_is_not_replaced(saved):

@@ -77,6 +77,27 @@ def test_a_step_whose_gradient_overflows_is_left_out_and_halves_the_scale():
     assert sum(row["skipped"] for row in run.history.rows) == 16 - torch.tensor(scale(run)).log2()
 
 
+def test_the_scale_falls_as_far_as_a_large_loss_needs():
+    run = trainer(loss=partial(times, factor=1e7), steps=25, log_every=25)
+    before = weights(run).clone()
+    run.train()
+    assert 0 < scale(run) < 2.0**5
+    assert not torch.equal(weights(run), before)
+
+
+def test_a_run_whose_every_step_overflows_ends():
+    with pytest.raises(TrainingError, match="the 40th in a row"):
+        trainer(loss=partial(times, factor=1e30), steps=50, log_every=50).train()
+
+
+def test_the_scale_stays_finite_however_long_a_run_is():
+    loss_scale = LossScale()
+    for _ in range(200):
+        loss_scale.finite.fill_(1999)
+        loss_scale.update(True)
+    assert loss_scale.scale.isfinite()
+
+
 def test_the_scale_doubles_after_2000_finite_steps_in_a_row():
     loss_scale = LossScale()
     for _ in range(1999):

@@ -547,6 +547,10 @@ def test_a_film_of_few_states_takes_no_more_however_many_frames_it_may_have(tmp_
         assert film.n_frames <= 2
 
 
+def test_a_trajectory_of_one_state_is_drawn():
+    assert plot.trajectory(run_of((3, 1)))._repr_png_()
+
+
 def test_a_strip_of_numbers_is_drawn():
     assert plot.strip(run_of((3,), (3,)), n=3)._repr_png_()
 
@@ -827,6 +831,11 @@ def run_of(*shapes):
         (lambda: plot.trajectory(run_of((3, 2), (3, 3))), ShapeError, "the same shape"),
         (lambda: plot.strip(run_of((3, 2), (2, 2)), n=3), ShapeError, "the same shape"),
         (lambda: plot.animate(run_of((3, 2), (3, 3)), "a.gif"), ShapeError, "the same shape"),
+        *(
+            (lambda draw=draw: draw([State(torch.tensor(0.5), torch.full((2, 2), 3e38))]), *what)
+            for draw in (plot.trajectory, plot.strip, lambda run: plot.animate(run, "a.gif"))
+            for what in [(InvalidValueError, "too large for a picture")]
+        ),
         (lambda: plot.trajectory(run_of((3, 2)), names=["a"]), ShapeError, "2 entries, got 1"),
         (
             lambda: plot.trajectory(run_of((3, 3)), density=TwoMoons()),

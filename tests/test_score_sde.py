@@ -282,12 +282,24 @@ def test_a_file_that_cannot_be_used_is_refused(write, message, tmp_path):
         (config(continuous="False"), InvalidTypeError, r"training\.continuous of the"),
         (config(conditional="False"), InvalidTypeError, r"model\.conditional of the"),
         (config(name="ncsnv2_64", normalization="None"), UnknownNameError, "model.normalization"),
+        (config(nf=10**30), InvalidValueError, "describes no network"),
+        (config(progressive=None), InvalidValueError, "describes no network"),
+        (config(continuous=False, num_scales=10**12), InvalidValueError, "at most 100,000"),
+        (config(continuous=False, num_scales=None), InvalidValueError, "num_scales must be an int"),
         ({"model": {}}, InvalidTypeError, r"no model\.name"),
     ],
 )  # fmt: skip
 def test_a_configuration_of_another_model_is_refused(given, error, message, tmp_path):
     with pytest.raises(error, match=message):
         load_score_sde(checkpoint(tmp_path / "c.pth", config()), given)
+
+
+@pytest.mark.parametrize("size", [0, 10**12])
+def test_images_without_pixels_or_of_too_many_are_refused(size, tmp_path):
+    plain = config(attn_resolutions=[])
+    path = checkpoint(tmp_path / "c.pth", plain)
+    with pytest.raises(InvalidValueError, match="images of the configuration"):
+        load_score_sde(path, plain | {"data": plain["data"] | {"image_size": size}})
 
 
 # --- the network ----------------------------------------------------------------------------------

@@ -348,6 +348,12 @@ def test_a_given_precision_is_used_and_changes_nothing_else(shape, answer):
     assert bare.train.compute.bf16 is True
 
 
+def test_float16_that_is_asked_for_leaves_no_choice_of_bfloat16():
+    samples, words = Data(normal(20, 1, 8, 8)), ["--data", "x.npy", "--out", "run", "--fp16"]
+    compute = Train.parse(words).settings.begun(samples)[0].train.compute
+    assert (compute.fp16, compute.bf16) == (True, False)
+
+
 def test_bfloat16_is_for_u_nets_on_devices_that_have_it():
     half = has_bfloat16(torch.device("cpu"))
     assert suggest(normal(9, 1, 8, 8)).config.compute.bf16 == half

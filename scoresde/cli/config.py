@@ -211,6 +211,10 @@ class RunConfig:
         ):  # fmt: skip
             if isinstance(whole := getattr(self, name), kind):
                 object.__setattr__(self, name, options.of(whole))
+        compute = self.train.compute
+        if compute.fp16 and compute.bf16 is None:  # the two exclude each other
+            chosen = replace(self.train, compute=replace(compute, bf16=False))
+            object.__setattr__(self, "train", chosen)
 
     @classmethod
     def read(cls, path: str | Path) -> Self:

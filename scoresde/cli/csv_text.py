@@ -42,7 +42,7 @@ def as_csv(
     for name, value in values.items():
         rows = np.broadcast_to(value, (len(arrays["x"]), *value.shape[1:]))
         for title, column in _columns(name, rows, kinds.get(name)).items():
-            columns.setdefault(title, column)
+            columns[f"{name} {title}" if title in columns else title] = column
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([[*columns], *zip(*columns.values(), strict=True)])

@@ -5,7 +5,9 @@ Only tensors are read from a file, and no code is run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ from scoresde import checkpoint
 from scoresde.checkpoint.state import layout
 from scoresde.checks import check_batch, quoted
 from scoresde.data.torch_file import read_torch
-from scoresde.errors import CheckpointError, DataError, ScoreSDEError
+from scoresde.errors import CheckpointError, DataError, InvalidValueError, ScoreSDEError
+from scoresde.pretrained.rebuild import LARGEST
 
 __all__ = [
+    "check_shape",
     "check_tensors",
+    "configured",
     "fill",
     "levels_of",
     "named_weights",
@@ -101,6 +106,27 @@ def levels_of(model: Mapping[str, Any]) -> Tensor | None:
     sigmas = {name.removeprefix("module."): value for name, value in model.items()}.get("sigmas")
     real = isinstance(sigmas, Tensor) and sigmas.ndim == 1 and sigmas.is_floating_point()
     return sigmas if real else None
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Raise InvalidValueError unless a configuration's images have pixels, and not too many."""
+    if not 0 < math.prod(shape) <= LARGEST:
+        raise InvalidValueError(f"the images of the configuration have the shape {quoted(shape)}")
+
+
+@contextmanager
+def configured() -> Iterator[None]:
+    """Turn the errors that wrong entries of a configuration cause into an InvalidValueError."""
+    try:
+        yield
+    except ScoreSDEError:
+        raise
+    except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        cause = str(error).partition("\n")[0][:200]
+        raise InvalidValueError(
+            f"the configuration describes no network or process ({type(error).__name__}: {cause}); "
+            "give the one with which it was trained"
+        ) from error
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:

@@ -15,7 +15,9 @@ from torch import Tensor
 from scoresde.checks import door
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.interop.checkpoints import (
+    check_shape,
     check_tensors,
+    configured,
     fill,
     levels_of,
     named_weights,
@@ -64,9 +66,10 @@ def load_ncsnv2(
     stages = 4 + any(k.startswith("res5.") for k in tensors)
     stages += any(k.startswith("res31.") for k in tensors)
     size, centred = (read_config(config, "data", name) for name in ("image_size", "rescaled"))
-    with torch.device("meta"), Limit(tensors):  # no weight is drawn
+    with torch.device("meta"), Limit(tensors), configured():  # no weight is drawn
         net = NCSNv2(channels, size, width, stages=stages, centred=centred)
     fill(net, tensors, path)
+    check_shape((channels, size, size))
     found: dict[str, Any] = {
         "event_shape": (channels, size, size), "transform": bytes_of(channels, centred),
         "conditions": {},

@@ -18,7 +18,9 @@ from torch import Tensor
 from scoresde.checks import check_integer, check_name, door, quoted
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 from scoresde.interop.checkpoints import (
+    check_shape,
     check_tensors,
+    configured,
     fill,
     levels_of,
     named_weights,
@@ -26,7 +28,7 @@ from scoresde.interop.checkpoints import (
     read_checkpoint,
 )
 from scoresde.nn import NCSNpp, NCSNv2
-from scoresde.pretrained.rebuild import Limit
+from scoresde.pretrained.rebuild import MOST, Limit
 from scoresde.score import NetworkScore, from_network
 from scoresde.sde import SDE, VESDE, VPSDE, BetaLadder, SubVPSDE
 from scoresde.units import Range, Standardize
@@ -61,18 +63,21 @@ def load_score_sde(
             network or process.
     """
     if path is None:
-        net = _network(config)
-        sde, predicts, time = _process(config)
+        with configured():
+            net = _network(config)
+            sde, predicts, time = _process(config)
     else:
         tensors, sigmas = _tensors(Path(path), averaged)
-        with torch.device("meta"), Limit(tensors):  # no weight is drawn
+        with torch.device("meta"), Limit(tensors), configured():  # no weight is drawn
             net = _network(config)
         fill(net.eval(), tensors, path)
-        sde, predicts, time = _process(config)
+        with configured():
+            sde, predicts, time = _process(config)
         if predicts != "eps":
             _check_levels(sde, sigmas, path)
     transform = bytes_of(net.channels, net.centred)
     shape = (net.channels, net.size, net.size)
+    check_shape(shape)
     found: dict[str, Any] = {"event_shape": shape, "transform": transform, "conditions": {}}
     return from_network(net, sde, predicts, time, **(found | known))
 
@@ -162,10 +167,8 @@ def _process(config: Any) -> tuple[SDE, str, str]:
     if _name(config) in _STAGES:
         # it divides by sigma itself, and counts levels whatever training.continuous is
         check_name("training.sde", kind, ["vesde"])
-        low, high, levels = (
-            read_config(config, "model", name) for name in ("sigma_min", "sigma_max", "num_scales")
-        )
-        return VESDE(low, high, levels=levels), "sigma_score", "sigma"
+        low, high = (read_config(config, "model", name) for name in ("sigma_min", "sigma_max"))
+        return VESDE(low, high, levels=_levels(config)), "sigma_score", "sigma"
     check_name("training.sde", kind, ["vesde", "vpsde", "subvpsde"])
     continuous = _flag(config, "training", "continuous")
     divided = _flag(config, "model", "scale_by_sigma")
@@ -177,18 +180,22 @@ def _process(config: Any) -> tuple[SDE, str, str]:
             return SubVPSDE(low, high), "eps", "999t"
         if continuous:
             return VPSDE(low, high), "eps", "999t"
-        n = check_integer("model.num_scales", read_config(config, "model", "num_scales"), 2)
+        n = _levels(config)
         betas = torch.linspace(low / n, high / n, n, dtype=torch.float64)
         return BetaLadder(tuple(betas.tolist())), "eps", "index"
     low, high = (read_config(config, "model", name) for name in ("sigma_min", "sigma_max"))
     predicts = "sigma_score" if divided else "score"
     if continuous:
         return VESDE(low, high), predicts, "log_sigma"
-    return (
-        VESDE(low, high, levels=read_config(config, "model", "num_scales")),
-        predicts,
-        "descending",
-    )
+    return VESDE(low, high, levels=_levels(config)), predicts, "descending"
+
+
+def _levels(config: Any) -> int:
+    """Return the number of noise levels of a configuration."""
+    n = check_integer("model.num_scales", read_config(config, "model", "num_scales"), 2)
+    if n > MOST:
+        raise InvalidValueError(f"model.num_scales must be at most {MOST:,}, got {n:,}")
+    return n
 
 
 def _check_levels(sde: SDE, sigmas: Tensor | None, path: str | Path) -> None:

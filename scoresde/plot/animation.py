@@ -20,7 +20,7 @@ from scoresde.plot import paper
 from scoresde.plot.kinds import MOST, USUAL, kind
 from scoresde.plot.scatter import Frame, points, squared
 from scoresde.plot.shapes import samples
-from scoresde.plot.states import StateLike, checked_states, words
+from scoresde.plot.states import StateLike, checked_states, single, words
 from scoresde.plot.stretch import is_far, stretch
 from scoresde.units import Transform
 
@@ -131,7 +131,7 @@ class _View:
 
     def _in_units(self, x: Tensor) -> Tensor:
         """Return points or signals in the units of the data."""
-        return (x if self.transform is None else self.transform.inverse(x)).double()
+        return (x if self.transform is None else self.transform.inverse(x.double())).double()
 
     def _ends(self, x: Tensor) -> Frame:
         """Return the limits of the axes of one state: of each entry, each channel, or a pixel."""
@@ -220,7 +220,7 @@ def _evenly_chosen(states: Iterable[StateLike], frames: int, n: int | None) -> I
     for i, (t, x) in enumerate(checked_states(states)):
         times = [*times[-1:], t]
         shown = x[: n or USUAL[kind(x.shape[1:])]]
-        last = _Shot(words(times)[-1], paper.finite("a state", shown).float())
+        last = _Shot(words(times)[-1], single(shown))
         if i % stride == 0:
             kept.append(last)
         if len(kept) == 2 * frames:

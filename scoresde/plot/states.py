@@ -15,7 +15,10 @@ from scoresde.plot.paper import Axes
 from scoresde.plot.stretch import ends_of, stretch
 from scoresde.units import Transform
 
-__all__ = ["StateLike", "checked_states", "paths", "share_axis", "words"]
+__all__ = ["StateLike", "checked_states", "paths", "share_axis", "single", "words"]
+
+# Differences of such numbers are finite in float32.
+_LARGEST = 1e37
 
 
 class StateLike(Protocol):
@@ -47,11 +50,26 @@ def paths(
     times, path = [], []
     for t, x in checked_states(states):
         times.append(t)
-        shown = paper.finite("a state", x[:n]).float()
-        if transform is not None and kind(x.shape[1:]) in ("points", "signals"):
-            shown = transform.inverse(shown).float()
-        path.append(shown)
+        inner = kind(x.shape[1:]) in ("points", "signals")
+        path.append(single(x[:n], transform if inner else None))
     return torch.tensor(times), torch.stack(path)
+
+
+def single(x: Tensor, transform: Transform | None = None) -> Tensor:
+    """Return samples of a state, in the units of the data if a transform is given, in float32.
+
+    Raises:
+        InvalidValueError: A number is too large for that.
+        NonFiniteError: A number is not finite.
+    """
+    numbers = paper.finite("a state", x)
+    numbers = numbers if transform is None else transform.inverse(numbers)
+    if (largest := float(numbers.abs().max())) > _LARGEST:
+        raise InvalidValueError(
+            f"a state reaches {largest:.1e}, too large for a picture; draw fewer of the first "
+            "states, or give the process less noise"
+        )
+    return numbers.float()
 
 
 def checked_states(states: Iterable[StateLike]) -> Iterator[tuple[float, Tensor]]:

@@ -163,7 +163,8 @@ def trajectory(
         panel.plot(times, path[:, :, 0], color=paper.GREY, linewidth=0.7, alpha=0.5)
         panel.scatter([times[-1]] * path.shape[1], path[-1, :, 0], s=9, c=paper.RED, zorder=3)
         panel.set(xlabel="time", ylabel=paper.plain(names[0]) if names else "")
-        panel.set_xlim(float(times.max()), float(times.min()))
+        low, high = float(times.min()), float(times.max())
+        panel.set_xlim(high, low if low < high else high - 1)
         notes += share_axis([panel], path)
     else:
         drawn, (panel,) = paper.sheet(ax, (5, 5))

@@ -23,6 +23,7 @@ __all__ = [
     "call_text",
     "count_text",
     "entry_of",
+    "in_package",
     "locate",
     "net_config",
     "packaged",
@@ -69,6 +70,11 @@ def locate(folder: str | Path) -> Path:
             )
         return hub.fetch(folder)
     return packaged(str(folder)) / "model.safetensors"
+
+
+def in_package(path: Path) -> bool:
+    """Return True for a file of a packaged model, which nothing is written beside."""
+    return _MODELS.resolve() in path.resolve().parents
 
 
 def _inside(folder: Path) -> Path:

@@ -71,7 +71,9 @@ class PilotFile:
         stem = self.path.name.removesuffix(_SUFFIX)
         stored, _ = checkpoint.load_tensors(self.path.with_name(f"{stem}.safetensors"))
         return all(
-            name in stored and torch.equal(stored[name].to(value.dtype), value.cpu())
+            name in stored
+            and stored[name].dtype == value.dtype
+            and torch.equal(stored[name], value.cpu())
             for name, value in model.state_dict().items()
         )
 

@@ -18,7 +18,7 @@ from scoresde.checks import door
 from scoresde.errors import InvalidValueError
 from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.rebuild import check_description
-from scoresde.pretrained.store import PIPELINE, locate, net_config, read, sde_fields
+from scoresde.pretrained.store import PIPELINE, in_package, locate, net_config, read, sde_fields
 from scoresde.score.kept import Piloted
 from scoresde.score.pilot_file import PilotFile
 from scoresde.score.stored import PILOT, check_weights, describing, restore, stored
@@ -194,7 +194,7 @@ class Saved(Piloted):
         checkpoint.load_state(model, tensors, source=str(path))
         check_weights(model, path)
         PilotFile.beside(path).recall(model)
-        if os.path.exists(folder):  # not a packaged model, nor the hub's
+        if os.path.exists(folder) and not in_package(path):  # nor a name of the hub
             model.keeper = PilotFile.beside(path)
         return model.eval()
 

@@ -25,6 +25,7 @@ from scoresde.training.config import TrainConfig
 __all__ = ["Guard"]
 
 _MOST = 10  # after more skipped steps in a row the weights are considered broken
+_HALVINGS = 39  # the same in float16, where each halves the scale of the loss, down from 2^16
 
 
 class Guard:
@@ -87,7 +88,7 @@ class Guard:
             # in float16 a finite loss may have a gradient that overflows
             overflow = self.config.compute.fp16 and finite[i, 0]
             may = overflow or self.config.keeping.on_nan == "skip"
-            if finite[i, 1] or not may or self._in_a_row > _MOST:
+            if finite[i, 1] or not may or self._in_a_row > (_HALVINGS if overflow else _MOST):
                 raise TrainingError(self._report(first + i, loss, norm))
         bad = (~good).nonzero().flatten() + first
         if len(bad):

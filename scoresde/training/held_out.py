@@ -137,7 +137,7 @@ class HeldOut:
         losses = losses / math.prod(self.data.event_shape)
         self.quarters = {}
         if len(losses) >= 4 and times.isfinite().all():
-            parts = losses[times.argsort()].tensor_split(4)  # noise grows with time
+            parts = losses[times.argsort(stable=True)].tensor_split(4)  # noise grows with time
             self.quarters = {f"held_out_{i}": float(x.mean()) for i, x in enumerate(parts, 1)}
         return float(losses.mean())
 

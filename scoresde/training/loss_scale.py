@@ -11,6 +11,7 @@ __all__ = ["LossScale"]
 
 _FIRST = 2.0**16
 _PATIENCE = 2000
+_LARGEST = 2.0**100  # twice the largest number of float32 would be infinite for ever
 
 
 class LossScale(nn.Module):
@@ -43,4 +44,4 @@ class LossScale(nn.Module):
             return
         self.finite.add_(1).remainder_(_PATIENCE)
         if not self.finite:
-            self.scale.mul_(2)
+            self.scale.mul_(2).clamp_(max=_LARGEST)
