@@ -517,6 +517,33 @@ def test_a_denoiser_of_deepinv_is_a_score():
         assert_close(score(x, 0.1), (net(x, 0.1) - x) / 0.01, rtol=1e-6, atol=1e-6)
 
 
+def test_a_denoiser_of_deepinv_is_sampled_as_by_its_own_solver():
+    sampling = pytest.importorskip("deepinv.sampling")
+    sde, noise = VESDE(0.02, 5.0), Noise.of(3, 4)
+    times = torch.linspace(1, 0, 21, dtype=torch.float64)
+    steps = iter(zip(times[1:], times[:-1], strict=True))
+
+    class Net(torch.nn.Module):
+        def forward(self, x, sigma, *_, **__):
+            sigma = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1)[0]
+            return x / (1 + sigma.to(x) ** 2)  # E[x_0 | x] of a standard normal law
+
+    class Solver(sampling.EulerSolver):
+        def randn_like(self, x, *_):
+            return noise.increment(x, *next(steps))
+
+    theirs = sampling.VarianceExplodingDiffusion(
+        denoiser=Net(), sigma_min=0.02, sigma_max=5.0, alpha=1.0, solver=Solver(times),
+        minus_one_one=False,
+    )  # fmt: skip
+    score = interop.from_deepinv(Net(), sigma_min=0.02, sigma_max=5.0, event_shape=(1, 2, 2))
+    x = 5 * randn(4, 1, 2, 2)
+    found = sample(
+        scoresde.Rescheduled(score, sde), None, "em", x=x, times=times, seed=3, denoise=False
+    )
+    assert_close(found, theirs.sample(x), rtol=1e-5, atol=1e-5)
+
+
 # --- Song's corrector -----------------------------------------------------------------------------
 
 
