@@ -65,8 +65,8 @@ KINDS: dict[str, dict[str, Any]] = {
 class Options:
     """What to run."""
 
-    reference: Annotated[Path, tyro.conf.Positional]
-    """A checkout of score_sde_pytorch."""
+    reference: Annotated[Path | None, tyro.conf.Positional] = None
+    """A checkout of score_sde_pytorch; a short run without one compares ours with itself."""
     kind: tuple[str, ...] = tuple(KINDS)
     """Which configurations: ncsnpp (as for CIFAR-10), pyramids (as for FFHQ), ddpmpp."""
     problem: str = "digits"
@@ -122,7 +122,7 @@ class Theirs(nn.Module):
 
     def __init__(self, module: Any, config: Any) -> None:
         super().__init__()
-        self.net = module.NCSNpp(config)
+        self.net = ours(config) if module is None else module.NCSNpp(config)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Return its output: the score (ncsnpp, pyramids) or the noise (ddpmpp)."""
@@ -155,6 +155,8 @@ def both(module: Any, config: Any, seed: int) -> dict[str, NetworkScore]:
     else:
         sde = VESDE(config.model.sigma_min, config.model.sigma_max)
         kinds = [("sigma_score", "log_sigma"), ("score", "sigma")]
+    if module is None:
+        kinds[1] = kinds[0]
     shape = (config.data.num_channels, config.data.image_size, config.data.image_size)
     nets = zip(("ours", "theirs"), (net, reference), kinds, strict=True)
     return {name: from_network(n, sde, *kind, event_shape=shape) for name, n, kind in nets}
@@ -196,7 +198,7 @@ def judged(score: NetworkScore, held: Data, repeats: int) -> float:
 def copied(scores: dict[str, NetworkScore], held: Data) -> float:
     """Give ours the weights of theirs; return the relative difference of the scores."""
     state = scores["theirs"].net.net.state_dict()
-    state.pop("sigmas")
+    state.pop("sigmas", None)
     scores["ours"].net.load_state_dict(state)
     with torch.no_grad():  # the last layers begin with zeros, which would hide all others
         for score in scores.values():
@@ -221,7 +223,9 @@ def main(options: Options) -> None:
         data.without("label") if "label" in data.kinds else data
         for data in PROBLEMS[options.problem](True, options.short)
     )
-    module = authors(options.reference)
+    if options.reference is None and not options.short:
+        sys.exit("give the path of a checkout of score_sde_pytorch")
+    module = None if options.reference is None else authors(options.reference)
     print(f"{options.problem}, {steps} steps, {seeds} seeds; held-out losses, ours and theirs")
     for kind in options.kind:
         config = config_of(kind, options.width, learnt.event_shape)
