@@ -65,16 +65,15 @@ def load_score_sde(
     if path is None:
         with configured():
             net = _network(config)
-            sde, predicts, time = _process(config)
     else:
         tensors, sigmas = _tensors(Path(path), averaged)
         with torch.device("meta"), Limit(tensors), configured():  # no weight is drawn
             net = _network(config)
         fill(net.eval(), tensors, path)
-        with configured():
-            sde, predicts, time = _process(config)
-        if predicts != "eps":
-            _check_levels(sde, sigmas, path)
+    with configured():
+        sde, predicts, time = _process(config)
+    if path is not None and predicts != "eps":
+        _check_levels(sde, sigmas, path)
     transform = bytes_of(net.channels, net.centred)
     shape = (net.channels, net.size, net.size)
     check_shape(shape)

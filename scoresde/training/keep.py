@@ -228,7 +228,9 @@ class Keeper:
         _check_entries(meta, {"augment": None, **self.identity}, source)
         planned, done, rate = meta["config"]["steps"], meta["step"], self.config.optimiser
         steps = self.config.steps
-        if any(rate.lr_at(k, planned) != rate.lr_at(k, steps) for k in range(done)):
+        if planned != steps and any(
+            rate.lr_at(k, planned) != rate.lr_at(k, steps) for k in range(done)
+        ):
             before, after = rate.lr_at(done - 1, planned), rate.lr_at(done, steps)
             warnings.warn(
                 f"{source} is of a run of {planned} steps, which now has {steps}: its learning "

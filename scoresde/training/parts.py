@@ -244,8 +244,8 @@ class Keeping:
         keep: Number of checkpoints kept, at least 2: if the last is damaged, the previous is used.
         log_every: Steps between rows of the log, at least 1.
         on_nan: What happens at a step whose gradient is not finite: "raise" ends the run with an
-            error, "skip" leaves the step out, up to 10 in a row. In float16,
-            steps that overflow are always left out.
+            error, "skip" leaves the step out, up to 10 in a row. In float16, steps that overflow
+            are always left out.
         held_out: The share of the data, in [0, 1), that is not trained on. Its loss under the
             averaged weights is logged as `held_out` at every checkpoint, at the end, and at some
             steps between. The model with the lowest held-out loss at a checkpoint is kept in

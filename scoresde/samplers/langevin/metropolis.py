@@ -35,8 +35,8 @@ def adjusted(
     x: Tensor,
     here: Local,
     epsilon: Tensor,
-    noise: NoiseLike,
-    s: Tensor,
+    z: Tensor,
+    u: Tensor,
 ) -> tuple[Tensor, Local, Tensor]:
     r"""Propose a Langevin step from each state, and accept or reject it.
 
@@ -47,20 +47,18 @@ def adjusted(
         x: The states.
         here: The value of `evaluate` at `x`.
         epsilon: The step size.
-        noise: The source of randomness.
-        s: The time.
+        z: The standard normal noise of the proposals, like `x`.
+        u: Standard normal numbers that decide which are accepted, `(B,)`.
 
     Returns:
         The states, the value of `evaluate` there, and True for those that moved, `(B,)`.
     """
-    z = noise.normal(x, s)
     proposal = x + epsilon * here.score + (2 * epsilon).sqrt() * z
     there = evaluate(proposal)
     back = (x - proposal - epsilon * there.score) / (2 * epsilon).sqrt()
     noises = (z**2 - back**2).reshape(len(x), x.shape[1:].numel()).sum(1)
     gain = there.log_density - here.log_density + noises / 2
-    # Phi(z) is uniform for standard normal z
-    moves = torch.special.log_ndtr(noise.normal(here.log_density, s, 1)) < gain
+    moves = torch.special.log_ndtr(u) < gain  # Phi(u) is uniform
     column = moves.reshape(-1, *(1,) * (x.ndim - 1))
     kept = Local(
         torch.where(column, there.score, here.score),
@@ -114,6 +112,7 @@ class MALA(Corrector):
         def evaluate(x: Tensor) -> Local:
             return Local(rsde.score(x, s), log_prob(x, s))
 
-        here = evaluate(x)
-        epsilon = self.step_size(rsde.sde, s, here.score, x)
-        return adjusted(evaluate, x, here, epsilon, noise, s)[0]
+        here, z = evaluate(x), noise.normal(x, s)
+        epsilon = self.step_size(rsde.sde, s, here.score, z)
+        u = noise.normal(here.log_density, s, 1)
+        return adjusted(evaluate, x, here, epsilon, z, u)[0]

@@ -100,13 +100,18 @@ class Metropolis(Around):
         """Return False: whether a step is accepted is discontinuous."""
         return False
 
+    @property
+    def cost_of_chain(self) -> int:
+        """Return two evaluations for each state of the chain."""
+        return 2 * (self.k + 1)
+
     def cost(self, steps: int) -> int:
-        """Return the evaluations of the sampler, and two for each state of the chain."""
-        return self.sampler.cost(steps) + 2 * (self.k + 1)
+        """Return the evaluations of the sampler, and those of the chain."""
+        return self.sampler.cost(steps) + self.cost_of_chain
 
     def steps_for(self, nfe: int) -> int:
         """Return the steps of the sampler for what is left of `nfe` evaluations."""
-        return self.sampler.steps_for(max(nfe - 2 * (self.k + 1), 0))
+        return self.sampler.steps_for(max(nfe - self.cost_of_chain, 0))
 
     def states(self, steps: int) -> int:
         """Return the states of the sampler, and one for each step of the chain."""
@@ -114,7 +119,7 @@ class Metropolis(Around):
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
         """Return this sampler with the inner one set up for a score."""
-        nfe = None if nfe is None else max(nfe - 2 * (self.k + 1), 0)
+        nfe = None if nfe is None else max(nfe - self.cost_of_chain, 0)
         return replace(self, sampler=self.sampler.prepared(facts, sde, nfe=nfe))
 
     def trajectory(
@@ -133,7 +138,9 @@ class Metropolis(Around):
         epsilon = expand(rsde.sde.alpha(end) * self.width, x) ** 2 / 2
         accepted = torch.zeros_like(here.log_density)
         for j in range(self.k):
-            x, here, moved = adjusted(evaluate, x, here, epsilon, chain.fork(j), end)
+            step = chain.fork(j)
+            z, u = step.normal(x, end), step.normal(here.log_density, end, 1)
+            x, here, moved = adjusted(evaluate, x, here, epsilon, z, u)
             accepted = accepted + moved
             yield State.of(rsde, end, x)
         rsde.info["acceptance"] = accepted / max(self.k, 1)
