@@ -167,7 +167,7 @@ def trajectory(
         panel.set_xlim(high, low if low < high else high - 1)
         notes += share_axis([panel], path)
     else:
-        drawn, (panel,) = paper.sheet(ax, (5, 5))
+        drawn, (panel,) = paper.sheet(ax, (5.8, 5))
         start, end = path[0].T, path[-1].T
         inner = squared([*map(ends_of, end)], names)
         if density is not None:
