@@ -145,8 +145,8 @@ def pictures(options: Options) -> None:
         model = trainer.train(progress=False)
         spent = time.process_time() - start
         x = sample(
-            model, sampler="dpmpp_2m", n=4 if options.short else 100, steps=2 if options.short else 20, seed=0, units=True,
-            batch_size=20, progress=False,
+            model, sampler="dpmpp_2m", n=4 if options.short else 100, seed=0, units=True,
+            steps=2 if options.short else 20, batch_size=20, progress=False,
         )  # fmt: skip
         loss = trainer.history.latest["held_out"]
         print(f"{steps:8}{spent:9.0f}{loss:10.4f}{whole(x):10.2f}", flush=True)
