@@ -23,7 +23,7 @@ __all__ = ["Frame", "below", "frame_of", "points", "squared"]
 _DOTS = 20_000
 # The largest ratio of the sides of a plane whose axes have the same scale; that of entries with
 # names is smaller, since they may have different units.
-_EVEN, _EVEN_NAMED = 4.0, 2.0
+_EVEN, _EVEN_NAMED = 4.0, 3.0
 
 Frame = list[tuple[float, float]]
 """The two ends of every axis."""
@@ -46,7 +46,7 @@ def points(
 
     The axes contain 99 % of every set, so that outliers do not set the scale; the number of points
     outside is written below. Both axes of a plane have the same scale, so that a circle is round,
-    unless one range is more than 4 times the other; 2 times if the entries have names, and so
+    unless one range is more than 4 times the other; 3 times if the entries have names, and so
     perhaps different units.
 
     Args:
