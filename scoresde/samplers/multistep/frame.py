@@ -51,7 +51,7 @@ class Frame:
     def to_state(self, w: Tensor, i: int) -> Tensor:
         """Return the state `(B, *)` at time i with these coordinates."""
         if self.basis is not None:
-            w = (w @ self.basis.T).reshape(self.like.shape)
+            w = (w @ self.basis.T).reshape(-1, *self.like.shape[1:])
         return w if self.mean is None else w + self._alpha[i] * self.mean
 
     def rotate(self, z: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def frame_of(gaussian: Moments, sde: SDE, times: Tensor, like: Tensor) -> Frame:
         gaussian: The moments of the Gaussian.
         sde: The process.
         times: The grid `(N + 1,)`.
-        like: A state `(B, *)` with the event shape, dtype and device to use.
+        like: States `(B, *)` with the event shape, dtype and device to use; none is enough.
 
     Raises:
         InvalidValueError: The data would be lost in rounding to the dtype, since alpha is small.

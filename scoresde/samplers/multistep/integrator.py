@@ -107,26 +107,29 @@ class ExponentialMultistep(Sampler):
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
         """Yield the states at `times[1:]`, each before the corrector."""
-        sde = rsde.sde
+        sde, dtype = rsde.sde, x.dtype
         ell = sde.log_snr(times) / 2
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # V may overflow in half precision
-        frame = frame_of(self.gaussian(sde, rsde.moments), sde, times, wide)
+        # in half precision the factors of a frame may overflow
+        x = x.to(torch.promote_types(dtype, torch.float32))
+        frame = frame_of(self.gaussian(sde, rsde.moments), sde, times, x.new_empty(0, *x.shape[1:]))
         rule = self.interpolation(sde, rsde.moments)
         predict = _table(self, ell, frame, rule, self.order)
         correct = _table(self, ell, frame, rule, self.corrector, new=True)
-        memory = max(self.order, self.corrector)
+        memory = max(self.order - 1, self.corrector)
         known: list[Tensor] = []
-        state = before = frame.from_state(wide, 0)
-        drawn: Tensor | None = None
+        state = frame.from_state(x, 0)
+        before = drawn = None
+        del x  # the start is not kept in memory
         for i, (t, s) in enumerate(itertools.pairwise(times)):
-            excess = frame.excess(rsde.score(frame.to_state(state, i).to(x.dtype), t), state, i)
-            if self.corrector and i:
+            excess = frame.excess(rsde.score(frame.to_state(state, i).to(dtype), t), state, i)
+            if before is not None:
                 state = _advance(correct[i - 1], before, [excess, *known], drawn)
-            known = [excess, *known[: memory - 1]]
             if self.stochastic:
-                drawn = frame.rotate(noise.normal(wide, t))
-            before, state = state, _advance(predict[i], state, known, drawn)
-            yield State.of(rsde, s, frame.to_state(state, i + 1).to(x.dtype))
+                drawn = frame.rotate(noise.normal(state, t))
+            before = state if self.corrector else None
+            state = _advance(predict[i], state, [excess, *known], drawn)
+            known = [excess, *known][:memory]
+            yield State.of(rsde, s, frame.to_state(state, i + 1).to(dtype))
 
 
 def _advance(step: Step, state: Tensor, excesses: list[Tensor], noise: Tensor | None) -> Tensor:
