@@ -332,6 +332,7 @@ def test_an_error_of_a_users_function_does_not_count_as_a_death_of_a_worker(erro
         made(Batches(DATA, config(workers=1), augment=fails))
 
 
+@pytest.mark.filterwarnings("ignore:Got pickle error")  # of torch
 def test_a_function_that_no_spawned_worker_can_be_sent_is_named():
     before = multiprocessing.get_start_method()
     multiprocessing.set_start_method("spawn", force=True)

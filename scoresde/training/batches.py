@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import pickle
+import pickle  # noqa: TID251 (for its error alone)
 import signal
 import threading
 import warnings
