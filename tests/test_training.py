@@ -429,6 +429,22 @@ def test_the_folder_holds_the_averaged_model_and_the_run(tmp_path, whole):
     assert config["training"] == {**CONFIG.as_json(), "done": 13}
 
 
+def test_a_card_that_was_not_written_before_a_kill_is_written_on_resuming(tmp_path):
+    config = CONFIG.changed(steps=4, save_every=2, held_out=0.2, warmup=0)
+    run = Trainer(make(), data(), config, folder=tmp_path)
+    run.train(2)
+    cards = [tmp_path / "README.md", tmp_path / "best" / "README.md"]
+    old = [card.read_bytes() for card in cards]
+    run.train()
+    new = [card.read_bytes() for card in cards]
+    assert old[0] != new[0]
+    for card, text in zip(cards, old, strict=True):
+        card.write_bytes(text)
+    del run
+    Trainer(make(), data(), config, folder=tmp_path).train()
+    assert [card.read_bytes() for card in cards] == new
+
+
 @pytest.mark.slow
 def test_the_loss_is_that_of_dsm_at_the_times_of_the_law():
     sde = VPSDE()  # of the variance-exploding one the importance weights are all one

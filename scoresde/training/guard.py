@@ -102,6 +102,17 @@ class Guard:
                 )
         return rows[good]
 
+    def check_moved(self, first: int, step: int) -> None:
+        """Warn if a run ends at `step`, and all updates from the first on were left out."""
+        if first < step == self.config.steps and self._in_a_row >= max(step - first, min(2, step)):
+            warnings.warn(
+                f"the weights did not change: the gradients of the last {self._in_a_row} steps, "
+                "the only ones of this training, overflowed in float16; divide the loss by a "
+                "number, train for more steps, or take bf16=True or fp16=False",
+                RuntimeWarning,
+                stacklevel=outside(),
+            )
+
     def check(
         self, step: int, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
     ) -> None:

@@ -222,7 +222,7 @@ class Trainer(Generic[ScoreT]):
         count = self.config.steps if steps is None else check_integer("steps", steps, 0)
         if self._update.begun == self.step:
             raise self._guard.torn(self.step)
-        end = min(self.step + count, self.config.steps)
+        first, end = self.step, min(self.step + count, self.config.steps)
         recent, keeping = list[Tensor](), self.config.keeping
         period = keeping.period(self.config.steps)
         shown = progress if distributed.is_main() else False
@@ -278,6 +278,7 @@ class Trainer(Generic[ScoreT]):
             if (received := stop.agreed()) is not None:
                 kept = f"saved in {self.folder}, from which a new run" if self.folder else "train()"
                 stop.end(f"{received.name} at step {self.step:,}; {kept} continues")
+        self._guard.check_moved(first, self.step)
         return self.model
 
     @contextlib.contextmanager
