@@ -186,10 +186,12 @@ class _View:
             down = len(drawn.axes) // across
             # with room for a legend beside signals, and beside points of several classes
             wide = 0.66 if what == "signals" else 4.0 / drawn.get_figwidth() if across == 1 else 0.8
+            below = max(0.14, 0.62 / drawn.get_figheight())  # two lines
             for i, panel in enumerate(drawn.axes):
                 row, column = divmod(i, across)
-                size = (wide / across, 0.95 * 0.78 / down)
-                left, low = 0.15 + 0.83 * column / across, 0.14 + 0.78 * (down - 1 - row) / down
+                high = 0.92 - below
+                size = (wide / across, 0.95 * high / down)
+                left, low = 0.15 + 0.83 * column / across, below + high * (down - 1 - row) / down
                 panel.set_position((left, low, *size))
         with Image.open(io.BytesIO(paper.encoded(drawn, "png"))) as opened:
             return opened.convert("RGB")
