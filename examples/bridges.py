@@ -116,7 +116,8 @@ def main(options: Options) -> None:
         off, middle = size(found - truth[:, None]), size(found.mean(1) - truth)
         print(f"{name:10} {off:13.3f} {middle:10.3f} {off / middle:7.2f}")
         columns += [found[:, 0], found[:, 1]]
-    picture = plot.images(torch.stack([c[:10] for c in columns]).flatten(0, 1), columns=min(n, 10))
+    rows = torch.stack([c[:10] for c in columns]).flatten(0, 1)
+    picture = plot.images(rows, columns=min(n, 10), limits=(-1, 1))
     path = plot.save(picture, options.out / "bridges.png")
     print(f"wrote {path}: what was seen, the truth, and two draws of each")
 

@@ -114,7 +114,7 @@ def main(options: Options) -> None:
         hits = (judge.predict(x) == label).double().mean()
         print(f"{scale:5.1f}   {float(hits):.0%}")
     path = options.out / "classifier_guidance.png"
-    picture = plot.images(torch.cat(rows), columns=10)
+    picture = plot.images(torch.cat(rows), columns=10, limits=(-1, 1))
     print(f"wrote {plot.save(picture, path)}, a row for each scale")
 
 

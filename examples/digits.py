@@ -56,7 +56,7 @@ def main(options: Options) -> None:
     print(f"Fréchet distance in pixels to {len(held)} held-out digits, {n} images each")
     print(f"  drawn by the model  {frechet_distance(x, held.x):.3f}")
     print(f"  real training ones  {frechet_distance(train.x[:n], held.x):.3f}")
-    picture = plot.images(x[:60], columns=10)
+    picture = plot.images(x[:60], columns=10, limits=(-1, 1))
     print(f"wrote {plot.save(picture, options.out / 'digits.png')}")
 
 

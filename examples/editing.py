@@ -73,7 +73,7 @@ def main(options: Options) -> None:
         )
         rows.append(edited)
         print(f"{ratio:13.1f}   {float((edited - x).square().mean().sqrt()):.3f}")
-    picture = plot.images(torch.cat(rows), columns=10)
+    picture = plot.images(torch.cat(rows), columns=10, limits=(-1, 1))
     print(f"wrote {plot.save(picture, options.out / 'editing.png')}")
 
 

@@ -150,7 +150,7 @@ def measure(model: ScoreModel, train: Data, held: Data, out: Path, short: bool) 
     counts = [c.bincount(minlength=10) / len(c) for c in (judge.classes(x), held.label)]
     print(f"total variation of the classes: {total_variation(*counts):.3f}, ", end="")
     print(f"drawn as asked: {(judge.classes(x) == label).double().mean():.1%}")
-    picture = plot.images(x[:100], columns=10)
+    picture = plot.images(x[:100], columns=10, limits=(-1, 1))
     print(f"wrote {plot.save(picture, out / 'mnist.png')}")
 
 

@@ -101,7 +101,7 @@ def main(options: Options) -> None:
     print(f"  draws           {size(x - truth[:, None]):.3f}, {ratio:.3f} times as far;"
           f" {expected:.3f} if the truth were one more draw")  # fmt: skip
     rows = torch.cat([large(given)[None], truth[None], mean[None], x.transpose(0, 1)[:4]])
-    picture = plot.images(rows[:, :10].flatten(0, 1), columns=10)
+    picture = plot.images(rows[:, :10].flatten(0, 1), columns=10, limits=(-1, 1))
     path = plot.save(picture, options.out / "super_resolution.png")
     print(f"wrote {path}: what was given, the truth, the mean of the draws, four draws")
 
