@@ -108,10 +108,21 @@ def test_numbers_with_words_among_them_are_no_classes(tmp_path):
         load(path, condition={"label": "b"})
 
 
+def test_decimal_commas_are_read_as_points(tmp_path):
+    path = written(tmp_path / "x.csv", 'a;b;c\n1;1,5;"2,250"\n2;;,5\n3;-2;1,5e1\n')
+    found = load(path, condition={"y": ["b"]})
+    assert found.x.tolist() == [[1, 2.25], [2, 0.5], [3, 15]]
+    want = torch.tensor([[1.5], [torch.nan], [-2]])
+    torch.testing.assert_close(found.conditions["y"], want, equal_nan=True)
+    path = written(tmp_path / "y.csv", 'a,b\n1,"1,5"\n2,"2,25"\n')
+    assert load(path).x.tolist() == [[1, 1.5], [2, 2.25]]
+
+
 @pytest.mark.parametrize("kind", [None, Field((1,))])
-def test_decimal_commas_are_no_classes(tmp_path, kind):
-    path = written(tmp_path / "x.csv", "a;b\n1;1,5\n2;2,5\n3;1,5\n")
-    message = "'b' of .* has decimal commas, such as '1,5'; write points|'b' holds text.* point"
+@pytest.mark.parametrize("cells", ["1,500;12,500;3", "1,5;2.5;1,5", "1,5;1,2,3;2,5"])
+def test_commas_that_may_separate_thousands_are_neither_read_nor_classes(tmp_path, kind, cells):
+    path = written(tmp_path / "x.csv", "a;b\n" + "".join(f"1;{c}\n" for c in cells.split(";")))
+    message = "'b'( of .*)? (has numbers with commas, .*; write points|holds numbers except)|text"
     with pytest.raises(InvalidTypeError, match=message):
         load(path, condition={"y": "b"}, kinds=kind and {"y": kind})
 

@@ -67,6 +67,8 @@ class Piloted(Precise):
     ) -> Pilot | None:
         """Return the pilot; measure it if there is none, by 64 evaluations of 32 samples.
 
+        Of samples with 512 numbers or more, 8 are taken: they tell as much.
+
         It is kept until the weights change, and saved with the model. The samples have all classes
         in turn; their other conditions are normal numbers with the moments of these conditions.
 

@@ -152,7 +152,7 @@ class Guard:
         """
 
         def compare() -> None:
-            if changed := data.changed(step // self.config.keeping.save_every):
+            if changed := data.changed(step // self.config.keeping.period(self.config.steps)):
                 raise TrainingError(
                     f"training ended after {step} steps: {changed}; {self._kept()}; restore the "
                     "old data to continue, or begin another run"
