@@ -159,7 +159,7 @@ class Batches:
 def _global_state() -> tuple[object, ...]:
     """Return what a draw from a global generator changes."""
     torch_state = torch.default_generator.get_state().numpy().tobytes()
-    numpy_state = np.random.get_state(legacy=True)  # noqa: NPY002 (it is read alone)
+    numpy_state: Any = np.random.get_state(legacy=True)  # noqa: NPY002 (it is read alone)
     return torch_state, numpy_state[1].tobytes(), numpy_state[2:], random.getstate()
 
 
