@@ -26,7 +26,7 @@ All coefficients are computed before the loop, in float64.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import ClassVar
 
@@ -40,7 +40,7 @@ from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Moments, ReverseSDE
 from scoresde.sde.spacings import even_times
 
-__all__ = ["ExponentialMultistep"]
+__all__ = ["ExponentialMultistep", "Step", "Update", "weighted_sum"]
 
 # The largest number of coefficients computed at once: steps x quadrature nodes x dimensions.
 _ENTRIES = 2**21
@@ -48,6 +48,8 @@ _ENTRIES = 2**21
 
 Step = tuple[Tensor, tuple[Tensor, ...], Tensor]
 """The weights of one step: of the state, of each residual, the newest first, and of the noise."""
+Update = Callable[[Step, Tensor, list[Tensor], Tensor | None, Frame, int], Tensor]
+"""A function that makes a prediction or a correction, with the arguments of `weighted_sum`."""
 
 
 class ExponentialMultistep(Sampler):
@@ -104,9 +106,18 @@ class ExponentialMultistep(Sampler):
         return state.x
 
     def trajectory(
-        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+        self,
+        rsde: ReverseSDE,
+        x: Tensor,
+        times: Tensor,
+        noise: NoiseLike,
+        update: Update | None = None,
     ) -> Iterator[State]:
-        """Yield the states at `times[1:]`, each before the corrector."""
+        """Yield the states at `times[1:]`, each before the corrector.
+
+        `update` makes each prediction and correction; by default it is `weighted_sum`.
+        """
+        update = update or weighted_sum
         sde = rsde.sde
         ell = sde.log_snr(times) / 2
         frame = frame_of(self.gaussian(sde, rsde.moments), sde, times, torch.exp(-ell), x)
@@ -120,15 +131,18 @@ class ExponentialMultistep(Sampler):
         for i, (t, s) in enumerate(itertools.pairwise(times)):
             residual = frame.residual(rsde.score(frame.to_state(state, i), t), state, i)
             if self.corrector and i:
-                state = _advance(correct[i - 1], before, [residual, *known], drawn)
+                state = update(correct[i - 1], before, [residual, *known], drawn, frame, i)
             known = [residual, *known[: memory - 1]]
             if self.stochastic:
                 drawn = frame.rotate(noise.normal(x, t))
-            before, state = state, _advance(predict[i], state, known, drawn)
+            before, state = state, update(predict[i], state, known, drawn, frame, i + 1)
             yield State.of(rsde, s, frame.to_state(state, i + 1))
 
 
-def _advance(step: Step, state: Tensor, residuals: list[Tensor], noise: Tensor | None) -> Tensor:
+def weighted_sum(
+    step: Step, state: Tensor, residuals: list[Tensor], noise: Tensor | None, frame: Frame, i: int
+) -> Tensor:
+    """Return the weighted sum of a state, residuals and noise: the coordinates at time i."""
     keep, weights, spread = step
     state = keep * state
     for weight, residual in zip(weights, residuals, strict=False):
