@@ -12,8 +12,8 @@ have led astray, which no prediction under the covariance of the exact trajector
 are over entries and over two thirds of the trajectories, without a tenth of these that the update
 without numbers left farthest away. The other third shows whether the numbers are of use.
 
-Fits of this kind are due to Zhou et al. (2024), "Fast ODE-based sampling", arXiv:2312.00094, and
-Wang et al. (2024), "PAS", arXiv:2411.06503.
+A few numbers that lead each step back to trajectories of many steps are the idea of Wang et al.
+(2024), arXiv:2411.06503.
 """
 
 from __future__ import annotations
