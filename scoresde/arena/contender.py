@@ -75,7 +75,7 @@ class Informed:
         facts: What the sampler knows: "nothing"; "variance", the data's mean and one variance for
             all dimensions; or "covariance", the mean and the full covariance.
         pilot: Make a pilot run, once for each problem.
-        choose: Let the pilot run choose the sampler's settings for each budget, and fit its weights.
+        choose: Let the pilot run choose the sampler's settings for each budget and fit its weights.
     """
 
     sampler: Fast
