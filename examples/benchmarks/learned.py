@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 import densities
 import torch
 import tyro
+from networks import recipe_of
 from problems import PROBLEMS
 from recipes import trained
+from torch import Tensor
+from unets import NETWORKS
 
-from scoresde import ScoreModel, suggest
 from scoresde.arena import Problem
 from scoresde.arena.problems import digits
 from scoresde.arena.reference import RungeKutta4
@@ -42,23 +44,20 @@ class Options:
 def colour(options: Options) -> Problem:
     """Return the problem of a network that is trained on colour patches."""
     data, _ = PROBLEMS["patches"](True, options.short)
-    found = suggest(data).adapted(rule="muon")
-    recipe = (
-        found.net.build(data.event_shape, data.kinds),
-        found.sde(),
-        found.loss(),
-        found.config,
-    )
-    model: ScoreModel
-    model, steps, _ = trained(lambda *_: recipe, "patches", data, options.seconds, 0)
+    recipe = recipe_of(NETWORKS["default"], "muon")
+    model, steps, _ = trained(recipe, "patches", data, options.seconds, 0)
     print(f"colour patches: {steps} steps of training", flush=True)
-    model = model.eval().requires_grad_(False)
-    moments = model.moments
-    assert moments is not None
+    known = model.eval().requires_grad_(False)
+    assert known.moments is not None
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        """Return the score of the model, without its facts."""
+        return known(x, t)
+
+    name, flow = f"patches/{type(known.sde).__name__}", RungeKutta4(options.evaluations // 4)
     return Problem(
-        f"patches/{type(model.sde).__name__}", lambda x, t: model(x, t), model.sde, model.event_shape, moments,
-        flow=RungeKutta4(max(options.evaluations // 4, 1)), dtype=torch.float32,
-    )  # fmt: skip
+        name, score, known.sde, known.event_shape, known.moments, flow=flow, dtype=torch.float32
+    )
 
 
 def main(options: Options) -> None:
