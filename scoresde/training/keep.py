@@ -24,6 +24,8 @@ __all__ = ["Keeper"]
 
 _BEST = "best"
 _DATA = "data set"
+# entries that only some runs have
+_OPTIONAL = ("augment", "set of frozen weights")
 
 
 class Keeper:
@@ -226,7 +228,9 @@ class Keeper:
         # the data first, since what is chosen for other data differs too
         _check_entries(meta, {_DATA: self.identity[_DATA]}, source)
         self.config.check_continues(meta["config"], source)
-        _check_entries(meta, {"augment": None, **self.identity}, source)
+        _check_entries(
+            meta, {"augment": None, "set of frozen weights": None, **self.identity}, source
+        )
         planned, done, rate = meta["config"]["steps"], meta["step"], self.config.optimiser
         steps = self.config.steps
         if planned != steps and any(

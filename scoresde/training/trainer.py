@@ -209,8 +209,7 @@ class Trainer(Generic[ScoreT]):
             The score with the averaged weights, in eval mode and frozen.
 
         Raises:
-            InvalidValueError: `steps` is not an integer of at least 0.
-            InvalidTypeError: `progress` is neither True, False nor None.
+            InvalidValueError, InvalidTypeError: An argument is not one of these.
             TrainingError: The loss, its gradient or a weight is not finite, or samples have changed
                 since the run began.
             MemoryLimitError: A step does not fit into memory.
@@ -220,9 +219,9 @@ class Trainer(Generic[ScoreT]):
             PeerError: Another process of the job died.
         """
         count = self.config.steps if steps is None else check_integer("steps", steps, 0)
-        if self._update.begun == self.step:
-            raise self._guard.torn(self.step)
         first, end = self.step, min(self.step + count, self.config.steps)
+        if self._update.begun == first:
+            raise self._guard.torn(first)
         recent, keeping = list[Tensor](), self.config.keeping
         shown = progress if distributed.is_main() else False
         with (
