@@ -80,8 +80,8 @@ def main(options: Options) -> None:
     """Train the three, draw by each, and compare with the truth."""
     short = options.short
     known, held = load("digits").split(1 / 3)
-    n, k, passes = (6, 2, 30) if short else (options.n, options.draws, options.passes)
-    steps = 20 if short else options.steps
+    n, k, passes = (6, 2, 12) if short else (options.n, options.draws, options.passes)
+    steps = 5 if short else options.steps
     x, y = known.x, blurred(known.x, 0)
     truth = held.x[:n]
     seen = blurred(truth, 1)
