@@ -13,18 +13,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import densities
 import torch
 import tyro
+from densities import Options as Settings
+from densities import report
 from networks import recipe_of
 from problems import PROBLEMS
 from recipes import trained
-from torch import Tensor
 from unets import NETWORKS
 
+from scoresde import Wrapped
 from scoresde.arena import Problem
 from scoresde.arena.problems import digits
 from scoresde.arena.reference import RungeKutta4
+from scoresde.data import Data
 
 
 @dataclass(frozen=True)
@@ -38,36 +40,38 @@ class Options:
     evaluations: int = 400
     """Evaluations of the reference."""
     short: bool = False
-    """A few steps of training, few starts."""
+    """A few steps of training, few starts, and small pictures in place of both."""
 
 
 def colour(options: Options) -> Problem:
     """Return the problem of a network that is trained on colour patches."""
-    data, _ = PROBLEMS["patches"](True, options.short)
+    name = "digits" if options.short else "patches"
+    data, _ = PROBLEMS[name](True, options.short)
+    data = Data(data.without("label") if "label" in data.kinds else data)
     recipe = recipe_of(NETWORKS["default"], "muon")
-    model, steps, _ = trained(recipe, "patches", data, options.seconds, 0)
-    print(f"colour patches: {steps} steps of training", flush=True)
-    known = model.eval().requires_grad_(False)
-    assert known.moments is not None
-
-    def score(x: Tensor, t: Tensor) -> Tensor:
-        """Return the score of the model, without its facts."""
-        return known(x, t)
-
-    name, flow = f"patches/{type(known.sde).__name__}", RungeKutta4(options.evaluations // 4)
+    model, steps, _ = trained(recipe, name, data, options.seconds, 0)
+    print(f"{name}: {steps} steps of training", flush=True)
+    assert model.moments is not None
     return Problem(
-        name, score, known.sde, known.event_shape, known.moments, flow=flow, dtype=torch.float32
-    )
+        f"{name}/{type(model.sde).__name__}", Wrapped(model.eval()), model.sde, model.event_shape,
+        model.moments, flow=RungeKutta4(options.evaluations // 4), dtype=torch.float32,
+    )  # fmt: skip
+
+
+def table(problem: Problem, settings: Settings) -> None:
+    """Print the table of one model."""
+    report(problem.name, (problem,), settings)
 
 
 def main(options: Options) -> None:
     """Print the tables of both models."""
-    settings = densities.Options(n=options.n, budgets=(5, 10, 20))
+    settings = Settings(n=options.n, budgets=(5, 10, 20))
     if options.short:
         options = replace(options, seconds=1.0, evaluations=40)
         settings = replace(settings, n=6, budgets=(5,), resamples=20)
-    for problem in (digits(options.evaluations), colour(options)):
-        densities.report(problem.name, (problem,), settings)
+    if not options.short:
+        table(digits(options.evaluations), settings)
+    table(colour(options), settings)
 
 
 if __name__ == "__main__":

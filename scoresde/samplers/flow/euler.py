@@ -20,9 +20,13 @@ from torch import Tensor
 
 from scoresde.checks import check_range
 from scoresde.samplers.sampler import NoiseLike, Sampler
-from scoresde.sde import SDE, ReverseSDE, expand
+from scoresde.sde import SDE, Moments, ReverseSDE, expand
+from scoresde.sde.spacings import usual_times
 
 __all__ = ["DDIM", "flow_step", "predicted_noise"]
+
+# From this number of steps on an even grid had the smallest errors on the arena's tuning problems.
+_EVEN_FROM = 25
 
 
 def predicted_noise(rsde: ReverseSDE, x: Tensor, t: Tensor) -> Tensor:
@@ -64,6 +68,10 @@ class DDIM(Sampler):
     def stochastic(self) -> bool:
         """Return True if `eta` > 0."""
         return self.eta > 0
+
+    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
+        """Return the SDE's default grid; without noise, one even in log-SNR from 25 steps on."""
+        return sde.times(steps) if self.eta else usual_times(sde, steps, even_from=_EVEN_FROM)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """Return a draw of p_s from the draw `x` of p_t."""
