@@ -19,6 +19,8 @@ from scoresde.samplers import (
     DDIM,
     DEIS,
     ERSDE,
+    IPNDM,
+    LMS,
     DPMSolverPP,
     Fast,
     SASolver,
@@ -342,6 +344,23 @@ def test_with_noise_mean_and_variance_converge_at_the_weak_order(sampler, order)
         error = max((mean - exact_mean).abs().max(), (var - exact_var).abs().max())
         scaled.append(float(error) * n**order)
     assert max(scaled[-2:]) <= 2 * max(scaled[:2]), scaled
+
+
+@pytest.mark.slow
+def test_from_little_noise_the_first_step_limits_the_order_to_two_and_with_a_corrector_to_three():
+    sde = VESDE(0.1, 2.0)
+    p = Problem(sde, sde.times(1), seed=1)
+
+    def end(method, n):
+        *_, state = method.trajectory(sde.reverse(p.score), p.x, even_times(sde, n), p.noise)
+        return state.x
+
+    exact = end(TauMultistep(6, 6), 400)
+    plain = (DPMSolverPP(order=3), TauMultistep(4), DEIS(), LMS(), IPNDM())
+    for methods, order in ((plain, 2), ((TauMultistep(4, 3), TauMultistep(5, 4)), 3)):
+        for method in methods:
+            coarse, fine = (float((end(method, n) - exact).abs().max()) for n in (50, 100))
+            assert abs(math.log2(coarse / fine) - order) < 0.25, method
 
 
 EVEN = sorted(name for name in SAMPLERS if "dpmpp" in name or name in {"unipc", "sa_solver"})

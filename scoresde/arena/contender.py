@@ -75,7 +75,7 @@ class Informed:
         facts: What the sampler knows: "nothing"; "variance", the data's mean and one variance for
             all dimensions; or "covariance", the mean and the full covariance.
         pilot: Make a pilot run, once for each problem.
-        choose: Let the pilot run choose the sampler's settings for each budget, by 8 more runs.
+        choose: Let the pilot run choose the sampler's settings for each budget and fit its weights.
     """
 
     sampler: Fast
@@ -166,6 +166,7 @@ FAST: dict[str, Contender] = {
     "fast": Informed(Fast(), "variance", pilot=True),
     "fast, covariance": Informed(Fast(), "covariance", pilot=True),
     "fast, no choice": Informed(Fast(), "variance", pilot=True, choose=False),
+    "fast, no fit": Informed(Fast(fit=False), "variance", pilot=True),
     "fast, no pilot": Informed(Fast(), "variance", pilot=False),
     "fast, no facts": Informed(Fast(), "nothing", pilot=False),
     "fast_sde": Informed(Fast(tau=0.3), "variance", pilot=True),

@@ -198,7 +198,7 @@ class Train:
             if (folder / "model.safetensors").exists():
                 found.append((folder, ScoreModel.from_pretrained(folder).to(distributed.device())))
         steps = steps_of(found[0][1])
-        if not self.pilot or samples < _MANY * evaluations_of(found[0][1], steps):
+        if not self.pilot or samples < _MANY * evaluations_of(steps):
             first = seconds(found[0][1], steps)
             return ["--sampler", "dpmpp_2m"] if first > SLOW_PILOT else []
         spent = sum(seconds(model, steps) for _, model in found)

@@ -220,7 +220,9 @@ def legend(ax: Axes, **options: Any) -> None:
             **{"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0, **options},
         )  # fmt: skip
         for handle in drawn.legend_handles:
-            if hasattr(handle, "set_sizes"):  # dots, which may be too small to tell their colour
+            if handle is not None and hasattr(
+                handle, "set_sizes"
+            ):  # dots, which may be too small to tell their colour
                 handle.set(sizes=[25.0], alpha=0.9)
 
 

@@ -12,19 +12,26 @@ from torch import Tensor
 from scoresde.checks import check_integer, door
 from scoresde.errors import InvalidValueError
 from scoresde.progress import showing
-from scoresde.samplers import UniPC
+from scoresde.samplers import TauMultistep
 from scoresde.samplers.multistep.frame import frame_of
+from scoresde.samplers.multistep.integrator import Step, weighted_sum
 from scoresde.sampling.audition import audition
+from scoresde.sampling.fit import Updated
 from scoresde.sampling.run import Run
 from scoresde.score import Pilot, Wrapped, device_of
 from scoresde.sde import SDE, Condition, Moments, Score, check_output, facts, process_of
 from scoresde.sde.coordinates import half_log_snr, half_log_snr_range
 from scoresde.sde.spacings import even_times
 
-__all__ = ["SAMPLES", "STEPS", "pilot", "pilot_run"]
+__all__ = ["KEPT", "SAMPLES", "STEPS", "pilot", "pilot_run"]
 
 # The largest number of entries in the states of one part of a run, to bound memory.
 _NUMBERS = 2**26
+# Of several orders this one ended nearest to the flow on the arena's tuning problems.
+_METHOD = TauMultistep(order=5, corrector=4)
+
+KEPT = 2**25
+"""The largest number of entries of the states of a pilot run that are all kept."""
 # The most samples and steps, beyond which nothing is gained.
 _MOST = {"n": 100_000, "steps": 10_000}
 
@@ -47,6 +54,20 @@ class _Recorder(Wrapped):
         self.seen.append((x.cpu(), check_output("score", value, x).cpu()))
         self.update()
         return value
+
+
+class _Path:
+    """Keep the states of a run after the corrector."""
+
+    def __init__(self) -> None:
+        self.states: list[Tensor] = []
+
+    def __call__(self, step: Step, state: Tensor, *rest: Any) -> Tensor:
+        *_, frame, i = rest
+        new = weighted_sum(step, state, *rest)
+        # a correction replaces the prediction for the same time
+        self.states[i - 1 :] = [frame.to_state(new, i).cpu()]
+        return new
 
 
 @door
@@ -83,7 +104,8 @@ def pilot(
         steps: Steps of the run, at least 5; fewer if the SDE has fewer levels.
         budgets: Numbers of steps, up to 24, for which the orders and the grid of "fast" are chosen
             too. For each number 8 settings are run, and that one is chosen whose samples end
-            nearest to the last states of the pilot run.
+            nearest to the last states of the pilot run; then the weights of the best ones are
+            fitted to these states.
         condition: The conditions of the score, with one row for each of the n samples.
         seed: The seed of the samples.
         progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
@@ -103,7 +125,7 @@ def pilot(
         >>> pilot(score, n=8, steps=20).nfe
         21
     """
-    found, ends = pilot_run(
+    found, states = pilot_run(
         score, sde, shape=shape, moments=moments, n=n, steps=steps, condition=condition, seed=seed,
         progress=progress, device=device, dtype=dtype,
     )  # fmt: skip
@@ -112,7 +134,7 @@ def pilot(
     for budget in budgets:
         check_integer("a budget", budget, 1)
         found = audition(
-            score, process_of(score, sde), found, ends.to(where), budget, condition=given,
+            score, process_of(score, sde), found, states.to(where), budget, condition=given,
             progress=progress, device=device,
         )  # fmt: skip
     return found
@@ -132,7 +154,10 @@ def pilot_run(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[Pilot, Tensor]:
-    """Return the result of `pilot`, and the first and the last states of the run, `(2, n, *)`."""
+    """Return the result of `pilot`, and the states of the run, `(K, n, *)`.
+
+    Of a run with too many numbers only the first and the last states are returned, `(2, n, *)`.
+    """
     sde = process_of(score, sde)
     check_integer("n", n, 2)
     check_integer("steps", steps, 5)
@@ -149,26 +174,28 @@ def pilot_run(
     event = math.prod(shape or facts(score).event_shape or ())
     part = n if moments is None else min(n, max(1, _NUMBERS // (len(times) * max(event, 1))))
     condition = Condition.of(condition, n, facts(score).conditions, torch.device("cpu"))
-    rows, ends, found = [], [], moments
+    kept = slice(None) if n * len(times) * event <= KEPT else [0, -1]
+    rows, states, found = [], [], moments
     with showing(
         -(-n // part) * len(times), 'measuring the pilot of "fast"', show=progress, delay=1.0
     ) as bar:
         for first in range(0, n, part):
             here = range(first, min(first + part, n))
             recorder = _Recorder(score, bar.update)
+            path = _Path()
             Run.of(
-                recorder, sde, UniPC(), n=len(here), shape=shape, times=times, seed=seed,
-                first=first, condition=condition and condition.rows([*here]), moments=moments,
-                progress=False, device=device, dtype=dtype,
+                recorder, sde, Updated(_METHOD, path), n=len(here), shape=shape, times=times,
+                seed=seed, first=first, condition=condition and condition.rows([*here]),
+                moments=moments, progress=False, device=device, dtype=dtype,
             ).draw()  # fmt: skip
             seen, values = (torch.stack(part) for part in zip(*recorder.seen, strict=True))
             x, values = seen.double(), values.double()
             found = found or _estimated(sde, times, x, values)
             rows.append(_residuals(found, sde, times, x, values))
-            ends.append(seen[[0, -1]])
+            states.append(torch.stack([seen[0], *path.states])[kept])
     assert found is not None
     ell = half_log_snr(sde, times).clamp(max=half_log_snr_range(sde)[1])
-    return Pilot.measure(ell, rows, found, len(ell)), torch.cat(ends, 1)
+    return Pilot.measure(ell, rows, found, len(ell)), torch.cat(states, 1)
 
 
 def _estimated(sde: SDE, times: Tensor, x: Tensor, values: Tensor) -> Moments:

@@ -67,8 +67,6 @@ class Piloted(Precise):
     ) -> Pilot | None:
         """Return the pilot; measure it if there is none, by 64 evaluations of 32 samples.
 
-        Of samples with 512 numbers or more, 8 are taken: they tell as much.
-
         It is kept until the weights change, and saved with the model. The samples have all classes
         in turn; their other conditions are normal numbers with the moments of these conditions.
 
@@ -85,12 +83,12 @@ class Piloted(Precise):
         with _lock:
             start, before = time.perf_counter(), self._kept.pilot
             if self.pilot is None and not self._kept.fits(weights := _weights(self)):
-                pilot, ends = model_pilot.pilot_of_model(self, progress)
-                self._kept = _Kept(pilot, ends, weights, _weights(self))
+                pilot, states = model_pilot.pilot_of_model(self, progress)
+                self._kept = _Kept(pilot, states, weights, _weights(self))
             kept = self._kept
             if kept.pilot is not None and model_pilot.lacks_setting(kept.pilot, steps):
-                kept.pilot, kept.ends = model_pilot.with_setting(
-                    self, kept.pilot, kept.ends, steps, progress
+                kept.pilot, kept.states = model_pilot.with_setting(
+                    self, kept.pilot, kept.states, steps, progress
                 )
             if kept.pilot is not before:
                 self.pilot_seconds += time.perf_counter() - start
@@ -104,17 +102,17 @@ class _Kept:
 
     Args:
         pilot: The pilot.
-        ends: Starts and ends of the pilot run, or None.
+        states: The states of the pilot run, or None.
         weights: The weights that it was measured with; None for a pilot that was set.
         after: The weights after the measurement. An attribute that it changed, such as a count of
             calls, is not compared.
     """
 
     def __init__(
-        self, pilot: Pilot | None = None, ends: Any = None, weights: Any = None, after: Any = None
+        self, pilot: Pilot | None = None, states: Any = None, weights: Any = None, after: Any = None
     ) -> None:
         self.pilot = pilot
-        self.ends = ends
+        self.states = states
         self.weights = weights
         old, new = (weights[0], after[0]) if after else ({}, {})
         self._counts = {key for key in old | new if old.get(key) != new.get(key)}

@@ -150,7 +150,7 @@ class Guard:
         """Raise an error if weights or the optimiser's averages are not finite.
 
         Args:
-            step: Updates so far.
+            step: Steps so far.
             state: All tensors to be saved, none of which may be NaN; buffers may be infinite, as
                 masks are.
             optimizer: The optimiser, with the weights and its averages of their gradients.
@@ -173,7 +173,7 @@ class Guard:
         """Raise an error if the data have changed since the run began.
 
         Args:
-            step: Updates so far.
+            step: Steps so far.
             data: The data; some samples are compared with what they were, others at each
                 checkpoint.
 

@@ -84,7 +84,7 @@ class Keeper:
 
     @contextlib.contextmanager
     def alone(self, step: int) -> Iterator[None]:
-        """Hold the lock of the folder within the block, which begins after `step` updates.
+        """Hold the lock of the folder within the block, which begins after `step` steps.
 
         Raises:
             CheckpointError: Another process trains in the folder, or has continued the run since.
@@ -185,7 +185,7 @@ class Keeper:
         return not self._unsaved
 
     def export(self, step: int, averages: Mapping[str, Average[nn.Module]], **meta: Any) -> None:
-        """Write each average of a `ScoreModel` after `step` updates, by `save_pretrained`."""
+        """Write each average of a `ScoreModel` after `step` steps, by `save_pretrained`."""
         training = {**self.config.as_json(), "done": step}
         meta = {"data": self.identity["data set"], **meta}
         for name, average in averages.items():
@@ -289,7 +289,7 @@ def _done(folder: Path) -> int | None:
 
 
 def _holds(folder: Path, step: int) -> bool:
-    """Return True if a folder holds undamaged files of the model after `step` updates.
+    """Return True if a folder holds undamaged files of the model after `step` steps.
 
     The model card, which is written last, is then written again if it is of an earlier step.
     """

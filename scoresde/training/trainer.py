@@ -1,4 +1,4 @@
-r"""Run the training loop: batches, updates, checkpoints and logs for any loss.
+r"""Run the training loop: batches, steps, checkpoints and logs for any loss.
 
 All randomness of step k is a function of (seed, k) alone, so that a run that was killed and resumed
 ends in the same weights, bit for bit, as one that was not (on the CPU, at one number of threads).
@@ -45,7 +45,7 @@ ScoreT = TypeVar("ScoreT", bound=nn.Module)
 class Trainer(Generic[ScoreT]):
     """Train a score with any loss, by Adam or Muon, and average its weights.
 
-    The trainer makes batches, calls the loss, updates the weights and writes checkpoints. It calls
+    The trainer makes batches, calls the loss, changes the weights and writes checkpoints. It calls
     `loss(score, sde, x, noise=noise, condition=condition)`, which returns one number per sample.
     Here `sde` is the score's own SDE, and `noise` a `scoresde.Noise` that depends on the seed, the
     step and the row of the batch only. Bind further options of a loss with `functools.partial`:
@@ -81,7 +81,7 @@ class Trainer(Generic[ScoreT]):
             the configuration; all its randomness must come from the generator.
 
     Attributes:
-        step: Updates so far.
+        step: Steps so far.
         ema: The averages of the weights.
         held_out: The held-out data with their best checkpoint, or None.
         history: The rows of the log so far.
@@ -194,14 +194,14 @@ class Trainer(Generic[ScoreT]):
         return bool(self.held_out and self.held_out.stopped)
 
     def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
-        """Make updates, and return the averaged score.
+        """Make steps, and return the averaged score.
 
         The first SIGINT, SIGTERM or SIGHUP ends the run after the current step and a checkpoint,
         with a KeyboardInterrupt or a SystemExit of 128 + its number; a second one ends it at once.
         Data that cannot be read end it after a checkpoint too.
 
         Args:
-            steps: The largest number of updates to make, at least 0; None makes all that are left.
+            steps: The largest number of steps to make, at least 0; None makes all that are left.
             progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook,
                 and occasional lines elsewhere.
 

@@ -5,8 +5,9 @@ With the slopes $\epsilon_j$ of $dy / d\tilde\sigma = \epsilon$ at the last $k$ 
 $$ y_{i+1} = y_i + \sum_{j=0}^{k-1} w_{ij}\,\epsilon_{i-j}, $$
 
 of order $k$ once there are $k$ slopes. Earlier steps use the slopes that exist, and the first step
-is `DDIM()`. Its error is proportional to the square of the step, and dominates for many steps. The
-weights depend on the grid alone, and are computed before the first step.
+is `DDIM()`. Its error is proportional to the square of the step. If the noise at T is only a few
+times the data, it dominates for many steps, and the order falls to 2. The weights depend on the
+grid alone, and are computed before the first step.
 """
 
 from __future__ import annotations
