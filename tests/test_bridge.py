@@ -194,7 +194,7 @@ def test_samplers_without_the_noise_of_the_reverse_sde_refuse_a_network_without_
             refused.append(name)
         assert (name in refused) != method.conditional
     assert {"heun", "ddim", "fast", "scipy", "pc"} < set(refused)
-    with pytest.raises(scoresde.ScoreSDEError, match="no density"):
+    with pytest.raises(scoresde.ScoreSDEError, match="not the gradient of a log-density"):
         scoresde.log_prob(score, None, torch.zeros(2, 1), condition={Y: torch.ones(2, 1)})
     with pytest.raises(InvalidValueError, match="needs the condition y"):
         scoresde.sample(score, sampler=Ancestral(), shape=(1,), steps=2, seed=0)

@@ -222,7 +222,7 @@ def test_a_score_can_be_used_everywhere():
         (lambda: from_network(Net(), VPSDE(), "epsilon"), UnknownNameError, "did you mean 'eps'"),
         (lambda: from_network(Net(), VPSDE(), "edm"), UnknownNameError, "predicts"),
         (lambda: from_network(Net(), VPSDE(), "eps", "tau"), UnknownNameError, "unknown time"),
-        (lambda: from_network(Net(), VPSDE(), "eps", "index"), InvalidValueError, "counts levels"),
+        (lambda: from_network(Net(), VPSDE(), "eps", "index"), InvalidValueError, "needs an SDE"),
         (lambda: from_network(Net(), EDMSDE(), "x0", "1-t"), InvalidValueError, "on \\[0, 1\\]"),
         (
             lambda: from_network(Net(), VPSDE(), "eps", event_shape=(3,))(X, 0.5),
@@ -511,7 +511,7 @@ def test_a_denoiser_in_units_is_that_of_the_users_numbers(sde):
         (
             lambda: scoresde.Latent(
                 from_network(Net(), VPSDE(), "eps", event_shape=(2,)), Net(), torch.nn.Identity()
-            ), "a score of codes takes no samples",
+            ), "this score takes codes, not samples",
         ),
     ],
 )  # fmt: skip

@@ -322,7 +322,7 @@ def test_numbers_of_torch_are_those_of_numpy_to_rounding(seed, event, dtype, one
 def test_numbers_outside_the_range_of_the_counter_are_refused():
     noise = Noise.of(0, 1)
     for k in (-1, 2**32):
-        with pytest.raises(InvalidValueError, match=r"numbered below 2\*\*32, got .*; fork"):
+        with pytest.raises(InvalidValueError, match=r"got .*; use fork"):
             noise.normal(like(1, 2), 0.5, k)
     for k in (-1, 2**64):
         with pytest.raises(

@@ -545,7 +545,11 @@ LADDER = NCSNLadder((0.01, 0.1, 1.0))
 )
 def test_levels_and_eps_may_differ_from_the_models(own, other):
     between = own.levels and other.levels != own.levels
-    with pytest.warns(UserWarning, match="not trained between") if between else nullcontext():
+    with (
+        pytest.warns(UserWarning, match="will be evaluated between them")
+        if between
+        else nullcontext()
+    ):
         process_of(ScoreModel(Wave(), own, (2,)), other)
 
 
@@ -561,7 +565,7 @@ def test_levels_and_eps_may_differ_from_the_models(own, other):
     ],
 )
 def test_another_sde_than_the_models_is_refused(own, other):
-    message = r"this score belongs to .*, not to .*; leave the SDE out, or sample Rescheduled\("
+    message = r"this score belongs to .*, not to .*; leave sde= out, or sample from Rescheduled\("
     with pytest.raises(InvalidValueError, match=message):
         process_of(ScoreModel(Wave(), own, (2,)), other)
 

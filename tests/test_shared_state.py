@@ -227,7 +227,7 @@ def test_setting_training_mode_during_an_evaluation_is_reported():
     def score(x, t):
         return net.train()(x, t)
 
-    warns = pytest.warns(RuntimeWarning, match="was set to training mode while it was evaluated")
+    warns = pytest.warns(RuntimeWarning, match="was set to training mode during an evaluation")
     with warns, torch.random.fork_rng():
         sample(score, SDE, "em", shape=(4,), steps=1, seed=0)
     assert not net.training
@@ -240,7 +240,7 @@ def test_one_model_is_trained_by_one_trainer_at_a_time():
 
     class Both(Callback):
         def on_start(self, step, config):
-            with pytest.raises(TrainingError, match="the model is trained already"):
+            with pytest.raises(TrainingError, match="the model is already being trained"):
                 second.train()
 
     Trainer(model, X, config, callbacks=[Both()]).train()

@@ -233,7 +233,7 @@ def test_a_score_that_contains_itself_is_reported(made, asked):
     if made not in (itself, each_other) and asked in ("facts", "a call"):
         return
     calls = {**ASKED, "facts": facts, "a call": lambda s: s(X, torch.ones(20))}
-    with pytest.raises(InvalidValueError, match="the score holds itself"):
+    with pytest.raises(InvalidValueError, match="the score contains itself"):
         calls[asked](made())
 
 
@@ -263,7 +263,7 @@ class Learnt:
     ],
 )
 def test_a_score_of_levels_causes_a_warning_if_it_is_evaluated_between_them(call):
-    with pytest.warns(UserWarning, match="the score belongs to 5 levels, was not trained between"):
+    with pytest.warns(UserWarning, match="the score was trained at 5 levels"):
         call()
 
 
