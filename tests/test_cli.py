@@ -626,7 +626,7 @@ def test_wrong_options_of_train_are_reported_in_one_line(
         ("--lr 0", "lr must be positive and finite, got 0.0"),
         ("--steps -1", "steps must be an integer >= 1, got -1"),
         ("--learned-weight --loss ism", "a learned weight needs a positive loss"),
-        ("--held-out 0 --patience 3", "patience needs the loss of held-out data"),
+        ("--held-out 0 --patience 3", "patience needs held-out data"),
         ("--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
         ("--weight edm gamma=2", "unknown parameter 'gamma'; choose from var"),
         ("--weight edm var=x", "edm.var must be float, got 'x'"),

@@ -435,7 +435,7 @@ def verdict(stars, figures, n, clear=1.001):
 
 def test_a_verdict_states_few_samples_and_few_stars():
     for n in (10, 99):
-        assert verdict(0, 8, n).startswith(f"Cannot tell: with {n} samples")
+        assert verdict(0, 8, n).startswith(f"Undecided: with {n} samples")
         assert "1 of 8 figures is worse" in verdict(1, 8, n)
     assert verdict(0, 8, 100).startswith("Good: none of the 8 figures")
     assert verdict(0, 1, 100).startswith("Good: no figure tells")
@@ -451,7 +451,7 @@ def test_metrics_that_need_more_samples_are_left_out_unless_they_are_named():
     found = evaluate(SAMPLES[:8], REAL[:16], resamples=4)
     assert found.left_out == ("neighbours",)
     assert "neighbours is left out" in str(found)
-    with pytest.raises(ShapeError, match="name metrics that need fewer"):
+    with pytest.raises(ShapeError, match="choose metrics that need fewer"):
         evaluate(SAMPLES[:8], REAL[:16], resamples=4, metrics="neighbours")
 
 
@@ -631,7 +631,11 @@ def damaged(tmp_path):
         (lambda p: evaluate(SAMPLES, REAL, level=1), InvalidValueError, "level must lie"),
         (lambda p: evaluate(1e-160 * SAMPLES, REAL), NonFiniteError, "too small"),
         (lambda p: evaluate(SAMPLES, REAL, resamples=-1), InvalidValueError, "resamples.*got -1"),
-        (lambda p: evaluate(SAMPLES, REAL, resamples=1), InvalidValueError, "one half has no"),
+        (
+            lambda p: evaluate(SAMPLES, REAL, resamples=1),
+            InvalidValueError,
+            "a single half gives no",
+        ),
         (lambda p: evaluate(SAMPLES, REAL, resamples="3"), InvalidTypeError, "resamples.*'3'"),
         (lambda p: evaluate(SAMPLES, REAL, seed="x"), InvalidTypeError, "seed.*'x'"),
         (lambda p: evaluate(SAMPLES, REAL, level="x"), InvalidTypeError, "level.*'x'"),

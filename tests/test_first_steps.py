@@ -216,7 +216,9 @@ def test_the_other_data_of_a_trainer_are_named_before_its_other_numbers(tmp_path
 
 
 def test_a_score_given_in_place_of_samples_is_told_how_to_be_drawn():
-    with pytest.raises(InvalidTypeError, match=r"draw them first, as by x = scoresde\.sample"):
+    with pytest.raises(
+        InvalidTypeError, match=r"draw them first, for example by x = scoresde\.sample"
+    ):
         scoresde.metrics.evaluate(model_of(), torch.zeros(40, 2))
 
 
