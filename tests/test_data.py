@@ -224,7 +224,7 @@ def test_a_transform_that_cannot_be_rebuilt_is_refused():
 
     with pytest.raises(InvalidTypeError, match="Identity, Range, Standardize, which a file can"):
         Data(torch.zeros(2, 2), transform=Mine())
-    with pytest.raises(CheckpointError, match="describes no transform"):
+    with pytest.raises(CheckpointError, match="is not the description of a transform"):
         rebuild({"type": "Mine"})
 
 

@@ -246,7 +246,7 @@ def test_a_score_can_be_used_everywhere():
         ),
         (lambda: from_network(Net(), VPSDE(), "eps")(X, 0.0), InvalidValueError, "no noise at t"),
         (lambda: from_network(Net(), VPSDE(), "eps", steps=0), InvalidValueError, "steps must"),
-        (lambda: interop.from_azula(Net()), InvalidTypeError, "has an attribute schedule"),
+        (lambda: interop.from_azula(Net()), InvalidTypeError, "needs an attribute schedule"),
         (lambda: interop.from_diffusers(Net(), object()), InvalidTypeError, "no table"),
         (lambda: interop.from_sbi(Net()), InvalidTypeError, "not an estimator of NPSE or FMPE"),
         (lambda: interop.from_edm(Net(), step=3), InvalidTypeError, "takes no argument step="),
@@ -506,7 +506,7 @@ def test_a_denoiser_in_units_is_that_of_the_users_numbers(sde):
             lambda: from_network(
                 Net(), VPSDE(), "eps", event_shape=(2,),
                 transform=Standardize((0.0, 1.0), (1.0, 2.0)),
-            ), "no shift and one common scale",
+            ), "is not a shift and one common scale",
         ),
         (
             lambda: scoresde.Latent(

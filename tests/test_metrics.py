@@ -183,7 +183,11 @@ X = torch.zeros(4, 3)
         (lambda: nearest_distance(X / 0, X), NonFiniteError, "x holds NaN"),
         (lambda: nearest_distance(X.double() + 1e200, X), NonFiniteError, "x holds.*overflow"),
         (lambda: frechet_distance(X, X.double() + 1e200), NonFiniteError, "y holds.*overflow"),
-        (lambda: nearest_distance(X.double(), 1e-162 * (X.double() + 1)), NonFiniteError, "small"),
+        (
+            lambda: nearest_distance(X.double(), 1e-162 * (X.double() + 1)),
+            NonFiniteError,
+            "underflow",
+        ),
         (lambda: total_variation(X[0], X[0] + 1), InvalidValueError, "p must be a histogram"),
         (lambda: total_variation(X[0] + 1, X[0] - 1), InvalidValueError, "q must be a histogram"),
         (lambda: total_variation(X[0] + 1, X[0, :2] + 1), ShapeError, r"\(3,\) and \(2,\)"),

@@ -161,7 +161,7 @@ def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...
         return like.new_zeros(n, 2 * shape[0], *(1 for _ in shape[1:]))
     if not value.is_floating_point():
         raise InvalidTypeError(
-            f"condition {name} must be floating-point, got {value.dtype}; convert it by .float()"
+            f"condition {name} must be floating point, got {value.dtype}; convert it by .float()"
         )
     fits = value.ndim == 1 + len(shape) and value.shape[0] == n
     if not fits or any(m not in (k, 0) for m, k in zip(shape, value.shape[1:], strict=True)):
