@@ -190,7 +190,7 @@ def test_samplers_without_the_noise_of_the_reverse_sde_refuse_a_network_without_
         try:
             scoresde.Run.of(score, sampler=name, **options)
         except InvalidTypeError as error:
-            assert "does not see y" in str(error)  # noqa: PT017
+            assert "does not receive y" in str(error)  # noqa: PT017
             refused.append(name)
         assert (name in refused) != method.conditional
     assert {"heun", "ddim", "fast", "scipy", "pc"} < set(refused)

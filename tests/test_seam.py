@@ -425,7 +425,7 @@ def test_a_missing_best_model_is_reported(tmp_path):
     ("options", "message"),
     [
         ({"held_out": 1.0}, r"held_out must lie in \[0, 1\), got 1.0"),
-        ({"patience": 3}, r"patience needs held-out data,  .* held_out=0.1"),
+        ({"patience": 3}, r"patience needs held-out data, .* held_out=0.1"),
         ({"held_out": 0.1, "patience": 0}, "patience must be an integer >= 1, got 0"),
     ],
 )

@@ -1,9 +1,9 @@
-r"""Choose the setting of the fast sampler by trying all settings on the starts of a pilot run.
+r"""Choose the setting of the fast sampler by trying all settings from a pilot run's initial states.
 
-A pilot predicts the errors of a grid as if the score were evaluated on the exact trajectory. In few
-steps the states are not near it. So for few steps every setting of `SETTINGS` is run from the
-initial states of the pilot run. The setting is chosen whose samples end nearest to the last states
-of the pilot run; the worst tenth of the samples is ignored.
+A pilot predicts the errors of a grid for scores evaluated on the exact trajectory. With few steps
+the states are far from it. So for few steps every setting in `SETTINGS` is run from the initial
+states of the pilot run. The setting whose samples are nearest to the pilot run's final states is
+chosen; the worst tenth of the samples is ignored.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from scoresde.sde import SDE, Condition, Score
 
 __all__ = ["audition", "few"]
 
-# The largest number of evaluations of all settings together. For more steps than this allows, one
-# setting was best on nearly all problems.
+# The largest number of evaluations for all settings together. With more steps, the same setting was
+# best on nearly all problems.
 _EVALUATIONS = 192
-# The usual setting is replaced only by one whose error is below this fraction of the usual error.
+# The usual setting is replaced only by a setting with an error below this fraction of the usual
+# setting's.
 _MARGIN = 0.9
-# The share of the samples, the worst ones, that the error ignores.
+# The share of the worst samples, which the error ignores.
 _LEFT_OUT = 0.1
-# The number of entries of the states that are evaluated at once.
+# The largest number of entries of states that are evaluated at once.
 _NUMBERS = 2**20
 
 
 def few(steps: int) -> bool:
-    """Return True for the numbers of steps for which settings are tried."""
+    """Return True if settings are tried for this number of steps."""
     return 1 < steps <= _EVALUATIONS // len(SETTINGS)
 
 
@@ -50,16 +51,16 @@ def audition(
     progress: bool | None = None,
     device: torch.device | str | None = None,
 ) -> Pilot:
-    """Return the pilot with the best setting for few steps, and the same pilot for many.
+    """Return the pilot with the best setting for few steps; for many steps return it unchanged.
 
     Args:
         score: The score.
         sde: The process.
         pilot: The pilot.
-        ends: The first and the last states of the pilot run, `(2, n, *)`.
+        ends: The initial and final states of the pilot run, `(2, n, *)`.
         steps: The number of steps.
         condition: The conditions of the run.
-        progress: Show a bar, as for `sample`.
+        progress: Show a progress bar, as `sample` does.
         device: The device; by default that of the score's networks.
     """
     if not few(steps):
@@ -85,6 +86,6 @@ def audition(
 
 
 def _error(x: Tensor, end: Tensor) -> float:
-    """Return the root-mean-square distance from the exact ends, without the worst samples."""
+    """Return the root-mean-square distance from the exact final states, without the worst tenth."""
     squares = (x - end).double().flatten(1).square().mean(1).sort().values
     return float(squares[: max(round((1 - _LEFT_OUT) * len(squares)), 1)].mean().sqrt())

@@ -1,4 +1,4 @@
-"""Measure the pilot of a model by a run that depends on the model alone."""
+"""Measure the pilot of a model in a run that depends only on the model."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluations_of", "lacks_setting", "pilot_of_model", "with_setting"]
 
-# The largest number of entries of first and last states that are kept with a model; if there are
-# more, they are computed again when they are needed.
+# The largest number of entries of initial and final states that are stored with a model; larger
+# states are computed again when they are needed.
 _KEPT = 2**25
 
 
 def pilot_of_model(
     model: ScoreModel, progress: bool | None = None
 ) -> tuple[Pilot | None, Tensor | None]:
-    """Return the pilot of a model, and the first and the last states of its run `(2, n, *)`.
+    """Return the pilot of a model, and the initial and final states of its run `(2, n, *)`.
 
-    The numbers are rounded as in the file of a model, so that a saved model draws the same samples.
+    The numbers are rounded as in a model's file, so that a saved model draws the same samples.
 
     Args:
         model: The model.
         progress: Show a bar, as for `sample`.
 
     Returns:
-        The pilot; None if the SDE has fewer than 6 levels, or with a warning if the run fails.
+        The pilot; None if the SDE has fewer than 6 levels, or, with a warning, if the run fails.
     """
     if model.sde.levels is not None and model.sde.levels < 6:
         return None, None
     try:
         with torch.autocast(device_of(model).type, enabled=False):
             found, ends = pilot_run(model, condition=_typical(model), progress=progress)
-    except Exception as error:  # of any network, such as one that needs a condition
+    except Exception as error:  # a network may raise any error, for example if it needs a condition
         warnings.warn(
-            f'no pilot could be measured for "fast", which is run without one: {error}; '
+            f'no pilot could be measured for "fast", which runs without one: {error}; '
             "pilot=False skips the measurement",
             UserWarning,
             stacklevel=outside(),
@@ -57,24 +57,24 @@ def pilot_of_model(
 
 
 def lacks_setting(pilot: Pilot, steps: int | None) -> bool:
-    """Return True if the setting for a number of steps has not been chosen, but should be."""
+    """Return True if the setting for this number of steps should still be chosen."""
     return steps is not None and few(steps) and steps not in pilot.choices
 
 
 def evaluations_of(steps: int) -> int:
-    """Return the evaluations, sample by sample, of a pilot and the choice for a number of steps."""
+    """Return the evaluations of one sample that a pilot, and a choice for `steps`, take."""
     return SAMPLES * (STEPS + 1 + (len(SETTINGS) * steps if few(steps) else 0))
 
 
 def with_setting(
     model: ScoreModel, pilot: Pilot, ends: Tensor | None, steps: int, progress: bool | None
 ) -> tuple[Pilot, Tensor | None]:
-    """Return a pilot with the setting for a number of steps, and first and last states of its run.
+    """Return the pilot with the setting for `steps`, and initial and final states of its run.
 
     Args:
         model: The model.
-        pilot: Its pilot.
-        ends: First and last states of the pilot run, `(2, n, *)`; None repeats the run.
+        pilot: The pilot of the model.
+        ends: The initial and final states of the pilot run, `(2, n, *)`; None repeats the run.
         steps: The number of steps.
         progress: Show a bar, as for `sample`.
     """
@@ -92,7 +92,7 @@ def with_setting(
 
 
 def _typical(model: ScoreModel) -> dict[str, Tensor] | None:
-    """Return conditions for a pilot: all classes in turn, and numbers with the known moments."""
+    """Return conditions for a pilot run: classes in turn, and numbers with the known moments."""
     kinds, found = facts(model).conditions or {}, dict[str, Tensor]()
     known = model.condition_units.moments()
     for k, (name, kind) in enumerate(kinds.items()):

@@ -178,7 +178,7 @@ class TrainConfig:
             raise InvalidValueError(
                 f"{source} is from a run of {before['steps']:,} steps, which determine its "
                 f"learning rate; steps={present['steps']:,} is smaller, but steps may only be "
-                f"increased; take steps={before['steps']:,}, or another folder"
+                f"increased; take steps={before['steps']}, or another folder"
             )
         if names:
             changes = ", ".join(f"{k} was {before[k]!r} and is {present[k]!r}" for k in names)
