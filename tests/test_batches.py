@@ -1,6 +1,7 @@
 """Batches: the same ones however they are made, and what happens when their makers fail."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import warnings
@@ -20,6 +21,7 @@ from scoresde.data import BYTES, Data, load
 from scoresde.data.augment import augmented, hflip, shift
 from scoresde.errors import (
     DataError,
+    InvalidTypeError,
     InvalidValueError,
     ShapeError,
     TrainingError,
@@ -27,7 +29,7 @@ from scoresde.errors import (
 )
 from scoresde.nn import MLP
 from scoresde.training import TrainConfig, Trainer
-from scoresde.training.batches import Batches
+from scoresde.training.batches import Batches, _spawned
 
 RAW = torch.randint(0, 256, (23, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
 Y = torch.arange(23.0)[:, None].expand(23, 2).clone()
@@ -328,6 +330,18 @@ def test_an_error_of_a_users_function_does_not_count_as_a_death_of_a_worker(erro
 
     with pytest.raises(error, match="of the user's own"):
         made(Batches(DATA, config(workers=1), augment=fails))
+
+
+@pytest.mark.filterwarnings("ignore:Got pickle error")  # of torch
+def test_a_function_that_no_spawned_worker_can_be_sent_is_named():
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        with pytest.raises(InvalidTypeError, match=r"cannot be sent to a worker \(.*lambda"):
+            made(Batches(DATA, config(workers=1), augment=lambda x, generator: x))
+        assert '__name__ == "__main__"' in _spawned()
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 def test_ctrl_c_is_handled_by_the_trainer_and_not_by_the_workers():

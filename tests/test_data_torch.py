@@ -179,7 +179,7 @@ def fails(i):
         (Items(lambda i: (X[i], i, i)), DataError, "be called 'label'; return a dictionary"),
         (Items(lambda i: (1.0, 2.0)), DataError, "a tuple of numbers, which may be a vector or a"),
         (Items(lambda i: {"z": X[i]}), DataError, "is a dictionary of z; call the sample 'x'"),
-        (Items(lambda i: {"x": X[i], "z": "a"}), InvalidTypeError, "'z' of sample 0 .* is 'a', which"),
+        (Items(lambda i: {"x": X[i], "z": "a"}), InvalidTypeError, "'z' of sample 0 .* is"),
         (Items(lambda i: (X[i], 0 if i < 3 else 0.5)), DataError, "entry 1 of sample 0"),
         (Items(lambda i: (X[i], i > 2)), InvalidTypeError, "labels of 2 classes"),
         (Items(lambda i: "a"), InvalidTypeError, "'x' of sample 0 of Items is 'a', which"),

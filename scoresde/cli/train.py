@@ -148,7 +148,8 @@ class Train:
                 f"of the lowest held-out loss, {held.best:.3g}, after step {held.at:,}: every "
                 "command takes either"
             )
-        then("see samples", "sample", self.out, *ways, "--out", "samples.png")
+        at_once = ' at once (the default sampler, "fast", measures the model first)' if ways else ""
+        then(f"see samples{at_once}", "sample", self.out, *ways, "--out", "samples.png")
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -196,7 +197,7 @@ class Train:
             if (folder / "model.safetensors").exists():
                 found.append((folder, ScoreModel.from_pretrained(folder).to(distributed.device())))
         steps = steps_of(found[0][1])
-        if not self.pilot or samples < _MANY * evaluations_of(steps):
+        if not self.pilot or samples < _MANY * evaluations_of(found[0][1], steps):
             first = seconds(found[0][1], steps)
             return ["--sampler", "dpmpp_2m"] if first > SLOW_PILOT else []
         spent = sum(seconds(model, steps) for _, model in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,13 @@ from scoresde.sde import Classes, Condition, facts
 if TYPE_CHECKING:
     from scoresde.score import ScoreModel
 
-__all__ = ["evaluations_of", "lacks_setting", "pilot_of_model", "with_setting"]
+__all__ = ["evaluations_of", "lacks_setting", "pilot_of_model", "samples_of", "with_setting"]
 
 # The largest number of entries of initial and final states that are stored with a model; larger
 # states are computed again when they are needed.
 _KEPT = 2**25
+# If a sample has at least this many entries, a quarter of the samples is enough.
+_LARGE = 512
 
 
 def pilot_of_model(
@@ -44,7 +47,8 @@ def pilot_of_model(
         return None, None
     try:
         with torch.autocast(device_of(model).type, enabled=False):
-            found, ends = pilot_run(model, condition=_typical(model), progress=progress)
+            n, condition = samples_of(model), _typical(model)
+            found, ends = pilot_run(model, n=n, condition=condition, progress=progress)
     except Exception as error:  # a network may raise any error, for example if it needs a condition
         warnings.warn(
             f'no pilot could be measured for "fast", which runs without one: {error}; '
@@ -61,9 +65,14 @@ def lacks_setting(pilot: Pilot, steps: int | None) -> bool:
     return steps is not None and few(steps) and steps not in pilot.choices
 
 
-def evaluations_of(steps: int) -> int:
+def samples_of(model: ScoreModel) -> int:
+    """Return the number of samples of a pilot run: 32, or 8 from 512 entries of a sample on."""
+    return SAMPLES if math.prod(model.event_shape) < _LARGE else SAMPLES // 4
+
+
+def evaluations_of(model: ScoreModel, steps: int) -> int:
     """Return the evaluations of one sample that a pilot, and a choice for `steps`, take."""
-    return SAMPLES * (STEPS + 1 + (len(SETTINGS) * steps if few(steps) else 0))
+    return samples_of(model) * (STEPS + 1 + (len(SETTINGS) * steps if few(steps) else 0))
 
 
 def with_setting(
@@ -93,13 +102,13 @@ def with_setting(
 
 def _typical(model: ScoreModel) -> dict[str, Tensor] | None:
     """Return conditions for a pilot run: classes in turn, and numbers with the known moments."""
-    kinds, found = facts(model).conditions or {}, dict[str, Tensor]()
+    kinds, found, n = facts(model).conditions or {}, dict[str, Tensor](), samples_of(model)
     known = model.condition_units.moments()
     for k, (name, kind) in enumerate(kinds.items()):
         if isinstance(kind, Classes):
-            found[name] = torch.arange(SAMPLES) % kind.n
+            found[name] = torch.arange(n) % kind.n
         else:
             mean, std = known.get(name, (torch.tensor(0.0), torch.tensor(1.0)))
-            z = Noise.of(0, SAMPLES).fork(k).normal(torch.empty(SAMPLES, *kind.shape), 0.0)
+            z = Noise.of(0, n).fork(k).normal(torch.empty(n, *kind.shape), 0.0)
             found[name] = mean.cpu() + std.cpu() * z
     return found or None

@@ -11,6 +11,7 @@ import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any, TypedDict
 
 import torch
@@ -79,6 +80,13 @@ class Samples:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     __repr__ = summary
+
+    def _repr_html_(self) -> str:
+        """Return the cost, the further results and a picture as HTML, for a notebook."""
+        # imported here, since it imports this module
+        page: Any = import_module("scoresde.sampling.notebook")
+        text: str = page.samples_page(self)
+        return text
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import some_of, version
-from scoresde.precision import widest
+from scoresde.checks import checksum, version
 from scoresde.score.pilot import Pilot
 from scoresde.score.precise import Precise
 from scoresde.sde import SDE
@@ -68,9 +67,11 @@ class Piloted(Precise):
     ) -> Pilot | None:
         """Return the pilot; measure it if there is none, by 64 evaluations of 32 samples.
 
-        It is kept until the weights change, and saved with the model. The pilot run takes all
-        classes in turn, and draws other conditions from a normal distribution with their mean and
-        standard deviation.
+        If a sample has at least 512 entries, 8 samples are enough and are used.
+
+        The pilot is kept until the weights change, and saved with the model. The pilot run takes
+        all classes in turn, and draws other conditions from a normal distribution with their mean
+        and standard deviation.
 
         Args:
             progress: Show a progress bar, as `sample` does.
@@ -135,16 +136,16 @@ class _Kept:
 def _weights(module: nn.Module) -> tuple[Any, ...]:
     """Return values that change if the weights or settings of a module change.
 
-    For each tensor these are its identity, its version counter, and the sum of some of its entries,
+    For each tensor these are its identity, its version counter, and a checksum of its numbers,
     since the counter does not count changes through `.data`. For each layer they are its hooks, and
-    its attributes that are numbers, strings or SDEs. Each device is read at most once.
+    its attributes that are numbers, strings or SDEs.
     """
     plain = {(id(part), k): v for part in module.modules() for k, v in _plain(part).items()}
     tensors = [*module.parameters(), *module.buffers()]
     sums: dict[torch.device, list[Tensor]] = {}
     for x in tensors:
         if x.is_floating_point() and x.numel() and not x.is_meta:
-            sums.setdefault(x.device, []).append(some_of(x).sum(dtype=widest(x.device)))
+            sums.setdefault(x.device, []).append(checksum(x))
     changes = [(id(x), version(x)) for x in tensors]
     return plain, changes, [torch.stack(parts).tolist() for parts in sums.values()]
 

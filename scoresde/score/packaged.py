@@ -16,7 +16,9 @@ __all__ = ["load"]
 def load(name: str | os.PathLike[str], **given: Any) -> ScoreModel:
     """Return a packaged model, as `load("mnist")`, or the model in a folder, as `load("run/")`.
 
-    `ScoreModel.from_pretrained` also takes the names of models on the Hugging Face Hub.
+    The package has `"mnist"`, handwritten digits of 28x28 pixels given their class, and `"pulse"`,
+    windows of 2.5 seconds of the pulse at a finger. `ScoreModel.from_pretrained` also takes the
+    names of models on the Hugging Face Hub.
 
     Args:
         name: The name of a model, or a folder that `save_pretrained` wrote, or that of a diffusers

@@ -7,6 +7,8 @@ of workers. A worker process that dies is replaced, and the new worker makes the
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import pickle  # noqa: TID251 (for its error alone)
 import signal
 import threading
 import warnings
@@ -22,7 +24,7 @@ from scoresde import distributed
 from scoresde.checks import outside
 from scoresde.data import Data, batch_indices
 from scoresde.data.augment import Augment, augmented, chosen
-from scoresde.errors import InvalidValueError, ScoreSDEError, TrainingError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, TrainingError
 from scoresde.sde import Condition
 from scoresde.training.config import TrainConfig
 
@@ -91,6 +93,7 @@ class Batches:
 
         Raises:
             DataError: A sample cannot be read; the message names it.
+            InvalidTypeError: Data or augmentation cannot be sent to a worker that is no fork.
             TrainingError: Workers die more than 3 times within 1,000 batches.
         """
         if self.config.compute.workers == 0:
@@ -110,7 +113,8 @@ class Batches:
                 if len(deaths) > _DEATHS:
                     raise TrainingError(
                         f"{message}, the {len(deaths)}th within {_WITHIN} steps; is there enough "
-                        "memory, and shared memory in /dev/shm? workers=0 needs neither"
+                        f"memory, and shared memory in /dev/shm{_spawned()}? workers=0 needs "
+                        "nothing of this"
                     ) from error
                 warnings.warn(f"{message}; it is replaced", RuntimeWarning, stacklevel=outside())
 
@@ -125,7 +129,13 @@ class Batches:
             generator=torch.Generator(),  # torch's global one belongs to the user
         )
         with _without_child_signals():
-            made = iter(loader)
+            try:
+                made = iter(loader)
+            except (AttributeError, TypeError, pickle.PicklingError) as error:
+                raise InvalidTypeError(
+                    f"the data or the augmentation cannot be sent to a worker ({error}); define "
+                    "functions and classes at the top of a module, or take workers=0"
+                ) from error
         for batch in made:
             if isinstance(batch, Exception):
                 raise batch
@@ -168,6 +178,13 @@ def _is_death(error: Exception) -> bool:
     if isinstance(error, (ConnectionError, EOFError, FileNotFoundError)):
         return "in DataLoader worker" not in str(error)
     return "DataLoader worker (pid" in str(error) and not isinstance(error, ScoreSDEError)
+
+
+def _spawned() -> str:
+    """Return what else a worker needs that is no fork: it imports the program again."""
+    if multiprocessing.get_start_method() == "fork":
+        return ""
+    return ', and does the program train below `if __name__ == "__main__":`'
 
 
 def _unchanged(batch: Any) -> Any:

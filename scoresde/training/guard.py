@@ -105,6 +105,17 @@ class Guard:
                 )
         return rows[good]
 
+    def check_moved(self, first: int, step: int) -> None:
+        """Warn if a run ends at `step`, and all updates from the first on were left out."""
+        if first < step == self.config.steps and self._in_a_row >= max(step - first, min(2, step)):
+            warnings.warn(
+                f"the weights did not change: the gradients of the last {self._in_a_row} steps, "
+                "the only ones of this training, overflowed in float16; divide the loss by a "
+                "number, train for more steps, or take bf16=True or fp16=False",
+                RuntimeWarning,
+                stacklevel=outside(),
+            )
+
     def check(
         self, step: int, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
     ) -> None:
@@ -144,7 +155,7 @@ class Guard:
         """
 
         def compare() -> None:
-            if changed := data.changed(step // self.config.keeping.save_every):
+            if changed := data.changed(step // self.config.keeping.period(self.config.steps)):
                 raise TrainingError(
                     f"training ended after {step} steps: {changed}; {self._kept()}; restore the "
                     "old data to continue, or begin another run"

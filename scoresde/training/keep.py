@@ -15,6 +15,7 @@ from scoresde import checkpoint, distributed
 from scoresde.checks import outside
 from scoresde.ema import Average
 from scoresde.errors import CheckpointError, InvalidValueError
+from scoresde.pretrained import card
 from scoresde.score import ScoreModel
 from scoresde.training.config import TrainConfig
 from scoresde.training.held_out import HeldOut
@@ -283,10 +284,16 @@ def _done(folder: Path) -> int | None:
 
 
 def _holds(folder: Path, step: int) -> bool:
-    """Return True if a folder holds undamaged files of the model after `step` updates."""
+    """Return True if a folder holds undamaged files of the model after `step` updates.
+
+    The model card, which is written last, is then written again if it is of an earlier step.
+    """
     try:
         _, config = checkpoint.load_tensors(folder / "model.safetensors")
         whole = checkpoint.read_json(folder / "config.json") == config
     except CheckpointError:
         return False
-    return whole and config.get("training", {}).get("done", step) == step
+    held = whole and config.get("training", {}).get("done", step) == step
+    if held:
+        card.write(folder, config)
+    return held

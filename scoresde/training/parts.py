@@ -51,6 +51,8 @@ _DECAYS: Mapping[str, Callable[[int, int, int], float]] = {
 }
 # The share of the steps with the full learning rate if `decay_from` is None.
 _FULL_UNTIL = {"wsd": 0.8, "inverse_sqrt": 0.1}
+# The smallest and the largest default number of steps between checkpoints.
+_SHORTEST, _LONGEST = 50, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +246,8 @@ class Keeping:
     """Configure what a run saves and logs, and when it stops early.
 
     Attributes:
-        save_every: The number of steps between checkpoints, at least 1.
+        save_every: The number of steps between checkpoints, at least 1; by default a tenth of the
+            run's steps, but at least 50 and at most 1,000.
         keep: The number of checkpoints to keep, at least 2, since the previous one is used if the
             last is damaged.
         log_every: The number of steps between rows of the log, at least 1.
@@ -266,7 +269,7 @@ class Keeping:
         5
     """
 
-    save_every: int = 1000
+    save_every: int | None = None
     keep: int = 3
     log_every: int = 50
     on_nan: str = "raise"
@@ -274,7 +277,9 @@ class Keeping:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        check_least(self, save_every=1, keep=2, log_every=1)
+        check_least(self, keep=2, log_every=1)
+        if self.save_every is not None:
+            check_least(self, save_every=1)
         check_numbers(self, "held_out")
         check_name("on_nan", self.on_nan, ("raise", "skip"))
         if not 0 <= self.held_out < 1:
@@ -286,3 +291,7 @@ class Keeping:
                     "patience needs held-out data, but no data are held out; give held_out=0.1, "
                     "or leave patience out"
                 )
+
+    def period(self, steps: int) -> int:
+        """Return the number of steps between checkpoints of a run of `steps` steps."""
+        return self.save_every or min(_LONGEST, max(_SHORTEST, steps // 10))

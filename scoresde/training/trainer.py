@@ -226,8 +226,9 @@ class Trainer(Generic[ScoreT]):
         count = self.config.steps if steps is None else check_integer("steps", steps, 0)
         if self._update.begun == self.step:
             raise self._guard.torn(self.step)
-        end = min(self.step + count, self.config.steps)
+        first, end = self.step, min(self.step + count, self.config.steps)
         recent, keeping = list[Tensor](), self.config.keeping
+        period = keeping.period(self.config.steps)
         shown = progress if distributed.is_main() else False
         with (
             live(self.callbacks, self.history, self.config.steps, show=shown),
@@ -260,7 +261,7 @@ class Trainer(Generic[ScoreT]):
                 # do not ask again, since a signal may come during the checkpoint
                 received = stop.agreed()
                 # interrupted and uninterrupted runs both write these checkpoints
-                due = self.step == self.config.steps or not self.step % keeping.save_every
+                due = self.step == self.config.steps or not self.step % period
                 judged = None
                 if (held := self.held_out) is not None:
                     judged = held.loss_if_due(self.step, self.ema, due=due, end=self.step == end)
@@ -283,6 +284,7 @@ class Trainer(Generic[ScoreT]):
             if (received := stop.agreed()) is not None:
                 kept = f"saved in {self.folder}, from which a new run" if self.folder else "train()"
                 stop.end(f"{received.name} at step {self.step:,}; {kept} continues")
+        self._guard.check_moved(first, self.step)
         return self.model
 
     @contextlib.contextmanager
