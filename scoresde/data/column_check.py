@@ -16,8 +16,8 @@ __all__ = ["describe_columns", "whole_columns"]
 
 _MANY = 512  # the largest number of columns that are compared with each other
 # Vectors are reported as possible signals if they have at least this many numbers, if there are at
-# least this many samples, and if the variance of the differences of neighbours, divided by that for
-# independent numbers, is below this share.
+# least this many samples, and if neighbouring numbers are similar: the variance of their
+# differences is below this share of its value for independent numbers.
 _LONG, _LOOKED_AT, _ALIKE = 16, 1000, 0.2
 _APART = 4.0  # columns are reported if their standard deviations have at least this ratio
 
@@ -32,7 +32,7 @@ def whole_columns(data: Data) -> tuple[str, ...]:
 
 @dataclass
 class _Seen:
-    """Hold masks `(C,)` of integer and of binary columns, and lists of one-hot and equal ones."""
+    """Hold masks `(C,)` of integer and binary columns, the one-hot groups and the equal pairs."""
 
     whole: Tensor
     binary: Tensor
@@ -80,7 +80,7 @@ def describe_columns(report: Report, data: Data) -> None:
         "whole numbers",
         whole,
         "only integers: {}; a model treats them as continuous, and `scoresde sample` rounds "
-        "them; if they are numbers of classes, make them a condition",
+        "them; if each integer stands for a class, make them a condition",
     )
     for i, j in seen.equal:
         report.remark(
@@ -150,7 +150,7 @@ def _look(data: Data, constant: Tensor) -> _Seen:
 
 
 def _alike(moments: Tensor, constant: Tensor) -> list[tuple[int, int]]:
-    """Return the pairs of columns with equal moments, which may be equal."""
+    """Return the pairs of columns that may be equal, since their moments are equal."""
     places: dict[tuple[float, ...], list[int]] = {}
     for i, row in enumerate(moments.tolist()):
         if not constant[i]:

@@ -58,14 +58,15 @@ def load(
             - a dictionary of arrays, in which `x` or `images` are the samples, integers `y` or
               `labels` are the condition `label`, and other arrays with the same number of rows are
               further conditions; or a dictionary of columns `(N,)`, read as a table;
-            - a path: a `Path`, a string with a dot or a separator, or the name of a file or folder,
-              if no data set has this name. A `.npy` file above 256 MiB is read when samples are
+            - a path: a `Path`, or a string. A string without a dot or a separator is a path only if
+              no data set has this name. A `.npy` file above 256 MiB is read when samples are
               needed; a `.npz` or `.pt` file is read as a dictionary of arrays; the columns of a
               `.csv` or `.parquet` file, except those in `condition`, are the entries of samples; if
               all images of a folder are in subfolders, the subfolders are the classes;
             - a DataFrame of pandas or polars, or a table of pyarrow, read as a `.csv` file;
-            - a torch data set, iterable data set or loader, whose items are samples, pairs of a
-              sample and a label or floats, or dictionaries (`scoresde.data.torch_sets`);
+            - a torch data set, iterable data set or loader, whose items are samples, dictionaries,
+              or pairs of a sample and its condition (a label or floats)
+              (`scoresde.data.torch_sets`);
             - a name: `"digits"`, the packaged 1,797 digits of 8x8 pixels, or any data set that
               torchvision downloads (`"mnist"`, `"fashion_mnist"`, `"cifar10"` ...);
             - `"hf:name"`, `"hf:name:split"` or `"hf:name:split:column"`, a data set on the Hugging
@@ -228,6 +229,6 @@ def doubt_of(data: Data) -> str:
 def _check_whole(what: str, split: str | None) -> None:
     if split is not None:
         raise InvalidValueError(
-            f"{what} has no splits such as {split!r}; leave split= out, and hold out a part by "
-            "held_out= of a training, or by `data.split(fraction)`"
+            f"{what} has no splits such as {split!r}; leave split= out; to hold out a part, pass "
+            "held_out= to the training, or call `data.split(fraction)`"
         )

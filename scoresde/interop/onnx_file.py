@@ -32,7 +32,7 @@ def to_onnx(score: nn.Module, path: str | os.PathLike[str], *, units: bool = Fal
         score: A score that is a module, such as a `ScoreModel`, with a known event shape.
         path: The file to write. An existing file is replaced.
         units: True if the states `x`, and so their score, are in the user's units, such as bytes.
-            The noise scale of the states is then that of the model times the scale of the units.
+            The states at time t then have the noise scale $\sigma_t$ times the scale of the units.
 
     Raises:
         MissingExtraError: The extra `onnx` is not installed.

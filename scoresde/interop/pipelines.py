@@ -100,7 +100,8 @@ def _scheduler(folder: Path, diffusers: Any) -> Any:
             f"{folder} has a scheduler with {quoted(steps)} levels; the number must be from 2 to "
             f"{MOST:,}"
         )
-    if kind != _EXPLODING:  # the settings of every scheduler with betas also make a DDPMScheduler
+    # every scheduler with betas is loaded as a DDPMScheduler, which has the same settings
+    if kind != _EXPLODING:
         if "beta_schedule" not in config:  # diffusers adds defaults that the file does not have
             raise CheckpointError(
                 f"{folder} has a scheduler of the class {quoted(kind)}, which has no schedule of "

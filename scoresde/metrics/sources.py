@@ -32,7 +32,7 @@ _AS_THEY_ARE = Identity()
 
 
 def opened(name: str, source: Source | Any) -> Source:
-    """Load the data with a name or in a file, convert an array or table, or return the source.
+    """Load a source given by name or file, convert an array or a table, return others as they are.
 
     Raises:
         InvalidTypeError: An array or a table holds something other than numbers.
@@ -53,7 +53,7 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
             once; a `Data`, read batch by batch; the folder of shards that `scoresde sample`
             writes, or one `.safetensors` file, with the key `x`; or what `scoresde.data.load`
             reads.
-        units: The transform of bytes, and of the numbers in files of samples, to model units.
+        units: The transform that maps bytes, and the numbers in files of samples, to model units.
 
     Raises:
         InvalidTypeError: The source, or one of its batches, has another type.

@@ -107,8 +107,8 @@ class LogSNR(nn.Module):
 class Embedding(nn.Module):
     r"""Compute the embedding of $c$, the labels and the vectors, which modulates a network.
 
-    The embedding is silu(MLP(wave(c)) + embeddings of the labels + a linear map of vectors and
-    flags).
+    The embedding is silu(MLP(wave(c)) + embeddings of the labels + a linear map of the vectors).
+    The linear map also receives one flag per vector, which says whether the vector is missing.
 
     Args:
         kind: `"fourier"`, `"sinusoidal"` or `"log_snr"`.

@@ -42,7 +42,7 @@ COLOURS = (
     BLUE, RED, "#c08a1e", "#2a8a6f", "#7a4e9f", "#1f9bb5", "#8a5a44", "#c05a9d", "#6b8e23", GREY
 )  # fmt: skip
 OTHERS = (*COLOURS[2:], *COLOURS[:2])
-"""The colours of what is neither data nor samples, such as classes."""
+"""The colours of other things than data and samples, such as classes."""
 _OWN = {"data": BLUE, "floor": BLUE, "samples": RED}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 

@@ -51,7 +51,7 @@ def half_log_snr(sde: SDE, t: Tensor) -> Tensor:
 
 
 def c_noise(sde: SDE, t: Tensor) -> Tensor:
-    r"""Return $c_t = \tfrac14 \log(\sigma_t / \alpha_t)$, the noise input of networks, as `t`.
+    r"""Return the noise input of networks, $\tfrac14 \log(\sigma_t / \alpha_t)$, shaped like `t`.
 
     Karras et al. (2022), table 1, arXiv:2206.00364, where $\alpha = 1$.
     """
@@ -64,7 +64,7 @@ def half_log_snr_range(sde: SDE) -> Tensor:
     The second value is limited to $\max(\ell_T, -\text{REACH} / 2) + \text{REACH}$.
     """
     ends = half_log_snr(sde, torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-    # otherwise, if sigma at T is huge, the range would end before the noise is small
+    # the max matters if sigma at T is huge: without it the range would end while the noise is large
     return torch.minimum(ends, ends[0].clamp(min=-REACH / 2) + REACH)
 
 
