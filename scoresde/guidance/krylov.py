@@ -53,8 +53,9 @@ def solve(
         guess: The preconditioner, a function that approximates $M^{-1} p$; it may change between
             calls.
     """
-    size = r.detach().reshape(len(r), r.shape[1:].numel()).abs().amax(1) if r.numel() else r
-    unit = torch.where(size > 0, size, 1.0) if r.numel() else r.new_ones(len(r))
+    flat = r.detach().reshape(len(r), r.shape[1:].numel())
+    size = torch.nn.functional.pad(flat, (0, 1)).abs().amax(1)  # a zero, since flat may be empty
+    unit = torch.where(size > 0, size, 1.0)
     r = r / column(unit, r)  # so that squares neither overflow nor underflow
     left, directions = r, list[tuple[Tensor, Tensor, Tensor]]()
     u, w, least = torch.zeros_like(r), torch.zeros(()), torch.zeros(())

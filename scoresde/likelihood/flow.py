@@ -156,16 +156,13 @@ class Flow:
         )
         z = solution.y[:, :size].reshape(x.shape)
         volume = size * torch.log(scale(sde, t) / scale(sde, s))
+        tolerance = max(float(self.solver.rtol), float(self.solver.atol))
         return Transport(
             z * expand(scale(sde, s), z),
             solution.y[:, size:].T + volume.to(z.device),
-            15 * (self._larger_tolerance() / 1e-3) ** 0.45 * solution.error[:, 0],
+            15 * (tolerance / 1e-3) ** 0.45 * solution.error[:, 0],
             solution.nfe,
         )
-
-    def _larger_tolerance(self) -> float:
-        """Return the larger of relative and absolute tolerance."""
-        return max(float(self.solver.rtol), float(self.solver.atol))
 
 
 def error_of_two(estimate: Tensor, difference: Tensor) -> Tensor:

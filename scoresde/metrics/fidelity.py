@@ -80,8 +80,5 @@ def inception(layer: Layer = "2048", *, device: str | torch.device = "cpu") -> I
             f"cannot download the weights of Inception ({error}); connect this machine to the "
             "network once, or choose other features"
         ) from error
-    return Inception(_on(extractor.to(device), device))
-
-
-def _on(extractor: Any, device: str | torch.device) -> Any:
-    return lambda images: extractor(images.to(device))
+    network = extractor.to(device)
+    return Inception(lambda images: network(images.to(device)))

@@ -77,7 +77,7 @@ class Kernel:
         elif self.kind == "cubic":
             name, kernel = "kid", partial(_cubic, centre=centre)
         else:
-            name, kernel = "energy", _negative_distance
+            name, kernel = "energy", lambda a, b: -torch.cdist(a, b)
         v, w = rows.double(), others.double()
         n, m = v.sum(1), w.sum(1)
         within = sum(
@@ -156,10 +156,6 @@ def _sums(
 
 def _gaussian(a: Tensor, b: Tensor, scale: float) -> Tensor:
     return torch.exp(-0.5 * (torch.cdist(a, b) / scale).square())
-
-
-def _negative_distance(a: Tensor, b: Tensor) -> Tensor:
-    return -torch.cdist(a, b)
 
 
 def _cubic(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,14 +66,15 @@ def modules(score: object) -> list[nn.Module]:
             seen.update(map(id, inside))
             # attributes of a module that are not submodules may hold networks too, such as a second
             # score
-            waiting += [value for module in inside for value in _plain_attributes(module)]
+            waiting += [
+                value
+                for module in inside
+                for name, value in vars(module).items()
+                if name not in _TORCH
+            ]
         else:
             waiting += _parts(part)
     return found
-
-
-def _plain_attributes(module: nn.Module) -> Iterator[object]:
-    return (value for name, value in vars(module).items() if name not in _TORCH)
 
 
 _TORCH = frozenset(vars(nn.Module()))
@@ -97,7 +97,8 @@ def _parts(part: object) -> Iterable[object]:
         defaults = [part.__defaults__, part.__kwdefaults__, part.__dict__]
         if part.__module__ and part.__module__.partition(".")[0] in _LIBRARIES:
             return [*cells, *defaults]
-        return [*cells, *defaults, *_globals_of(part.__code__, part.__globals__)]
+        known = part.__globals__
+        return [*cells, *defaults, *(known[n] for n in _names_in(part.__code__) if n in known)]
     attributes = list(vars(part).values()) if hasattr(part, "__dict__") else []
     return attributes + _of_class(part)
 
@@ -127,11 +128,6 @@ def _is_filled(cell: types.CellType) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _globals_of(code: types.CodeType, names: Mapping[str, Any]) -> list[object]:
-    """Return the values of the global names that a function, or one inside it, reads."""
-    return [names[name] for name in _names_in(code) if name in names]
 
 
 @functools.lru_cache

@@ -30,11 +30,6 @@ def check_numbers(owner: Any, *names: str) -> None:
         object.__setattr__(owner, name, float(getattr(owner, name)))
 
 
-def _check_tuple(name: str, values: object) -> None:
-    if not isinstance(values, tuple) or not all(isinstance(v, int | float) for v in values):
-        raise InvalidTypeError(f"{name} must be a tuple of numbers, got {values!r}")
-
-
 def _check_below_one(name: str, values: tuple[float, ...]) -> None:
     for value in values:
         if not 0 <= value < 1:
@@ -171,7 +166,8 @@ class Averages:
                 f"snapshot_half must be True or False, got {quoted(self.snapshot_half)}"
             )
         for name, values in (("ema", self.decays), ("ema_sigma", self.ema_sigma)):
-            _check_tuple(name, values)
+            if not isinstance(values, tuple) or not all(isinstance(v, int | float) for v in values):
+                raise InvalidTypeError(f"{name} must be a tuple of numbers, got {values!r}")
             if len(set(values)) < len(values):
                 raise InvalidValueError(f"{name} holds a number twice: {values}")
         _check_below_one("ema", self.decays)

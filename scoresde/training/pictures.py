@@ -119,7 +119,9 @@ class Pictures(Callback):
         curve, linear = [], []
         var = None if known.moments is None else known.moments.var
         var = None if var is None else torch.as_tensor(var, dtype=torch.float64)
-        for time in sde.times(_SCALES - 1 if sde.levels is None else None)[:: _stride(sde)]:
+        # of a ladder every k-th level, with k = stride
+        stride = 1 if sde.levels is None else max(1, sde.levels // _SCALES)
+        for time in sde.times(_SCALES - 1 if sde.levels is None else None)[::stride]:
             if (sigma := float(sde.sigma(time))) == 0:
                 continue
             with evaluating(model):
@@ -135,8 +137,3 @@ class Pictures(Callback):
         curves = {"the model": curve} | ({"a linear denoiser": linear} if linear else {})
         drawn = plot.loss_by_noise(curves, name="squared error of the predicted noise, per entry")
         plot.save(drawn, self.folder / "levels.png")
-
-
-def _stride(sde: SDE) -> int:
-    """Return k such that the loss is drawn at every k-th level of a ladder."""
-    return 1 if sde.levels is None else max(1, sde.levels // _SCALES)

@@ -36,7 +36,10 @@ def shard(*models: nn.Module) -> None:
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Gather whole tensors from all processes, which must all call this at the same time."""
-    return {name: _in_full(value) for name, value in tensors.items()}
+    return {
+        name: value.full_tensor() if hasattr(value, "full_tensor") else value
+        for name, value in tensors.items()
+    }
 
 
 def laid_like(value: Tensor, like: Any) -> Tensor:
@@ -46,7 +49,3 @@ def laid_like(value: Tensor, like: Any) -> Tensor:
 
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
     return torch.empty_like(like, dtype=value.dtype).copy_(value)
-
-
-def _in_full(value: Any) -> Tensor:
-    return value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[no-any-return]
