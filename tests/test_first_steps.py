@@ -90,7 +90,7 @@ def test_who_means_a_model_without_its_class_says_so_and_gets_it():
 
 def test_labels_that_begin_at_1_are_said_to_leave_class_0_empty():
     labels = torch.arange(60) % 3
-    with pytest.warns(UserWarning, match="'label' are 1 to 3, so that a model has 4 classes"):
+    with pytest.warns(UserWarning, match="'label' are 1 to 3, so a model will have 4 classes"):
         Data(torch.zeros(60, 2), label=labels + 1)
     Data(torch.zeros(60, 2), label=labels)
 

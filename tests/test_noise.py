@@ -694,8 +694,8 @@ def test_without_seed_or_generator_the_global_generator_is_used():
     ("arguments", "error", "message"),
     [
         ((2, 1, torch.Generator(), 0), InvalidValueError, "seed= or generator=, not both"),
-        ((2, 1, None, -1), InvalidValueError, "below .*, got first = -1 and n = 2"),
-        ((2, 1, None, 2**40 - 1), InvalidValueError, "below .*, got first = 1099511627775"),
+        ((2, 1, None, -1), InvalidValueError, "lie in .*, got first = -1 and n = 2"),
+        ((2, 1, None, 2**40 - 1), InvalidValueError, "lie in .*, got first = 1099511627775"),
         ((2, None, [torch.Generator()], 0), InvalidValueError, "1 generators for n = 2 samples"),
         ((2, None, 5, 0), InvalidTypeError, "generator= takes a torch.Generator .* got 5"),
     ],
