@@ -291,7 +291,7 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
         ("--steps 0", "--steps must lie in [1, 10,000,000], got 0"),
         ("--seed -1", "a seed must lie in [0, 2**64), got -1"),
         ("--first -1", "--first must be an integer >= 0, got -1"),
-        (f"--first {10**23}", "samples of a seed are numbered below 2**40, got first = 1000000"),
+        (f"--first {10**23}", "the sample indices of a seed lie in [0, 2**40), got first = 1000000"),
         ("--batch-size 0", "--batch-size must be an integer >= 1, got 0"),
         ("--class -1", "--class must lie in [0, 9], got -1"),
         (f"--out {'x' * 300}.npy", "cannot make the folder xxxxxx"),
@@ -604,7 +604,7 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
     ("source", "options", "message"),
     [
         ("digits", "--channels 1", "--channels must be one width, 2 or more, per resolution"),
-        ("digits", "--split test", "'digits' has no splits, and so no 'test'"),
+        ("digits", "--split test", "'digits' has no splits such as 'test'"),
         ("./nothing.npy", "", "nothing.npy does not exist"),
         (
             "./nothing.xyz",

@@ -125,7 +125,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, part, value):
         (parameter if part == "weight" else slot).detach()[0] = value
 
     trainer.optimizer.step = spoil
-    with pytest.raises(TrainingError, match=r"after 6 steps 1 tensors .*good checkpoint is .*-0+5"):
+    with pytest.raises(TrainingError, match=r"after 6 steps 1 tensors .*last checkpoint is .*-0+5"):
         trainer.train(1)
     assert checkpoint.latest(tmp_path)[2]["step"] == 5
 
@@ -158,7 +158,7 @@ def test_an_out_of_memory_step_is_explained_and_the_run_can_continue(tmp_path, e
     trainer = Trainer(hooked(8, refuse), data(), CONFIG, folder=tmp_path)
     with pytest.raises(
         MemoryLimitError,
-        match=r"step 7, of 8 samples, .* last good checkpoint is \S+-00000005\S+; continue with a ",
+        match=r"step 7, of 8 samples, .* last checkpoint is \S+-00000005\S+; continue with a ",
     ):
         trainer.train()
     resumed = Trainer(hooked(-1, None), data(), CONFIG, folder=tmp_path)
@@ -185,7 +185,7 @@ def test_a_trainer_that_was_stopped_within_an_update_does_not_continue(tmp_path,
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     trainer.optimizer.step = step
-    with pytest.raises(TrainingError, match=r"in the middle of step 7, .* last good .*-0+7\.s"):
+    with pytest.raises(TrainingError, match=r"in the middle of step 7, .* last checkpoint .*-0+7\.s"):
         trainer.train()
     resumed = Trainer(make(), data(), CONFIG, folder=tmp_path)
     resumed.train()

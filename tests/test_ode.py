@@ -466,7 +466,7 @@ def test_a_budget_is_never_exceeded(name):
     with pytest.raises(ConvergenceError, match=message):
         sample(score, sde, name, n=2, shape=(2,), seed=0, nfe=20)
     assert len(calls) <= 20
-    with pytest.raises(InvalidValueError, match="nfe = 2 is too few"):
+    with pytest.raises(InvalidValueError, match="nfe = 2 is too small"):
         sample(score, sde, name, shape=(2,), seed=0, nfe=2)
 
 

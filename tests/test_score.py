@@ -387,12 +387,12 @@ def test_half_precision_halves_the_network_and_not_the_data(tmp_path):
 def test_a_network_or_sde_of_a_foreign_class_must_be_given(tmp_path):
     ScoreModel(built(nn.Bilinear, 2, 1, 2), UserSDE(), (2,)).save_pretrained(tmp_path)
     message = (
-        r"has a net of the class Bilinear, which is not scoresde's; pass it: from_pretrained\("
+        r"has the class Bilinear, which scoresde does not define; pass it: from_pretrained\("
     )
     with pytest.raises(CheckpointError, match=message):
         ScoreModel.from_pretrained(tmp_path)
     net = nn.Bilinear(2, 1, 2)
-    with pytest.raises(CheckpointError, match=r"has a sde of the class UserSDE.*sde=\.\.\."):
+    with pytest.raises(CheckpointError, match=r"the sde of this model has the class UserSDE.*sde=\.\.\."):
         ScoreModel.from_pretrained(tmp_path, net=net)
     ScoreModel.from_pretrained(tmp_path, net=net, sde=UserSDE())
     assert torch.equal(net.weight, built(nn.Bilinear, 2, 1, 2).weight)
@@ -414,7 +414,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
     for change in (dict(sde=[]), dict(net="MLP"), dict(sde=dict(type="VESDE", sigma_min=-1))):
         checkpoint.save_tensors(tmp_path / "model.safetensors", tensors, {**config, **change})
         with pytest.raises(
-            CheckpointError, match=r"model\.safetensors (describes no|is not a) model of"
+            CheckpointError, match=r"model\.safetensors (does not describe|is not) a model of"
         ):
             ScoreModel.from_pretrained(tmp_path)
     (tmp_path / "gone").mkdir()

@@ -223,11 +223,11 @@ class Hostile:
         ),
         (
             lambda path, given: write_pickle(weights(given), path),
-            "alone, such as 'all_modules.0.W'; its names are those of score_sde_pytorch",
+            "such as 'all_modules.0.W'; its names are those of score_sde_pytorch",
         ),
         (
             lambda path, given: write_pickle({"scale": torch.ones(2)}, path),
-            "alone, such as 'scale'; load these",
+            "such as 'scale'",
         ),
         (lambda path, given: write_pickle(torch.nn.Identity(), path), "but a pickled network"),
         (
@@ -245,7 +245,7 @@ class Hostile:
         (lambda path, given: checkpoint(path, config(nf=16)), "has shape"),
         (
             lambda path, given: checkpoint(path, config(sigma_max=348.0)),
-            "1,000 noise levels from 0.01 to 348, and the configuration from 0.01 to 50",
+            "1,000 noise levels from 0.01 to 348, but the configuration has levels from 0.01 to 50",
         ),
         (lambda path, given: checkpoint(path, config(num_res_blocks=2)), "the network of"),
     ],
@@ -276,7 +276,7 @@ def test_a_file_that_cannot_be_used_is_refused(write, message, tmp_path):
         (config("ve"), UnknownNameError, "training.sde"),
         (
             config(continuous=False, num_scales=100), CheckpointError,
-            "and the configuration 100 from",
+            "but the configuration has 100 levels from",
         ),
         (config(scale_by_sigma="no"), InvalidTypeError, "scale_by_sigma of the .* true or false"),
         (config(continuous="False"), InvalidTypeError, r"training\.continuous of the"),

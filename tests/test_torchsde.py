@@ -232,7 +232,7 @@ def test_an_adaptive_run_goes_from_T_to_eps_and_a_budget_is_its_limit():
     )
     with pytest.raises(ConvergenceError, match=f"max_nfe = {end.nfe - 1} evaluations"):
         sample(score, sde, sampler, nfe=denoised.nfe - 1, **arguments)
-    with pytest.raises(InvalidValueError, match="nfe = 3 is too few for one step"):
+    with pytest.raises(InvalidValueError, match="nfe = 3 is too small for one step"):
         sample(score, sde, sampler, nfe=3, **arguments)
 
 

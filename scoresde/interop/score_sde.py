@@ -212,7 +212,7 @@ def _check_levels(sde: SDE, sigmas: Tensor | None, path: str | Path) -> None:
         low, high = sde.sigma(torch.tensor([sde.eps, sde.T], dtype=torch.float64)).tolist()
         raise CheckpointError(
             f"{path} has {len(sigmas):,} noise levels from {sigmas[-1]:.4g} to {sigmas[0]:.4g}, "
-            f"but the configuration has {count}from {low:.4g} to {high:.4g}; take the "
+            f"but the configuration has {count}levels from {low:.4g} to {high:.4g}; take the "
             "configuration of the training"
         )
 
