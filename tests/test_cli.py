@@ -291,7 +291,10 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
         ("--steps 0", "--steps must lie in [1, 10,000,000], got 0"),
         ("--seed -1", "a seed must lie in [0, 2**64), got -1"),
         ("--first -1", "--first must be an integer >= 0, got -1"),
-        (f"--first {10**23}", "the sample indices of a seed lie in [0, 2**40), got first = 1000000"),
+        (
+            f"--first {10**23}",
+            "the sample indices of a seed lie in [0, 2**40), got first = 1000000",
+        ),
         ("--batch-size 0", "--batch-size must be an integer >= 1, got 0"),
         ("--class -1", "--class must lie in [0, 9], got -1"),
         (f"--out {'x' * 300}.npy", "cannot make the folder xxxxxx"),

@@ -194,7 +194,9 @@ def test_columns_of_whole_numbers_come_back_as_whole_numbers(tmp_path, monkeypat
     (tmp_path / "t.csv").write_text("\n".join(["rings,mass,age,kind", *rows]))
     words = ["--condition", "kind", "--condition", "number:age", "--steps", "2"]
     assert main(["train", "--data", "t.csv", "--out", "run", *words]) == 0
-    assert "(a, b), missing in 7, which are kept to learn the distribution" in capsys.readouterr().out
+    assert (
+        "(a, b), missing in 7, which are kept to learn the distribution" in capsys.readouterr().out
+    )
     model = ScoreModel.from_pretrained("run")
     assert model.whole == ("rings",)
     assert facts(model).conditions["age"] == Field((1,))

@@ -185,7 +185,9 @@ def test_a_trainer_that_was_stopped_within_an_update_does_not_continue(tmp_path,
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     trainer.optimizer.step = step
-    with pytest.raises(TrainingError, match=r"in the middle of step 7, .* last checkpoint .*-0+7\.s"):
+    with pytest.raises(
+        TrainingError, match=r"in the middle of step 7, .* last checkpoint .*-0+7\.s"
+    ):
         trainer.train()
     resumed = Trainer(make(), data(), CONFIG, folder=tmp_path)
     resumed.train()

@@ -386,13 +386,13 @@ def test_half_precision_halves_the_network_and_not_the_data(tmp_path):
 @pytest.mark.global_rng
 def test_a_network_or_sde_of_a_foreign_class_must_be_given(tmp_path):
     ScoreModel(built(nn.Bilinear, 2, 1, 2), UserSDE(), (2,)).save_pretrained(tmp_path)
-    message = (
-        r"has the class Bilinear, which scoresde does not define; pass it: from_pretrained\("
-    )
+    message = r"has the class Bilinear, which scoresde does not define; pass it: from_pretrained\("
     with pytest.raises(CheckpointError, match=message):
         ScoreModel.from_pretrained(tmp_path)
     net = nn.Bilinear(2, 1, 2)
-    with pytest.raises(CheckpointError, match=r"the sde of this model has the class UserSDE.*sde=\.\.\."):
+    with pytest.raises(
+        CheckpointError, match=r"the sde of this model has the class UserSDE.*sde=\.\.\."
+    ):
         ScoreModel.from_pretrained(tmp_path, net=net)
     ScoreModel.from_pretrained(tmp_path, net=net, sde=UserSDE())
     assert torch.equal(net.weight, built(nn.Bilinear, 2, 1, 2).weight)
