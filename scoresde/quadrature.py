@@ -6,12 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["NODES", "gauss_legendre", "lagrange", "lagrange_integrals"]
+__all__ = ["NODES", "STENCIL", "gauss_legendre", "interpolated", "lagrange", "lagrange_integrals"]
 
 NODES = 24
 """The number of nodes in an interval; the rule is exact for polynomials of degree 47."""
 _X, _W = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(NODES))
 _X, _W = (_X + 1) / 2, _W / 2
+
+
+STENCIL = 6
+"""The number of points through which an interpolating polynomial of `interpolated` goes."""
 
 
 def gauss_legendre(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,6 +39,22 @@ def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
     eye = torch.eye(m, dtype=torch.bool)
     ratio = numerator / denominator.masked_fill(eye, 1.0)[..., None, :, :]
     return ratio.masked_fill(eye, 1.0).prod(-1)
+
+
+def interpolated(nodes: Tensor, values: Tensor, at: Tensor) -> Tensor:
+    """Return values `(..., r)` at points `(...)`, by polynomials through the 6 nearest nodes.
+
+    Args:
+        nodes: Increasing nodes `(K,)`, at least 6.
+        values: The values at the nodes, `(K, r)`.
+        at: The points; those beyond the ends have the values at the ends.
+    """
+    at = at.clamp(nodes[0], nodes[-1])
+    first = torch.searchsorted(nodes, at.contiguous()) - STENCIL // 2
+    near = first.clamp(0, len(nodes) - STENCIL)[..., None] + torch.arange(STENCIL)
+    weights = lagrange(nodes[near], at[..., None])[..., 0, :]
+    matrix = weights.new_zeros(*at.shape, len(nodes)).scatter(-1, near, weights)
+    return matrix.to(values) @ values
 
 
 def lagrange_integrals(nodes: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -3,8 +3,10 @@
 import contextlib
 import multiprocessing
 import os
+import random
 import signal
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -342,6 +344,22 @@ def test_a_function_that_no_spawned_worker_can_be_sent_is_named():
         assert '__name__ == "__main__"' in _spawned()
     finally:
         multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.global_rng
+@pytest.mark.parametrize(
+    "draw",
+    [lambda: float(torch.rand(())), lambda: np.random.rand(), random.random],  # noqa: NPY002
+    ids=["torch", "numpy", "python"],
+)
+def test_an_augmentation_that_draws_from_a_global_generator_is_named(draw):
+    with pytest.warns(UserWarning, match="the augmentation draws from a global") as caught:
+        made(Batches(DATA, config(), augment=partial(loose, draw=draw)))
+    assert len(caught) == 1
+
+
+def loose(x, generator, draw):
+    return x + draw()
 
 
 def test_ctrl_c_is_handled_by_the_trainer_and_not_by_the_workers():

@@ -580,7 +580,10 @@ def test_train_starts_then_reports_that_it_is_finished_then_continues(tmp_path, 
         ("--lr 0.5", "belongs to another configuration: lr was 0.01 and is 0.5; take the old "),
         ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
         ("--batch-size 9", "belongs to another configuration: --batch-size was 8 and is 9; "),
-        ("--steps 3", "3 are fewer, and steps may only grow: take --steps 4, or another folder"),
+        (
+            "--steps 3",
+            "3 is smaller, but steps may only be increased; take --steps 4, or another folder",
+        ),
         ("--sde VPSDE", "belongs to another sde: it was VESDE("),
         ("--channels 6", "belongs to another network: it was UNet("),
     ],
@@ -681,7 +684,7 @@ def test_train_refuses_a_folder_that_it_cannot_use_before_the_work(tmp_path, cap
     assert f"cannot make the folder {tmp_path / 'file'}: File exists" in said(capsys)
     ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,)).save_pretrained(tmp_path / "model")
     assert train(tmp_path / "model") == 1
-    assert "holds model.safetensors, which a new run would replace, but no checkpoint" in said(
+    assert "holds model.safetensors, which a new run would overwrite, but no checkpoint" in said(
         capsys
     )
 

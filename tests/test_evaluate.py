@@ -629,7 +629,7 @@ def damaged(tmp_path):
             "metrics must be names or callables",
         ),
         (lambda p: evaluate(SAMPLES, REAL, level=1), InvalidValueError, "level must lie"),
-        (lambda p: evaluate(1e-160 * SAMPLES, REAL), NonFiniteError, "too small"),
+        (lambda p: evaluate(1e-160 * SAMPLES, REAL), NonFiniteError, "squares underflow"),
         (lambda p: evaluate(SAMPLES, REAL, resamples=-1), InvalidValueError, "resamples.*got -1"),
         (
             lambda p: evaluate(SAMPLES, REAL, resamples=1),

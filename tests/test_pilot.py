@@ -410,10 +410,25 @@ def test_a_stored_model_has_the_whole_pilot(tmp_path):
     found = ScoreModel.from_pretrained(tmp_path).pilot
     numbers = found.numbers()
     assert numbers.pop("choices") == {"5": [2, 1, 0.0], "10": [4, 0, 1.5]}
-    assert numbers == {"nfe": 8, "unseen": 0.25, "growth": 0.5}
+    assert numbers == {"nfe": 8, "unseen": 0.25, "growth": 0.5, "fits": {}}
     assert found.choices == chosen
     assert torch.equal(found.ell, levels)
     assert torch.equal(found.factor, factor)
+
+
+@pytest.mark.slow
+def test_a_full_covariance_is_used_for_data_that_are_nearly_gaussian_alone():
+    cov = torch.tensor([[1.0, 0.5, 0.0], [0.5, 0.3, 0.0], [0.0, 0.0, 0.01]], dtype=DTYPE)
+    one = Gaussian([0.0, 1.0, 2.0], cov=cov)
+    two = GaussianMixture(
+        [0.5, 0.5], torch.eye(3, dtype=DTYPE)[:2], torch.stack([cov, cov.flip(0, 1)])
+    )
+    for target, full in ((one, True), (two, False)):
+        moments = target.moments()
+        assert moments.cov is not None
+        found = pilot(target.at(VPSDE()), n=8, moments=moments, dtype=DTYPE).moments
+        assert (found.cov is not None) == full
+        assert found.mean_variance() == pytest.approx(moments.mean_variance())
 
 
 # A pilot measured by default
@@ -598,7 +613,8 @@ class Broken(ScoreModel):
 @pytest.mark.global_rng
 def test_the_setting_is_the_one_that_comes_nearest_to_the_ends_of_the_pilot_run():
     model = trained()
-    measured, (start, end) = pilot_run(model, progress=False)
+    measured, states = pilot_run(model, progress=False)
+    start, end = states[0], states[-1]
     model.pilot, n = measured, 6
     sample(model, sampler="fast", n=1, steps=n, progress=False)
     errors = {}

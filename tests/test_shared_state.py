@@ -462,7 +462,7 @@ def test_tensors_without_numbers_are_refused():
             lambda: scoresde.log_prob(score, None, x),
             scoresde.VESDE,
         ):
-            with pytest.raises(DeviceError, match="a FakeTensorMode of torch is active"):
+            with pytest.raises(DeviceError, match="FakeTensorMode is active"):
                 call()
     with pytest.raises(DeviceError, match="x is a FakeTensor, which holds no numbers"):
         sample(score, x=x, steps=2)

@@ -1,5 +1,6 @@
 """What the site has beside its pages: notebooks as they were run, and a menu of versions."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -51,3 +52,13 @@ def test_the_menu_of_versions_begins_with_the_newest_release(tmp_path):
     found = json.loads((tmp_path / "versions.json").read_text())
     assert [one["version"] for one in found] == ["v0.10.1", "v0.9", "latest"]
     assert "url=v0.10.1/" in (tmp_path / "index.html").read_text()
+
+
+def test_code_in_a_cell_breaks_after_its_signs_and_nowhere_else():
+    spec = importlib.util.spec_from_file_location("breaks", ROOT / "docs/hooks/breaks.py")
+    breaks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(breaks)
+    cell = "<td><code>one.two_three(x=1)</code> a_b <code>_x</code></td>"
+    page = f"<code>a_b</code><table>{cell}</table>"
+    want = page.replace("one.two_three(x=1)", "one.<wbr>two_<wbr>three(<wbr>x=<wbr>1)")
+    assert breaks.on_page_content(page, None, None, None) == want

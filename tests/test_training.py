@@ -433,6 +433,24 @@ def test_the_folder_holds_the_averaged_model_and_the_run(tmp_path, whole):
     assert config["training"] == {**CONFIG.as_json(), "done": 13}
 
 
+def test_a_run_continues_only_with_the_same_frozen_weights(tmp_path):
+    """Adam's averages are stored in the order of the weights that are trained."""
+    config = CONFIG.changed(steps=4, save_every=2)
+
+    def run(*frozen):
+        model = make()
+        for name, p in model.named_parameters():
+            p.requires_grad_(name not in frozen)
+        return Trainer(model, data(), config, folder=tmp_path)
+
+    first, second, *_ = (name for name, _ in make().named_parameters())
+    run(first).train(2)
+    for other in ((), (second,), (first, second)):
+        with pytest.raises(InvalidValueError, match="belongs to another set of frozen weights"):
+            run(*other)
+    run(first).train()
+
+
 def test_a_card_that_was_not_written_before_a_kill_is_written_on_resuming(tmp_path):
     config = CONFIG.changed(steps=4, save_every=2, held_out=0.2, warmup=0)
     run = Trainer(make(), data(), config, folder=tmp_path)

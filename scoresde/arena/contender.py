@@ -75,7 +75,8 @@ class Informed:
         facts: The facts given to the sampler: "nothing"; "variance", the data's mean and one
             variance for all dimensions; or "covariance", the mean and the full covariance.
         pilot: Make a pilot run, once for each problem.
-        choose: Choose the sampler's settings for each budget by 8 more runs on the pilot's draws.
+        choose: Choose the sampler's settings for each budget by runs from the pilot's initial
+            states, and fit its weights.
     """
 
     sampler: Fast
@@ -166,6 +167,7 @@ FAST: dict[str, Contender] = {
     "fast": Informed(Fast(), "variance", pilot=True),
     "fast, covariance": Informed(Fast(), "covariance", pilot=True),
     "fast, no choice": Informed(Fast(), "variance", pilot=True, choose=False),
+    "fast, no fit": Informed(Fast(fit=False), "variance", pilot=True),
     "fast, no pilot": Informed(Fast(), "variance", pilot=False),
     "fast, no facts": Informed(Fast(), "nothing", pilot=False),
     "fast_sde": Informed(Fast(tau=0.3), "variance", pilot=True),

@@ -8,7 +8,8 @@ import torch
 
 from scoresde.cli.terminal import tell
 from scoresde.sampling import SAMPLERS
-from scoresde.sampling.model_pilot import evaluations_of, samples_of
+from scoresde.sampling.learn import SAMPLES
+from scoresde.sampling.model_pilot import evaluations_of
 from scoresde.score import ScoreModel, device_of, evaluating
 from scoresde.score.pilot_file import SLOW_PILOT
 
@@ -26,14 +27,13 @@ def steps_of(model: ScoreModel) -> int:
 
 def seconds(model: ScoreModel, steps: int) -> float:
     """Return the approximate seconds of the measurement, from the time of two evaluations."""
-    n = samples_of(model)
-    x = torch.zeros(n, *model.event_shape, device=device_of(model))
+    x = torch.zeros(SAMPLES, *model.event_shape, device=device_of(model))
     with torch.no_grad(), evaluating(model):
         for _ in range(2):  # the first call takes longer than later ones
             start = time.perf_counter()
             model(x, model.sde.T / 2)
             spent = time.perf_counter() - start
-    return spent * evaluations_of(model, steps) / n
+    return spent * evaluations_of(steps) / SAMPLES
 
 
 def announce(model: ScoreModel, steps: int | None) -> None:

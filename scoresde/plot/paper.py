@@ -220,8 +220,9 @@ def legend(ax: Axes, **options: Any) -> None:
             **{"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0, **options},
         )  # fmt: skip
         for handle in drawn.legend_handles:
-            # dots may be too small for their colours to be told apart
-            if hasattr(handle, "set_sizes"):
+            if handle is not None and hasattr(
+                handle, "set_sizes"
+            ):  # dots may be too small for their colours to be told apart
                 handle.set(sizes=[25.0], alpha=0.9)
 
 

@@ -106,7 +106,8 @@ class Sampler(abc.ABC):
         """Return the order of convergence in the number of steps, of the method without noise.
 
         It is None if more steps do not make the method converge, as for Langevin dynamics with a
-        fixed step size, or if the method chooses its steps itself.
+        fixed step size, or if the method chooses its steps itself. For a multistep method it is the
+        number of evaluations that a step uses, once there are so many.
         """
         return 1
 

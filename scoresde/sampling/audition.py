@@ -3,7 +3,9 @@ r"""Choose the setting of the fast sampler by trying all settings from a pilot r
 A pilot predicts the errors of a grid for scores evaluated on the exact trajectory. With few steps
 the states are far from it. So for few steps every setting in `SETTINGS` is run from the initial
 states of the pilot run. The setting whose samples are nearest to the pilot run's final states is
-chosen; the worst tenth of the samples is ignored.
+chosen; the worst tenth of the samples is ignored. Then numbers are fitted for the weights
+of the best settings (`scoresde.sampling.fit`), and taken if they win on starts that no number was
+fitted on.
 """
 
 from __future__ import annotations
@@ -16,22 +18,28 @@ from torch import Tensor
 
 from scoresde.errors import ScoreSDEError
 from scoresde.progress import showing
+from scoresde.samplers import Sampler
 from scoresde.samplers.multistep.fast import SETTINGS, Fast, usual_setting
+from scoresde.sampling.fit import Fitting, Updated, fitted_on, states_at
 from scoresde.sampling.run import Run
-from scoresde.score import Pilot, Setting
+from scoresde.score import Fit, Pilot, Setting
 from scoresde.sde import SDE, Condition, Score
 
-__all__ = ["audition", "few"]
+__all__ = ["audition", "few", "runs_of"]
 
-# The largest number of evaluations for all settings together. With more steps, the same setting was
-# best on nearly all problems.
+# The largest number of evaluations of all runs together, three times that of a pilot. With more
+# steps, the same setting was best on nearly all problems.
 _EVALUATIONS = 192
-# The usual setting is replaced only by a setting with an error below this fraction of the usual
-# setting's.
+# A setting, or a fit, is taken only if its error is below this fraction of the error without it.
 _MARGIN = 0.9
+# The largest number of settings, the best ones, whose weights are fitted.
+_FITS = 4
+# The fewest trajectories that a fit is made on.
+_FEWEST = 16
 # The share of the worst samples, which the error ignores.
 _LEFT_OUT = 0.1
-# The largest number of entries of states that are evaluated at once.
+# The largest number of entries of states that are evaluated at once. Nothing is fitted if the
+# states of a pilot run have more, since a fit needs all of them.
 _NUMBERS = 2**20
 
 
@@ -40,11 +48,16 @@ def few(steps: int) -> bool:
     return 1 < steps <= _EVALUATIONS // len(SETTINGS)
 
 
+def runs_of(steps: int) -> int:
+    """Return the number of runs for a number of steps: of all settings, and of fits."""
+    return min(len(SETTINGS) + _FITS, _EVALUATIONS // steps) if few(steps) else 0
+
+
 def audition(
     score: Score,
     sde: SDE,
     pilot: Pilot,
-    ends: Tensor,
+    states: Tensor,
     steps: int,
     *,
     condition: Condition | None = None,
@@ -57,7 +70,8 @@ def audition(
         score: The score.
         sde: The process.
         pilot: The pilot.
-        ends: The initial and final states of the pilot run, `(2, n, *)`.
+        states: The states of the pilot run, `(K, n, *)`, or the initial and final states,
+            `(2, n, *)`, if nothing is fitted.
         steps: The number of steps.
         condition: The conditions of the run.
         progress: Show a progress bar, as `sample` does.
@@ -65,27 +79,48 @@ def audition(
     """
     if not few(steps):
         return pilot
-    errors: dict[Setting, float] = {}
-    doing, (start, end) = f'choosing the setting of "fast" for {steps} steps', ends
+    start, end = states[0], states[-1].cpu()
     part = max(1, min(len(start), _NUMBERS // max(start[0].numel(), 1)))
-    with showing(len(SETTINGS), doing, unit="setting", show=progress, delay=1.0) as bar:
+    fits = runs_of(steps) - len(SETTINGS)
+    if len(states) != len(pilot.ell) or part < len(start) or len(start) < _FEWEST:
+        fits = 0
+
+    def ends(method: Sampler) -> Tensor:
+        """Return the squared errors of the samples of a method; infinite where it fails."""
+        try:
+            x = Run.of(
+                score, sde, method, x=start, steps=steps, seed=0, denoise=False, pilot=False,
+                condition=condition, progress=False, device=device,
+            ).draw(part).x  # fmt: skip
+        except ScoreSDEError:
+            return torch.full((len(start),), math.inf)
+        return (x.cpu() - end).double().flatten(1).square().mean(1)
+
+    doing = f'choosing the setting of "fast" for {steps} steps'
+    with showing(len(SETTINGS) + fits, doing, unit="setting", show=progress, delay=1.0) as bar:
+        plain, fitted = dict[Setting, Tensor](), dict[Fit, Tensor]()
         for setting in SETTINGS:
-            method = Fast(pilot=replace(pilot, choices={steps: setting}))
-            try:
-                x = Run.of(
-                    score, sde, method, x=start, steps=steps, seed=0, denoise=False, pilot=False,
-                    condition=condition, progress=False, device=device,
-                ).draw(part).x  # fmt: skip
-                errors[setting] = _error(x.cpu(), end.cpu())
-            except ScoreSDEError:
-                errors[setting] = math.inf
+            plain[setting] = ends(Fast(pilot=replace(pilot, choices={steps: setting}, fits={})))
             bar.update()
-    usual, best = usual_setting(steps), min(SETTINGS, key=lambda one: errors[one])
-    choice = best if errors[best] < _MARGIN * errors[usual] else usual
-    return replace(pilot, choices={**pilot.choices, steps: choice})
+        best = sorted(SETTINGS, key=lambda one: _error(plain[one]))
+        usual = usual_setting(steps)
+        chosen = best[0] if _error(plain[best[0]]) < _MARGIN * _error(plain[usual]) else usual
+        for setting in best[:fits]:
+            method = Fast(pilot=replace(pilot, choices={steps: setting}, fits={}))
+            fitting = Fitting(states_at(pilot, states, sde, method.times(sde, steps)))
+            squares = ends(Updated(method, fitting))
+            if squares.isfinite().all():
+                fitted[Fit(setting, tuple(fitting.rows))] = squares
+            bar.update()
+    pilot = replace(pilot, choices={**pilot.choices, steps: chosen})
+    held = slice(fitted_on(len(start)), None)
+    least = min(fitted, key=lambda one: _error(fitted[one][held]), default=None)
+    if least and _error(fitted[least][held]) < _MARGIN * _error(plain[chosen][held]):
+        return replace(pilot, fits={**pilot.fits, steps: least})
+    return pilot
 
 
-def _error(x: Tensor, end: Tensor) -> float:
-    """Return the root-mean-square distance from the exact final states, without the worst tenth."""
-    squares = (x - end).double().flatten(1).square().mean(1).sort().values
-    return float(squares[: max(round((1 - _LEFT_OUT) * len(squares)), 1)].mean().sqrt())
+def _error(squares: Tensor) -> float:
+    """Return the root mean square of errors from their squares `(n,)`, without the worst tenth."""
+    kept = squares.sort().values[: max(round((1 - _LEFT_OUT) * len(squares)), 1)]
+    return float(kept.mean().sqrt())

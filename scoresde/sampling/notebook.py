@@ -1,4 +1,4 @@
-"""Show a model, or samples, in a notebook: a table of their properties, and a picture."""
+"""Show models, requests and samples in a notebook: a table of their properties, and a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from scoresde import plot
 from scoresde.plot.kinds import USUAL
 from scoresde.result import page
 from scoresde.sampling.doors import sample
-from scoresde.sampling.run import Samples
+from scoresde.sampling.run import Run
+from scoresde.sampling.samples import Samples
 from scoresde.score import ScoreModel, device_of
 from scoresde.sde import Classes, class_name
 from scoresde.sde.words import conditions_in_words, event_in_words, sde_in_words
@@ -22,7 +23,7 @@ from scoresde.units import in_words
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["model_page", "samples_page"]
+__all__ = ["model_page", "run_page", "samples_page"]
 
 # The number of samples to show of each kind, and the largest numbers of entries, steps and seconds
 # that drawing them may take.
@@ -63,6 +64,21 @@ def samples_page(samples: Samples) -> str:
     shown = samples.x[: USUAL[plot.kind(shape)]].detach()
     few = 0 < shown.numel() <= _NUMBERS
     return page(_table(rows), plot.samples(shown) if few else None, "samples")
+
+
+def run_page(run: Run) -> str:
+    """Return what a request will draw, and how, as an HTML table."""
+    steps = len(run.times) - 1
+    rows = {
+        "draws": f"{run.n:,} of {event_in_words(run.shape, ())}, by .draw() or .states()",
+        "noise": sde_in_words(run.sde),
+        "sampler": f"{run.sampler!r}, {steps} steps from t = {float(run.times[0]):.4g} to "
+        f"{float(run.times[-1]):.4g}" + (", then the remaining noise is removed" * run.denoise),
+        "conditions": ", ".join(run.condition or ()) or "none",
+        "units": "of the model" if run.transform is None else in_words(run.transform),
+        "device": f"{run.device}, {run.dtype}",
+    }
+    return page(_table(rows), None)
 
 
 def _table(rows: Mapping[str, str]) -> str:

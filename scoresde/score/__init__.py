@@ -8,7 +8,7 @@ from scoresde.score.latent import Latent, codes
 from scoresde.score.model import ScoreModel
 from scoresde.score.network import NetworkScore, from_network
 from scoresde.score.packaged import load
-from scoresde.score.pilot import Pilot, Setting
+from scoresde.score.pilot import Fit, Pilot, Setting
 from scoresde.score.predictions import PREDICTIONS, Affine
 from scoresde.score.rescheduled import Rescheduled
 from scoresde.score.times import TIMES
@@ -22,6 +22,7 @@ __all__ = [
     "Centred",
     "DenoiserScore",
     "EnergyScore",
+    "Fit",
     "Latent",
     "NetworkScore",
     "Pilot",

@@ -67,8 +67,6 @@ class Piloted(Precise):
     ) -> Pilot | None:
         """Return the pilot; measure it if there is none, by 64 evaluations of 32 samples.
 
-        If a sample has at least 512 entries, 8 samples are enough and are used.
-
         The pilot is kept until the weights change, and saved with the model. The pilot run takes
         all classes in turn, and draws other conditions from a normal distribution with their mean
         and standard deviation.
@@ -86,12 +84,12 @@ class Piloted(Precise):
         with _lock:
             start, before = time.perf_counter(), self._kept.pilot
             if self.pilot is None and not self._kept.fits(weights := _weights(self)):
-                pilot, ends = model_pilot.pilot_of_model(self, progress)
-                self._kept = _Kept(pilot, ends, weights, _weights(self))
+                pilot, states = model_pilot.pilot_of_model(self, progress)
+                self._kept = _Kept(pilot, states, weights, _weights(self))
             kept = self._kept
             if kept.pilot is not None and model_pilot.lacks_setting(kept.pilot, steps):
-                kept.pilot, kept.ends = model_pilot.with_setting(
-                    self, kept.pilot, kept.ends, steps, progress
+                kept.pilot, kept.states = model_pilot.with_setting(
+                    self, kept.pilot, kept.states, steps, progress
                 )
             if kept.pilot is not before:
                 self.pilot_seconds += time.perf_counter() - start
@@ -105,17 +103,17 @@ class _Kept:
 
     Args:
         pilot: The pilot.
-        ends: The initial and final states of the pilot run, or None.
+        states: The states of the pilot run, or None.
         weights: The weights before the measurement; None for a pilot that the user set.
         after: The weights after the measurement. An attribute that the measurement itself changed,
             such as a count of calls, is not compared.
     """
 
     def __init__(
-        self, pilot: Pilot | None = None, ends: Any = None, weights: Any = None, after: Any = None
+        self, pilot: Pilot | None = None, states: Any = None, weights: Any = None, after: Any = None
     ) -> None:
         self.pilot = pilot
-        self.ends = ends
+        self.states = states
         self.weights = weights
         old, new = (weights[0], after[0]) if after else ({}, {})
         self._counts = {key for key in old | new if old.get(key) != new.get(key)}

@@ -15,6 +15,8 @@ weights from polynomial extrapolation that Adams methods use.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import cached_property
@@ -25,13 +27,11 @@ from torch import Tensor
 
 from scoresde.checks import check_fields, check_range, summary
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
-from scoresde.quadrature import lagrange
+from scoresde.quadrature import STENCIL, interpolated
 from scoresde.sde import Moments
 
-__all__ = ["Pilot", "Setting"]
+__all__ = ["Fit", "Pilot", "Setting"]
 
-# The number of points of an interpolating polynomial.
-_STENCIL = 6
 # The degree of the polynomial that is assumed for the unmeasured part of the residual.
 _DEGREE = 3
 # The number of values of ell and the number of variances in `Pilot.prior`.
@@ -63,6 +63,32 @@ class Setting:
         check_range("growth", self.growth, "[0, inf)")
 
 
+@dataclass(frozen=True)
+class Fit:
+    """Hold numbers that are added to the weights of the fast sampler, for one number of steps.
+
+    Args:
+        setting: The setting that has these weights.
+        rows: One row for each prediction and each correction, in the order in which a run makes
+            them. The first number of a row belongs to the state, and the others to the residuals,
+            the newest first; missing numbers are 0.
+    """
+
+    setting: Setting
+    rows: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not all(map(math.isfinite, itertools.chain(*self.rows))):
+            raise NonFiniteError("the rows of a fit hold NaN or infinity")
+
+    def check_steps(self, n: int) -> None:
+        """Raise an error unless there is a row for every update of n steps."""
+        updates = 2 * n - 1 if self.setting.corrector else n
+        if len(self.rows) != updates:
+            raise ShapeError(f"the fit of {n} steps must have {updates} rows, got {len(self.rows)}")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Pilot:
     r"""Hold the covariance of a score's residual along the probability flow; see `scoresde.pilot`.
@@ -81,10 +107,12 @@ class Pilot:
             diverge.
         choices: A mapping from a number of steps to the best setting for it, the one whose samples
             were nearest to the final states of the pilot run.
+        fits: A mapping from a number of steps to numbers that were fitted to the pilot run, where
+            these led nearer to its final states than the setting in `choices`.
 
     Raises:
-        ShapeError: `ell` has fewer than 6 values, or the factor does not have one column for each
-            of them.
+        ShapeError: `ell` has fewer than 6 values, the factor does not have one column for each of
+            them, or a fit does not have one row for each update of its number of steps.
         InvalidTypeError: `ell` or the factor is not a float64 tensor.
         InvalidValueError: `ell` does not increase, or `unseen` or `growth` is negative.
         NonFiniteError: `ell` or the factor holds a NaN or an infinity.
@@ -104,6 +132,7 @@ class Pilot:
     unseen: float = 1e-3
     growth: float = 0.0
     choices: Mapping[int, Setting] = field(default_factory=dict)
+    fits: Mapping[int, Fit] = field(default_factory=dict)
 
     __repr__ = summary
 
@@ -116,9 +145,9 @@ class Pilot:
                 raise InvalidTypeError(
                     f"the {name} of a pilot must be a float64 tensor, got {kind}; use .double()"
                 )
-        if self.ell.ndim != 1 or len(self.ell) < _STENCIL:
+        if self.ell.ndim != 1 or len(self.ell) < STENCIL:
             raise ShapeError(
-                f"a pilot needs at least {_STENCIL} values of ell, the half log-SNR, got shape "
+                f"a pilot needs at least {STENCIL} values of ell, the half log-SNR, got shape "
                 f"{tuple(self.ell.shape)}"
             )
         if self.factor.ndim != 2 or self.factor.shape[1] != len(self.ell):
@@ -132,6 +161,8 @@ class Pilot:
             raise InvalidValueError("the ell of a pilot must increase")
         for name, value in (("unseen", self.unseen), ("growth", self.growth)):
             check_range(name, value, "[0, inf)")
+        for steps, fit in self.fits.items():
+            fit.check_steps(steps)
 
     @classmethod
     def measure(
@@ -183,8 +214,13 @@ class Pilot:
     def numbers(self) -> dict[str, Any]:
         """Return the pilot's numbers by name, as JSON values."""
         choices = {str(steps): list(astuple(one)) for steps, one in self.choices.items()}
+        fits = {
+            str(steps): [list(astuple(fit.setting)), [list(row) for row in fit.rows]]
+            for steps, fit in self.fits.items()
+        }
         return {
             "nfe": self.nfe, "unseen": self.unseen, "growth": self.growth, "choices": choices,
+            "fits": fits,
         }  # fmt: skip
 
     @classmethod
@@ -192,7 +228,11 @@ class Pilot:
         """Return the pilot that `tensors` and `numbers` describe."""
         moments = Moments(parts["mean"], var=parts.get("var"), cov=parts.get("cov"))
         choices = {int(n): Setting(*one) for n, one in numbers.get("choices", {}).items()}
-        known = {**numbers, "choices": choices}
+        fits = {
+            int(n): Fit(Setting(*one), tuple(map(tuple, rows)))
+            for n, (one, rows) in numbers.get("fits", {}).items()
+        }
+        known = {**numbers, "choices": choices, "fits": fits}
         return cls(parts["levels"].double(), parts["factor"].double(), moments, **known)
 
     def features(self, at: Tensor) -> Tensor:
@@ -201,13 +241,7 @@ class Pilot:
         Between the measured $\ell$ the vectors are interpolated by polynomials through the 6
         nearest ones. Outside they are constant.
         """
-        at = at.clamp(self.ell[0], self.ell[-1])
-        first = (torch.searchsorted(self.ell, at.contiguous()) - _STENCIL // 2).clamp(
-            0, len(self.ell) - _STENCIL
-        )
-        near = first[..., None] + torch.arange(_STENCIL)
-        weights = lagrange(self.ell[near], at[..., None])[..., 0, :]
-        return torch.einsum("...s,...sr->...r", weights, self._features[near])
+        return interpolated(self.ell, self._features, at)
 
     def predict(self, nodes: Tensor, at: Tensor, fade: float = 0.0) -> Tensor:
         r"""Return the weights of the best linear prediction of $R$ at `at` from $R$ at `nodes`.

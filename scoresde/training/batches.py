@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import pickle  # noqa: TID251 (for its error alone)
+import random
 import signal
 import threading
 import warnings
@@ -16,6 +17,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -80,12 +82,23 @@ class Batches:
                 )
         if augment is not None:
             self._augment = [*self._augment, augment]
+        self._watched = augment is not None
 
     def at(self, step: int) -> Batch:
         """Return the batch of update number `step`."""
         seed, size = self.config.seed, self.config.batch_size
         index = batch_indices(len(self.data), size, seed=seed, step=step)[list(self.rows)]
+        before = _global_state() if self._watched else ()
         x = augmented(self.data.batch(index), self._augment, seed=seed, step=step, rows=self.rows)
+        if self._watched and _global_state() != before:
+            self._watched = False
+            warnings.warn(
+                "the augmentation draws from a global generator of torch, numpy or Python, so that "
+                "a run that is resumed, or has other workers, learns other samples; draw from its "
+                "second argument, as in torch.rand((), generator=generator)",
+                UserWarning,
+                stacklevel=outside(),
+            )
         return x, self.data.condition(index)
 
     def since(self, step: int) -> Generator[Batch]:
@@ -140,6 +153,13 @@ class Batches:
             if isinstance(batch, Exception):
                 raise batch
             yield batch
+
+
+def _global_state() -> tuple[object, ...]:
+    """Return what a draw from a global generator changes."""
+    torch_state = torch.default_generator.get_state().numpy().tobytes()
+    numpy_state: Any = np.random.get_state(legacy=True)  # noqa: NPY002 (it is read alone)
+    return torch_state, numpy_state[1].tobytes(), numpy_state[2:], random.getstate()
 
 
 def there(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:

@@ -38,7 +38,7 @@ class TrainConfig:
     """Hold the configuration of a training run.
 
     Attributes:
-        steps: The number of updates, at least 1. It may be increased when a run is resumed.
+        steps: The number of steps, at least 1. It may be increased when a run is resumed.
         batch_size: The number of samples for one update, at least 1, over all processes together.
         seed: An integer from 0 to 2**64 - 1. All randomness of step k is a function of (seed, k).
         condition_dropout: The probability, in [0, 1], with which the condition of a sample is

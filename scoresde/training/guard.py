@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import distributed
-from scoresde.checks import in_memory, outside
+from scoresde.checks import in_memory, outside, version
 from scoresde.data import Data
 from scoresde.errors import TrainingError
 from scoresde.training.config import TrainConfig
@@ -25,8 +25,8 @@ from scoresde.training.config import TrainConfig
 __all__ = ["Guard"]
 
 _MOST = 10  # after more skipped steps in a row than this, the weights are assumed to be useless
-# the same number for float16, where each skipped step halves the scale of the loss, which starts at
-# 2^16
+_CACHED = 2  # steps that may change a buffer that is not saved
+# the same for float16, where each skipped step halves the scale of the loss, from 2^16
 _HALVINGS = 39
 
 
@@ -55,15 +55,43 @@ class Guard:
         self._newest = newest
         self._in_a_row = 0
         self._mode = True
+        # of buffers that are not saved: what they were, and the number of steps that changed them
+        self._lost: tuple[dict[str, tuple[int, int]], int] | None = None
 
     def check_mode(self, step: int, score: nn.Module) -> None:
-        """Warn once if a score is in evaluation mode at the beginning of a step."""
+        """Warn once if a score is in evaluation mode, or changes what is not saved."""
+        self._check_lost(score)
         if not score.training and self._mode:
             self._mode = False
             warnings.warn(
                 f"the model is in evaluation mode at step {step:,}, so its dropout is off; "
                 "something else, such as a callback, has called eval() on it; use trainer.model "
                 "or a copy there",
+                RuntimeWarning,
+                stacklevel=outside(),
+            )
+
+    def _check_lost(self, score: nn.Module) -> None:
+        """Warn if three steps have changed buffers that are not saved.
+
+        A cache is made at the first step, and then stays.
+        """
+        before, changes = ({}, 0) if self._lost is None else self._lost
+        if changes > _CACHED or (self._lost is not None and not before):
+            return
+        saved = score.state_dict().keys() if self._lost is None else ()
+        found = {
+            name: (id(x), version(x))
+            for name, x in score.named_buffers()
+            if (name in before if before else name not in saved)
+        }
+        changed = [name for name, now in found.items() if before and now != before[name]]
+        self._lost = found, changes + bool(changed)
+        if self._lost[1] > _CACHED:
+            warnings.warn(
+                f"training changes the buffer {changed[0]!r}, which was registered with "
+                "persistent=False and so is neither saved nor restored: a resumed run and a stored "
+                "model have another one; leave persistent out",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -106,7 +134,9 @@ class Guard:
         return rows[good]
 
     def check_moved(self, first: int, step: int) -> None:
-        """Warn if a run ends at `step`, and all updates from the first on were left out."""
+        """Warn if a run in float16 ends at `step`, with all updates from the first on left out."""
+        if not self.config.compute.fp16:  # else steps that are left out are warned of
+            return
         if first < step == self.config.steps and self._in_a_row >= max(step - first, min(2, step)):
             warnings.warn(
                 f"the weights did not change: the gradients of the last {self._in_a_row} steps, "
@@ -122,7 +152,7 @@ class Guard:
         """Raise an error if a weight or an average of the optimiser is not finite.
 
         Args:
-            step: The number of updates so far.
+            step: The number of steps so far.
             state: All tensors to be saved. None may be NaN; buffers, such as masks, may be
                 infinite.
             optimizer: The optimiser, with the weights and the averages of their gradients.
@@ -145,7 +175,7 @@ class Guard:
         """Raise an error if the data have changed since the run began.
 
         Args:
-            step: The number of updates so far.
+            step: The number of steps so far.
             data: The data; some samples are compared with their original values, different ones at
                 each checkpoint.
 

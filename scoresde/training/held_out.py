@@ -75,10 +75,10 @@ class HeldOut:
         return patience is not None and self.waited >= patience
 
     def loss_if_due(self, step: int, ema: AveragedWeights, *, due: bool, end: bool) -> float | None:
-        """Return the loss after `step` updates, or None at steps without a measurement.
+        """Return the loss after `step` steps, or None at steps without a measurement.
 
         Args:
-            step: Updates so far.
+            step: Steps so far.
             ema: The averages of the weights.
             due: True if a checkpoint is made at this step.
             end: True if this step is the last one.

@@ -24,6 +24,8 @@ __all__ = ["Keeper"]
 
 _BEST = "best"
 _DATA = "data set"
+# entries that only some runs have
+_OPTIONAL = ("augment", "set of frozen weights")
 
 
 class Keeper:
@@ -83,7 +85,7 @@ class Keeper:
 
     @contextlib.contextmanager
     def alone(self, step: int) -> Iterator[None]:
-        """Hold the lock of the folder in the block, which begins after `step` updates.
+        """Hold the lock of the folder in the block, which begins after `step` steps.
 
         Raises:
             CheckpointError: Another process trains in the folder, or has continued the run.
@@ -182,7 +184,7 @@ class Keeper:
         return not self._unsaved
 
     def export(self, step: int, averages: Mapping[str, Average[nn.Module]], **meta: Any) -> None:
-        """Write each average of a `ScoreModel` by `save_pretrained`, after `step` updates."""
+        """Write each average of a `ScoreModel` by `save_pretrained`, after `step` steps."""
         training = {**self.config.as_json(), "done": step}
         meta = {"data": self.identity["data set"], **meta}
         for name, average in averages.items():
@@ -225,7 +227,9 @@ class Keeper:
         # compare the data first, since other data also change what is chosen for the data
         _check_entries(meta, {_DATA: self.identity[_DATA]}, source)
         self.config.check_continues(meta["config"], source)
-        _check_entries(meta, {"augment": None, **self.identity}, source)
+        _check_entries(
+            meta, {"augment": None, "set of frozen weights": None, **self.identity}, source
+        )
         planned, done, rate = meta["config"]["steps"], meta["step"], self.config.optimiser
         steps = self.config.steps
         if planned != steps and any(
@@ -274,7 +278,7 @@ def _check_description(meta: Mapping[str, Any], path: Path) -> None:
 
 
 def _done(folder: Path) -> int | None:
-    """Return the number of updates of the model in a folder, or None if there is no model."""
+    """Return the number of steps of the model in a folder, or None if there is no model."""
     try:
         training = checkpoint.read_json(folder / "config.json").get("training")
     except CheckpointError:
@@ -284,7 +288,7 @@ def _done(folder: Path) -> int | None:
 
 
 def _holds(folder: Path, step: int) -> bool:
-    """Return True if a folder holds undamaged files of the model after `step` updates.
+    """Return True if a folder holds undamaged files of the model after `step` steps.
 
     The model card, which is written last, is then written again if it is of an earlier step.
     """

@@ -61,7 +61,7 @@ def live(
     Args:
         callbacks: The callbacks of the run; a callback that draws the curve is added.
         history: The rows of its log.
-        steps: The number of updates of the whole run.
+        steps: The number of steps of the whole run.
         show: False shows nothing.
     """
     if show is False or not in_notebook():

@@ -47,7 +47,7 @@ class Pictures(Callback):
     Args:
         folder: The folder of the run.
         n: The number of samples; by default 16 images, 1,000 points, 12 signals or 4 volumes. 16
-            images take as long as two or three updates with a batch of 128.
+            images take as long as two or three steps with a batch of 128.
 
     Raises:
         InvalidValueError: `n` is not an integer of at least 1.

@@ -1,4 +1,4 @@
-r"""Run the training loop: batches, updates, checkpoints and logs for any loss.
+r"""Run the training loop: batches, steps, checkpoints and logs for any loss.
 
 All randomness of step k is a function of (seed, k). So a run that was killed and resumed ends in
 the same weights, bit for bit, as an uninterrupted run (on the CPU, with the same number of
@@ -46,7 +46,7 @@ ScoreT = TypeVar("ScoreT", bound=nn.Module)
 class Trainer(Generic[ScoreT]):
     """Train a score with any loss by Adam or Muon, and average the weights.
 
-    The trainer makes batches, calls the loss, updates the weights and writes checkpoints. It calls
+    The trainer makes batches, calls the loss, changes the weights and writes checkpoints. It calls
     `loss(score, sde, x, noise=noise, condition=condition)`, which returns one number per sample.
     Here `sde` is the SDE of the score, and `noise` is a `scoresde.Noise` that depends only on the
     seed, the step and the row of the batch. Bind further options of a loss with
@@ -83,7 +83,7 @@ class Trainer(Generic[ScoreT]):
             the configuration; its randomness must come from the generator.
 
     Attributes:
-        step: The number of updates so far.
+        step: The number of steps so far.
         ema: The averages of the weights.
         held_out: The held-out data with the record of their loss, or None.
         history: The rows of the log so far.
@@ -197,7 +197,7 @@ class Trainer(Generic[ScoreT]):
         return bool(self.held_out and self.held_out.stopped)
 
     def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
-        """Make updates, and return the averaged score.
+        """Make steps, and return the averaged score.
 
         After the first SIGINT, SIGTERM or SIGHUP the run finishes the current step, writes a
         checkpoint, and raises a KeyboardInterrupt or a SystemExit of 128 + the signal's number. A
@@ -205,7 +205,7 @@ class Trainer(Generic[ScoreT]):
         checkpoint.
 
         Args:
-            steps: The largest number of updates to make, at least 0; None makes all remaining ones.
+            steps: The largest number of steps to make, at least 0; None makes all remaining ones.
             progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook,
                 and occasional lines elsewhere.
 
@@ -213,8 +213,7 @@ class Trainer(Generic[ScoreT]):
             The score with the averaged weights, in eval mode and frozen.
 
         Raises:
-            InvalidValueError: `steps` is not an integer of at least 0.
-            InvalidTypeError: `progress` is neither True, False nor None.
+            InvalidValueError, InvalidTypeError: An argument is not one of these.
             TrainingError: The loss, its gradient or a weight is not finite, or samples have changed
                 since the run began.
             MemoryLimitError: A step does not fit into memory.
@@ -224,11 +223,10 @@ class Trainer(Generic[ScoreT]):
             PeerError: Another process of the job died.
         """
         count = self.config.steps if steps is None else check_integer("steps", steps, 0)
-        if self._update.begun == self.step:
-            raise self._guard.torn(self.step)
         first, end = self.step, min(self.step + count, self.config.steps)
+        if self._update.begun == first:
+            raise self._guard.torn(first)
         recent, keeping = list[Tensor](), self.config.keeping
-        period = keeping.period(self.config.steps)
         shown = progress if distributed.is_main() else False
         with (
             live(self.callbacks, self.history, self.config.steps, show=shown),
@@ -261,7 +259,7 @@ class Trainer(Generic[ScoreT]):
                 # do not ask again, since a signal may come during the checkpoint
                 received = stop.agreed()
                 # interrupted and uninterrupted runs both write these checkpoints
-                due = self.step == self.config.steps or not self.step % period
+                due = keeping.due(self.step, self.config.steps)
                 judged = None
                 if (held := self.held_out) is not None:
                     judged = held.loss_if_due(self.step, self.ema, due=due, end=self.step == end)

@@ -5,9 +5,9 @@ With the slopes $\epsilon_j$ of $dy / d\tilde\sigma = \epsilon$ at the last $k$ 
 $$ y_{i+1} = y_i + \sum_{j=0}^{k-1} w_{ij}\,\epsilon_{i-j}, $$
 
 which has order $k$ as soon as there are $k$ slopes. Earlier steps use the slopes that exist, and
-the first step is `DDIM()`. The error of the first step is proportional to the square of the step,
-and dominates for many steps. The weights depend only on the grid, and are computed before the first
-step.
+the first step is `DDIM()`. The error of the first step is proportional to the square of the step.
+If the noise at T is only a few times the data, this error dominates for many steps, and the order
+falls to 2. The weights depend only on the grid, and are computed before the first step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Define the fast sampler: a multistep method with weights and steps computed for the model.
 
-The exponential integrator of `scoresde.samplers.multistep.integrator` leaves three choices, which
-are made here with the moments of the data and a pilot run of the model:
+The exponential integrator of `scoresde.samplers.multistep.integrator` leaves three choices. They
+are made here from the moments of the data and a pilot run of the model:
 
 - The Gaussian whose part is solved exactly has the moments of the data.
 - The residual is extrapolated by its best linear prediction. The covariance for this was measured
@@ -9,28 +9,32 @@ are made here with the moments of the data and a pilot run of the model:
   variances.
 - The same covariance predicts the error of every step of any grid. The grid is chosen such that
   every step contributes the same error to the samples, which minimises the total error.
+
+For few steps, corrections that were fitted to the trajectories of the pilot run are added to the
+weights (`scoresde.sampling.fit`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from scoresde.quadrature import gauss_legendre
+from scoresde.samplers.multistep.integrator import Step, Update, weighted_sum
 from scoresde.samplers.multistep.interpolation import Interpolation, Measured
 from scoresde.samplers.multistep.methods import DPMSolverPP, TauMultistep
 from scoresde.samplers.sampler import NoiseLike, State
-from scoresde.score import Pilot, Setting
+from scoresde.score import Fit, Pilot, Setting
 from scoresde.sde import SDE, Facts, Moments, ReverseSDE
 from scoresde.sde.coordinates import half_log_snr_range
 from scoresde.sde.spacings import even_times, snapped, times_of_half_log_snr, uniform_times
 
-__all__ = ["SETTINGS", "Fast", "usual_setting"]
+__all__ = ["SETTINGS", "Fast", "usual_setting", "with_numbers"]
 
 SETTINGS = (
     Setting(4, 0, 0.0),
@@ -58,6 +62,8 @@ _SHARE = 0.7
 # The largest number of steps whose grid is computed; for more steps the cells of this grid are
 # divided evenly.
 _FINEST = 256
+# The largest relative difference of a time from that of the grid to which numbers were fitted.
+_SAME_GRID = 1e-4
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,8 @@ class Fast(TauMultistep):
         tau: $\tau$, 0 for the probability flow.
         window: The noise-to-signal ratios between which noise is added.
         pilot: The result of `scoresde.pilot`, or `None`.
+        fit: Add the numbers to the weights that were fitted to the pilot run. They are left out
+            under guidance, on other times than those of the fit, and where noise is added.
     """
 
     steps: ClassVar[int] = 20
@@ -88,6 +96,7 @@ class Fast(TauMultistep):
     order: int = Setting.order
     corrector: int = Setting.corrector
     pilot: Pilot | None = None
+    fit: bool = True
 
     @property
     def auditioned(self) -> bool:
@@ -100,7 +109,11 @@ class Fast(TauMultistep):
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Fast:
         """Return this sampler with the pilot of the score, unless it already has a pilot."""
-        return self if self.pilot or callable(facts.pilot) else replace(self, pilot=facts.pilot)
+        own = self.pilot or callable(facts.pilot)
+        return replace(
+            self, pilot=self.pilot if own else facts.pilot,
+            fit=self.fit and facts.density is not False,
+        )  # fmt: skip
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
         """Return the moments of the pilot, or those of the data, or mean 0 and variance 1."""
@@ -128,7 +141,8 @@ class Fast(TauMultistep):
         ends = tuple(half_log_snr_range(sde).tolist())
         pilot = self._pilot(sde, moments)
         m = min(n, _FINEST)
-        grid = _grid(pilot, ends, m, self._setting(n))
+        fit = self._fit(sde, n)
+        grid = _grid(pilot, ends, m, fit.setting if fit else self._setting(n))
         if self.stochastic:
             grid = torch.lerp(_grid(self._assumed(sde, moments), ends, m, Setting()), grid, _SHARE)
         position = torch.linspace(0, m, n + 1, dtype=torch.float64)
@@ -137,15 +151,41 @@ class Fast(TauMultistep):
         return t if sde.levels is None else snapped(sde, t)
 
     def trajectory(
-        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+        self,
+        rsde: ReverseSDE,
+        x: Tensor,
+        times: Tensor,
+        noise: NoiseLike,
+        update: Update | None = None,
     ) -> Iterator[State]:
         """Yield the states at `times[1:]`, each before its correction."""
         if self._plain(len(times) - 1):
             yield from _PLAIN.trajectory(rsde, x, times, noise)
             return
-        chosen = self._setting(len(times) - 1)
-        method = replace(self, order=chosen.order, corrector=chosen.corrector)
-        yield from super(Fast, method).trajectory(rsde, x, times, noise)
+        setting, rows = self._fitted(rsde.sde, times)
+        method = replace(self, order=setting.order, corrector=setting.corrector)
+        left = iter(rows)
+
+        def fitted(step: Step, *arguments: Any) -> Tensor:
+            return weighted_sum(with_numbers(step, next(left, ())), *arguments)
+
+        yield from super(Fast, method).trajectory(rsde, x, times, noise, update or fitted)
+
+    def _fitted(self, sde: SDE, times: Tensor) -> tuple[Setting, tuple[tuple[float, ...], ...]]:
+        """Return the setting of a run, and the numbers that were fitted on the same grid."""
+        n = len(times) - 1
+        fit = self._fit(sde, n)
+        if fit and torch.allclose(times, self.times(sde, n), rtol=_SAME_GRID, atol=0):
+            return fit.setting, fit.rows
+        return self._setting(n), ()
+
+    def _fit(self, sde: SDE, n: int) -> Fit | None:
+        """Return what was fitted for n steps, if the SDE has the noise levels of the pilot."""
+        if not (self.fit and self.auditioned and self.pilot and n in self.pilot.fits):
+            return None
+        ends = self.pilot.ell[[0, -1]]
+        same = torch.allclose(half_log_snr_range(sde), ends, rtol=0, atol=_SAME_GRID)
+        return self.pilot.fits[n] if same else None
 
     def _plain(self, n: int) -> bool:
         """Return True if a polynomial is used for n steps, since other weights may be worse."""
@@ -196,6 +236,16 @@ def _grid(pilot: Pilot, ends: tuple[float, float], n: int, setting: Setting) -> 
         inner = grid[cell] + (wanted[1:-1] - mass[cell]) / density[cell]
         grid = torch.cat((grid[:1], torch.lerp(grid[1:-1], inner, _DAMPING), grid[-1:]))
     return best
+
+
+def with_numbers(step: Step, numbers: Sequence[float]) -> Step:
+    """Return the weights of a step with a number added to each; missing numbers are 0."""
+    if not numbers:
+        return step
+    keep, weights, spread = step
+    added = (*numbers[1:], *[0.0] * len(weights))
+    weights = tuple(weight + number for weight, number in zip(weights, added, strict=False))
+    return keep + numbers[0], weights, spread
 
 
 def usual_setting(n: int) -> Setting:

@@ -59,16 +59,20 @@ class Frame:
         return z if self.basis is None else z.reshape(len(z), len(self.basis)) @ self.basis
 
     def excess(self, score: Tensor, w: Tensor, i: int) -> Tensor:
-        r"""Return $w + V \nabla\log p_t$ at time i, which is 0 for the Gaussian."""
-        return (self._variance[i] * self.rotate(score.to(w))).add_(w)
+        r"""Return $\sigma \nabla\log p_t + (\sigma / V) w$ at time i, 0 for the Gaussian.
+
+        Both terms are about 1 whatever the units of the data are, so that neither overflows.
+        """
+        ours, law = self._scales
+        return (ours[i] * self.rotate(score.to(w))).addcmul_(law[i], w)
 
     @property
     def denoising(self) -> Tensor:
-        r"""Return $\sigma^2 / (\alpha V)$ at each time, `(N + 1, C)`.
+        r"""Return $\sigma / \alpha$ at each time, `(N + 1, C)`.
 
         This times `excess` is the denoiser of the score minus that of the Gaussian.
         """
-        return self.sigma[:, None] ** 2 / (self.alpha[:, None] * self._law)
+        return (self.sigma / self.alpha)[:, None].expand_as(self._law)
 
     def gains(self, i: int) -> Tensor:
         r"""Return $\alpha^2 c / V$ at time i, `(C,)`."""
@@ -89,8 +93,8 @@ class Frame:
         return law.clamp(min=1e-300)
 
     @cached_property
-    def _variance(self) -> tuple[Tensor, ...]:
-        return self.coefficients(self._law)
+    def _scales(self) -> tuple[list[float], tuple[Tensor, ...]]:
+        return self.sigma.tolist(), self.coefficients(self.sigma[:, None] / self._law)
 
     @cached_property
     def _alpha(self) -> list[float]:

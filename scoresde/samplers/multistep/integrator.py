@@ -26,7 +26,7 @@ All coefficients are computed before the loop, in float64.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import ClassVar
 
@@ -40,7 +40,7 @@ from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Moments, ReverseSDE
 from scoresde.sde.spacings import even_times
 
-__all__ = ["ExponentialMultistep"]
+__all__ = ["ExponentialMultistep", "Step", "Update", "weighted_sum"]
 
 # The largest number of coefficients that are computed at once: steps x quadrature nodes x
 # dimensions.
@@ -49,17 +49,19 @@ _ENTRIES = 2**21
 
 Step = tuple[Tensor, tuple[Tensor, ...], Tensor]
 """The weights of one step: of the state, of each `Frame.excess`, the newest first, of the noise."""
+Update = Callable[[Step, Tensor, list[Tensor], Tensor | None, Frame, int], Tensor]
+"""A function that makes a prediction or a correction, with the arguments of `weighted_sum`."""
 
 
 class ExponentialMultistep(Sampler):
     r"""Define the base class of exponential multistep methods.
 
     A single call of `step` has no earlier residuals, so it has order 1, as has the first step of a
-    run. The error of this first step is proportional to the square of the step. So with many steps
-    the order of convergence decreases to 2. For example, on a mixture under VP a method of order 4
-    had the order 3.9 from 200 to 400 steps, and 2.9 from 800 to 1,600 steps; with a corrector of
-    order 3 it had 4.0 there. With noise, the distribution of the samples converges with order 2 at
-    most.
+    run. The error of this first step is proportional to the square of the step, and with a
+    corrector to its cube. It is small if the noise at T is far larger than the data: on a mixture
+    under `VPSDE()` orders 3 and 4 were measured up to 1,600 steps. If the noise is twice the data,
+    orders above 2 fall to 2 from 50 steps on, and to 3 with a corrector. With noise, the
+    distribution of the samples converges with order 2 at most.
     """
 
     steps: ClassVar[int] = 30
@@ -106,9 +108,18 @@ class ExponentialMultistep(Sampler):
         return state.x
 
     def trajectory(
-        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+        self,
+        rsde: ReverseSDE,
+        x: Tensor,
+        times: Tensor,
+        noise: NoiseLike,
+        update: Update | None = None,
     ) -> Iterator[State]:
-        """Yield the states at `times[1:]`, each before the corrector."""
+        """Yield the states at `times[1:]`, each before the corrector.
+
+        `update` makes each prediction and correction; by default it is `weighted_sum`.
+        """
+        update = update or weighted_sum
         sde, dtype = rsde.sde, x.dtype
         ell = sde.log_snr(times) / 2
         # the factors of a frame may overflow in half precision
@@ -125,16 +136,19 @@ class ExponentialMultistep(Sampler):
         for i, (t, s) in enumerate(itertools.pairwise(times)):
             excess = frame.excess(rsde.score(frame.to_state(state, i).to(dtype), t), state, i)
             if before is not None:
-                state = _advance(correct[i - 1], before, [excess, *known], drawn)
+                state = update(correct[i - 1], before, [excess, *known], drawn, frame, i)
             if self.stochastic:
                 drawn = frame.rotate(noise.normal(state, t))
             before = state if self.corrector else None
-            state = _advance(predict[i], state, [excess, *known], drawn)
+            state = update(predict[i], state, [excess, *known], drawn, frame, i + 1)
             known = [excess, *known][:memory]
             yield State.of(rsde, s, frame.to_state(state, i + 1).to(dtype))
 
 
-def _advance(step: Step, state: Tensor, excesses: list[Tensor], noise: Tensor | None) -> Tensor:
+def weighted_sum(
+    step: Step, state: Tensor, excesses: list[Tensor], noise: Tensor | None, frame: Frame, i: int
+) -> Tensor:
+    """Return the weighted sum of a state, excesses and noise: the coordinates at time i."""
     keep, weights, spread = step
     state = keep * state
     for weight, excess in zip(weights, excesses, strict=False):
