@@ -59,6 +59,7 @@ def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the model has 10 classes")
 def test_a_folder_without_a_class_is_refused_since_others_would_have_its_number(
     folders, tmp_path, capsys
 ):
