@@ -49,7 +49,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name or a documented module at its first use."""
+    """Import a public name or a documented module when it is first used."""
     if name in _MODULES:
         return import_module(f"scoresde.{name}")
     for home in _HOMES if name in __all__ else ():
@@ -60,18 +60,18 @@ def __getattr__(name: str) -> Any:
 
 
 def _elsewhere(name: str) -> str:
-    """Return a hint at a public name that stands in a module, or an empty string."""
+    """Return a hint if a module of the package has this public name, else ""."""
     modules = sorted(_MODULES) if not name.startswith("_") else ()
     homes = [m for m in modules if name in getattr(import_module(f"scoresde.{m}"), "__all__", ())]
     return f"; it is scoresde.{homes[0]}.{name}" if homes else ""
 
 
 def __dir__() -> list[str]:
-    """Return the public names and the documented modules, for completion."""
+    """Return the public names and the documented modules, for tab completion."""
     return sorted({*__all__, *_MODULES, "__version__"})
 
 
-# the modules of the public names; `import scoresde` imports none of them, and not torch
+# the modules of the public names; `import scoresde` imports neither them nor torch
 _HOMES = (
     "errors", "noise", "sde", "score", "samplers", "objectives", "sampling", "likelihood",
     "suggestion",

@@ -1,4 +1,4 @@
-"""Provide the command-line interface as `python -m scoresde`."""
+"""Run the command-line interface by `python -m scoresde`."""
 
 import sys
 

@@ -1,10 +1,10 @@
 r"""Run one job in several processes.
 
-`torchrun` starts the same program several times and gives each copy its number, the *rank*. Within
-`group()` the copies can communicate. Outside it, and in a program that was started alone, the
-functions here behave as for a single process of rank 0, and return immediately.
+`torchrun` starts the same program several times and gives each copy a number, the *rank*. In a
+block `group()` the copies can communicate. Outside such a block, and in a program without torchrun,
+the functions here behave as in a single process of rank 0, and return immediately.
 
-Tensors on the CPU are sent by gloo, tensors on a GPU by NCCL, and anything else as JSON.
+CPU tensors are sent by gloo, GPU tensors by NCCL, and anything else as JSON.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def is_main() -> bool:
 
 
 def rows(n: int) -> slice:
-    """Return this process's rows of a batch of `n`: equal shares, in the order of ranks.
+    """Return this process's rows of a batch of `n`; shares are equal, in the order of ranks.
 
     Raises:
         InvalidValueError: The batch cannot be divided evenly.
@@ -94,7 +94,7 @@ def rows(n: int) -> slice:
 
 
 def device() -> torch.device:
-    """Return the device of this process: that set by `on`, else its GPU, else the CPU."""
+    """Return the device of this process: the one set by `on`, else its GPU, else the CPU."""
     if (chosen := _CHOSEN.get()) is not None:
         return chosen
     if torch.cuda.is_available():
@@ -104,7 +104,7 @@ def device() -> torch.device:
 
 @contextmanager
 def on(name: str | None) -> Iterator[None]:
-    """Set the device within the block by its name, such as "cpu", "cuda:1" or "mps".
+    """Set the device in the block by its name, such as "cpu", "cuda:1" or "mps".
 
     Args:
         name: The device; "cuda" is the GPU of this process. None changes nothing.
@@ -138,13 +138,13 @@ def _found(name: str) -> torch.device:
 
 @contextmanager
 def group(timeout: float = 3600.0) -> Iterator[None]:
-    """Join the processes that `torchrun` started to one group within the block.
+    """Connect the processes that `torchrun` started, during the block.
 
-    It does nothing in a process that was started alone, or within another such block.
+    It does nothing in a process that was started without torchrun, or inside another such block.
 
     Args:
-        timeout: Seconds after which a process stops waiting for another. It must be longer than any
-            work that one process does alone, such as writing a checkpoint.
+        timeout: The number of seconds after which a process stops waiting for another. It must be
+            longer than any work that only one process does, such as writing a checkpoint.
 
     Raises:
         PeerError: Another process of the group died, or did not answer in time.
@@ -163,7 +163,8 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(device())
-    # import this module before the group exists, since it would store the group as a default
+    # import this module before the group exists, since it would keep the group as a default
+    # argument
     importlib.import_module("torch.distributed.nn.functional")
     try:
         with _peers():
@@ -178,14 +179,14 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
 
 @contextmanager
 def _peers() -> Iterator[None]:
-    """Replace the errors of the backends about a lost process by a PeerError."""
+    """Turn the backends' errors about a lost process into a PeerError."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "/gloo/" in str(error):
             if threading.current_thread() is threading.main_thread():
                 # torchrun sends this signal to the other processes within a tenth of a second,
-                # perhaps before the message is printed; it kills them 30 s later
+                # perhaps before the message is printed, and kills them 30 s later
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise PeerError(
                 "another process of this job died, or did not answer in time; see its message for "
@@ -199,16 +200,17 @@ def engine() -> dist.ProcessGroup:
     """Return a second group of all processes, for an engine of torch that may keep a reference.
 
     A group exists as long as there is a reference to it. If it outlives `group()`, its threads may
-    need the GIL at the exit of Python to release tensors that Python holds, and the process aborts
-    (pytorch/pytorch#179291). Python does not hold the gradients that an engine sends.
+    need the GIL when Python exits, to release tensors that Python holds, and then the process
+    aborts (pytorch/pytorch#179291). A separate group for an engine avoids this, since Python does
+    not hold the gradients that an engine sends.
     """
     found = dist.new_group()
-    assert isinstance(found, dist.ProcessGroup)  # this process belongs to it
+    assert isinstance(found, dist.ProcessGroup)  # this process belongs to the group
     return found
 
 
 def largest(value: int) -> int:
-    """Return the largest of the integers of all processes, in every process."""
+    """Return the largest integer over all processes, in every process."""
     if size() == 1:
         return value
     found = torch.tensor(value)
@@ -217,13 +219,13 @@ def largest(value: int) -> int:
 
 
 def together(read: Callable[[], T]) -> T:
-    """Return the result of a function; if it fails in one process, raise in all of them.
+    """Call a function; if it fails in one process, raise an error in all processes.
 
-    Each process reads different samples. Without this function the others would wait for the one
-    that failed, and the run would end without a checkpoint.
+    For example, each process reads different samples. Without this function the other processes
+    would wait for the one that failed, and the run would end without a checkpoint.
 
     Raises:
-        DataError, TrainingError: The function raised it, here or in another process.
+        DataError, TrainingError: The function raised this error, here or in another process.
     """
     failed, value = None, cast("T", None)
     try:
@@ -242,7 +244,7 @@ def wait() -> None:
 
 
 def mean(x: Tensor) -> Tensor:
-    """Return the mean of the tensors of all processes, in every process; shapes must agree."""
+    """Return the mean of a tensor over all processes, in every process; shapes must agree."""
     if size() == 1:
         return x
     total = x.clone()
@@ -251,13 +253,13 @@ def mean(x: Tensor) -> Tensor:
 
 
 def share(x: Tensor, owner: int) -> None:
-    """Overwrite `x` by the tensor of process `owner`; shapes and dtypes must agree."""
+    """Overwrite `x` with the tensor of process `owner`; shapes and dtypes must agree."""
     if size() > 1:
         dist.broadcast(x, owner)
 
 
 def shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of process 0, on the CPU, in every process; the others are ignored."""
+    """Return the tensors of process 0, on the CPU, in every process; ignore those of the others."""
     if size() == 1:
         return dict(tensors)
     header = [[name, str(v.dtype).removeprefix("torch."), v.shape] for name, v in tensors.items()]
@@ -277,17 +279,17 @@ def align(module: nn.Module) -> None:
 
 
 def on_main(action: Callable[[], T]) -> T:
-    """Call a function in process 0 alone, and return its result or raise its error in all.
+    """Call a function in process 0 only, and return its result or raise its error in all processes.
 
     Args:
         action: A function whose result is a JSON value.
 
     Returns:
-        The result; in the other processes after a round trip through JSON.
+        The result; other processes receive it as JSON.
 
     Raises:
-        ScoreSDEError: `action` raised it; it is raised in every process. Any other error is a
-            `PeerError` in the other processes.
+        ScoreSDEError: `action` raised this error; every process raises it. For an error of another
+            class the other processes raise a `PeerError`.
     """
     if size() == 1:
         return action()
@@ -321,7 +323,7 @@ def check_same(values: Mapping[str, Any]) -> None:
     here = json.loads(json.dumps(values))
     main = json.loads(_from_main(json.dumps(here)))
     changes = [
-        f"{name} is {value!r} here and {main.get(name)!r} there"
+        f"{name} is {value!r} here and {main.get(name)!r} in process 0"
         for name, value in here.items()
         if value != main.get(name)
     ]

@@ -1,13 +1,14 @@
-r"""Compute the divergence of a vector field, exactly or by random probes.
+r"""Compute the divergence of a vector field, exactly or with random probes.
 
 $$ \nabla \cdot f(x) = \sum_j \partial f_j / \partial x_j
    = E\big[v^T (\partial f / \partial x)\, v\big], \qquad E[v v^T] = I $$
 
 The sum needs one vector-Jacobian product for each dimension. The expectation, the estimator of
 Hutchinson (1989, *A stochastic estimator of the trace of the influence matrix*), needs one product
-for each probe. Let $A$ be the Jacobian and $S = (A + A^T) / 2$. The estimate with one Rademacher
-probe has the variance $2 (\|S\|_F^2 - \sum_j A_{jj}^2)$, with one Gaussian probe $2 \|S\|_F^2$.
-Value and divergence need one forward pass, also under `torch.no_grad`.
+for each probe. Let $A$ be the Jacobian and $S = (A + A^T) / 2$. The variance of the estimate is
+$2 (\|S\|_F^2 - \sum_j A_{jj}^2)$ with one Rademacher probe, and $2 \|S\|_F^2$ with one Gaussian
+probe. Value and divergence together need one forward pass. The functions also work under
+`torch.no_grad`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["divergence", "frobenius", "hutchinson", "jacobian"]
 
 Function = Callable[[Tensor], Tensor]
 
-# The largest number of entries in the products of one batched call, to bound memory.
+# The largest number of entries in the products of one batched call, which limits the memory.
 _BUDGET = 2**24
 
 
@@ -32,15 +33,16 @@ def divergence(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
     r"""Return $f(x)$ and the exact $\nabla \cdot f(x)$, by D vector-Jacobian products.
 
     Args:
-        f: A function of `(B, *)` into `(B, *)` in which row i depends on row i alone.
+        f: A function that maps `(B, *)` to `(B, *)`, where row i of the result depends only on row
+            i of the input.
         x: The points, `(B, *)`, floating-point.
 
     Returns:
         The value `(B, *)` and the divergence `(B,)`, in the dtype of `x`, without autograd graph.
 
     Raises:
-        InvalidTypeError: The value has no autograd graph: it was computed under `no_grad` or does
-            not depend on `x`.
+        InvalidTypeError: The value has no autograd graph, since it was computed under `no_grad` or
+            does not depend on `x`.
         ShapeError: The value has another shape than `x`.
     """
     value, at = _forward(f, x)
@@ -52,12 +54,13 @@ def divergence(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def jacobian(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return $f(x)$ and the Jacobian $\partial f_i / \partial x_j$ of each row, over flat events.
+    r"""Return $f(x)$ and the Jacobian $\partial f_i / \partial x_j$ of each flattened row.
 
     Arguments and errors are those of `divergence`.
 
     Returns:
-        The value `(B, *)` and the Jacobian `(B, D, D)`, in the dtype of `x`, without graph.
+        The value `(B, *)` and the Jacobian `(B, D, D)`, in the dtype of `x`, without autograd
+        graph.
     """
     value, at = _forward(f, x)
     size = math.prod(x.shape[1:])
@@ -70,7 +73,8 @@ def hutchinson(f: Function, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
     r"""Return $f(x)$ and one unbiased estimate $v^T (\partial f / \partial x)\, v$ for each probe.
 
     Args:
-        f: A function of `(B, *)` into `(B, *)` in which row i depends on row i alone.
+        f: A function that maps `(B, *)` to `(B, *)`, where row i of the result depends only on row
+            i of the input.
         x: The points, `(B, *)`, floating-point.
         probes: K probes for each row, `(K, B, *)`, of mean zero and identity covariance.
 
@@ -86,7 +90,7 @@ def hutchinson(f: Function, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
             f"probes must have shape (K, {', '.join(map(str, x.shape))}), got {tuple(probes.shape)}"
         )
     value, at = _forward(f, x)
-    # contiguous, so that the order of summation does not depend on the batch
+    # contiguous, since the order of summation would otherwise depend on the batch
     products = (_products(value, at, probes) * probes).contiguous()
     return value.detach(), products.reshape(*probes.shape[:2], math.prod(x.shape[1:])).sum(2)
 
@@ -95,10 +99,11 @@ def frobenius(f: Function, x: Tensor, probes: Tensor | None = None) -> Tensor:
     r"""Return $\|\partial f / \partial x\|_F$ of each row, `(B,)` float64.
 
     Args:
-        f: A function of `(B, *)` into `(B, *)` in which row i depends on row i alone.
+        f: A function that maps `(B, *)` to `(B, *)`, where row i of the result depends only on row
+            i of the input.
         x: The points, `(B, *)`, floating-point.
-        probes: Probes v as in `hutchinson`: the norm is estimated by the root of the mean of
-            $\|v^T \partial f / \partial x\|^2$. None takes the exact Jacobian.
+        probes: Probes v as in `hutchinson`, with which the norm is estimated as the root of the
+            mean of $\|v^T \partial f / \partial x\|^2$. None takes the exact Jacobian.
 
     Raises:
         InvalidTypeError: The value has no autograd graph.
@@ -123,14 +128,14 @@ def _forward(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
         )
     if not value.requires_grad and x.numel() > 0:
         raise InvalidTypeError(
-            "the field has no gradient: it was computed under torch.no_grad, detached, or does not "
-            "depend on x; make it differentiable"
+            "the field cannot be differentiated: it was computed under torch.no_grad, was "
+            "detached, or does not depend on x; make it differentiable"
         )
     return value, at
 
 
 def _by_axes(value: Tensor, at: Tensor) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield the indices of rows of the Jacobians, and these rows `(chunk, B, D)`."""
+    """Yield indices of rows of the Jacobians, and these rows `(chunk, B, D)`."""
     size = math.prod(at.shape[1:])
     chunk = max(_BUDGET // max(at.numel(), 1), 1)
     for first in range(0, size, chunk):
@@ -154,6 +159,6 @@ def _products(value: Tensor, at: Tensor, cotangents: Tensor) -> Tensor:
     if len(cotangents) > 1:
         try:
             return product(cotangents, True)
-        except RuntimeError:  # an operation has no batching rule, or memory is too small
+        except RuntimeError:  # an operation has no batching rule, or there is too little memory
             pass
     return torch.stack([product(v, False) for v in cotangents])

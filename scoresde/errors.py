@@ -1,6 +1,6 @@
 """Define the errors that scoresde raises.
 
-Each is a `ScoreSDEError` and also the builtin that it resembles, so that both
+Each is a `ScoreSDEError`, and also a builtin error such as `ValueError`, so that both
 `except ScoreSDEError` and `except ValueError` catch it.
 """
 
@@ -30,8 +30,8 @@ __all__ = [
     "UnknownNameError",
 ]
 
-_LISTED = 50  # names that a message lists
-# the folders whose calls a notebook does not show
+_LISTED = 50  # the largest number of names that a message lists
+# folders; a notebook does not show the calls inside them
 _INNER = (
     os.path.dirname(__file__),
     *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
@@ -39,7 +39,7 @@ _INNER = (
 
 
 class ScoreSDEError(Exception):
-    """Report an error of scoresde: the base class of all its errors.
+    """Report an error of scoresde; this is the base class of all its errors.
 
     Examples:
         >>> import scoresde
@@ -51,9 +51,9 @@ class ScoreSDEError(Exception):
     """
 
     def _render_traceback_(self) -> list[str]:
-        """Return the lines that a notebook shows: the user's own calls, and the message.
+        """Return the lines that a notebook shows: the calls in the user's code, and the message.
 
-        With `SCORESDE_DEBUG=1` in the environment they are all calls.
+        With `SCORESDE_DEBUG=1` in the environment all calls are shown.
         """
         if os.environ.get("SCORESDE_DEBUG") == "1":
             return "".join(traceback.format_exception(self)).splitlines()
@@ -65,7 +65,7 @@ class ScoreSDEError(Exception):
 
 
 class InvalidValueError(ScoreSDEError, ValueError):
-    """Report an argument of the right type with a wrong value."""
+    """Report an argument with a wrong value, but the right type."""
 
 
 class InvalidTypeError(ScoreSDEError, TypeError):
@@ -85,7 +85,7 @@ class NonFiniteError(ScoreSDEError, RuntimeError):
 
 
 class ConvergenceError(ScoreSDEError, RuntimeError):
-    """Report a solver that did not reach the end within its evaluations."""
+    """Report a solver that needs more than the allowed evaluations."""
 
 
 class MemoryLimitError(ScoreSDEError, MemoryError):
@@ -93,14 +93,14 @@ class MemoryLimitError(ScoreSDEError, MemoryError):
 
 
 class CheckpointError(ScoreSDEError, RuntimeError):
-    """Report a checkpoint that is missing, damaged, of another format, or cannot be written."""
+    """Report a checkpoint that is missing or damaged, has another format, or cannot be written."""
 
 
 class DataError(ScoreSDEError, ValueError):
     """Report training data that cannot be found, read or used.
 
     Attributes:
-        faults: The faults one by one, if the error lists several.
+        faults: The faults as a list, if the error reports several.
     """
 
     faults: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class TrainingError(ScoreSDEError, RuntimeError):
 
 
 class PeerError(ScoreSDEError, RuntimeError):
-    """Report another process of the job that died, failed, or did not answer."""
+    """Report that another process of the job died, failed, or did not answer."""
 
 
 class MissingExtraError(ScoreSDEError, ImportError):
@@ -119,12 +119,12 @@ class MissingExtraError(ScoreSDEError, ImportError):
 
     @classmethod
     def of(cls, package: str, extra: str, purpose: str) -> MissingExtraError:
-        """Return the error for `purpose`, which needs `package` from the extra `extra`."""
+        """Return the error for a `purpose` that needs `package`, which `extra` installs."""
         return cls.by(package, f"pip install 'scoresde[{extra}]'", purpose)
 
     @classmethod
     def by(cls, package: str, command: str, purpose: str) -> MissingExtraError:
-        """Return the error for `purpose`, which needs a `package` that a `command` installs."""
+        """Return the error for a `purpose` that needs `package`, which `command` installs."""
         return cls(
             f"{purpose} needs the package {package!r}, which is not installed; run `{command}`"
         )
@@ -137,7 +137,7 @@ class UnknownNameError(ScoreSDEError, ValueError, KeyError):
 
     @classmethod
     def of(cls, kind: str, name: object, choices: Iterable[str]) -> UnknownNameError:
-        """Return the error for the unknown `name` of a `kind`; suggest the most similar choice."""
+        """Return the error for an unknown `name` of a `kind`; suggest the most similar choice."""
         names = sorted(choices)
         small = {other.lower(): other for other in names}
         near = difflib.get_close_matches(str(name)[:200].lower(), small, n=1)

@@ -1,21 +1,21 @@
-r"""Solve ODEs by adaptive Runge-Kutta methods, with separate steps for each sample of a batch.
+r"""Solve ODEs by adaptive Runge-Kutta methods, with separate step sizes for each sample.
 
 A step of an embedded pair evaluates $k_i = f(t + c_i h,\; y + h \sum_{j<i} a_{ij} k_j)$ and takes
 
 $$ y' = y + h \sum_i b_i k_i, \qquad e = h \sum_i (b_i - \hat b_i) k_i, \qquad
    \epsilon = \Big\| \frac{e}{\text{atol} + \text{rtol} \max(|y|, |y'|)} \Big\| $$
 
-The step is accepted if $\epsilon \le 1$. The size of the next step is about
-$0.9\,h\,\epsilon^{-3/16}\,\epsilon_\text{prev}^{1/32}$, and between a fifth of the last one and ten
-times it. This is a PI controller (Gustafsson 1991, *Control theoretic techniques for stepsize
-selection*; Hairer, Nørsett & Wanner 1993, sections II.4 and IV.2). One call of $f$ serves all
-samples that have not reached the last time; the samples have nothing else in common.
+The step is accepted if $\epsilon \le 1$. The next step size is about
+$0.9\,h\,\epsilon^{-3/16}\,\epsilon_\text{prev}^{1/32}$, limited to between a fifth and ten times
+the last one. This is a PI controller (Gustafsson 1991, *Control theoretic techniques for stepsize
+selection*; Hairer, Nørsett & Wanner 1993, sections II.4 and IV.2). One call of $f$ evaluates all
+samples that have not reached the last time; apart from this the samples are independent.
 
-The solution of a sample should be the same, bit for bit, in any batch. If its step size differed by
-rounding, the solution would differ within the tolerance. A power function may round an entry
-differently at another position of a batch. So the exponents above are multiples of 1/32, which
-square roots can compute. The rounding of a network depends on the size of the batch. So a step size
-changes by one of a few factors only, which rounding hardly ever changes.
+The solution of a sample should be the same, bit for bit, in any batch. If rounding changed a step
+size, the solution would change within the tolerance. Two measures prevent this. The rounding of a
+power function may depend on the position in the batch, so the exponents above are multiples of
+1/32, which need only square roots. The rounding of a network depends on the size of the batch, so
+the factor between step sizes is rounded to one of a few values.
 """
 
 from __future__ import annotations
@@ -46,10 +46,9 @@ __all__ = [
 ]
 
 Field = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`f(t, y, rows)`: the derivative `(b, *)` at times `(b,)`, float64, and states `(b, *)` of the
-samples that have not reached the last time, with indices `rows` `(b,)` in the batch."""
+"""`f(t, y, rows)` returns the derivative `(b, *)` of the unfinished samples `rows` of the batch."""
 Weigh = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""`weigh(t, y, k, error)`: the effect `(b, *)` of the error of a step to t with slope k at y."""
+"""`weigh(t, y, k, error)` returns the effect `(b, *)` of a local error at state y and slope k."""
 
 _SAFETY = 0.9
 _FACTORS = torch.tensor(
@@ -60,12 +59,12 @@ _FACTORS = torch.tensor(
 
 @dataclass(frozen=True)
 class Tableau:
-    r"""Hold an embedded Runge-Kutta pair whose last stage is the first stage of the next step.
+    r"""Hold an embedded Runge-Kutta pair, whose last stage is the first stage of the next step.
 
     Attributes:
         order: The order of the solution.
         c: The nodes $c_i$ of the stages after the first.
-        a: The weights $a_{ij}$ of these stages, row by row; the last row is $b$.
+        a: The weights $a_{ij}$ of the stages after the first, row by row; the last row is $b$.
         e: The weights of the error estimate, $b - \hat b$, over all stages.
     """
 
@@ -127,10 +126,10 @@ class Solution:
 
     Attributes:
         y: The states `(B, *)` at the last time.
-        error: The absolute values of `weigh` for the local errors, summed over steps, `(B, *)`.
-        nfe: Evaluations for each sample `(B,)`.
-        accepted: Accepted steps of each sample `(B,)`.
-        rejected: Rejected steps of each sample `(B,)`.
+        error: The sum over steps of the absolute values of `weigh` for the local errors, `(B, *)`.
+        nfe: The number of evaluations of each sample, `(B,)`.
+        accepted: The number of accepted steps of each sample, `(B,)`.
+        rejected: The number of rejected steps of each sample, `(B,)`.
     """
 
     y: Tensor
@@ -151,11 +150,11 @@ class Tolerance:
     """Hold the tolerances of a step, and the largest number of evaluations.
 
     Args:
-        rtol: The tolerance relative to the state, >= 0; a tensor broadcasts against one event.
-        atol: The absolute tolerance, likewise; at least one of the two must be positive.
+        rtol: The tolerance relative to the state, >= 0; a tensor must broadcast to one event.
+        atol: The absolute tolerance, in the same form. At least one of the two must be positive.
         max_nfe: The largest number of evaluations for a sample.
-        norm: The norm of a scaled error, `(b, *)` to `(b,)`. It may give the parts of an event
-            different weights.
+        norm: A function that maps scaled errors `(b, *)` to their norms `(b,)`, for example with
+            different weights for the parts of an event.
 
     Raises:
         InvalidValueError: A tolerance is negative, infinite or NaN, or none is positive.
@@ -181,7 +180,7 @@ class Tolerance:
         return replace(self, rtol=rtol, atol=atol)
 
     def measure(self, error: Tensor, size: Tensor) -> Tensor:
-        """Return the norms `(b,)`, on the CPU, of errors `(b, *)` in units of the tolerance."""
+        """Return the norms `(b,)`, on the CPU, of errors `(b, *)` divided by the tolerance."""
         return self.norm(error / (self.atol + self.rtol * size)).detach().cpu()
 
 
@@ -200,14 +199,14 @@ def solve(
     r"""Solve $dy/dt = f(t, y)$ from `t0` to `t1`, forwards or backwards, separately per sample.
 
     Args:
-        f: The derivative; that of a sample may depend on the state of this sample alone.
+        f: The derivative. The derivative of a sample may depend only on the state of this sample.
         y: The states at `t0`, `(B, *)`, floating-point.
         t0: The first time, `()` or `(B,)`, finite.
         t1: The last time, `()` or `(B,)`, finite.
         tolerance: The tolerances; `max_nfe` is at least `tableau.stages + 2`.
         tableau: The method.
-        weigh: The function of a local error that is summed in `Solution.error`; by default the
-            error itself.
+        weigh: A function that maps a local error to the effect that `Solution.error` adds up; by
+            default the error itself.
         variable: The name of t in messages.
         watch: A function that is called after each step with the completed share of the interval.
 
@@ -215,7 +214,8 @@ def solve(
         InvalidValueError: A time is not finite.
         ShapeError: A time is neither `()` nor `(B,)`.
         NonFiniteError: The state or the derivative is NaN or infinite.
-        ConvergenceError: `max_nfe` is used up, or the steps fall below the resolution of time.
+        ConvergenceError: More than `max_nfe` evaluations are needed, or a step is too small to
+            change the time.
     """
     n = len(y)
     start, end = (_time(name, t, n) for name, t in (("t0", t0), ("t1", t1)))
@@ -235,12 +235,12 @@ def solve(
             raise ConvergenceError(
                 f"sample {int(rows[0])} reached only {variable} = {float(t[0]):.6g} of "
                 f"[{float(start[rows[0]]):.6g}, {float(end[0]):.6g}] in max_nfe = {max_nfe} "
-                "evaluations; raise max_nfe, or loosen rtol and atol"
+                "evaluations; increase max_nfe, or rtol and atol"
             )
         if (t + h == t).any():
             raise ConvergenceError(
-                f"the steps of sample {int(rows[(t + h == t).nonzero()[0]])} fell below the "
-                f"resolution of {variable}; loosen rtol and atol, or use float64"
+                f"the steps of sample {int(rows[(t + h == t).nonzero()[0]])} are too small to "
+                f"change {variable}; increase rtol and atol, or use float64"
             )
         arriving = h.abs() >= (end - t).abs() * (1 - 1e-9)
         to = torch.where(arriving, end, t + h)
@@ -273,7 +273,7 @@ def solve(
 
 
 def _factor(ratio: Tensor, previous: Tensor, retry: Tensor) -> Tensor:
-    """Return the factor of the next step, at most 1 after a rejection."""
+    """Return the factor between the next step size and this one, at most 1 after a rejection."""
     root = ratio.sqrt().sqrt().sqrt().sqrt()
     damp = previous.sqrt().sqrt().sqrt().sqrt().sqrt()
     factor = nearest_factor(_SAFETY * damp / (root * root * root))
@@ -281,7 +281,7 @@ def _factor(ratio: Tensor, previous: Tensor, retry: Tensor) -> Tensor:
 
 
 def nearest_factor(wish: Tensor) -> Tensor:
-    """Return the largest allowed factor, between a fifth and ten, that is at most `wish`."""
+    """Round `wish` down to an allowed factor, between a fifth and ten."""
     return _FACTORS[torch.bucketize(wish, _FACTORS[1:], right=True)]
 
 
@@ -294,7 +294,7 @@ def _first_step(
     tolerance: Tolerance,
     variable: str,
 ) -> tuple[Tensor, Tensor]:
-    """Return the first step and the first stage, by two evaluations (Hairer et al. 1993, II.4)."""
+    """Return the first step size and stage, from two evaluations (Hairer et al. 1993, II.4)."""
     k, scale, span = f(t, y, rows), y.abs(), end - t
     size, slope = tolerance.measure(y, scale), tolerance.measure(k, scale)
     check_ratio(size + slope, t, rows, variable)
@@ -303,10 +303,10 @@ def _first_step(
     after = f(t + probe, y + _column(probe, y) * k, rows)
     bend = tolerance.measure(after - k, scale) / probe.abs()
     check_ratio(bend, t, rows, variable)
-    # the power 3/16, nearly a fifth root, by square roots
+    # compute the power 3/16, nearly a fifth root, by square roots
     root = (0.01 / torch.maximum(slope, bend)).sqrt().sqrt().sqrt().sqrt()
     guess = torch.minimum(100 * probe.abs(), root * root * root)
-    # round to a power of two, so that rounding errors hardly ever change it
+    # round to a power of two, which rounding errors hardly ever change
     exponent = torch.frexp(guess.clamp(max=1e100)).exponent
     guess = torch.ldexp(torch.ones_like(guess), exponent - 1)
     return span.sign() * torch.minimum(guess, span.abs()), k

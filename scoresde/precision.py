@@ -1,9 +1,9 @@
-"""Apply a user's autocast and default device to the score only, and not to the package's code.
+"""Apply the user's autocast and default device only to the score, not to the package's code.
 
-Half precision is enough for a network, but not for a draw of a Gaussian with a covariance (2 %
-error) or the linear part of a solver. A default device would also move the times of a grid, which
-are compared on the CPU. So public functions run in `full_precision`. They call the user's score by
-`in_user_settings`, under the autocast and default device that were set when they were called.
+Half precision is enough for a network, but not for draws of a Gaussian with a covariance (2 %
+error) or for the linear part of a solver. A default device would also move the times of a grid,
+which are compared on the CPU. So public functions run in `full_precision`. They call the user's
+score by `in_user_settings`, which restores the autocast and default device of their caller.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["as_double", "full_precision", "has_bfloat16", "in_user_settings", "w
 R = TypeVar("R")
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
-# Devices without float64.
+# The devices without float64.
 _SINGLE = {"mps"}
 # Context managers that restore the settings that `full_precision` turned off.
 _user_settings: ContextVar[tuple[Callable[[], AbstractContextManager[Any]], ...]] = ContextVar(
@@ -33,7 +33,7 @@ _user_settings: ContextVar[tuple[Callable[[], AbstractContextManager[Any]], ...]
 
 
 def _has_user_settings() -> bool:
-    """Return True if autocast is on, or the default device is not the CPU."""
+    """Return True if autocast is on or the default device is not the CPU."""
     return any(map(torch.is_autocast_enabled, _DEVICES)) or torch.get_default_device().type != "cpu"
 
 
@@ -44,17 +44,17 @@ def _is_fake() -> bool:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Turn autocast and a default device off within the block, and record them.
+    """Turn autocast and a default device off in the block, and record them.
 
-    As a decorator, `@full_precision()`, it does so for every call of a function.
+    As a decorator, `@full_precision()`, it does this for every call of a function.
 
     Raises:
         DeviceError: A `FakeTensorMode` is active, in which tensors have no numbers.
     """
     if _is_fake() and not torch.compiler.is_compiling():
         raise DeviceError(
-            "a FakeTensorMode of torch is active, in which tensors have shapes and no numbers; "
-            "leave it before calling this function"
+            "torch's FakeTensorMode is active, in which tensors have no numbers; leave this mode "
+            "before calling this function"
         )
     if not _has_user_settings():  # inside another such block, keep the settings that it recorded
         yield
@@ -77,11 +77,12 @@ def full_precision() -> Iterator[None]:
 
 
 def in_user_settings(function: Callable[..., R], *args: Any) -> R:
-    """Return `function(*args)`, called under the settings that `full_precision` turned off."""
+    """Call `function(*args)` with the settings that `full_precision` turned off."""
     settings = _user_settings.get()
     if not settings:
         return function(*args)
-    before = _user_settings.set(())  # public functions called inside record their own settings
+    # public functions that are called inside record their own settings
+    before = _user_settings.set(())
     try:
         with ExitStack() as stack:
             for enter in settings:
@@ -97,13 +98,13 @@ def widest(device: torch.device) -> torch.dtype:
 
 
 def as_double(value: Tensor | float) -> Tensor:
-    """Return a number or tensor in float64, on the CPU if its device has no float64."""
+    """Return a number or tensor in float64, moved to the CPU if its device has no float64."""
     found = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float64)
     return (found.cpu() if found.device.type in _SINGLE else found).double()
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Return True if a device computes in bfloat16 without emulating it, which would be slow."""
+    """Return True if a device supports bfloat16 without slow emulation."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":

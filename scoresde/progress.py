@@ -1,8 +1,8 @@
 """Show the progress of long work.
 
-In a terminal and in a notebook the progress is a bar. Elsewhere, as in a log file or a pipe, lines
-are written to stderr: the first after 10 seconds, the next at least 30 seconds later. So short work
-writes nothing.
+In a terminal and in a notebook the progress is a bar. Elsewhere, for example in a log file or a
+pipe, lines are written to stderr: the first after 10 seconds, and each further line at least 30
+seconds later. So short work writes nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ __all__ = ["Progress", "duration", "each", "hidden", "in_notebook", "showing"]
 
 T = TypeVar("T")
 
-# Seconds to the first line; between later lines at least _GAP, and _SHARE of the time so far.
+# Seconds until the first line; between later lines at least _GAP seconds, and at least _SHARE of
+# the time so far.
 _FIRST, _GAP, _SHARE = 10.0, 30.0, 1 / 60
-# Seconds between two states of a notebook's bar, since its file keeps every state.
+# Seconds between two updates of a notebook's bar, since the notebook's file stores every update.
 _OF_NOTEBOOK = 2.0
 _HIDDEN: ContextVar[bool] = ContextVar("hidden", default=False)
 
@@ -38,7 +39,7 @@ class Progress(Protocol):
     """Define the interface of objects that show the progress of work."""
 
     def update(self, n: int = 1) -> object:
-        """Count `n` more units of the work."""
+        """Count `n` more units of work."""
 
     def note(self, **values: float) -> None:
         """Replace the numbers shown beside the count."""
@@ -46,7 +47,7 @@ class Progress(Protocol):
 
 @contextmanager
 def hidden() -> Iterator[None]:
-    """Show no progress within the block, except where `show=True`."""
+    """Show no progress in the block, except with `show=True`."""
     token = _HIDDEN.set(True)
     try:
         yield
@@ -71,9 +72,9 @@ def showing(
         total: The number of units of work, or None if unknown.
         doing: The name of the work, such as "sampling".
         unit: The name of one unit.
-        done: The number of units that are done already.
-        show: True shows a bar wherever the output goes, False shows nothing, and None shows a bar
-            in a terminal or a notebook and lines elsewhere, in the first of several processes.
+        done: The number of units that are already done.
+        show: True always shows a bar, False shows nothing, and None shows a bar in a terminal or a
+            notebook and lines elsewhere. Of several processes only the first shows anything.
         keep: Leave a finished bar on the screen.
         delay: Seconds before the bar appears.
 
@@ -109,7 +110,7 @@ def showing(
 
 
 def each(items: Sequence[T], doing: str, *, unit: str = "step", show: bool | None) -> Iterator[T]:
-    """Yield the items, and show the progress; `show` as in `showing`."""
+    """Yield the items and show the progress; `show` is as in `showing`."""
     with showing(len(items), doing, unit=unit, show=show) as progress:
         for item in items:
             yield item
@@ -154,7 +155,7 @@ class _Silent:
 
 
 class _Bar:
-    """Move a bar of tqdm."""
+    """Show a bar of tqdm."""
 
     def __init__(self, bar: Any) -> None:
         self.update = bar.update
@@ -191,7 +192,7 @@ class _Lines:
         self._write(f"{self._values}{left}")
 
     def note(self, **values: float) -> None:
-        """Keep the numbers for the next line."""
+        """Store the numbers for the next line."""
         self._values = "".join(f"  {_label(name)} {value:.3g}" for name, value in values.items())
 
     def close(self) -> None:
@@ -234,7 +235,7 @@ def _is_terminal(stream: TextIO) -> bool:
 
 
 def _bar_of_notebook() -> Any:
-    """Return tqdm's bar of widgets, or its bar of text if there are no widgets."""
+    """Return tqdm's widget bar, or its text bar if widgets are not available."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TqdmWarning)
         from tqdm.auto import tqdm as automatic
@@ -242,5 +243,5 @@ def _bar_of_notebook() -> Any:
 
 
 def _label(name: str) -> str:
-    """Return the name of a number with hyphens for underscores."""
+    """Return the name of a number with underscores replaced by hyphens."""
     return name.replace("_", "-")

@@ -1,4 +1,4 @@
-r"""Compute Gauss-Legendre quadrature and Lagrange's polynomials, for multistep methods."""
+r"""Compute Gauss-Legendre quadrature and Lagrange polynomials, for multistep methods."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ STENCIL = 6
 
 
 def gauss_legendre(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nodes and weights `(N, Q)` of intervals whose ends are `(N, 1)`."""
+    """Return nodes and weights `(N, Q)` for N intervals with ends `(N, 1)`."""
     return torch.lerp(start, end, _X), (end - start) * _W
 
 
 def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
-    r"""Return Lagrange's polynomials $w_j(a) = \prod_{k \ne j} (a - n_k) / (n_j - n_k)$.
+    r"""Evaluate the Lagrange polynomials $w_j(a) = \prod_{k \ne j} (a - n_k) / (n_j - n_k)$.
 
     Args:
         nodes: Distinct nodes `(..., m)`.
         at: The points a, `(..., Q)`.
 
     Returns:
-        The matrix `(..., Q, m)`, whose rows sum to one.
+        The values `(..., Q, m)`, which sum to one over j.
     """
     m = nodes.shape[-1]
     numerator = (at[..., None] - nodes[..., None, :])[..., None, :].expand(*at.shape, m, m)
@@ -58,10 +58,10 @@ def interpolated(nodes: Tensor, values: Tensor, at: Tensor) -> Tensor:
 
 
 def lagrange_integrals(nodes: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return the integrals of Lagrange's polynomials on `nodes` `(M, q)` from a to b `(M,)`.
+    """Integrate the Lagrange polynomials of `nodes` `(M, q)` from a to b `(M,)`.
 
     Returns:
-        The integrals `(M, q)`, exact to rounding and without the cancellation of powers.
+        The integrals `(M, q)`, exact up to rounding, since there is no cancellation of powers.
     """
     q = nodes.shape[1]
     points, parts = (torch.from_numpy(v).to(nodes) for v in np.polynomial.legendre.leggauss(q))

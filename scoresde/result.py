@@ -1,4 +1,4 @@
-"""Define the base class of results, with a table, a picture and a JSON file."""
+"""Define the base class of results, which can be shown as a table, a picture and a JSON file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["Result", "page"]
 
 
 class Result(abc.ABC):
-    """Hold the numbers of a result: `print` shows a table, `plot` draws it, `to_json` writes it.
+    """Hold the numbers of a result; `print` shows a table, `plot` draws, `to_json` writes a file.
 
-    A notebook shows table and picture.
+    A notebook shows the table and the picture.
     """
 
     @abc.abstractmethod
     def _entries(self) -> Mapping[str, Any]:
-        """Return all numbers by name, in mappings, sequences and strings."""
+        """Return all numbers by name, as nested mappings, sequences and strings."""
 
     @abc.abstractmethod
     def plot(self) -> Figure:
@@ -39,7 +39,7 @@ class Result(abc.ABC):
         return {name: _finite(value) for name, value in self._entries().items()}
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write the result of `as_json` to a file, and return its path.
+        """Write `as_json()` to a file, and return its path.
 
         Raises:
             CheckpointError: The file cannot be written.
@@ -61,7 +61,8 @@ def page(text: str, picture: Figure | None, alt: str = "") -> str:
     Args:
         text: The text, which is escaped.
         picture: A figure, or None.
-        alt: A description of the picture for screen readers; by default the labels of its axes.
+        alt: A description of the picture for screen readers; by default made from titles and
+            labels.
     """
     words = f'<pre style="line-height: 1.2">{html.escape(text)}</pre>'
     if picture is None:
@@ -76,7 +77,7 @@ def page(text: str, picture: Figure | None, alt: str = "") -> str:
 
 
 def _seen(picture: Figure) -> str:
-    """Return a description of a picture: for each panel its title, or the labels of its axes."""
+    """Describe a picture by the title of each panel, or by the labels of its axes."""
     panels = []
     for axes in picture.axes:
         over = " over ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
@@ -85,7 +86,7 @@ def _seen(picture: Figure) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Return a value with None in place of NaN and infinities, for JSON."""
+    """Return a value with NaN and infinities replaced by None, for JSON."""
     if isinstance(value, Mapping):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

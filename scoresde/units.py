@@ -1,7 +1,7 @@
-r"""Define transforms: affine maps from the user's numbers to those of a model.
+r"""Define transforms, affine maps from the user's units to model units.
 
-A transform is stored with the model that was trained on its output, so that samples can be
-returned in the units of the data.
+A transform is saved with the model that was trained on its output, so that samples can be converted
+to the units of the data.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ __all__ = [
 ]
 
 
-_FAR = 2**14  # if |shift| / scale exceeds this, float32 cannot resolve 1/1024 of the scale
+# if |shift| / scale is larger, float32 cannot represent differences of 1/1024 of the scale
+_FAR = 2**14
 
 
 @runtime_checkable
 class Transform(Protocol):
-    """Declare an invertible affine map of raw numbers `(B, *event)`, the same for every sample."""
+    """Define an invertible affine map of raw numbers `(B, *event)`, the same for every sample."""
 
     @property
     def levels(self) -> int | None:
@@ -45,28 +46,28 @@ class Transform(Protocol):
         ...
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Map raw numbers to the model's, in float64 for float64 and in float32 for others."""
+        """Map raw numbers to model units, in float64 if they are float64, else in float32."""
         ...
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Map the model's numbers to raw ones, as floats."""
+        """Map numbers in model units to raw numbers, as floats."""
         ...
 
     def restore(self, x: Tensor) -> Tensor:
-        """Map the model's numbers to raw ones, rounded and clipped if raw numbers are quantised."""
+        """Map model units to raw numbers, rounded and clipped if raw numbers are quantised."""
         ...
 
     def log_det(self, event_shape: Sequence[int]) -> float:
-        r"""Return the logarithm of $|\det \partial x / \partial r|$ of an event.
+        r"""Return $\log |\det \partial x / \partial r|$ for one event.
 
-        The log-density of raw numbers is that of the model's numbers plus this number.
+        The log-density of raw numbers is the log-density in model units plus this number.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Leave the numbers unchanged."""
+    """Return the numbers unchanged."""
 
     @property
     def levels(self) -> None:
@@ -95,10 +96,10 @@ class Range:
     $$ x = (r - \text{low}) / h - 1, \qquad h = (\text{high} - \text{low}) / 2 $$
 
     Args:
-        low: The raw number that is mapped to -1.
-        high: The raw number that is mapped to 1; 255 for bytes, so that $x = r / 127.5 - 1$.
-        levels: The number of equally spaced values of the raw numbers, including both ends, at
-            least 2; None if they are continuous. Bytes have 256.
+        low: The raw number that becomes -1.
+        high: The raw number that becomes 1; 255 for bytes, so that $x = r / 127.5 - 1$.
+        levels: The number of equally spaced raw values, with both ends, at least 2; 256 for bytes.
+            None if raw numbers are continuous.
 
     Raises:
         InvalidValueError: The range is empty or not finite, or there are fewer than two levels.
@@ -119,12 +120,12 @@ class Range:
             check_integer("levels", self.levels, 2)
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Map raw numbers, any shape and dtype, to floats in [-1, 1]."""
+        """Map raw numbers of any shape and dtype to floats in [-1, 1]."""
         wide = raw if raw.dtype == torch.float64 else raw.float()
         return (wide - self.low) / ((self.high - self.low) / 2) - 1
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Map the model's numbers to raw ones, as floats."""
+        """Map numbers in model units to raw numbers, as floats."""
         return (x + 1) * ((self.high - self.low) / 2) + self.low
 
     def log_det(self, event_shape: Sequence[int]) -> float:
@@ -132,7 +133,7 @@ class Range:
         return -math.prod(event_shape) * math.log((self.high - self.low) / 2)
 
     def restore(self, x: Tensor) -> Tensor:
-        """Return the nearest quantised raw values, as bytes if these are 0, 1, ... up to 255.
+        """Return the nearest quantised raw values, as bytes if they are integers from 0 to 255.
 
         Without `levels` the result is that of `inverse`.
 
@@ -142,8 +143,8 @@ class Range:
         """
         if self.levels is None:
             return self.inverse(x)
-        # refuse NaNs, which rounding would turn into numbers, and integers and booleans, which must
-        # be raw values already
+        # refuse NaN, which rounding would turn into a number, and integers and booleans, which are
+        # raw values already
         check_batch("x", x[None] if isinstance(x, Tensor) else x)
         top = self.levels - 1
         wide = x if x.dtype == torch.float64 else x.float()
@@ -157,17 +158,17 @@ class Range:
 class Standardize:
     r"""Map raw numbers to $x = (r - \text{shift}) / \text{scale}$, per dimension or channel.
 
-    Shift and scale belong to the entries of the first event axis: the dimensions of vectors, the
-    channels of images and other fields.
+    Each entry of the first event axis has a shift and a scale: each dimension of a vector, each
+        channel of an image or field.
 
     Args:
         shift: One number, or one for each entry of the first axis.
-        scale: As many positive numbers.
+        scale: Positive numbers, as many as shifts.
 
     Raises:
         InvalidValueError: A shift is not finite, or a scale not positive.
         InvalidTypeError: A shift or scale is not a number.
-        ShapeError: There are not as many shifts as scales.
+        ShapeError: The numbers of shifts and scales differ.
     """
 
     shift: tuple[float, ...]
@@ -182,7 +183,7 @@ class Standardize:
             object.__setattr__(self, name, tuple(map(float, listed)))
         if len(self.shift) != len(self.scale) or not self.shift:
             raise ShapeError(
-                f"need as many scales as shifts, got {len(self.shift)} shifts and "
+                f"need equal numbers of shifts and scales, got {len(self.shift)} shifts and "
                 f"{len(self.scale)} scales"
             )
         if not all(map(math.isfinite, self.shift)) or not all(0 < s < math.inf for s in self.scale):
@@ -192,7 +193,7 @@ class Standardize:
 
     @classmethod
     def of(cls, mean: Tensor, var: Tensor) -> Standardize:
-        """Return the transform that gives data of this mean and variance mean 0 and variance 1.
+        """Return the transform that standardises data with this mean and variance.
 
         Mean and variance have the shape `(*event)`. A constant entry is only shifted.
         """
@@ -218,8 +219,8 @@ class Standardize:
     def inverse(self, x: Tensor) -> Tensor:
         """Map the model's numbers to raw ones, in the dtype of `x`.
 
-        The result is in float64 if rounding to float32 would cost about a thousandth of a scale or
-        more, as for Unix timestamps.
+        The result is float64 if rounding to float32 would cause an error of a thousandth of the
+        scale or more, as for Unix timestamps.
         """
         shift, scale = self._spread(x)
         far = max(abs(a) / b for a, b in zip(self.shift, self.scale, strict=True))
@@ -229,7 +230,7 @@ class Standardize:
     restore = inverse
 
     def log_det(self, event_shape: Sequence[int]) -> float:
-        """Return minus the logarithms of the scales, summed over the event."""
+        """Return minus the sum of the logarithms of the scales over the event."""
         each = math.prod(event_shape) / len(self.scale)
         return -each * sum(map(math.log, self.scale))
 
@@ -257,10 +258,11 @@ _KINDS: Mapping[str, type[Identity | Range | Standardize]] = {
 
 
 def describe(transform: Transform) -> dict[str, Any]:
-    """Return the description of a transform as JSON values.
+    """Describe a transform by JSON values.
 
     Raises:
-        InvalidTypeError: The transform is of another module, so `rebuild` could not make it.
+        InvalidTypeError: The transform is not defined in this module, so `rebuild` could not make
+            it.
     """
     name = type(transform).__name__
     if _KINDS.get(name) is not type(transform):
@@ -274,8 +276,8 @@ def in_words(transform: Transform | Mapping[str, Any] | None) -> str:
     """Return a description of a transform in plain English.
 
     Args:
-        transform: The transform, the result of `describe`, or None for the identity; for an unknown
-            transform only its type is named.
+        transform: The transform, the result of `describe`, or None for the identity. For an unknown
+            transform only the type is named.
 
     Examples:
         >>> in_words(BYTES)
@@ -302,10 +304,10 @@ def in_words(transform: Transform | Mapping[str, Any] | None) -> str:
 
 
 def rebuild(config: Mapping[str, Any] | None) -> Transform:
-    """Return the transform that `describe` has described; the identity for None.
+    """Return the transform that `describe` described; None gives the identity.
 
     Raises:
-        CheckpointError: No transform of this module has this description.
+        CheckpointError: The description is not that of a transform of this module.
     """
     if config is None:
         return Identity()
@@ -313,12 +315,14 @@ def rebuild(config: Mapping[str, Any] | None) -> Transform:
         fields = {name: value for name, value in config.items() if name != "type"}
         made: Transform = _KINDS[config["type"]](**fields)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{config!r} describes no transform of scoresde") from error
+        raise CheckpointError(
+            f"{config!r} is not the description of a transform of scoresde"
+        ) from error
     return made
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Return images in [-1, 1] as bytes, rounded and clipped to the range.
+    """Convert images in [-1, 1] to bytes, rounded and clipped.
 
     Raises:
         NonFiniteError: A number is NaN or infinite.

@@ -577,7 +577,7 @@ def damage(spoil: Callable[[bytes, random.Random], bytes], scene: Scene, number:
         path.write_bytes(spoil(path.read_bytes(), scene.chance))
     scene.spoilt |= set(found[-number:])
     scene.recover()
-    said = [line for line in scene.warned if f"going on from {found[-number - 1].name}" in line]
+    said = [line for line in scene.warned if f"continuing from {found[-number - 1].name}" in line]
     assert len(said) == 1, scene.warned
     assert found[-1].name in said[0], said
     return "fell back"
@@ -753,7 +753,7 @@ def nan_batch(scene: Scene) -> str:
     step = scene.chance.randrange(CONFIG.steps)
     end = scene.run(partial(spoilt_batch, {step}))
     assert end.code == 1, end
-    assert end.all("error")[0].startswith(f"TrainingError: training broke down at step {step}:")
+    assert end.all("error")[0].startswith(f"TrainingError: training failed at step {step}:")
     assert max(scene.saved, default=0) <= step, scene.saved
     return "TrainingError"
 

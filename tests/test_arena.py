@@ -131,7 +131,7 @@ def test_a_score_of_the_user_is_a_problem():
     same = arena.compare({"em": EulerMaruyama(eta=0.0)}, [Problem.of(LINE, sde)], (50,), n=4)
     # the prior is exact for a Gaussian, but it is drawn otherwise
     assert results.rows[0].value == pytest.approx(same.rows[0].value, rel=2)
-    with pytest.raises(InvalidValueError, match="law of mine is unknown"):
+    with pytest.raises(InvalidValueError, match="distribution of mine is unknown"):
         arena.compare({"em": EulerMaruyama()}, [problem], (50,), by="law", n=4)
 
 

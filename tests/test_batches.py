@@ -98,7 +98,7 @@ def test_batches_continue_from_any_step(step):
 
 def test_images_are_not_moved_without_their_fields():
     data = Data(RAW, transform=BYTES, forcing=RAW.float())
-    with pytest.raises(InvalidValueError, match=r"hflip.* not the fields 'forcing' that belong"):
+    with pytest.raises(InvalidValueError, match=r"hflip.* not their conditions 'forcing'"):
         Batches(data, config())
     assert Batches(data, config(augment=())).at(0)[1]["forcing"].shape == (5, 1, 8, 8)
 

@@ -190,11 +190,11 @@ def test_samplers_without_the_noise_of_the_reverse_sde_refuse_a_network_without_
         try:
             scoresde.Run.of(score, sampler=name, **options)
         except InvalidTypeError as error:
-            assert "does not see y" in str(error)  # noqa: PT017
+            assert "does not receive y" in str(error)  # noqa: PT017
             refused.append(name)
         assert (name in refused) != method.conditional
     assert {"heun", "ddim", "fast", "scipy", "pc"} < set(refused)
-    with pytest.raises(scoresde.ScoreSDEError, match="no density"):
+    with pytest.raises(scoresde.ScoreSDEError, match="not the gradient of a log-density"):
         scoresde.log_prob(score, None, torch.zeros(2, 1), condition={Y: torch.ones(2, 1)})
     with pytest.raises(InvalidValueError, match="needs the condition y"):
         scoresde.sample(score, sampler=Ancestral(), shape=(1,), steps=2, seed=0)

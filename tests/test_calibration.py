@@ -394,7 +394,7 @@ def test_false_alarms_of_pairs_are_as_rare_as_stated():
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        (dict(n=390), DataError, "at least 20 pairs must be tested, .* got 390 of 400"),
+        (dict(n=390), DataError, "at least 20 pairs must be tested and .* got 390 of 400"),
         (dict(n=2), InvalidValueError, "n must be an integer >= 20"),
         (dict(draws=1), InvalidValueError, "draws must be an integer >= 2"),
         (dict(theta=torch.zeros(30, 2)), ShapeError, "theta and y must be parameters"),

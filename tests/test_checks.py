@@ -130,7 +130,7 @@ def test_a_window_is_made_of_numbers():
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_problem_begins_with_a_score_and_an_sde(problem):
     x = torch.zeros(2, 3)
-    with pytest.raises(InvalidValueError, match="has no SDE in its facts; give one"):
+    with pytest.raises(InvalidValueError, match="has no SDE in its facts; give its SDE"):
         problem(lambda x, t: -x, None, x)
     for sde in ("vp", 3, VPSDE):
         with pytest.raises(InvalidTypeError, match="SDE"):

@@ -291,7 +291,10 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
         ("--steps 0", "--steps must lie in [1, 10,000,000], got 0"),
         ("--seed -1", "a seed must lie in [0, 2**64), got -1"),
         ("--first -1", "--first must be an integer >= 0, got -1"),
-        (f"--first {10**23}", "samples of a seed are numbered below 2**40, got first = 1000000"),
+        (
+            f"--first {10**23}",
+            "the sample indices of a seed lie in [0, 2**40), got first = 1000000",
+        ),
         ("--batch-size 0", "--batch-size must be an integer >= 1, got 0"),
         ("--class -1", "--class must lie in [0, 9], got -1"),
         (f"--out {'x' * 300}.npy", "cannot make the folder xxxxxx"),
@@ -577,7 +580,10 @@ def test_train_starts_then_reports_that_it_is_finished_then_continues(tmp_path, 
         ("--lr 0.5", "belongs to another configuration: lr was 0.01 and is 0.5; take the old "),
         ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
         ("--batch-size 9", "belongs to another configuration: --batch-size was 8 and is 9; "),
-        ("--steps 3", "3 are fewer, and steps may only grow: take --steps 4, or another folder"),
+        (
+            "--steps 3",
+            "3 is smaller, but steps may only be increased; take --steps 4, or another folder",
+        ),
         ("--sde VPSDE", "belongs to another sde: it was VESDE("),
         ("--channels 6", "belongs to another network: it was UNet("),
     ],
@@ -604,7 +610,7 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
     ("source", "options", "message"),
     [
         ("digits", "--channels 1", "--channels must be one width, 2 or more, per resolution"),
-        ("digits", "--split test", "'digits' has no splits, and so no 'test'"),
+        ("digits", "--split test", "'digits' has no splits such as 'test'"),
         ("./nothing.npy", "", "nothing.npy does not exist"),
         (
             "./nothing.xyz",
@@ -629,7 +635,7 @@ def test_wrong_options_of_train_are_reported_in_one_line(
         ("--lr 0", "lr must be positive and finite, got 0.0"),
         ("--steps -1", "steps must be an integer >= 1, got -1"),
         ("--learned-weight --loss ism", "a learned weight needs a positive loss"),
-        ("--held-out 0 --patience 3", "patience needs the loss of held-out data"),
+        ("--held-out 0 --patience 3", "patience needs held-out data"),
         ("--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
         ("--weight edm gamma=2", "unknown parameter 'gamma'; choose from var"),
         ("--weight edm var=x", "edm.var must be float, got 'x'"),
@@ -678,7 +684,7 @@ def test_train_refuses_a_folder_that_it_cannot_use_before_the_work(tmp_path, cap
     assert f"cannot make the folder {tmp_path / 'file'}: File exists" in said(capsys)
     ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,)).save_pretrained(tmp_path / "model")
     assert train(tmp_path / "model") == 1
-    assert "holds model.safetensors, which a new run would replace, but no checkpoint" in said(
+    assert "holds model.safetensors, which a new run would overwrite, but no checkpoint" in said(
         capsys
     )
 

@@ -153,7 +153,10 @@ def test_samples_that_lack_a_condition_are_left_out_and_counted(command, capsys)
     ("options", "message"),
     [
         (dict(data="bare.npz"), "the model takes the condition 'y', but bare.npz has no such"),
-        (dict(data="few.npz"), "at least 20 pairs must be tested, and at least 20 others left"),
+        (
+            dict(data="few.npz"),
+            "at least 20 pairs must be tested and at least 20 others must remain",
+        ),
         (dict(data="nowhere.npz"), "nowhere.npz"),
     ],
 )

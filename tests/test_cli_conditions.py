@@ -140,7 +140,7 @@ def test_names_of_other_classes_than_the_models_are_reported(trained, n):
     names = [chr(97 + i % n) for i in range(33)]
     data = load("digits")[:33]
     data = Data(data, label=classes_of(names, "the names"))
-    with pytest.warns(UserWarning, match=f"has 10 classes of 'label' .* {n}, .*: 'a' is 0"):
+    with pytest.warns(UserWarning, match=f"has 10 classes of 'label' .* {n} named .*: 'a' is 0"):
         begin(str(trained), data)
 
 
@@ -202,14 +202,16 @@ def test_columns_of_whole_numbers_come_back_as_whole_numbers(tmp_path, monkeypat
     (tmp_path / "t.csv").write_text("\n".join(["rings,mass,age,kind", *rows]))
     words = ["--condition", "kind", "--condition", "number:age", "--steps", "2"]
     assert main(["train", "--data", "t.csv", "--out", "run", *words]) == 0
-    assert "(a, b), missing in 7, which are kept to learn the law" in capsys.readouterr().out
+    assert (
+        "(a, b), missing in 7, which are kept to learn the distribution" in capsys.readouterr().out
+    )
     model = ScoreModel.from_pretrained("run")
     assert model.whole == ("rings",)
     assert facts(model).conditions["age"] == Field((1,))
     words = ["sample", "run", "--n", "6", "--sampler", "ddim", "--steps", "3", "--class", "a"]
     words += ["--condition", "age=21", "--out"]
     assert main([*words, "x.npy"]) == 0
-    assert "rounded, as whole numbers in the data: rings" in capsys.readouterr().out
+    assert "rounded, since the data have only integers: rings" in capsys.readouterr().out
     assert main([*words, "own.npy", "--no-round"]) == 0
     rounded, own = np.load("x.npy"), np.load("own.npy")
     assert np.array_equal(rounded[:, 0], own[:, 0].round())

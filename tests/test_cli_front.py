@@ -102,7 +102,7 @@ def test_the_readme_and_the_reference_name_every_command():
         ("demo --n 1.5", "--n takes a whole number, got '1.5'"),
         ("demo --guidance much", "error: --guidance takes a number, got 'much'"),
         ("train --data x --out y --lr 0", "error: --lr must be positive and finite, got 0.0"),
-        ("train --data x --out y --held-out 0 --patience 3", "by --held-out 0.1, or leave"),
+        ("train --data x --out y --held-out 0 --patience 3", "give --held-out 0.1, or leave"),
         ("train --data x --out y --sde VESDEE", "error: --sde: unknown SDE 'VESDEE'; did you mean"),
         ("likelihood x --method exat", "unknown --method 'exat'; did you mean 'exact'?"),
         ("demo --n", "Missing value for argument '--n'"),

@@ -152,7 +152,7 @@ def test_a_folder_of_samples_with_other_conditions_is_not_continued(model, tmp_p
     assert "1 of 1 batches were there" in capsys.readouterr().out
     assert main([*words, "--condition", "label=2"]) == 1
     assert main([*words, "--condition", "label=1", "--guidance", "2"]) == 1
-    assert "guidance was None and is 2.0" in capsys.readouterr().err
+    assert "guidance was None and is now 2.0" in capsys.readouterr().err
 
 
 # Editing

@@ -59,6 +59,7 @@ def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the model has 10 classes")
 def test_a_folder_without_a_class_is_refused_since_others_would_have_its_number(
     folders, tmp_path, capsys
 ):
@@ -103,7 +104,7 @@ def test_levels_beyond_those_of_the_model_are_refused(folders, tmp_path, capsys)
     model = ScoreModel.from_pretrained(folders / "digits")
     model.transform = Range(0, 16, levels=17)
     model.save_pretrained(tmp_path / "model")
-    for high, message in ((17, "these numbers lie in [0, 17]"), (3.5, "lie between them")):
+    for high, message in ((17, "these numbers lie in [0, 17]"), (3.5, "lie between levels")):
         raw = np.zeros((3, 1, 8, 8), dtype=np.float32)
         raw[0, 0, 0, 0] = high
         np.savez(tmp_path / "raw.npz", x=raw)

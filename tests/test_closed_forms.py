@@ -111,7 +111,9 @@ def test_half_of_a_change_is_refused_with_both_values():
         Halved()
     message = str(caught.value)
     assert message.startswith("coefficients of Halved disagrees with its alpha and sigma")
-    own, derived = (float(n) for n in re.search("f = (.*), they give (.*);", message).groups())
+    own, derived = (
+        float(n) for n in re.search("f = (.*), but alpha and sigma give (.*);", message).groups()
+    )
     t = float(re.search("at t = (.*) it", message)[1])
     assert own == pytest.approx(-VPSDE().beta(t) / 2, rel=1e-4)
     assert derived == pytest.approx(own / 2, rel=1e-6)
@@ -284,5 +286,5 @@ def test_a_ratio_that_rises_keeps_its_own_message():
         def transition(self, s, t):
             return super().transition(s, t)
 
-    with pytest.raises(InvalidValueError, match=r"signal-to-noise ratio .* must fall in time"):
+    with pytest.raises(InvalidValueError, match=r"signal-to-noise ratio .* must fall with t"):
         Rising()

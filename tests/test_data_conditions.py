@@ -116,7 +116,9 @@ def test_conditions_are_left_out_by_name():
     assert data.without("label").classes is None
     with pytest.raises(UnknownNameError, match=r"unknown condition 'lable'; did you mean 'label'"):
         data.without("lable")
-    with pytest.raises(UnknownNameError, match="no condition 'label': these data have none"):
+    with pytest.raises(
+        UnknownNameError, match="no condition 'label': these data have no conditions"
+    ):
         Data(torch.zeros(2, 1)).without("label")
 
 
@@ -133,7 +135,11 @@ X = torch.zeros(3, 2)
         (dict(y=[0.0, -1.0, 1e300]), DataError, "'y' of sample 2 overflows in float32"),
         (dict(y=torch.zeros(3) > 0), InvalidTypeError, r"pass y.long\(\), labels of 2 classes"),
         (dict(y=torch.zeros(3) * 1j), InvalidTypeError, "pass torch.view_as_real"),
-        (dict(y=torch.zeros(3, 2).long()), InvalidTypeError, r"labels have one axis.* y.float\(\)"),
+        (
+            dict(y=torch.zeros(3, 2).long()),
+            InvalidTypeError,
+            r"give labels with one axis.* y.float\(\)",
+        ),
         (dict(y="abc"), InvalidTypeError, "must be numbers in rows of the same shape, got 'abc'"),
         (dict(y=[[1.0], [1, 2], [3]]), InvalidTypeError, "in rows of the same shape"),
         (dict(label=[0, -2, 1]), DataError, r"lie in \[-2, 1\], .* that of sample 1"),
@@ -145,7 +151,11 @@ X = torch.zeros(3, 2)
             DataError,
             r"lie in \[0, 2\], expected \[0, 1",
         ),
-        (dict(y=X, kinds={"y": Field((3,))}), ShapeError, r"rows of shape \(2,\), its kind has"),
+        (
+            dict(y=X, kinds={"y": Field((3,))}),
+            ShapeError,
+            r"rows of shape \(2,\), but its kind has",
+        ),
         (dict(y=[0.5, 1, 2], kinds={"y": Classes(3)}), InvalidTypeError, "must be integers"),
         (dict(y=[0, 1, torch.inf], kinds={"y": Classes(3)}), DataError, "sample 2 is infinite"),
     ],
@@ -232,7 +242,7 @@ def test_a_large_file_of_conditions_is_read_by_rows_and_watched(tmp_path, monkey
     index = torch.tensor([7, 0])
     assert same(large.condition(index)["y"], y[index])
     assert same(large[index].condition(slice(None))["y"], y[index])
-    with pytest.raises(InvalidValueError, match="have the numbers 0 to 29"):
+    with pytest.raises(InvalidValueError, match="samples are 0 to 29"):
         large.condition(torch.tensor([30]))
     assert large.changed(0) == ""
     large.surveys["y"] = small.without("y")[:3].survey  # of other numbers
@@ -255,7 +265,7 @@ def test_a_file_of_conditions_is_the_same_in_memory_and_by_rows(tmp_path, monkey
     image = np.zeros((60, 4, 5), np.uint8)
     assert of(image).kinds == {"y": Field((1, 4, 5))}
     for rows, message in (
-        (label[:, None] + [[0, 1]], "labels have one axis"),
+        (label[:, None] + [[0, 1]], "give labels with one axis"),
         (image > 0, "takes integer labels or floats, got torch.bool"),
         (normal(0, 60, 2).numpy() * 1j, "got torch.complex"),
     ):

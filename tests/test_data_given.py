@@ -212,7 +212,7 @@ def test_tuples_of_arrays_are_pairs_and_tuples_of_numbers_samples():
 def test_two_arrays_of_one_shape_are_refused_as_ambiguous():
     with pytest.raises(ShapeError, match=r"may be 2 samples, or 30 samples with conditions"):
         load((X, X))
-    with pytest.raises(ShapeError, match=r"arrays of 30, 29 rows"):
+    with pytest.raises(ShapeError, match=r"arrays with 30, 29 rows"):
         load((X, LABEL[1:]))
 
 
@@ -333,7 +333,7 @@ def test_a_palette_of_greys_is_grey_and_colours_of_16_bits_are_reported(tmp_path
         + chunk(b"IEND", b"")
     )
     with pytest.warns(
-        UserWarning, match="1 of 1 images have 16 bits a colour, of which only 8 are"
+        UserWarning, match="1 of 1 images have 16 bits per colour, of which only 8 are"
     ):
         load(tmp_path / "deep")
 
@@ -360,7 +360,7 @@ def test_files_of_tensors_that_cannot_be_used_are_reported(tmp_path, monkeypatch
         load(tmp_path / "none.pt")
     with pytest.raises(DataError, match=r"'w', or call them 'x'"):
         load(saved(tmp_path, {"w": torch.zeros(2, 2)}, "w.pt"))
-    with pytest.raises(DataError, match="has 4 bytes, which are repeated"):
+    with pytest.raises(DataError, match="has 4 bytes in the file, which are repeated"):
         load(saved(tmp_path, torch.zeros(1, 1).expand(2**27, 8), "large.pt"))
     monkeypatch.setattr(stores, "IN_MEMORY", 2**12)
     with (

@@ -89,7 +89,11 @@ def test_columns_that_cannot_be_used_are_named(table, condition, error, message)
         ("a,b\n", "has no rows"),
         ("a,a\n1,2\n", "has several columns called a; rename"),
         (",a\n0,1\n", r"column 0 of .* has no name; .*index=False"),
-        ("a,b\n1,2\n3\n", "x.csv has 2 columns, and other numbers of cells: 1 in line 3; correct"),
+        (
+            "a,b\n1,2\n3\n",
+            "x.csv has 2 columns, but some lines have another number of cells: 1 in line 3; "
+            "correct",
+        ),
         ("a,b\n\n1,inf\n", "has infinite numbers, in line 3, column 'b' .1.; correct"),
         ("a,a,\n1,2,3\n4\n", "3 faults: .1. column 2 .*no name.*several columns.*1 in line 3"),
         ('a,b\n1,"2\n', "cannot read .* as a table"),
@@ -243,7 +247,7 @@ def test_an_archive_has_its_conditions_beside_the_samples(tmp_path):
     assert stacked.kinds == {"theta": Field((4,))}
     for wanted, error, message in (
         ({"label": "mask"}, InvalidTypeError, "pass y.long"),
-        ({"label": "pairs"}, InvalidTypeError, "labels have one axis"),
+        ({"label": "pairs"}, InvalidTypeError, "give labels with one axis"),
         ({"theta": "yy"}, UnknownNameError, "unknown column 'yy'"),
     ):
         with pytest.raises(error, match=message):
@@ -298,15 +302,15 @@ def test_conditions_that_do_not_belong_to_a_folder_are_refused(photos, tmp_path)
     (tmp_path / "few.csv").write_text("file,y\ncat/00.png,1\n")
     (tmp_path / "twice.csv").write_text("file,y\ncat/00.png,1\ncat/00.png,2\n")
     for given, error, message in (
-        (tmp_path / "few.csv", DataError, "has no row of cat/01.png, .*, and 9 more; add it"),
-        (tmp_path / "twice.csv", DataError, "several rows of the file 'cat/00.png'; keep one"),
+        (tmp_path / "few.csv", DataError, "has no row for cat/01.png, .*, and 9 more; add one"),
+        (tmp_path / "twice.csv", DataError, "several rows for the file 'cat/00.png'; keep one"),
         (np.zeros((29, 2)), ShapeError, "one row for each of 30 samples"),
         (tmp_path / "none.npy", DataError, r"none\.npy does not exist"),
         ("y", UnknownNameError, "unknown column 'y'; .* from label"),
         (
             tmp_path / "y.doc",
             DataError,
-            r"y\.doc', which is not a file that can hold conditions; ",
+            r"y\.doc', which is not a file of conditions; ",
         ),
     ):
         with pytest.raises(error, match=message):
@@ -317,7 +321,7 @@ def test_conditions_that_do_not_belong_to_a_folder_are_refused(photos, tmp_path)
 
 @pytest.mark.parametrize("text", ["0,1\n.5,2\n", "0, 1\n2, 3\n", "0\n.5\n"])
 def test_numbered_columns_are_taken_neither_for_names_nor_for_a_sample(tmp_path, text):
-    with pytest.raises(DataError, match="may be a sample, or default names that pandas wrote"):
+    with pytest.raises(DataError, match="may be a sample, or the default names that pandas wrote"):
         load(written(tmp_path / "x.csv", text))
 
 
@@ -329,7 +333,7 @@ def test_labels_of_one_column_may_begin_with_0(tmp_path):
 @pytest.mark.parametrize("y", [[[0], [1]], [False, True], [0, 1, 0]])
 def test_invalid_labels_of_an_archive_are_reported(tmp_path, y):
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 2), np.float32), y=np.array(y))
-    with pytest.warns(UserWarning, match=r"has 'y', which is not used as a condition: labels must"):
+    with pytest.warns(UserWarning, match=r"has 'y', which is not used as a condition; labels must"):
         assert load(tmp_path / "x.npz").kinds == {}
 
 

@@ -176,13 +176,13 @@ def fails(i):
         (Items(lambda i: X[i], n="a"), DataError, "Items has no length: .*; give it a method"),
         (Items(lambda i: X[i, : 1 + i // 3]), DataError, r"sample 3 .* shape \(2,\), .* sample 0"),
         (Items(lambda i: (X[i], X[i, : 1 + i])), DataError, r"'y' of sample 1 .* shape \(2,\)"),
-        (Items(lambda i: (X[i], i, i)), DataError, "be called 'label'; hand out a dictionary"),
-        (Items(lambda i: (1.0, 2.0)), DataError, "a tuple of numbers, which may be a vector, or a"),
+        (Items(lambda i: (X[i], i, i)), DataError, "be called 'label'; return a dictionary"),
+        (Items(lambda i: (1.0, 2.0)), DataError, "a tuple of numbers, which may be a vector or a"),
         (Items(lambda i: {"z": X[i]}), DataError, "is a dictionary of z; call the sample 'x'"),
-        (Items(lambda i: {"x": X[i], "z": "a"}), InvalidTypeError, "'z' of sample 0 .* is 'a', no"),
-        (Items(lambda i: (X[i], 0 if i < 3 else 0.5)), DataError, "sample 0 .* 1 of its tuple"),
+        (Items(lambda i: {"x": X[i], "z": "a"}), InvalidTypeError, "'z' of sample 0 .* is"),
+        (Items(lambda i: (X[i], 0 if i < 3 else 0.5)), DataError, "entry 1 of sample 0"),
         (Items(lambda i: (X[i], i > 2)), InvalidTypeError, "labels of 2 classes"),
-        (Items(lambda i: "a"), InvalidTypeError, "'x' of sample 0 of Items is 'a', no numbers"),
+        (Items(lambda i: "a"), InvalidTypeError, "'x' of sample 0 of Items is 'a', which"),
         (Items(lambda i: X[i] > 0), InvalidTypeError, "must be float32 or float64, got torch.bool"),
         (Items(lambda i: X[i] / (X[i] * 0)), DataError, "hold a NaN or an infinity"),
         (Stream([]), DataError, "Stream has no samples"),
@@ -210,13 +210,15 @@ def test_a_stream_without_end_is_refused_in_time(monkeypatch):
             patch.setattr(torch_sets, name, room)
             with pytest.raises(DataError, match=f"{said}.*__getitem__"):
                 load(endless)
-    with pytest.raises(InvalidValueError, match="is a stream, which is read once: leave out lazy"):
+    with pytest.raises(
+        InvalidValueError, match="is an iterable data set, which is read once; leave out lazy"
+    ):
         load(endless, lazy=True)
 
 
 def test_keys_can_be_chosen_from_dictionaries():
     source = Items(lambda i: {"x": X[i], "caption": "a cat", "cls": i % 2, "theta": X[i, :2]})
-    with pytest.raises(InvalidTypeError, match=r"'caption' of sample 0 .* 'a cat', no"):
+    with pytest.raises(InvalidTypeError, match=r"'caption' of sample 0 .* 'a cat', which is not"):
         load(source)
     data = load(source, condition={"label": "cls", "z": ["theta", "cls"], "more": X})
     assert data.kinds == {"label": Classes(2), "more": Field((3,)), "z": Field((3,))}
@@ -240,7 +242,9 @@ class Draws(Items):
 
 
 def test_random_samples_are_drawn_again_with_a_warning(tmp_path):
-    with pytest.warns(UserWarning, match=r"another one .* drawn whenever it is read, .* augment="):
+    with pytest.warns(
+        UserWarning, match=r"another one .* drawn again at every reading, .* augment="
+    ):
         data = load(Draws())
     assert not torch.equal(data.x, data.x)
     part = data[:4]
@@ -252,7 +256,7 @@ def test_random_samples_are_drawn_again_with_a_warning(tmp_path):
     config = TrainConfig().changed(steps=4, batch_size=4, save_every=2)
     Trainer(model, data, config, folder=tmp_path).train(2)
     Trainer(model, data, config, folder=tmp_path).train()  # continues
-    with pytest.warns(UserWarning, match="read once, and stays as it was drawn"):
+    with pytest.warns(UserWarning, match="the first value is kept"):
         held = load(Draws(), lazy=False)
     assert torch.equal(held.x, held.x)
 
@@ -263,7 +267,7 @@ def test_a_sample_and_its_random_condition_are_read_together():
 
     rng = np.random.default_rng(0)
     crops = Crops(lambda i: (x := rng.normal(size=3).astype(np.float32), 2 * x))
-    with pytest.warns(UserWarning, match=r"another (one|'y') .* stays as it was drawn"):
+    with pytest.warns(UserWarning, match=r"another (one|'y') .* first value is kept"):
         data = load(crops)
     assert torch.equal(data.condition(slice(None))["y"], 2 * data.x)
     with pytest.raises(DataError, match="return the same conditions each time"):
@@ -338,7 +342,7 @@ def test_a_loader_that_chooses_samples_is_refused():
         DataLoader(tensors, batch_sampler=BatchSampler(some, 2, drop_last=False)),
         DataLoader(tensors, batch_sampler=[[0, 1]]),
     ):
-        with pytest.raises(InvalidValueError, match="which may leave some out; pass a data set"):
+        with pytest.raises(InvalidValueError, match="which may leave samples out; pass a data set"):
             load(loader)
     with pytest.warns(UserWarning, match="the collate_fn of the DataLoader is not used"):
         data = load(DataLoader(tensors, collate_fn=list))

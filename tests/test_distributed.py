@@ -142,7 +142,7 @@ def test_a_signal_to_one_process_ends_both_after_the_same_step(two):
 def test_what_is_not_finite_in_one_process_is_reported_by_both_and_never_saved(two):
     folder, ends = two
     for end in ends:
-        assert end["not_a_number"].startswith("TrainingError: training broke down at step 4: the l")
+        assert end["not_a_number"].startswith("TrainingError: training failed at step 4: the l")
     assert [step for step, _ in checkpoint.steps_in(folder / "nan")] == [3]
 
 

@@ -94,7 +94,7 @@ def test_importance_sampled_times_keep_the_mean_of_the_likelihood_loss_and_lower
 
 
 def test_a_law_and_times_exclude_each_other():
-    with pytest.raises(InvalidValueError, match="t= and law= exclude each other"):
+    with pytest.raises(InvalidValueError, match="give either the times"):
         dsm_loss(lambda x, t: -x, VPSDE(), torch.zeros(2, 2), t=0.5, law=Uniform())
 
 

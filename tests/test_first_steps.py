@@ -90,7 +90,7 @@ def test_who_means_a_model_without_its_class_says_so_and_gets_it():
 
 def test_labels_that_begin_at_1_are_said_to_leave_class_0_empty():
     labels = torch.arange(60) % 3
-    with pytest.warns(UserWarning, match="'label' are 1 to 3, so that a model has 4 classes"):
+    with pytest.warns(UserWarning, match="'label' are 1 to 3, so a model will have 4 classes"):
         Data(torch.zeros(60, 2), label=labels + 1)
     Data(torch.zeros(60, 2), label=labels)
 
@@ -216,7 +216,9 @@ def test_the_other_data_of_a_trainer_are_named_before_its_other_numbers(tmp_path
 
 
 def test_a_score_given_in_place_of_samples_is_told_how_to_be_drawn():
-    with pytest.raises(InvalidTypeError, match=r"draw them first, as by x = scoresde\.sample"):
+    with pytest.raises(
+        InvalidTypeError, match=r"draw them first, for example by x = scoresde\.sample"
+    ):
         scoresde.metrics.evaluate(model_of(), torch.zeros(40, 2))
 
 

@@ -477,7 +477,7 @@ def test_the_density_of_a_guided_score_is_refused_and_its_flow_is_not(name, door
     made = guided(name, linear())
     condition = conditions(name, 1)
     for score in (made, Wrapped(made), Rescheduled(made, scoresde.VPSDE(T=0.9))):
-        with pytest.raises(InvalidValueError, match="that of no density"):
+        with pytest.raises(InvalidValueError, match="not the gradient of a log-density"):
             DENSITIES[door](score, condition=condition)
     if name != "compose":  # where the scale is 1 it is the score of a law
         DENSITIES[door](guided(name, linear(), scale=1.0), condition=condition)
@@ -493,7 +493,7 @@ def test_at_0_a_guided_score_has_the_density_of_the_weak_one():
     scoresde.log_prob(autoguidance(mixed, score, 0.0), VP, x, condition={"y": Y})
     between = classifier_free(score, 0.0, interval=(0.1, 1.0))  # conditional outside of it
     for made in (autoguidance(score, mixed, 0.0), between):
-        with pytest.raises(InvalidValueError, match="that of no density"):
+        with pytest.raises(InvalidValueError, match="not the gradient of a log-density"):
             scoresde.log_prob(made, VP, x, condition={"y": Y})
 
 
@@ -580,9 +580,9 @@ def test_guidance_without_a_condition_is_refused_before_the_first_evaluation():
 @pytest.mark.parametrize(
     ("log_prob", "error", "message"),
     [
-        (lambda x, t: x, ShapeError, "a log-probability is one number per sample"),
+        (lambda x, t: x, ShapeError, "a log-probability must be one number per sample"),
         (lambda x, t: t, InvalidValueError, "does not depend on x"),
-        (lambda x, t: 1.0, InvalidTypeError, "a log-probability is a tensor"),
+        (lambda x, t: 1.0, InvalidTypeError, "a log-probability must be a tensor"),
         (lambda x, t: math.nan * x.sum(1), NonFiniteError, "the score returned NaN"),
         (lambda x: x.sum(1), InvalidTypeError, "called as"),
     ],

@@ -374,7 +374,7 @@ def test_impossible_arguments_are_refused(name):
         run(name, score=lambda x, t: x[:, :1])
     with pytest.raises(InvalidValueError, match=r"time must lie in \[0, 1.0\]"):
         run(name, t=2.0)
-    with pytest.raises(InvalidValueError, match="t= and law= exclude each other"):
+    with pytest.raises(InvalidValueError, match="give either the times"):
         run(name, t=0.5, law=VPSDE.time_law)
     with pytest.raises(InvalidValueError, match=r"this score belongs to VESDE"):
         run(name, score=ScoreModel(torch.nn.Identity(), VESDE(), (3,)))

@@ -213,7 +213,11 @@ def test_unknown_entries_may_have_any_value():
         (InvalidValueError, lambda: Impute(basis=[[torch.nan]]), "orthonormal"),
         (ShapeError, lambda: Impute(basis=[[1.0, 0.0]]), "square"),
         (ShapeError, lambda: draw(Impute(basis=torch.eye(3))), "3 rows"),
-        (InvalidValueError, lambda: scoresde.sample(PAIR.at(VP), None, PC(Impute())), "outermost"),
+        (
+            InvalidValueError,
+            lambda: scoresde.sample(PAIR.at(VP), None, PC(Impute())),
+            "inside another sampler",
+        ),
         (InvalidTypeError, lambda: Impute("ddim"), "Sampler"),
     ],
 )

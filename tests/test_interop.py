@@ -222,7 +222,7 @@ def test_a_score_can_be_used_everywhere():
         (lambda: from_network(Net(), VPSDE(), "epsilon"), UnknownNameError, "did you mean 'eps'"),
         (lambda: from_network(Net(), VPSDE(), "edm"), UnknownNameError, "predicts"),
         (lambda: from_network(Net(), VPSDE(), "eps", "tau"), UnknownNameError, "unknown time"),
-        (lambda: from_network(Net(), VPSDE(), "eps", "index"), InvalidValueError, "counts levels"),
+        (lambda: from_network(Net(), VPSDE(), "eps", "index"), InvalidValueError, "needs an SDE"),
         (lambda: from_network(Net(), EDMSDE(), "x0", "1-t"), InvalidValueError, "on \\[0, 1\\]"),
         (
             lambda: from_network(Net(), VPSDE(), "eps", event_shape=(3,))(X, 0.5),
@@ -246,7 +246,7 @@ def test_a_score_can_be_used_everywhere():
         ),
         (lambda: from_network(Net(), VPSDE(), "eps")(X, 0.0), InvalidValueError, "no noise at t"),
         (lambda: from_network(Net(), VPSDE(), "eps", steps=0), InvalidValueError, "steps must"),
-        (lambda: interop.from_azula(Net()), InvalidTypeError, "has an attribute schedule"),
+        (lambda: interop.from_azula(Net()), InvalidTypeError, "needs an attribute schedule"),
         (lambda: interop.from_diffusers(Net(), object()), InvalidTypeError, "no table"),
         (lambda: interop.from_sbi(Net()), InvalidTypeError, "not an estimator of NPSE or FMPE"),
         (lambda: interop.from_edm(Net(), step=3), InvalidTypeError, "takes no argument step="),
@@ -506,12 +506,12 @@ def test_a_denoiser_in_units_is_that_of_the_users_numbers(sde):
             lambda: from_network(
                 Net(), VPSDE(), "eps", event_shape=(2,),
                 transform=Standardize((0.0, 1.0), (1.0, 2.0)),
-            ), "no shift and one common scale",
+            ), "is not a shift and one common scale",
         ),
         (
             lambda: scoresde.Latent(
                 from_network(Net(), VPSDE(), "eps", event_shape=(2,)), Net(), torch.nn.Identity()
-            ), "a score of codes takes no samples",
+            ), "this score takes codes, not samples",
         ),
     ],
 )  # fmt: skip

@@ -186,7 +186,9 @@ def test_parts_that_a_file_does_not_hold_must_be_given(tmp_path):
     time = lambda sde, t: 7 * t  # noqa: E731
     score = from_network(lambda x, t: -x * t[:, None], VPSDE(), "eps", time, **SHAPE)
     score.save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=r"class function, which is not .*net=\.\.\."):
+    with pytest.raises(
+        CheckpointError, match=r"class function, which scoresde does not define.*net=\.\.\."
+    ):
         scoresde.load(tmp_path)
     with pytest.raises(CheckpointError, match=r"time of its network is a function.*time=\.\.\."):
         scoresde.load(tmp_path, net=lambda x, t: -x)
@@ -197,7 +199,11 @@ def test_parts_that_a_file_does_not_hold_must_be_given(tmp_path):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (None, r"class Net, which is not scoresde's; pass it: from_pretrained\(folder, net=\.\.\."),
+        (
+            None,
+            r"class Net, which scoresde does not define; pass it: from_pretrained\(folder, "
+            r"net=\.\.\.",
+        ),
         (nn.Linear(2, 2), r"does not fit NetworkScore; 2 missing: net\.weight.*5 unexpected"),
     ],
 )
@@ -212,7 +218,7 @@ def test_for_a_score_that_cannot_be_described_the_error_names_what_to_give(tmp_p
     with pytest.raises(InvalidValueError, match="give event_shape="):
         from_network(net, VPSDE(), "eps").save_pretrained(tmp_path)
     around = interop.from_velocity(lambda x, tau: net(x, tau), **SHAPE)
-    with pytest.raises(InvalidValueError, match="a function around a Net, whose weights"):
+    with pytest.raises(InvalidValueError, match="a function that calls a Net, whose weights"):
         around.save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -275,11 +281,11 @@ def test_a_pipeline_of_diffusers_opens_as_its_score_and_as_our_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"vae": ["diffusers", "AutoencoderKL"]}, "codes of its vae, which no command decodes"),
+        ({"vae": ["diffusers", "AutoencoderKL"]}, "codes of its vae, which the commands"),
         ({"text_encoder": ["transformers", "CLIP"]}, "vae; text_encoder cannot be read here"),
-        ({"unet": ["diffusers", "MyNet"]}, "unet of the class 'MyNet', which is not known"),
+        ({"unet": ["diffusers", "MyNet"]}, "unet of the class 'MyNet', which is not supported"),
         ({"unet": ["diffusers", "UNet1DModel"]}, "there is no file"),
-        ({"scheduler": [None, None]}, "pipeline of unet, and a score is made of"),
+        ({"scheduler": [None, None]}, "pipeline of unet, but a score needs"),
     ],
 )  # fmt: skip
 def test_a_pipeline_that_is_no_score_of_data_is_refused(change, message, tmp_path):
@@ -403,7 +409,7 @@ def test_a_pipeline_under_the_variance_exploding_sde_opens_as_its_score(tmp_path
 
 def test_parts_that_are_no_autoencoder_are_refused():
     score = scoresde.targets.Gaussian(torch.zeros(2, 4, 4), std=1.0).at(VPSDE())
-    with pytest.raises(InvalidTypeError, match="is no autoencoder of diffusers"):
+    with pytest.raises(InvalidTypeError, match="is not an autoencoder of diffusers"):
         interop.with_vae(score, nn.Identity())
     for wrong in (
         {"scaling_factor": 0.0}, {"scaling_factor": [1.0, 2.0, 3.0]},
@@ -434,7 +440,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
     ("change", "message"),
     [
         (_poison, "weights that are NaN or infinite"),
-        (lambda d: (d / "unet" / WEIGHTS).unlink(), "no file of safetensors, and pickles are not"),
+        (lambda d: (d / "unet" / WEIGHTS).unlink(), "no safetensors file, and pickles are not"),
         (lambda d: (d / "unet" / WEIGHTS).write_bytes(b"x" * 99), "cannot be read by diffusers"),
         (lambda d: (d / "unet" / "config.json").unlink(), "there is no file"),
         (
@@ -516,7 +522,7 @@ def test_a_command_refuses_a_network_of_the_user_in_a_sentence(tmp_path, capsys)
     kinds = {"label": Classes(3)}
     from_network(Net(), VPSDE(), "eps", **SHAPE, conditions=kinds).save_pretrained(tmp_path)
     assert main(["sample", str(tmp_path), "--out", str(tmp_path / "x.npy")]) == 1
-    assert "a net of the class Net, which is not scoresde's" in capsys.readouterr().err
+    assert "the class Net, which scoresde does not define" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "Net, 162 parameters" in printed

@@ -246,5 +246,5 @@ def test_integers_are_no_coefficients():
         def coefficients(self, t):
             return -t.long(), t.long()
 
-    with pytest.raises(InvalidTypeError, match="floating point"):
+    with pytest.raises(InvalidTypeError, match="floating-point"):
         Rounded()

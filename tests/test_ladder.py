@@ -329,18 +329,18 @@ BAD = {
     "eps": (lambda: NCSNLadder((0.1, 1.0), eps=0.1), "ends at its first level, eps = 0; got 0.1"),
     "beta of 1": (
         lambda: BetaLadder([0.1, 1.0]),
-        r"lie in \(0, 1\), but betas\[1\] = 1.0: at 1 a step removes all signal.*"
+        r"lie in \(0, 1\), but betas\[1\] = 1.0: a beta of 1 removes all signal.*"
         r"clip the table.*got \(0.1, 1.0\)",
     ),
     "beta of 0": (lambda: BetaLadder([0.0, 0.5]), r"lie in \(0, 1\), but betas\[0\] = 0.0"),
     "beta nan": (lambda: BetaLadder([0.1, math.nan]), r"got \(0.1, nan\)"),
     "a beta lost in rounding": (
         lambda: BetaLadder([0.5, 1e-20]),
-        "far enough apart to differ",
+        "two neighbouring levels are equal",
     ),
     "sigmas lost in rounding": (
         lambda: NCSNLadder((1e5, 1e5 * (1 + 3e-16))),
-        "far enough apart to differ",
+        "two neighbouring levels are equal",
     ),
     "geometric reversed": (
         lambda: NCSNLadder.geometric(1.0, 0.1, 5),

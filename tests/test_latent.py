@@ -99,9 +99,9 @@ def test_log_densities_are_those_of_the_codes_and_never_of_the_samples():
     z = score.encode(X, seed=3)
     ours, theirs = (log_prob(s, None, z, **FEW).value for s in (score, prior()))
     assert_close(ours, theirs)
-    with pytest.raises(InvalidValueError, match="a score of codes takes no samples"):
+    with pytest.raises(InvalidValueError, match="this score takes codes, not samples"):
         log_prob(score, None, Data(X))
-    with pytest.raises(InvalidValueError, match="a score of codes takes no samples"):
+    with pytest.raises(InvalidValueError, match="this score takes codes, not samples"):
         score.facts.transform.log_det((2,))
     with pytest.raises(ShapeError):
         log_prob(score, None, X)
@@ -155,8 +155,8 @@ def test_encoder_and_decoder_run_in_evaluation_mode():
         (lambda x: (x, x, x), InvalidTypeError, "their mean and standard deviation"),
         (lambda x: (), InvalidTypeError, "their mean and standard deviation"),
         (lambda x: x[:1], ShapeError, "returns 1 rows for 5 samples"),
-        (lambda x: (x, x[:, :1]), ShapeError, "they must agree"),
-        (lambda x: (x, -x.abs()), InvalidValueError, "a variance's logarithm"),
+        (lambda x: (x, x[:, :1]), ShapeError, "the shapes must be equal"),
+        (lambda x: (x, -x.abs()), InvalidValueError, "the logarithm v of a variance"),
         (lambda x: x / 0, NonFiniteError, "what the encoder returns"),
     ],
 )

@@ -132,7 +132,7 @@ def test_an_interval_beyond_float64_is_refused():
     values = torch.tensor([1e308, 1.1e308, 1.2e308], dtype=torch.float64)
     want = [1e308 * end for end in mean_interval(values / 1e308)]
     assert mean_interval(values) == pytest.approx(want, rel=1e-9)
-    with pytest.raises(NonFiniteError, match="leaves float64"):
+    with pytest.raises(NonFiniteError, match="overflows float64"):
         mean_interval(torch.tensor([1e308, 1e308, -1e308], dtype=torch.float64))
 
 
@@ -151,7 +151,7 @@ X = torch.zeros(4, 3)
     [
         (lambda: energy_distance(X, X[:, :2]), ShapeError, "the same shape"),
         (lambda: energy_distance(X[:1], X), ShapeError, "at least 2"),
-        (lambda: sliced_wasserstein(X, X[:2]), ShapeError, "as many samples"),
+        (lambda: sliced_wasserstein(X, X[:2]), ShapeError, "equal numbers of samples"),
         (lambda: sliced_wasserstein(X, X, projections=0), InvalidValueError, "projections"),
         (lambda: sliced_wasserstein(X, X / 0), NonFiniteError, "y holds NaN"),
         (lambda: mean_interval(X), ShapeError, "vector"),

@@ -301,7 +301,11 @@ def bare(x, t):
         ),
         (InvalidValueError, lambda: Metropolis(DDIM(), width=0.0), "width"),
         (InvalidValueError, lambda: Metropolis(DDIM(), k=-1), "k"),
-        (InvalidTypeError, lambda: PC(Metropolis(DDIM())), "does more in a run than its steps"),
+        (
+            InvalidTypeError,
+            lambda: PC(Metropolis(DDIM())),
+            "does more than take steps along a grid",
+        ),
     ],
 )
 def test_a_chain_without_a_density_or_away_from_eps_is_refused(error, make, message):

@@ -162,7 +162,9 @@ def test_a_network_with_wrong_outer_parts_is_reported(outer):
     with torch.random.fork_rng(devices=[]):
         net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
     net.outer = outer
-    with pytest.raises(InvalidTypeError, match="the attribute outer of a Sequential lists names"):
+    with pytest.raises(
+        InvalidTypeError, match="the attribute outer of a Sequential must list names"
+    ):
         matrices(net)
 
 

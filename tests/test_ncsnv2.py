@@ -145,13 +145,13 @@ def test_a_checkpoint_is_saved_as_a_model_that_every_command_opens(tmp_path):
     [
         (lambda s: {"model": s[0]}, "but one of score_sde_pytorch; read it by load_score_sde"),
         (lambda s: s[:2], "a list of a network's tensors"),
-        (lambda s: s[:4], "not one average for each"),
+        (lambda s: s[:4], "not have an average for each"),
         (lambda s: [{}, *s[1:4], {}], "has no ladder"),
         (lambda s: [{"sigmas": SIGMAS}, *s[1:4], {}], "no begin_conv.weight"),
         (lambda s: [s[0] | {"module.sigmas": SIGMAS.int()}, *s[1:]], "has no ladder"),
         (lambda s: [s[0], *s[1:4], s[4] | {"end_conv.bias": torch.zeros(5)}], "has shape"),
         (lambda s: [s[0], *s[1:4], s[4] | {"end_conv.bias": torch.zeros(3) / 0}], "NaN or inf"),
-        (lambda s: [s[0] | {"sigmas": SIGMAS}, *s[1:]], "weights twice"),
+        (lambda s: [s[0] | {"sigmas": SIGMAS}, *s[1:]], "weights with the same name"),
         (lambda s: [s[0], *s[1:4], s[4] | {"begin_conv.weight": 1}], "must be a tensor"),
     ],
 )

@@ -245,7 +245,7 @@ def test_conditions_may_have_the_names_of_the_arguments(drawn):
         (dict(condition={"y": ()}), InvalidValueError, says("y", "(1,)")),
         (dict(condition={"y": (0,)}), InvalidValueError, says("shape of condition y", "0")),
         (dict(condition={"y": 2.5}), InvalidValueError, says("shape of condition y", "2.5")),
-        (dict(condition={"self": 2}), InvalidValueError, says("'self'", "cannot be its")),
+        (dict(condition={"self": 2}), InvalidValueError, says("its name cannot be 'self'")),
         (dict(condition={"a b": 2}), InvalidValueError, says("'a b'", "name of letters")),
         (dict(condition={1: 2}), InvalidValueError, says("name of letters")),
         (dict(num_classes={"kind": 0}), InvalidValueError, says("num_classes of kind", "0")),

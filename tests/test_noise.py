@@ -322,7 +322,7 @@ def test_numbers_of_torch_are_those_of_numpy_to_rounding(seed, event, dtype, one
 def test_numbers_outside_the_range_of_the_counter_are_refused():
     noise = Noise.of(0, 1)
     for k in (-1, 2**32):
-        with pytest.raises(InvalidValueError, match=r"numbered below 2\*\*32, got .*; fork"):
+        with pytest.raises(InvalidValueError, match=r"got .*; use fork"):
             noise.normal(like(1, 2), 0.5, k)
     for k in (-1, 2**64):
         with pytest.raises(
@@ -694,8 +694,8 @@ def test_without_seed_or_generator_the_global_generator_is_used():
     ("arguments", "error", "message"),
     [
         ((2, 1, torch.Generator(), 0), InvalidValueError, "seed= or generator=, not both"),
-        ((2, 1, None, -1), InvalidValueError, "below .*, got first = -1 and n = 2"),
-        ((2, 1, None, 2**40 - 1), InvalidValueError, "below .*, got first = 1099511627775"),
+        ((2, 1, None, -1), InvalidValueError, "lie in .*, got first = -1 and n = 2"),
+        ((2, 1, None, 2**40 - 1), InvalidValueError, "lie in .*, got first = 1099511627775"),
         ((2, None, [torch.Generator()], 0), InvalidValueError, "1 generators for n = 2 samples"),
         ((2, None, 5, 0), InvalidTypeError, "generator= takes a torch.Generator .* got 5"),
     ],

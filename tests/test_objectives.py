@@ -155,7 +155,8 @@ def test_the_floor_in_figures():
 
 def test_there_is_no_floor_without_noise():
     with pytest.raises(
-        InvalidValueError, match=r"no noise at t = 0, where sigma is 0; stay at or above eps"
+        InvalidValueError,
+        match=r"no noise at t = 0, where sigma is 0; choose times at or above eps",
     ):
         dsm_floor(VPSDE(), 0.0, Moments(0.0, var=torch.ones(4)))
 
@@ -412,7 +413,7 @@ def test_data_with_a_nan_or_an_infinity_are_refused(value):
         (
             0.0,
             InvalidValueError,
-            "no noise at t = 0, where sigma is 0; stay at or above eps = 0.001",
+            "no noise at t = 0, where sigma is 0; choose times at or above eps = 0.001",
         ),
         (1.5, InvalidValueError, r"time must lie in \[0, 1.0\], got .*1.5"),
         (-0.1, InvalidValueError, r"time must lie in \[0, 1.0\], got .*-0.1"),
@@ -505,7 +506,7 @@ def test_a_floor_takes_a_number_for_its_time_and_one_variance_for_all_entries():
 
 def test_a_learned_weight_refuses_a_loss_whose_weight_would_be_ignored():
     for bound in ({"weight": edm(0.25)}, {"law": LogNormal()}):
-        with pytest.raises(InvalidValueError, match="would be lost"):
+        with pytest.raises(InvalidValueError, match="would be ignored"):
             LearnedWeight(functools.partial(dsm_loss, **bound))
 
 

@@ -168,7 +168,7 @@ def test_events_of_any_shape_and_no_samples_are_drawn(shape, n):
         (lambda: Parallel(DDIM(), 0.0), InvalidValueError, "tolerance"),
         (lambda: Parallel(DDIM(), float("nan")), InvalidValueError, "tolerance"),
         (lambda: Parallel(DDIM(), width=0), InvalidValueError, "width"),
-        (lambda: PC(Parallel(DDIM())), InvalidTypeError, "more in a run than its steps"),
+        (lambda: PC(Parallel(DDIM())), InvalidTypeError, "more than take steps along a grid"),
         (lambda: drawn(MIXTURE.at(VP), Parallel(PC(DDIM(), MALA()))), InvalidTypeError, "log_prob"),
         (
             lambda: drawn(MIXTURE.at(VP), Parallel(DDIM()), grad=True),

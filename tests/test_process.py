@@ -393,12 +393,12 @@ def test_another_process_than_the_score_s_own_is_refused_by_name(name):
 @pytest.mark.parametrize(
     ("alpha", "sigma", "message"),
     [
-        (lambda t: torch.ones_like(t), lambda t: 2 - t, "must fall in time"),
-        (lambda t: torch.ones_like(t), lambda t: 0.1 + torch.sin(3 * t), "must fall in time"),
-        (lambda t: -torch.ones_like(t), lambda t: t, "alpha of Made must be .* but is -1"),
-        (lambda t: t * float("nan"), lambda t: t, "alpha of Made must be .* but is nan"),
-        (torch.ones_like, lambda t: 1e200 * t, r"sigma of Made must be .* but is .*e\+1"),
-        (lambda t: torch.ones_like(t), lambda t: t.numpy(), "a tensor of floating point numbers"),
+        (lambda t: torch.ones_like(t), lambda t: 2 - t, "must fall with t"),
+        (lambda t: torch.ones_like(t), lambda t: 0.1 + torch.sin(3 * t), "must fall with t"),
+        (lambda t: -torch.ones_like(t), lambda t: t, "alpha of Made must be .* but it is -1"),
+        (lambda t: t * float("nan"), lambda t: t, "alpha of Made must be .* but it is nan"),
+        (torch.ones_like, lambda t: 1e200 * t, r"sigma of Made must be .* but it is .*e\+1"),
+        (lambda t: torch.ones_like(t), lambda t: t.numpy(), "must return a floating-point tensor"),
     ],
 )
 def test_two_functions_that_define_no_process_are_refused_when_the_sde_is_made(

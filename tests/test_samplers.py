@@ -1145,13 +1145,13 @@ def test_impossible_hyperparameters_are_refused(make, message):
         (lambda: PC(corrector=None), "corrector of PC must be a Sampler, got None"),
         (lambda: Restart(Heun), "sampler of Restart must be a Sampler, got <class"),
         # samplers that do more than step along the grid, inside samplers that call `step` alone
-        (lambda: PC(Restart()), "does more in a run than its steps"),
-        (lambda: Impute(Restart()), "does more in a run than its steps"),
-        (lambda: Restart(Restart()), "does more in a run than its steps"),
-        (lambda: Restart(MeanStart()), "does more in a run than its steps"),
-        (lambda: Restart(SplitGibbs(Ancestral(), 0.2)), "does more in a run than its steps"),
-        (lambda: SplitGibbs(Restart(Ancestral()), 0.2), "does more in a run than its steps"),
-        (lambda: SplitGibbs(MeanStart(Ancestral()), 0.2), "does more in a run than its steps"),
+        (lambda: PC(Restart()), "does more than take steps along a grid"),
+        (lambda: Impute(Restart()), "does more than take steps along a grid"),
+        (lambda: Restart(Restart()), "does more than take steps along a grid"),
+        (lambda: Restart(MeanStart()), "does more than take steps along a grid"),
+        (lambda: Restart(SplitGibbs(Ancestral(), 0.2)), "does more than take steps along a grid"),
+        (lambda: SplitGibbs(Restart(Ancestral()), 0.2), "does more than take steps along a grid"),
+        (lambda: SplitGibbs(MeanStart(Ancestral()), 0.2), "does more than take steps along a grid"),
     ],
 )
 def test_samplers_are_made_of_sampler_objects(make, message):

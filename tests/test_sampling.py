@@ -369,7 +369,7 @@ class Short(ReverseDiffusion):
 @pytest.mark.parametrize("pair", [("steps", "nfe"), ("steps", "times"), ("nfe", "times")])
 def test_steps_nfe_and_times_exclude_each_other(pair):
     values = dict(steps=5, nfe=20, times=torch.tensor([1.0, 0.001]))
-    with pytest.raises(InvalidValueError, match="steps=, nfe= and times= exclude each other"):
+    with pytest.raises(InvalidValueError, match="give only one of steps=, nfe= and times="):
         sample(DIAGONAL.at(SDE), SDE, seed=0, **{name: values[name] for name in pair})
 
 
@@ -621,7 +621,7 @@ class Denoiser(nn.Module):
 def test_every_layer_around_a_model_is_evaluated_too(score, recwarn):
     sample(score, SDE, "em", shape=(3,), steps=2, seed=0)
     lost = [str(warning.message) for warning in recwarn]
-    assert all("derive the score from scoresde.Wrapped" in message for message in lost)
+    assert all("make the score a subclass of scoresde.Wrapped" in message for message in lost)
     assert modules(score)
     for inner in modules(score):
         assert inner.training
@@ -773,8 +773,8 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (dict(batch_size=2.0), InvalidValueError, "batch_size must be an integer >= 1, got 2.0"),
         (dict(steps=0), InvalidValueError, "steps must lie in .*, got 0"),
         (dict(steps=1.5), InvalidTypeError, "steps must be an integer or None, got 1.5"),
-        (dict(steps=None, nfe=2), InvalidValueError, r"nfe = 2 is too few for one step of PC\("),
-        (dict(steps=None, nfe=0), InvalidValueError, "nfe = 0 is too few for one step"),
+        (dict(steps=None, nfe=2), InvalidValueError, r"nfe = 2 is too small for one step of PC\("),
+        (dict(steps=None, nfe=0), InvalidValueError, "nfe = 0 is too small for one step"),
         (dict(steps=None, nfe=9.0), InvalidTypeError, "nfe must be an integer or None, got 9.0"),
         (dict(steps=None, nfe="9"), InvalidTypeError, "nfe must be an integer or None, got '9'"),
         (dict(steps=9, sde=VESDE(levels=9)), InvalidValueError, "levels=9; use at most 8 steps"),
@@ -814,7 +814,7 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (dict(model=lambda x, t: torch.cat([x, x], 1)), ShapeError, "such as a learned variance"),
         (dict(model=lambda x, t: (x,)), InvalidTypeError, "return a tensor, got tuple; wrap it"),
         (dict(model=lambda x, t: x * 1j), InvalidTypeError, "floating point, got torch.complex64"),
-        (dict(model=lambda x, t: x.neg_()), InvalidValueError, r"in place, .* work on x.clone\(\)"),
+        (dict(model=lambda x, t: x.neg_()), InvalidValueError, r"in place, .* x.clone\(\)"),
         (dict(model=lambda x, t: x * math.nan), NonFiniteError, r"evaluation 1, t = 1, in samples"),
         (dict(model=lambda x, t: x / 0), NonFiniteError, "although its input was finite; try more"),
     ],
@@ -852,7 +852,7 @@ class Straight(scoresde.SDE):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_process_that_ends_in_noise_alone_is_refused_before_anything_divides_by_it(name):
     with pytest.raises(
-        InvalidValueError, match=r"at t = 1 the state of .* is noise alone.* T = 0.999"
+        InvalidValueError, match=r"at t = 1 the state of .* is pure noise.* T = 0.999"
     ):
         sample(plain, Straight(), name, shape=(1,), seed=0)
 
@@ -1055,7 +1055,7 @@ def test_a_label_of_another_type_or_class_is_refused_before_the_first_evaluation
     model = scoresde.load("mnist")
     for label, message in (
         (torch.tensor([1.0]), "'label' takes integer labels, got torch.float32"),
-        (torch.tensor([10]), "'label' takes labels from 0 to 9, or -1 where one is missing"),
+        (torch.tensor([10]), "'label' takes labels from 0 to 9, or -1 for a missing one"),
         (-2, "'label' takes labels from 0 to 9"),
     ):
         with pytest.raises(ScoreSDEError, match=message):

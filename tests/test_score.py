@@ -386,13 +386,13 @@ def test_half_precision_halves_the_network_and_not_the_data(tmp_path):
 @pytest.mark.global_rng
 def test_a_network_or_sde_of_a_foreign_class_must_be_given(tmp_path):
     ScoreModel(built(nn.Bilinear, 2, 1, 2), UserSDE(), (2,)).save_pretrained(tmp_path)
-    message = (
-        r"has a net of the class Bilinear, which is not scoresde's; pass it: from_pretrained\("
-    )
+    message = r"has the class Bilinear, which scoresde does not define; pass it: from_pretrained\("
     with pytest.raises(CheckpointError, match=message):
         ScoreModel.from_pretrained(tmp_path)
     net = nn.Bilinear(2, 1, 2)
-    with pytest.raises(CheckpointError, match=r"has a sde of the class UserSDE.*sde=\.\.\."):
+    with pytest.raises(
+        CheckpointError, match=r"the sde of this model has the class UserSDE.*sde=\.\.\."
+    ):
         ScoreModel.from_pretrained(tmp_path, net=net)
     ScoreModel.from_pretrained(tmp_path, net=net, sde=UserSDE())
     assert torch.equal(net.weight, built(nn.Bilinear, 2, 1, 2).weight)
@@ -414,7 +414,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
     for change in (dict(sde=[]), dict(net="MLP"), dict(sde=dict(type="VESDE", sigma_min=-1))):
         checkpoint.save_tensors(tmp_path / "model.safetensors", tensors, {**config, **change})
         with pytest.raises(
-            CheckpointError, match=r"model\.safetensors (describes no|is not a) model of"
+            CheckpointError, match=r"model\.safetensors (does not describe|is not) a model of"
         ):
             ScoreModel.from_pretrained(tmp_path)
     (tmp_path / "gone").mkdir()
@@ -439,7 +439,7 @@ def test_a_packaged_model_is_found_by_its_name_alone(tmp_path, monkeypatch):
     assert locate("plane") == tmp_path / "models" / "plane" / "model.safetensors"
     (tmp_path / "plane").mkdir()  # someone's own folder is no packaged model
     assert torch.equal(load("plane").net.head.weight, model.net.head.weight)
-    with pytest.raises(CheckpointError, match="no packaged model of that name; packaged are plane"):
+    with pytest.raises(CheckpointError, match="no packaged model with this name; the packaged models are plane"):
         load("moon")
     (tmp_path / "moon").mkdir()
     with pytest.raises(CheckpointError, match=r"the folder moon holds no model"):
@@ -545,7 +545,11 @@ LADDER = NCSNLadder((0.01, 0.1, 1.0))
 )
 def test_levels_and_eps_may_differ_from_the_models(own, other):
     between = own.levels and other.levels != own.levels
-    with pytest.warns(UserWarning, match="not trained between") if between else nullcontext():
+    with (
+        pytest.warns(UserWarning, match="will be evaluated between them")
+        if between
+        else nullcontext()
+    ):
         process_of(ScoreModel(Wave(), own, (2,)), other)
 
 
@@ -561,7 +565,7 @@ def test_levels_and_eps_may_differ_from_the_models(own, other):
     ],
 )
 def test_another_sde_than_the_models_is_refused(own, other):
-    message = r"this score belongs to .*, not to .*; leave the SDE out, or sample Rescheduled\("
+    message = r"this score belongs to .*, not to .*; leave sde= out, or sample from Rescheduled\("
     with pytest.raises(InvalidValueError, match=message):
         process_of(ScoreModel(Wave(), own, (2,)), other)
 

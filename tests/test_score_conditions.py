@@ -164,7 +164,7 @@ def test_a_foreign_network_declares_its_conditions_by_declared_or_not_at_all():
 
 
 def test_an_infinite_condition_is_refused_at_the_door():
-    with pytest.raises(NonFiniteError, match="'y' holds an infinity; write NaN where it is miss"):
+    with pytest.raises(NonFiniteError, match="'y' holds an infinity; write NaN for miss"):
         scoresde.sample(unet(), n=1, steps=2, seed=0, condition={"y": torch.full((3,), math.inf)})
 
 
@@ -177,8 +177,8 @@ def test_an_infinite_condition_is_refused_at_the_door():
         ({"y": (math.inf, 1.0)}, InvalidValueError, "'y' must have a finite mean"),
         ({"y": (torch.zeros(4), 1.0)}, ShapeError, r"'y' must .* shape \(3,\), got \(4,\)"),
         ({"forcing": (torch.zeros(2), 1.0)}, ShapeError, r"'forcing' .* \(2, 4, 4\), got \(2,\)"),
-        ({"y": 3.0}, InvalidTypeError, "'y' are a mean and a standard deviation, got 3.0"),
-        ({"y": ("a", "b")}, InvalidTypeError, "'y' are a mean and a standard deviation"),
+        ({"y": 3.0}, InvalidTypeError, "'y' must be a mean and a standard deviation, got 3.0"),
+        ({"y": ("a", "b")}, InvalidTypeError, "'y' must be a mean and a standard deviation"),
     ],
 )
 def test_impossible_units_are_refused_by_name(units, error, message):

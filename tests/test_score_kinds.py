@@ -142,9 +142,9 @@ def test_the_weights_of_an_energy_learn_from_every_objective():
 @pytest.mark.parametrize(
     ("energy", "error", "message"),
     [
-        (lambda x, t: x, ShapeError, r"one number per sample, expected \(3,\), got \(3, 2\)"),
-        (lambda x, t: x.sum(), ShapeError, r"expected \(3,\), got \(\)"),
-        (lambda x, t: 1.0, InvalidTypeError, "an energy is a tensor"),
+        (lambda x, t: x, ShapeError, r"one number per sample, of the shape \(3,\), got \(3, 2\)"),
+        (lambda x, t: x.sum(), ShapeError, r"shape \(3,\), got \(\)"),
+        (lambda x, t: 1.0, InvalidTypeError, "an energy must be a tensor"),
         (lambda x, t: t, InvalidValueError, "does not depend on x"),
         (lambda x, t: x.detach().sum(1), InvalidValueError, "remove no_grad and detach inside it"),
     ],

@@ -276,7 +276,7 @@ def test_a_loss_of_another_shape_is_refused_with_the_cure():
     def mean(score, sde, x, **given):
         return dsm_loss(score, sde, x, **given).mean()
 
-    with pytest.raises(ShapeError, match=r"expected \(8,\), got \(\); .* leave the mean to"):
+    with pytest.raises(ShapeError, match=r"of the shape \(8,\), got \(\); .* the trainer averages"):
         Trainer(make(), data(), CONFIG, loss=mean).train()
 
 
@@ -301,7 +301,7 @@ def normal(*shape):
 def test_moments_that_the_data_do_not_have_cause_a_warning():
     images = 128 + 74 * normal(50, 1, 4, 4)
     mean, variance = warnings_of(None, images)
-    assert "mean differs from that of the model's moments by up to" in mean
+    assert "mean differs from the mean in the model's moments by up to" in mean
     assert "variance is 5" in variance
     assert all("moments=Moments(*data.moments())" in line for line in (mean, variance))
     assert warnings_of(Moments(*Data(images).moments()), images) == []
@@ -417,7 +417,7 @@ def test_a_best_model_that_a_kill_left_unwritten_is_written(tmp_path):
 def test_a_missing_best_model_is_reported(tmp_path):
     worse(Trainer(make(), data(), HELD, folder=tmp_path)).train(8)
     shutil.rmtree(tmp_path / "best")
-    with pytest.warns(RuntimeWarning, match="best does not hold the best model, that of step 4"):
+    with pytest.warns(RuntimeWarning, match="the best model, that of step 4, is missing"):
         Trainer(make(), data(), HELD, folder=tmp_path).train(0)
 
 
@@ -425,7 +425,7 @@ def test_a_missing_best_model_is_reported(tmp_path):
     ("options", "message"),
     [
         ({"held_out": 1.0}, r"held_out must lie in \[0, 1\), got 1.0"),
-        ({"patience": 3}, r"patience needs the loss of held-out data, .* held_out=0.1"),
+        ({"patience": 3}, r"patience needs held-out data, .* held_out=0.1"),
         ({"held_out": 0.1, "patience": 0}, "patience must be an integer >= 1, got 0"),
     ],
 )

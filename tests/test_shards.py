@@ -72,7 +72,7 @@ def test_only_what_is_missing_damaged_or_too_short_is_drawn_again(tmp_path):
 def test_samples_of_another_request_are_refused_by_name_and_kept(tmp_path):
     draw(tmp_path, 5)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InvalidValueError, match=r"another request: seed was 3 and is 4; "):
+    with pytest.raises(InvalidValueError, match=r"another request: seed was 3 and is now 4; "):
         draw(tmp_path, 5, request={**SEED, "seed": 4})
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 

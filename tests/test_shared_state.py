@@ -228,7 +228,7 @@ def test_setting_training_mode_during_an_evaluation_is_reported():
     def score(x, t):
         return net.train()(x, t)
 
-    warns = pytest.warns(RuntimeWarning, match="was set to training mode while it was evaluated")
+    warns = pytest.warns(RuntimeWarning, match="was set to training mode during an evaluation")
     with warns, torch.random.fork_rng():
         sample(score, SDE, "em", shape=(4,), steps=1, seed=0)
     assert not net.training
@@ -241,7 +241,7 @@ def test_one_model_is_trained_by_one_trainer_at_a_time():
 
     class Both(Callback):
         def on_start(self, step, config):
-            with pytest.raises(TrainingError, match="the model is trained already"):
+            with pytest.raises(TrainingError, match="the model is already being trained"):
                 second.train()
 
     Trainer(model, X, config, callbacks=[Both()]).train()
@@ -462,7 +462,7 @@ def test_tensors_without_numbers_are_refused():
             lambda: scoresde.log_prob(score, None, x),
             scoresde.VESDE,
         ):
-            with pytest.raises(DeviceError, match="a FakeTensorMode of torch is active"):
+            with pytest.raises(DeviceError, match="FakeTensorMode is active"):
                 call()
     with pytest.raises(DeviceError, match="x is a FakeTensor, which holds no numbers"):
         sample(score, x=x, steps=2)

@@ -233,7 +233,7 @@ def test_a_score_that_contains_itself_is_reported(made, asked):
     if made not in (itself, each_other) and asked in ("facts", "a call"):
         return
     calls = {**ASKED, "facts": facts, "a call": lambda s: s(X, torch.ones(20))}
-    with pytest.raises(InvalidValueError, match="the score holds itself"):
+    with pytest.raises(InvalidValueError, match="the score contains itself"):
         calls[asked](made())
 
 
@@ -263,7 +263,7 @@ class Learnt:
     ],
 )
 def test_a_score_of_levels_causes_a_warning_if_it_is_evaluated_between_them(call):
-    with pytest.warns(UserWarning, match="the score belongs to 5 levels, was not trained between"):
+    with pytest.warns(UserWarning, match="the score was trained at 5 levels"):
         call()
 
 
@@ -353,9 +353,7 @@ def test_every_column_that_varies_is_standardised_and_no_constant_one(shift, siz
 
 
 def test_columns_whose_squares_vanish_have_no_scale():
-    with pytest.raises(
-        DataError, match="so near to each other that float64 cannot hold their squares"
-    ):
+    with pytest.raises(DataError, match="so near to each other that their squares"):
         Data(1e-200 * X.double()).standardized()
 
 
@@ -363,7 +361,7 @@ def test_columns_whose_squares_vanish_have_no_scale():
 def test_a_column_below_the_smallest_noise_is_reported_before_training(std):
     x = std * torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
     model = ScoreModel(seeded(MLP, 3), VESDE(0.01, 1.0), (3,), moments=Moments(*Data(x).moments()))
-    with pytest.warns(UserWarning, match="3 of 3 columns of the data have a standard deviation"):
+    with pytest.warns(UserWarning, match="3 of 3 columns of the data have standard deviations"):
         Trainer(model, x, TrainConfig(steps=1, batch_size=4))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -390,7 +388,7 @@ def test_bytes_are_not_compared_with_other_numbers(wrap, features):
     """It gave a Fréchet distance of 3e5."""
     options = dict(resamples=0, progress=False, features=features)
     for samples, real in ((RAW[:20], FLOAT[20:]), (FLOAT[:20], RAW[20:])):
-        with pytest.raises(InvalidTypeError, match="are not; bring both to the same scale"):
+        with pytest.raises(InvalidTypeError, match="are not; convert both to the same scale"):
             metrics.evaluate(wrap(samples), wrap(real), **options)
     with pytest.raises(InvalidTypeError, match="train are bytes and"):
         metrics.evaluate(FLOAT[:20], FLOAT[20:], train=wrap(RAW), **options)
@@ -400,7 +398,7 @@ def test_bytes_are_not_compared_with_other_numbers(wrap, features):
 
 
 def test_numbers_of_another_scale_cause_a_warning():
-    with pytest.warns(UserWarning, match="the range of real is 255 and that of samples"):
+    with pytest.warns(UserWarning, match="the range of real is 255, and the range of samples"):
         metrics.evaluate(FLOAT[:20], RAW[20:].float(), resamples=0, progress=False)
 
 

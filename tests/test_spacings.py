@@ -373,17 +373,17 @@ BAD = {
     "a rho that overflows": (
         lambda: VPSDE().times(4, spacing=spacings.Karras(1e-3)),
         InvalidValueError,
-        r"Karras\(rho=0.001\) gives no 5 decreasing times from T = 1.0 to eps = 0.001",
+        r"Karras\(rho=0.001\) does not give 5 decreasing times from T = 1.0 to eps = 0.001",
     ),
     "a spacing that rises": (
         lambda: VPSDE().times(4, spacing=lambda sde, n: torch.linspace(0, 1, n + 1)),
         InvalidValueError,
-        "gives no 5 decreasing times",
+        "does not give 5 decreasing times",
     ),
     "a spacing of other steps": (
         lambda: VPSDE().times(4, spacing=lambda sde, n: torch.linspace(1, 0, n)),
         InvalidValueError,
-        "gives no 5 decreasing times",
+        "does not give 5 decreasing times",
     ),
     "a negative number of times": (
         lambda: VPSDE().sample_times(-1, generator=torch.Generator()),

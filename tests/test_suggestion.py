@@ -173,7 +173,7 @@ def test_the_smallest_noise_is_half_the_distance_of_two_bytes():
     raw = torch.randint(0, 256, (300, 1, 6, 6), generator=seeded(4), dtype=torch.uint8)
     flat = (raw.float().mean((2, 3), keepdim=True) + raw.float() / 64).round().to(torch.uint8)
     found = suggestion.suggest(Data(flat, transform=BYTES))
-    assert "of neighbouring values" in found.reasons["sigma_min"]
+    assert "between neighbouring values" in found.reasons["sigma_min"]
     assert found.sigma_min == pytest.approx(1 / 255, rel=1e-2)
     x = torch.linspace(0, 1, 101, dtype=torch.float64)[:, None]
     comb = torch.exp(-0.5 * ((x - torch.arange(-20.0, 21)) / 0.5) ** 2).sum(1)

@@ -225,7 +225,7 @@ def test_another_number_of_threads_causes_a_warning(tmp_path):
             dict(seed=1, betas=(0.5, 0.5)),
             r"configuration: seed was 0 and is 1, betas was \[0.9, 0.99\] and is \[0.5, 0.5\]",
         ),
-        (dict(steps=8), "of a run of 13 steps, .* 8 are fewer"),
+        (dict(steps=8), "from a run of 13 steps, .*steps=8 is smaller"),
     ],
 )
 def test_another_configuration_in_the_same_folder_is_refused_by_field(tmp_path, change, message):
@@ -236,7 +236,9 @@ def test_another_configuration_in_the_same_folder_is_refused_by_field(tmp_path, 
 
 def test_another_model_or_data_set_in_the_same_folder_is_refused(tmp_path):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train(1)
-    with pytest.raises(InvalidValueError, match=r"another sde: it was VESDE\(.* and is EDMSDE\("):
+    with pytest.raises(
+        InvalidValueError, match=r"another sde: it was VESDE\(.* and is now EDMSDE\("
+    ):
         Trainer(make(EDMSDE()), data(), CONFIG, folder=tmp_path)
     with pytest.raises(InvalidValueError, match="another network: it was MLP"):
         Trainer(make(hidden=(9,)), data(), CONFIG, folder=tmp_path)
@@ -314,7 +316,9 @@ def test_a_model_of_no_run_is_not_replaced(tmp_path, name):
     make().save_pretrained(tmp_path / "other")
     before = (tmp_path / "other" / name).read_bytes()
     (tmp_path / name).write_bytes(before)
-    with pytest.raises(CheckpointError, match=rf"holds {name}, which a new run would replace, but"):
+    with pytest.raises(
+        CheckpointError, match=rf"holds {name}, which a new run would overwrite, but"
+    ):
         Trainer(make(), data(), CONFIG, folder=tmp_path)
     assert (tmp_path / name).read_bytes() == before
 
@@ -637,7 +641,7 @@ def test_without_a_step_of_its_own_a_rate_falls_after_a_share_of_the_run():
 
 
 def test_a_step_at_which_the_rate_falls_needs_a_decay_that_has_one():
-    with pytest.raises(InvalidValueError, match="decay_from belongs to the decays wsd and inv"):
+    with pytest.raises(InvalidValueError, match="decay_from is for the decays wsd and inv"):
         Optimiser(decay_from=5)
     with pytest.raises(InvalidValueError, match="decay_from must be an integer >= 1"):
         Optimiser(decay="wsd", decay_from=0)
@@ -712,10 +716,10 @@ def test_a_loss_that_is_not_finite_is_reported_and_never_saved(tmp_path, bad):
     with pytest.raises(TrainingError) as caught:
         trainer.train()
     message = str(caught.value)
-    assert message.startswith(f"training broke down at step 8: the loss is {bad} and its grad")
+    assert message.startswith(f"training failed at step 8: the loss is {bad} and its grad")
     assert f"at learning rate {CONFIG.lr_at(8):.3g}, times in [0." in message
     assert "and sigma in [" in message
-    assert f"the last good checkpoint is {tmp_path / 'step-00000005.safetensors'}; try" in message
+    assert f"the last checkpoint is {tmp_path / 'step-00000005.safetensors'}; try" in message
     assert checkpoint.latest(tmp_path)[2]["step"] == 5
 
 
@@ -825,7 +829,9 @@ def test_a_run_without_checkpoints_logs_the_loss_of_its_held_out_data():
 
 
 def test_data_that_do_not_fit_the_model_are_refused():
-    with pytest.raises(ShapeError, match=r"events have shape \(3,\), the score's \(2,\); build"):
+    with pytest.raises(
+        ShapeError, match=r"events of shape \(3,\), but the score has \(2,\); build"
+    ):
         Trainer(make(), torch.zeros(4, 3))
     with pytest.raises(UnknownNameError, match=r"condition 'label', which .* num_classes={'label'"):
         Trainer(make(num_classes=None), data())

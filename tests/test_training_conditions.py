@@ -251,7 +251,7 @@ def test_a_trained_network_approaches_the_exact_conditional_score():
 def test_conditions_that_the_score_does_not_take_are_refused():
     wide = data()
     for options, message in [
-        (dict(num_classes=1), r"'label' of the data is Classes\(n=2\), the score takes .*=1\)"),
+        (dict(num_classes=1), r"'label' of the data is Classes\(n=2\), but the score takes .*=1\)"),
         (dict(condition={"y": (3,)}), r"'forcing', .* condition={'forcing': \(2, 2, 2\)}.*without"),
         (dict(condition={"y": (4,), "forcing": (2, 2, 2)}), r"'y' of the data is Field.*\(3,\)"),
         (dict(num_classes={"label": 2, "kind": 5}), r"'kind', .* data lack.* all -1"),

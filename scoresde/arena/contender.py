@@ -29,9 +29,9 @@ _PILOT = 63
 Contender = Callable[["Problem", Tensor, int, int], tuple[Tensor, int] | None]
 r"""A function `(problem, x, budget, seed)` of draws `x` `(B, *)` of $p_T$.
 
-It returns $E[x_0 | x_\epsilon]$ at the $x_\epsilon$ that it reaches, `(B, *)`, and the number of
-evaluations of the score for each sample, the last one included; or None, if the budget is too small
-for one step, or for an adaptive method.
+It returns the final denoised samples $E[x_0 | x_\epsilon]$, `(B, *)`, and the number of evaluations
+of the score for each sample, including the evaluation of the denoiser. It returns None if the
+budget is too small for one step, or for an adaptive method.
 """
 
 
@@ -72,10 +72,11 @@ class Informed:
 
     Args:
         sampler: The sampler.
-        facts: What the sampler knows: "nothing"; "variance", the data's mean and one variance for
-            all dimensions; or "covariance", the mean and the full covariance.
+        facts: The facts given to the sampler: "nothing"; "variance", the data's mean and one
+            variance for all dimensions; or "covariance", the mean and the full covariance.
         pilot: Make a pilot run, once for each problem.
-        choose: Let the pilot run choose the sampler's settings for each budget and fit its weights.
+        choose: Choose the sampler's settings for each budget by runs from the pilot's initial
+            states, and fit its weights.
     """
 
     sampler: Fast
@@ -102,7 +103,7 @@ class Informed:
 
 
 class _NoFacts:
-    """Return the values of a score, but declare none of its facts."""
+    """Wrap a score, and hide the facts that it declares about the data."""
 
     def __init__(self, score: Any) -> None:
         self._score = score

@@ -2,12 +2,12 @@ r"""Define problems of many dimensions: densities of real images, and mixtures o
 
 A kernel density of patches of photographs resembles a learnt model of images: its score has many
 scales along a thin set. The photographs are the sample images of matplotlib and scikit-learn; only
-the left half of each is used. The mixtures have widths that differ a hundredfold, within a mode and
-between modes.
+the left half of each is used. The widths of the mixtures differ a hundredfold, both along the axes
+of one mode and between modes.
 
-A hash of its name decides whether a problem is for choosing settings ("tuning") or for final
-comparisons ("judging"), so that nobody chose the split. The kinds "terrain" and "sheets" are for
-judging only.
+A hash of the name of a problem decides whether it is for choosing settings ("tuning") or for final
+comparisons ("judging"). So nobody chose the split. The kinds "terrain" and "sheets" are for judging
+only.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def image_densities(part: Literal["tuning", "judging"] = "tuning") -> tuple[Prob
 
 
 def judging(name: str) -> bool:
-    """Return True if a distribution is for judging: by its kind, or by the SHA-256 of its name."""
+    """Return True if the kind or the SHA-256 of the name of a distribution makes it for judging."""
     kind = name.split("-")[0]
     return kind in ("terrain", "sheets") or bool(_hash(name)[0] & 1)
 

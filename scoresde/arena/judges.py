@@ -1,4 +1,4 @@
-r"""Measure the errors of samples: their distance from the flow map, or of their distribution.
+r"""Measure the errors of samples, against the flow map or against the exact distribution.
 
 A deterministic sampler approximates the flow map, and its error is the distance
 
@@ -8,8 +8,8 @@ Here $\hat x_i$ are its n samples of d dimensions, $x_{\epsilon, i}$ are the end
 from the same $x_T$, D is Tweedie's estimate there, and s the scale of the data.
 
 For a stochastic sampler only the distribution of its samples can be compared with the exact one.
-This is done for all samples and for random halves of them, whose spread gives the intervals
-(`scoresde.metrics.resampling`).
+The errors are computed for all samples and for random halves of them. The spread over the halves
+gives the intervals (`scoresde.metrics.resampling`).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ r"""The errors of the distribution of samples against the exact one; each is 0 i
 - `mean`: the distance between the means, divided by the scale;
 - `cov`: the relative error of the covariance in the Frobenius norm.
 
-The first two are unbiased and may be negative. With finitely many samples the others are positive
-even for exact samples, as their noise floor shows.
+The first two are unbiased and may be negative. The others are positive even for exact samples,
+since the samples are finitely many; the noise floor shows by how much.
 """
 
 # The number of exact samples from which the exact shares, spread and covariance are computed.
@@ -51,7 +51,7 @@ _POOL = 2**14
 
 
 def flow_errors(problem: Problem, samples: Tensor, n: int, seed: int) -> Tensor:
-    """Return the squared error of each sample from `problem.start(n, seed)`, over s², `(n,)`."""
+    """Return the squared errors over s², `(n,)`, of the samples from `problem.start(n, seed)`."""
     gap = (samples.double() - _exact_ends(problem, n, seed)).reshape(n, -1)
     return gap.square().mean(1) / problem.scale**2
 
@@ -65,7 +65,7 @@ def law_errors(
         problem: The problem.
         samples: The samples `(n, *)`, n at least 2, or 4 for halves.
         seed: The seed of the exact samples, the directions and the halves.
-        resamples: The number of random halves measured besides all samples, 0 or at least 2.
+        resamples: The number of random halves that are measured too, 0 or at least 2.
 
     Returns:
         For each measure the error of all samples, then those of the halves, `(1 + resamples,)`.
@@ -121,7 +121,7 @@ def _exact(problem: Problem, n: int, seed: int) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _facts(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for exact samples the shares of the modes, squared spread about them, covariance."""
+    """Return the shares of the modes, squared spread about them and covariance of exact samples."""
     pool = problem.exact(_POOL, 0, part=2).flatten(1)
     kind, gap = _modes(problem, pool)
     return kind.mean(0), gap.mean(), _cov(pool)

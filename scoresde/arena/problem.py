@@ -21,8 +21,8 @@ __all__ = ["Problem"]
 class Problem:
     r"""Define a score to sample from, and the exact result.
 
-    `Problem.of(target, sde)` makes a problem from a target. For a model or a score of your own give
-    the first five fields.
+    `Problem.of(target, sde)` makes a problem from a target. For your own model or score pass the
+    first five fields.
 
     Args:
         name: The name in tables.
@@ -47,13 +47,13 @@ class Problem:
 
     @classmethod
     def of(cls, target: Target, sde: SDE, name: str | None = None) -> Problem:
-        """Return the problem of sampling from `target` under `sde`, by default named by both."""
+        """Return the problem of sampling from `target` under `sde`, by default named after both."""
         name = name or f"{type(target).__name__}/{type(sde).__name__}"
         return cls(name, target.at(sde), sde, target.event_shape, target.moments(), target)
 
     @property
     def scale(self) -> float:
-        """Return the root mean square of the data's standard deviations, the unit of errors."""
+        """Return the unit of errors, the root mean square of the data's standard deviations."""
         if self.moments.cov is not None:
             return float(self.moments.cov.diagonal().mean().sqrt())
         return float(torch.as_tensor(self.moments.var, dtype=torch.float64).mean().sqrt())
@@ -85,14 +85,14 @@ class Problem:
         Args:
             n: The number of samples.
             seed: The seed; the draws are independent of those of `start`.
-            part: A number; each number gives another independent set of draws.
+            part: The number of the set; sets with different numbers are independent.
 
         Raises:
             InvalidValueError: The problem has no target.
         """
         if self.target is None:
             raise InvalidValueError(
-                f"the law of {self.name} is unknown; compare by='flow', or give a target"
+                f"the distribution of {self.name} is unknown; compare by='flow', or give a target"
             )
         generator = generator_of(seed, 1 + part)
         return self.finish(

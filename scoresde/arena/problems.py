@@ -35,12 +35,12 @@ def digits(evaluations: int = 10_000, labels: int = 10) -> Problem:
     """Return the problem of the packaged model of handwritten digits: a learned score, in float32.
 
     Sample i shows the digit i modulo `labels`. The reference flow map is computed by Runge-Kutta's
-    method of order four with `evaluations` of the network.
+    method of order four, with that many `evaluations` of the network.
     """
     model = load("mnist")
 
     class Labelled(Wrapped):
-        """Return the score of samples with the classes 0, 1, ..., labels - 1, 0, 1, ..."""
+        """Evaluate the score for the classes 0, 1, ..., labels - 1, 0, 1, ... of the samples."""
 
         def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
             return self.ask(self.score, x, t, Condition({"label": torch.arange(len(x)) % labels}))
@@ -101,7 +101,7 @@ def _planes() -> Target:
 
 
 def _grid() -> Target:
-    """Return twenty-five modes on a square grid, as wide as a tenth of their distance."""
+    """Return twenty-five modes on a square grid, whose width is a tenth of their distance."""
     axis = torch.arange(-2.0, 3.0, dtype=torch.float64)
     return GaussianMixture([0.04] * 25, torch.cartesian_prod(axis, axis), stds=[0.1] * 25)
 

@@ -26,7 +26,7 @@ __all__ = ["BUDGETS", "compare"]
 BUDGETS = (5, 10, 20, 35, 50, 100, 200)
 """The default budgets: largest numbers of evaluations per sample, with Tweedie's estimate."""
 
-# The number of random halves, in all runs together, for intervals if by="law".
+# The number of random halves, over all runs, from which the intervals of by="law" are computed.
 _HALVES = 40
 
 
@@ -58,9 +58,10 @@ def compare(
         by: "flow", the distance to the exact flow map, for deterministic samplers (the others are
             left out); or "law", the errors of the distribution of samples that `LAW` lists, for all
             samplers on problems with a target.
-        n: Samples of one run: at least 2, or 4 with "law". On mixtures nearly all of the "flow"
-            error of many samplers comes from a few samples in a thousand that end in a wrong mode;
-            a run without such a sample shows a far smaller error, outside of its interval too.
+        n: The number of samples of one run: at least 2, or 4 with "law". On mixtures nearly all of
+            the "flow" error of many samplers comes from a few samples in a thousand that end in a
+            wrong mode; a run without such a sample has a far smaller error, and its interval misses
+            the true error.
         repeats: With "law", the number of runs of n samples, over which errors are averaged. With
             "flow" there is one run.
         seed: The seed of starts, samplers and exact samples.
@@ -68,8 +69,8 @@ def compare(
 
     Returns:
         One row for each sampler, problem, budget and metric, with a 95 % interval for the error at
-        this n (by `metrics.mean_interval`, or by random halves with "law"). With "law" it has the
-        noise floor too: the error of n exact samples.
+        this n (by `metrics.mean_interval`, or by random halves with "law"). With "law" a row also
+        has the noise floor, which is the error of n exact samples.
 
     Raises:
         UnknownNameError, InvalidTypeError: `samplers` holds something else.
@@ -114,7 +115,7 @@ def _flow(
     problem: Problem, name: str, contender: Contender, budgets: Sequence[int],
     n: int, repeats: int, seed: int,
 ) -> Iterator[Row]:  # fmt: skip
-    """Yield the rows of a deterministic contender by the distance to the flow map."""
+    """Yield the rows of a deterministic contender, with its distances to the flow map."""
     x = problem.start(n, seed)
     for budget in budgets:
         begin = time.perf_counter()

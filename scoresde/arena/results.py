@@ -154,8 +154,8 @@ class Results(Result):
         $$ \Big( \prod_p \max\big(\text{clip}, e_p / \min_{q \in \text{against}} e_{q,p}\big)
            \Big)^{1 / P}. $$
 
-        The clip limits the influence of a problem on which the others fail. If a sampler has no row
-        within the budget on a problem that the others solve, its ratio is infinite.
+        The clip limits the influence of a problem on which the others fail. The ratio is infinite
+        on a problem that the others solve if the sampler has no row with at most this budget.
 
         Args:
             against: Names of the samplers to compare with.
@@ -232,7 +232,7 @@ class Results(Result):
         return tuple(dict.fromkeys(row.metric for row in self.rows))
 
     def table(self, metric: str | None = None, *, top: int | None = None) -> str:
-        """Return as text a table for each problem, with a line for each sampler, the best first.
+        """Return text with a table for each problem and a line for each sampler, the best first.
 
         Args:
             metric: The kind of error; by default all that were measured.
@@ -306,7 +306,7 @@ class Results(Result):
 
 
 def _cell(value: float | None) -> str:
-    """Return a number, or a dash for None, as text of ten characters."""
+    """Return text of ten characters: the number, or a dash for None."""
     if value is None:
         return f"{'-':>10}"
     return f"{value:>10.3g}"

@@ -1,13 +1,14 @@
 r"""Test whether the reverse SDE and the probability flow draw from the same distribution.
 
 With the exact score both have the marginals $p_t$ (Song et al. 2021, eq. 13, arXiv:2011.13456). An
-error of the score makes them differ: the flow keeps the error to the end, while the SDE's noise
-partly removes it. The distance between their states $X$ and $Y$ at one time is
+error of the score makes their samples differ, since the noise of the SDE partly removes the effect
+of the error, and the flow does not. The distance between states $X$ of one and $Y$ of the other at
+one time is
 
 $$ H = \frac{2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|}{2 E\|X - Y\|} \in [0, 1] $$
 
-(Székely & Rizzo 2013, doi:10.1016/j.jspi.2013.03.018). Its unbiased estimate is compared with the
-estimates for permuted labels of the samples, whose mean is 0.
+(Székely & Rizzo 2013, doi:10.1016/j.jspi.2013.03.018). where $X', Y'$ are independent copies. The
+unbiased estimate of H is compared with estimates for randomly permuted samples, whose mean is 0.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class Agreement:
     """Hold the distance between two sets of samples.
 
     Attributes:
-        value: The unbiased estimate of $H$: about 0 for equal distributions, 1 for distributions
-            infinitely far apart.
-        floor: The 95 % quantile of $H$ under permutations.
+        value: The unbiased estimate of $H$: about 0 for equal distributions, near 1 for
+            distributions far apart.
+        floor: The 95 % quantile of the estimates for permuted samples.
         z: The normal deviate whose tail probability is the p-value of $H$.
     """
 
@@ -41,7 +42,7 @@ class Agreement:
 
 
 def agreement(x: Tensor, y: Tensor, generator: torch.Generator) -> Agreement:
-    """Return the distance between two sets of independent samples, `(m, *)` each, m >= 2."""
+    """Return the distance between two sets of independent samples `(m, *)`, m >= 2."""
     m = len(x)
     pooled = torch.cat([x, y]).double().reshape(2 * m, -1)
     distances = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist")
@@ -49,7 +50,7 @@ def agreement(x: Tensor, y: Tensor, generator: torch.Generator) -> Agreement:
     signs[0, m:] = -1
     for row in signs[1:]:
         row[torch.randperm(2 * m, generator=generator)[m:]] = -1
-    # includes the distance of each sample to itself, so it is not negative; corrected below
+    # this mean includes the zero distance of each sample to itself, which is corrected below
     raw = -((signs @ distances) * signs).sum(1) / m**2
     total = distances.sum() / m**2
     across = (total + raw) / 4

@@ -46,30 +46,30 @@ def audit(
     batch_size: int = 128,
     progress: bool | None = None,
 ) -> Audit:
-    r"""Test at which noise scales a score is wrong, with data that it has not seen.
+    r"""Test at which noise scales a score is wrong, on held-out data.
 
-    The result has for every noise scale: the loss, and that of a linear denoiser; tests that an
-    exact score passes for any data (`scoresde.audit.identities`); and the distance between samples
-    of the reverse SDE and of the probability flow. An exact score fails some test in one of a
-    hundred audits.
+    The result holds for every noise scale: the loss of the score and that of a linear denoiser;
+        tests that the exact score passes for any data (`scoresde.audit.identities`); and the
+        distance between samples of the reverse SDE and of the probability flow. In one of a hundred
+        audits the exact score fails a test by chance.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
         sde: The process of the score; None takes `scoresde.facts(score).sde`.
-        x: Held-out data `(n, *)`, floating point, n at least 16; or a `Data`, which is taken in the
-            units of the model, with its conditions. Detecting an error of 1 % takes about 500
-            images, or 10,000 points in the plane.
+        x: Held-out data `(n, *)`, floating point, n at least 16; or a `Data`, which is converted to
+            model units and brings its conditions. About 500 images, or 10,000 points in the plane,
+            are needed to detect an error of 1 %.
         condition: The conditions of the samples by name, one row for each.
-        target: The distribution of the data, if it is known; it gives the smallest possible loss
-            and the error of the score.
-        train: All training data, `(N, *)` or a `Data`, to measure memorisation.
+        target: The distribution of the data, if it is known. Then the result also has the smallest
+            possible loss and the error of the score.
+        train: All training data, `(N, *)` or a `Data`, for measures of memorisation.
         train_condition: The conditions of the training data.
         levels: The number of noise scales, at least 2, equally spaced in log-SNR from `T` to eps;
             for a ladder they are some of its levels.
-        samples: The number of samples drawn by the SDE, and by the flow, at least 2; at most n are
-            drawn.
+        samples: The number of samples to draw by the SDE and by the flow each, at least 2; limited
+            to n.
         steps: The number of steps of the SDE and of the flow, at least `levels` - 1. With too few
-            steps the two differ even for an exact score.
+            steps their samples differ even for the exact score.
         seed: The seed, an integer in [0, 2**64).
         batch_size: The number of states in one evaluation, at least 1.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
@@ -88,7 +88,7 @@ def audit(
         learnt_given = _check(score, train, train_condition, None, name="train")
         if train.shape[1:] != x.shape[1:]:
             raise ShapeError(
-                f"train= has events of shape {tuple(train.shape[1:])}, and x of "
+                f"train= has events of shape {tuple(train.shape[1:])}, but x has "
                 f"{tuple(x.shape[1:])}; give events of the same shape"
             )
         train = train.detach()
@@ -96,8 +96,8 @@ def audit(
         condition or {}
     ):
         raise InvalidValueError(
-            f"train_condition= has the names {sorted(train_condition or {})}, and condition= has "
-            f"{sorted(condition or {})}; give the same"
+            f"train_condition= has the names {sorted(train_condition or {})}, but condition= has "
+            f"{sorted(condition or {})}; give the same names"
         )
     x = x.detach()
     for name, value, least in (
@@ -105,14 +105,14 @@ def audit(
         ("batch_size", batch_size, 1),
     ):  # fmt: skip
         check_integer(name, value, least)
-    Noise.of(seed, 1)  # checks the seed
+    Noise.of(seed, 1)  # this also checks the seed
     samples = min(samples, len(x))
     last = steps if sde.levels is None else min(steps, sde.levels - 1)
     grid = even_times(sde, last)
     marks = torch.linspace(0, last, min(levels, last + 1), dtype=torch.float64).round().long()
     times = grid[marks]
     if not (sde.sigma(times) > 0).all():
-        raise InvalidValueError(f"there is no noise at eps = {sde.eps} of this SDE; raise its eps")
+        raise InvalidValueError(f"this SDE has no noise at eps = {sde.eps}; give it a larger eps")
     looks = (2 + 2 * (train is not None)) * len(times) * -(-len(x) // batch_size)
     with (
         torch.no_grad(),
@@ -147,13 +147,14 @@ def _check(
     check_data(x)
     event = tuple(x.shape[1:])
     if target is not None and not hasattr(target, "responsibilities"):
-        raise InvalidTypeError(f"target= takes one of scoresde.targets, got {target!r}")
+        raise InvalidTypeError(f"target= takes a target of scoresde.targets, got {target!r}")
     known = facts(score)
     of_target = None if target is None else target.event_shape
     for what, shape in (("score", known.event_shape), ("target", of_target)):
         if shape is not None and tuple(shape) != event:
             raise ShapeError(
-                f"the {what} takes events of shape {tuple(shape)}, but those of {name} have {event}"
+                f"the {what} takes events of shape {tuple(shape)}, but {name} has events of shape "
+                f"{event}"
             )
     if len(x) < 16 or math.prod(event) == 0:
         raise ShapeError(

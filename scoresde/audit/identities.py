@@ -1,29 +1,31 @@
-r"""Test a score at one noise scale by identities that the exact score satisfies for any data.
+r"""Test a score at one noise scale by identities that the exact score fulfils for any data.
 
 Let $x_t = \alpha x_0 + \sigma z$. The score $s$ predicts the noise
 $\hat\varepsilon = -\sigma s(x_t)$ with the error $e = z - \hat\varepsilon$, and its denoiser $D$
 has the error $x_0 - D = -(\sigma / \alpha)\, e$. The exact prediction is
-$\varepsilon^* = E[z | x_t]$ (Vincent 2011). Its error is orthogonal to every function of the state,
+$\varepsilon^* = E[z | x_t]$ (Vincent 2011). Its error $e = z - \varepsilon^*$ is orthogonal to
+every function of the state,
 
 $$ E[e \cdot h(x_t)] = 0. $$
 
-Three functions $h$ and the constants give four tests that do not need the exact score. In them d is
-the number of dimensions and $\mu$ the mean of the data.
+Four choices of $h$ give four tests that do not need the exact score. Let d be the number of
+dimensions and $\mu$ the mean of the data.
 
-- **Calibration**, $h = \hat\varepsilon$: $E\|e\|^2 = E[z \cdot e]$. For any score, Stein's lemma in
-  $z$ gives $E[z \cdot e] = E[d + \sigma^2 \nabla\cdot s]$: this is the error that the Jacobian of
-  the score predicts (Tweedie's formula of second order, $\operatorname{Cov}(z | x_t) = I + \sigma^2
-  \nabla s$). The calibration is the ratio of both sides; no Jacobian is computed.
+- **Calibration**, $h = \hat\varepsilon$: $E\|e\|^2 = E[z \cdot e]$. For any score, Stein's lemma
+  for $z$ gives $E[z \cdot e] = E[d + \sigma^2 \nabla\cdot s]$. This is the squared error that the
+  Jacobian of the score predicts (Tweedie's formula of second order,
+  $\operatorname{Cov}(z | x_t) = I + \sigma^2 \nabla s$). The calibration is the ratio of the left
+  side to the right side; it needs no Jacobian.
 - **Stein's identity**, $h = x_t - \alpha\mu$: $-E[(x_t - \alpha\mu) \cdot s] = d$.
 - **Slope**, $h = D - \mu$: the regression of $x_0$ on $D$ has the slope 1.
 - **Bias**, $h$ constant: $E[s] = 0$.
 
-For any score $E[e \cdot h] = E[(\varepsilon^* - \hat\varepsilon) \cdot h]$. If the loss decreases
-when multiples of these $h$ are added to $\hat\varepsilon$, the score has an error. The largest
+For any score $E[e \cdot h] = E[(\varepsilon^* - \hat\varepsilon) \cdot h]$. So if adding multiples
+of these $h$ to $\hat\varepsilon$ decreases the loss, the score has an error. The largest such
 decrease is a lower bound of $E\|\hat\varepsilon - \varepsilon^*\|^2$, which is the Fisher
-divergence times $\sigma^2$. This bound is the **avoidable** part of the loss.
+divergence times $\sigma^2$. This lower bound is called the **avoidable** loss.
 
-Noise comes in pairs $\pm z$, which cancels most of the variance that $x_0$ causes.
+The noise is drawn in pairs $z, -z$, which removes most of the variance that $x_0$ causes.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from torch import Tensor
 __all__ = ["ROUNDING", "Estimate", "Findings", "examine", "matched", "mean", "products"]
 
 ROUNDING = 5e-7
-"""The relative rounding error of a score in float32; smaller deviations are ignored."""
+"""The relative rounding error of a float32 score; smaller deviations are ignored."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Findings:
-    r"""Hold the tests at one noise scale; all numbers are means over the event's dimensions.
+    r"""Hold the results of the tests at one noise scale; all numbers are per dimension.
 
     Attributes:
         calibration: 1 for the exact score.
@@ -73,7 +75,7 @@ class Findings:
         slope: 1 for the exact score.
         bias: An unbiased estimate of $\|E e\|^2$, 0 for the exact score.
         avoidable: A lower bound of $E\|\hat\varepsilon - \varepsilon^*\|^2$.
-        z: The deviation of each test in standard errors.
+        z: The deviation of each test from its exact value, in standard errors.
     """
 
     calibration: Estimate
@@ -85,12 +87,12 @@ class Findings:
 
 
 def mean(values: Tensor) -> Estimate:
-    """Return the mean of independent values `(n,)`."""
+    """Return the mean of independent values `(n,)`, with its standard error."""
     return Estimate(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
 
 
 def products(z: Tensor, predicted: Tensor, u: Tensor) -> Tensor:
-    r"""Return for each sample the six products whose means the tests use, `(n, 6)`.
+    r"""Return the six products of each sample whose means the tests use, `(n, 6)`.
 
     They are $e \cdot e$, $z \cdot e$, $u \cdot e$, $\hat\varepsilon \cdot \hat\varepsilon$,
     $\hat\varepsilon \cdot u$ and $u \cdot u$, each divided by the number of dimensions.
@@ -106,11 +108,11 @@ def products(z: Tensor, predicted: Tensor, u: Tensor) -> Tensor:
 
 
 def examine(table: Tensor, errors: Tensor) -> Findings:
-    """Return the tests from the `products` and errors of the samples.
+    """Compute the tests from the `products` and the errors of the samples.
 
     Args:
-        table: `(n, 6)`, means over each pair of opposite noises.
-        errors: $e$, `(n, D)`, means over each pair.
+        table: The products `(n, 6)`, each the mean over the noises z and -z.
+        errors: $e$, `(n, D)`, each the mean over z and -z.
     """
     e_e, z_e, u_e, _, _, _ = table.unbind(1)
     y_e, y_y = _denoiser_products(table)
@@ -132,10 +134,10 @@ def examine(table: Tensor, errors: Tensor) -> Findings:
 
 
 def matched(value: float, mean: float, variance: float) -> float:
-    """Return the normal deviate with the tail probability of `value` under a gamma distribution.
+    """Return the normal deviate with the same tail probability as `value` in a gamma distribution.
 
-    The gamma distribution has the given mean and variance. It is nearly that of a sum of squares
-    (Satterthwaite 1946, doi:10.2307/3002019).
+    The gamma distribution has the given mean and variance. It approximates the distribution of a
+    sum of squares (Satterthwaite 1946, doi:10.2307/3002019).
     """
     if not variance > 0:
         return 0.0
@@ -155,23 +157,23 @@ def _denoiser_products(table: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _deviation(values: Tensor) -> float:
-    """Return the mean of values whose expectation should be 0, in standard errors."""
+    """Return the mean of values in standard errors; their expectation should be 0."""
     estimate = mean(values)
     return estimate.value / math.hypot(estimate.stderr, ROUNDING)
 
 
 def _ratio(above: Tensor, below: Tensor) -> Estimate:
-    """Return the ratio of two means, with the standard error to first order."""
+    """Return the ratio of two means, with its standard error to first order."""
     value = float(above.mean() / below.mean())
     stderr = float((above - value * below).std() / below.mean().abs()) / math.sqrt(len(above))
     return Estimate(value, stderr)
 
 
 def _bias(errors: Tensor) -> tuple[Estimate, float]:
-    r"""Return $\|E e\|^2$ per dimension, from products of different samples, and its deviate."""
+    r"""Estimate $\|E e\|^2$ per dimension, from products of different samples, and its deviate."""
     n, size = errors.shape
     norms = errors.square().sum(1)
-    # the Gram and the scatter matrix have the same norm: take the smaller one
+    # the Gram matrix and the scatter matrix have the same norm; compute the smaller one
     gram = errors @ errors.T if n <= size else errors.T @ errors
     cross = float(errors.sum(0).square().sum() - norms.sum()) / (n * (n - 1))
     square = float(gram.square().sum() - norms.square().sum()) / (n * (n - 1))
@@ -183,10 +185,10 @@ def _bias(errors: Tensor) -> tuple[Estimate, float]:
 
 
 def _avoidable(table: Tensor) -> Estimate:
-    r"""Return the decrease of the loss by the best multiples of $\hat\varepsilon$ and $y$.
+    r"""Return the decrease of the loss from adding the best multiples of $\hat\varepsilon$ and $y$.
 
     The multiples are fitted on one half of the samples and the decrease is measured on the other.
-    So for any multiples the expected decrease is at most the error of the score.
+    So the expected decrease is at most the error of the score, whatever multiples are fitted.
     """
     e_e, z_e, _, eps_eps, eps_u, _ = table.unbind(1)
     y_e, y_y = _denoiser_products(table)

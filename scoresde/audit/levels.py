@@ -26,18 +26,18 @@ def levels_of(
     learnt: Sequence[Evaluated],
     drawn: Sequence[Agreement],
 ) -> tuple[Level, ...]:
-    """Return the results of all noise scales.
+    """Return the result of every noise scale.
 
     Args:
         sde: The process.
         times: The times, from the largest noise down.
         x: The held-out samples, `(n, *)`.
-        seen: The evaluations on them.
-        learnt: The evaluations on training samples; empty if none are given.
+        seen: The evaluations of the score on the held-out samples.
+        learnt: The evaluations of the score on training samples; empty if none are given.
         drawn: The distances between samples of the SDE and of the flow.
     """
     flat = x.double().reshape(len(x), -1)
-    # a linear denoiser is fitted to each half of the samples and evaluated on the other half
+    # fit a linear denoiser to each half of the samples and evaluate it on the other half
     even, odd = Linear(flat[::2]), Linear(flat[1::2])
     levels = []
     for i, (t, held) in enumerate(zip(times, seen, strict=True)):
@@ -71,7 +71,7 @@ def levels_of(
 
 
 def _memory(held: Evaluated, learnt: Evaluated) -> Memory:
-    """Return the loss of training samples beside that of held-out ones."""
+    """Compare the loss of training samples with that of held-out samples."""
     assert learnt.floor is not None
     new, old, floor = mean(held.losses), mean(learnt.losses), mean(learnt.floor)
     gap = Estimate(new.value - old.value, math.hypot(new.stderr, old.stderr))

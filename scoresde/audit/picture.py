@@ -4,12 +4,13 @@ The panels show
 
 1. the losses;
 2. the calibration, Stein's identity and the slope, which are 1 for the exact score; an arrow marks
-   a value outside of the frame;
+   a value outside the frame;
 3. the excess loss;
 4. the distance between the SDE's samples and the flow's;
 5. the tests that failed.
 
-A noise scale that fails a test is shaded red, darker for a larger excess. A line marks the worst.
+A noise scale that fails a test is shaded red, darker for a larger excess loss. A line marks the
+worst one.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def picture(audit: Audit) -> Figure:
     losses.set(ylabel="held-out loss", yscale="log", ylim=(least / 3, top))
 
     tests.axhline(1, color=paper.INK, linewidth=0.8)
-    # the axis ignores wide intervals and large deviations, which would hide the other values
+    # limit the axis, since wide intervals and large deviations would hide the other values
     sure = [e for a in levels for e in _of_one(a) if e.stderr < 0.1]
     reach = max([0.02, *(abs(end - 1) for e in sure for end in (e.low, e.high))])
     reach = 1.1 * min(reach, 0.3)
@@ -102,8 +103,8 @@ def picture(audit: Audit) -> Figure:
     failed.set_yticks(range(len(faults)), faults, fontsize="small")
     failed.set(ylim=(len(faults) - 0.5, -0.5), xlabel=r"$\sigma/\alpha$", xscale="log")
     failed.set_title(
-        "tests that failed; such a noise scale is shaded, darker for a larger excess; "
-        "a line marks the worst",
+        "failed tests; noise scales with one are shaded, darker for a larger excess; the line "
+        "marks the worst",
         fontsize="small", loc="left", color=paper.INK,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-r"""Compute reference losses: of a linear denoiser, and of the exact one for the training data.
+r"""Compute two reference losses: of a linear denoiser, and of the exact denoiser of training data.
 
 The best linear denoiser is optimal for Gaussian data. Along principal axis j of the data, with the
 variance $v_j$, its prediction of the noise has the error
@@ -6,8 +6,8 @@ variance $v_j$, its prediction of the noise has the error
 $$ e_j = \frac{\alpha^2 v_j z_j - \alpha\sigma y_j}{V_j}, \qquad
    E_z\, e_j^2 = \frac{\alpha^4 v_j^2 + \alpha^2\sigma^2 y_j^2}{V_j^2}, $$
 
-with $V_j = \alpha^2 v_j + \sigma^2$ and $y = x_0 - \mu$. A network with the same loss has learnt
-only the covariance at that noise scale.
+with $V_j = \alpha^2 v_j + \sigma^2$ and $y = x_0 - \mu$. A network with the same loss at a noise
+scale has learnt only the covariance there.
 
 The exact denoiser of N training samples $c_i$ is
 
@@ -36,8 +36,8 @@ _ROWS = 2048
 class Linear:
     r"""Compute the loss of the linear denoiser of data, for any noise scale.
 
-    The covariance is shrunk towards a multiple of the identity; with fewer samples it is shrunk
-    more (Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
+    The sample covariance is shrunk towards a multiple of the identity, more so for fewer samples
+    (Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
 
     Args:
         x: Samples `(N, D)`, N at least 2, float64.
@@ -50,7 +50,7 @@ class Linear:
         y = x - self.mean
         values, axes = _principal(y)
         level = float(values.sum()) / size
-        # squared distances of the sample covariance from level * I, and from the true covariance
+        # the squared distances of the sample covariance from level * I and from the true covariance
         spread = float(values.square().sum()) - size * level**2
         error = (float(y.square().sum(1).square().sum()) / n - float(values.square().sum())) / n
         share = 1.0 if spread <= 0 else min(1.0, max(0.0, error / spread))
@@ -59,7 +59,7 @@ class Linear:
         self.rest = share * level
 
     def loss(self, x: Tensor, alpha: float, sigma: float) -> Tensor:
-        """Return the expected loss for clean samples `(n, D)`, per dimension, `(n,)`."""
+        """Return the expected loss per dimension, `(n,)`, for clean samples `(n, D)`."""
         y = x - self.mean
         inside = (y @ self.axes) ** 2
         outside = (y.square().sum(1) - inside.sum(1)).clamp(min=0)
@@ -73,13 +73,13 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """Predict the noise exactly for data of a known distribution."""
+    """Predict the noise exactly for data with a known distribution."""
 
     sde: SDE
     target: Target
 
     def __call__(self, state: Tensor, t: Tensor, part: slice) -> Tensor:
-        """Return the noise `(b, *)` in the states, float64."""
+        """Return the predicted noise of the states, `(b, *)` float64."""
         return -float(self.sde.sigma(t)) * self.target.score(state, self.sde, t)
 
 
@@ -90,8 +90,9 @@ class Empirical:
     Args:
         sde: The process.
         points: The samples, `(N, *)`.
-        condition: Their conditions; a prediction uses only the samples with the state's condition.
-        rows: The index of each state's own sample, in the order of the states.
+        condition: The conditions of the samples. A prediction uses only the samples that have the
+            condition of the state.
+        rows: For each state, in order, the index of the sample from which it was made.
     """
 
     sde: SDE
@@ -100,7 +101,7 @@ class Empirical:
     rows: Tensor
 
     def __call__(self, state: Tensor, t: Tensor, part: slice) -> Tensor:
-        """Return the noise `(b, *)` in states of the samples `rows[part]`, float64."""
+        """Return the predicted noise `(b, *)` of states made from samples `rows[part]`, float64."""
         alpha, sigma = float(self.sde.alpha(t)), float(self.sde.sigma(t))
         x = state.double().reshape(len(state), -1)
         points = self.points.double().reshape(len(self.points), -1)
@@ -114,7 +115,7 @@ class Empirical:
 
 
 def _principal(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return variances `(r,)` and axes `(D, r)` of centred samples, by the smaller Gram matrix."""
+    """Return principal variances `(r,)` and axes `(D, r)` of centred samples `(N, D)`."""
     n, size = y.shape
     if size <= n:
         values, axes = torch.linalg.eigh(y.T @ y / n)

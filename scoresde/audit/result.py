@@ -1,4 +1,4 @@
-"""Hold the result of an audit: a table, JSON, a picture, and the worst noise scale."""
+"""Hold the result of an audit, and show it as a table, JSON, a picture and a verdict."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Audit", "Level", "Memory"]
 
 # The probability that an audit of an exact score has a failed test.
 _FALSE_ALARMS = 0.01
-# What is wrong with a score that fails the test.
+# The fault of a score that fails each test, in words.
 _FAULTS = {
     "calibration": "misjudges its own error",
     "stein": "fails Stein's identity",
@@ -28,19 +28,19 @@ _FAULTS = {
     "linear": "loses to a linear denoiser",
     "memory": "has memorised its training data",
 }
-# An excess that costs fewer nats per dimension is called small.
+# An excess loss that costs fewer nats per dimension is called small.
 _SMALL = 0.01
-# Tests that fail both for large and for small deviates.
+# Two-sided tests, which fail for large and for small deviates.
 _TWO_SIDED = {"calibration", "stein", "slope"}
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Hold measures of memorisation, from the losses of training and of held-out samples.
+    """Measure memorisation by the losses of training samples and of held-out samples.
 
     Attributes:
         loss: The loss of training samples.
-        floor: The smallest possible loss of training samples: that of the exact score of their
+        floor: The smallest possible loss on training samples, that of the exact score of their
             empirical distribution.
         gap: The loss of held-out samples minus `loss`; 0 without memorisation.
         share: `gap` divided by its largest possible value, the loss of held-out samples minus
@@ -70,9 +70,9 @@ class Level:
         fisher: $E\|\sigma (s - \nabla\log p_t)\|^2$, if the distribution of the data is known.
         memory: The measures of memorisation, if training data are given.
         agreement: The distance between the reverse SDE's samples and the flow's.
-        z: The result of each test by name, as a standard normal deviate for an exact score.
-        limit: A test fails if its deviate exceeds this number (its absolute value for two-sided
-            tests).
+        z: The result of each test by name, standard normal if the score is exact.
+        limit: A test fails if its deviate exceeds this number; for two-sided tests, if the absolute
+            value does.
     """
 
     t: float
@@ -96,7 +96,7 @@ class Level:
 
     @property
     def excess(self) -> Estimate:
-        """Return the loss minus the smallest possible one, or a lower bound if that is unknown."""
+        """Return the loss minus the smallest possible loss, or a lower bound of this difference."""
         if self.fisher is not None:
             return self.fisher
         return max(self.findings.avoidable, self.findings.bias, key=lambda e: e.value)
@@ -107,11 +107,11 @@ class Audit(Result):
     """Hold the results at all noise scales, in order from the largest to the smallest.
 
     Attributes:
-        levels: One entry for each noise scale.
+        levels: The result of each noise scale.
         sde: The process, as text.
         dimensions: The number of entries of one event.
         n: The number of held-out samples.
-        samples: The number of samples drawn by the SDE, and the same number by the flow.
+        samples: The number of samples drawn by the SDE, and by the flow.
         nfe: The number of evaluations of the score for each drawn sample.
     """
 
@@ -126,7 +126,7 @@ class Audit(Result):
     def worst(self) -> Level | None:
         """Return the noise scale with the largest excess, or None.
 
-        If the excess is known only as a lower bound, only noise scales that fail a test are
+        If only a lower bound of the excess is known, noise scales that pass all tests are not
         considered.
         """
         known = [a for a in self.levels if a.fisher is not None and a.fisher.value > ROUNDING]
@@ -135,12 +135,12 @@ class Audit(Result):
 
     @property
     def parted(self) -> Level | None:
-        """Return the largest noise scale at which the SDE's and the flow's samples differ."""
+        """Return the largest noise scale at which the samples of SDE and flow differ, or None."""
         return next((a for a in self.levels if a.agreement.z > a.limit), None)
 
     @property
     def nats(self) -> float:
-        r"""Return the loss of likelihood, $\tfrac12 D \int \text{excess}\, d\lambda$, in nats.
+        r"""Return the likelihood lost in nats, $\tfrac12 D \int \text{excess}\, d\lambda$.
 
         The variational bound integrates the loss over the log-SNR $\lambda$ (Kingma et al. 2021,
         eq. 15, arXiv:2107.00630), here by the trapezoidal rule.
@@ -150,7 +150,7 @@ class Audit(Result):
         return 0.5 * self.dimensions * float(torch.trapezoid(y, x))
 
     def verdict(self) -> str:
-        """Return sentences on the score, its worst noise scale, and whether SDE and flow agree.
+        """Return a summary: is the score good, where is it worst, and do SDE and flow agree?
 
         A cost below .01 nats per dimension counts as small.
         """
@@ -175,7 +175,7 @@ class Audit(Result):
         return f"{text} The SDE's samples and the flow's differ from {parted.ratio:.3g} down."
 
     def _where(self, level: Level) -> str:
-        """Return in words the feature of the samples that a noise scale determines."""
+        """Name the feature of the samples that a noise scale determines."""
         first, last = self.levels[0].log_snr, self.levels[-1].log_snr
         place = (level.log_snr - first) / (last - first)
         what = ["the overall shape", "the shape at middle size", "the finest detail"]
@@ -204,14 +204,13 @@ class Audit(Result):
         lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
         head = (
             f"{self.sde}, {self.dimensions} dimensions; {self.n} samples of the data, "
-            f"{self.samples} drawn by {self.nfe} evaluations each"
+            f"{self.samples} drawn with {self.nfe} evaluations each"
         )
         foot = (
             "loss: squared error of the predicted noise, good "
             f"{'at the floor' if known else 'at or below that of a linear denoiser'}; calibration, "
-            "Stein and slope: 1 for an exact score, ± 95 %;\nexcess: the avoidable part of the "
-            "loss; SDE-ODE: the distance between samples of the SDE and of the flow, good below "
-            "the (floor)"
+            "Stein and slope: 1 for an exact score, ± 95 %;\nexcess: the avoidable loss; SDE-ODE: "
+            "the distance between samples of the SDE and of the flow, good below the (floor)"
         )
         return "\n".join([head, *lines, foot, self.verdict()])
 
@@ -231,7 +230,7 @@ class Audit(Result):
 
 
 def limit(levels: int) -> float:
-    """Return the deviate above which a test fails, so that 1 % of exact scores fail some test."""
+    """Return the deviate above which a test fails, for which 1 % of exact scores fail some test."""
     count = levels * (len(_FAULTS) + len(_TWO_SIDED) + 1)
     share = torch.tensor(_FALSE_ALARMS / count, dtype=torch.float64)
     return -float(torch.special.ndtri(share))

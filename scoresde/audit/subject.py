@@ -21,7 +21,7 @@ __all__ = ["Evaluated", "Subject"]
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    r"""Hold the evaluations at one noise scale; each is a mean over the noises $z$ and $-z$.
+    r"""Hold the evaluations at one noise scale, each averaged over the noises $z$ and $-z$.
 
     Attributes:
         table: The products of `scoresde.audit.identities.products`, `(n, 6)`.
@@ -46,8 +46,8 @@ class Evaluated:
 class Subject:
     """Hold a score, its process and data; the arguments are those of `audit`.
 
-    `perfect` is a function of states, their time and the rows of their samples. It returns the
-    exact prediction of the noise, and is None if that is unknown.
+    `perfect(x, t, rows)` returns the exact prediction of the noise for states `x`, whose clean
+    samples are the rows `rows` of the data. It is None if the exact score is unknown.
     """
 
     score: Score
@@ -85,7 +85,7 @@ class Subject:
         )  # fmt: skip
 
     def draw(self, grid: Tensor, marks: Tensor, samples: int) -> list[Agreement]:
-        """Return the distances between the flow's and the SDE's samples at the marked times."""
+        """Return the distance between samples of the flow and of the SDE at each marked time."""
         flow = self._states(Fast(order=3), grid, marks, samples, 0)
         other = self._states(DPMSolverPP(tau=1.0), grid, marks, samples, samples)
         generator = seeded(self.seed)
@@ -94,7 +94,7 @@ class Subject:
     def _states(
         self, sampler: Sampler, grid: Tensor, marks: Tensor, samples: int, first: int
     ) -> list[Tensor]:
-        """Return the states at the marks, `(samples, *)` each."""
+        """Return the states at each marked time, `(samples, *)` each."""
         moments = facts(self.score).moments or Moments(
             self.x.mean(0), var=float((self.x - self.x.mean(0)).double().square().mean())
         )
@@ -120,7 +120,7 @@ class Subject:
             yield slice(first, min(first + self.batch_size, n))
 
     def _given(self, rows: slice) -> Condition | None:
-        """Return the conditions of these samples."""
+        """Return the conditions of a part of the samples."""
         return None if self.condition is None else self.condition.rows(rows)
 
 
@@ -129,5 +129,5 @@ def _square(gap: Tensor) -> Tensor:
 
 
 def _paired(parts: list[Tensor]) -> Tensor:
-    """Return the means over both signs of the noise, given in consecutive parts."""
+    """Average over $z$ and $-z$, whose values alternate in `parts`."""
     return torch.cat([(a + b) / 2 for a, b in zip(parts[::2], parts[1::2], strict=True)])

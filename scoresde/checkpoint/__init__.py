@@ -1,10 +1,10 @@
-r"""Write and read files that survive a crash: safetensors with JSON, atomic, with a checksum.
+r"""Write and read safetensors files with JSON, atomically and with a checksum.
 
 One file holds tensors *and* a JSON object (in the safetensors header), so the two cannot
-disagree. A write goes to a temporary file in the same folder, is flushed to the disk, and replaces
-the old file in one rename: a reader sees the old file or the new one, never a part.
-The header also holds the number of the file's schema, and a SHA-256 over names, dtypes, shapes,
-bytes and JSON that is checked on reading. Nothing is unpickled, and no link is written through.
+disagree. The bytes are written to a temporary file in the same folder and flushed to the disk. Then
+one rename replaces the old file, so a reader sees the old file or the new one, never a part of it.
+The header also holds the number of the file's schema, and a SHA-256 of names, dtypes, shapes, bytes
+and JSON, which is checked on reading. Nothing is unpickled, and writing does not follow links.
 """
 
 from scoresde.checkpoint.files import (

@@ -1,8 +1,8 @@
-"""Write files atomically, and open files of others safely.
+"""Write files atomically, and open files in shared folders safely.
 
-In a folder where somebody else may write too, a name can be a link to any file of the user's. So a
-file is written under a new random name and then renamed: renaming replaces a link and never follows
-it.
+In a folder where somebody else can write too, a name may be a link to any file of the user. So a
+file is written under a new random name and then renamed, since renaming replaces a link and never
+follows it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ __all__ = [
 ]
 
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
-NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for its other end
+# opening a pipe would wait until its other end is opened
+NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)
 
-# errors of a network file system that was briefly unavailable, and of a temporary file that `clean`
-# in another process removed
+# errors after which writing is tried again: a network file system was briefly unavailable, or
+# `clean` in another process removed the temporary file
 _TRANSIENT = {errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOENT}
 _TEMPORARY = re.compile(r"\.scoresde-[0-9a-f]{32}\.tmp")
 _DAY = 86_400  # seconds
@@ -66,10 +67,10 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, unless they are there.
+    """Make a folder and its parents unless they exist.
 
     Raises:
-        CheckpointError: It cannot be made.
+        CheckpointError: The folder cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".scoresde-{secrets.token_hex(16)}.tmp")
     try:
         with open(temporary, "xb", opener=_without_links) as file:
-            locked(file.fileno())  # so that `clean` does not remove it
+            locked(file.fileno())  # lock the file so that `clean` does not remove it
             file.write(data)
             file.flush()
             if mode is not None:
@@ -95,14 +96,15 @@ def _replace(path: Path, data: bytes) -> None:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the rename itself must reach the disk; Windows has no such call
+    # flush the folder, so that the rename reaches the disk; Windows has no such call
+    if os.name == "posix":
         _flush(path.parent)
 
 
 def _flush(folder: Path) -> None:
     try:
         file = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # a folder that can be written but not read
+    except PermissionError:  # the folder can be written but not read
         return
     try:
         os.fsync(file)
@@ -128,7 +130,7 @@ def _mode(path: Path) -> int | None:
 
 
 def append(path: str | os.PathLike[str], data: bytes) -> None:
-    """Append to a file, created if it is missing, but not through a link.
+    """Append to a file, and create it if it is missing; do not follow a link.
 
     Raises:
         OSError: The file cannot be written, or is a link or a hard link.
@@ -142,7 +144,7 @@ def append(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file for reading, also through links.
+    """Open a regular file for reading; follow links.
 
     Raises:
         OSError, ValueError: The file is missing or cannot be read, or is a folder, pipe or device.
@@ -157,7 +159,7 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def did_you_mean(path: Path) -> str:
-    """Return "; did you mean ...?" for a missing path, or an empty string.
+    """Return "; did you mean ...?" for a missing path, or "" without a suggestion.
 
     The suggestion is the most similar name in the same folder, whatever its suffix.
     """
@@ -165,7 +167,8 @@ def did_you_mean(path: Path) -> str:
         listed = os.listdir(path.parent.expanduser())
     except OSError:
         return ""
-    listed.sort(key=lambda name: Path(name).suffix == path.suffix)  # the last one of a stem stays
+    # if several files have the same stem, the last one is suggested
+    listed.sort(key=lambda name: Path(name).suffix == path.suffix)
     names = {Path(name).stem: name for name in listed}
     found = difflib.get_close_matches(path.stem[:200], names, n=1)
     return f"; did you mean {str(path.parent / names[found[0]])!r}?" if found else ""
@@ -198,10 +201,10 @@ def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> byte
 
 
 def clean(folder: str | os.PathLike[str]) -> None:
-    """Remove the temporary files that killed processes of this user left in `folder`.
+    """Remove temporary files that killed processes of this user left in `folder`.
 
-    They are recognised by their names, and by the fact that no writer locks them; on a disk without
-    locks, by an age of a day.
+    Such files are recognised by their names, and because no process has locked them. On a disk
+    without locks they must be a day old instead.
     """
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
@@ -225,13 +228,14 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def locked(file: int, *, shared: bool = False) -> bool | None:
-    """Lock a file by its descriptor; return True on success, None on a disk without locks.
+    """Lock a file by its descriptor; return True on success, and None on a disk without locks.
 
-    The lock belongs to the descriptor and its copies by `fork`, and ends with them.
+    The lock belongs to the descriptor and the copies that `fork` makes, and ends when all are
+    closed.
 
     Args:
         file: The descriptor.
-        shared: Take a shared lock, which others may have at the same time.
+        shared: Take a shared lock, which several processes can hold at the same time.
     """
     try:
         import fcntl
@@ -245,7 +249,7 @@ def locked(file: int, *, shared: bool = False) -> bool | None:
 
 
 def unlocked(file: int) -> None:
-    """Undo `locked`, in all processes that share the descriptor."""
+    """Release the lock, for all processes that share the descriptor."""
     with contextlib.suppress(ImportError, OSError):
         import fcntl
 

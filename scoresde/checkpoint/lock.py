@@ -1,4 +1,4 @@
-"""Lock a folder for one writer, against other processes and other objects of this process."""
+"""Lock a folder, so that only one process and one object of it writes there."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ _HELD: weakref.WeakValueDictionary[tuple[int, int], Lock] = weakref.WeakValueDic
 
 
 class Lock:
-    """Lock a folder against other processes, threads and objects of this class.
+    """Lock a folder against other processes, threads and `Lock` objects.
 
     The lock ends when the process ends, for whatever reason. Forked processes do not inherit it. On
-    disks without locks, such as some network disks, it works within this process only and warns.
+    disks without locks, such as some network disks, it locks only within this process, and warns.
 
     Args:
-        folder: The folder. Its file `.lock` names the owner of the lock, and is empty afterwards.
-        use: What the owner does in the folder, for messages.
+        folder: The folder. Its file `.lock` names the owner while the lock is held, and is empty
+            afterwards.
+        use: The activity of the owner in the folder, for messages, such as "writes a report".
 
     Attributes:
-        idle: True if another object of this process may take the lock over.
+        idle: True if another object of this process may take over the lock.
     """
 
     def __init__(self, folder: Path, use: str = "trains") -> None:
@@ -47,7 +48,7 @@ class Lock:
         self._end: weakref.finalize[..., Lock] | None = None
 
     def take(self) -> bool:
-        """Take the lock until `release`; return False if this object has it already.
+        """Take the lock until `release`; return False if this object already has it.
 
         Raises:
             CheckpointError: Another process or object has the lock; or `.lock` is a link or not a
@@ -69,7 +70,7 @@ class Lock:
             holder.release()
         elif holder is not None:
             del holder
-            gc.collect()  # it may belong to an unreachable trainer
+            gc.collect()  # the lock may belong to a trainer that is no longer referenced
         free = locked(file)
         if free is False or key in _HELD:
             who = _read(file)
@@ -77,10 +78,10 @@ class Lock:
             other = "Trainer" if self.use == "trains" else "call"
             raise CheckpointError(
                 f"another {other} of this process, {os.getpid()}, {self.use} in {self.folder}; "
-                "wait for its end, or interrupt it"
+                "wait until it ends, or interrupt it"
                 if key in _HELD
-                else f"another process {self.use} in {self.folder}{who}; wait for its end, or take "
-                "another folder"
+                else f"another process {self.use} in {self.folder}{who}; wait until it ends, or "
+                "take another folder"
             )
         if free is None:
             warnings.warn(
@@ -95,7 +96,7 @@ class Lock:
         return True
 
     def keep(self) -> bool:
-        """Take the lock again if `.lock` was removed meanwhile; return True in that case.
+        """Take the lock again if `.lock` was removed, and return True in that case.
 
         Raises:
             CheckpointError: As in `take`.
@@ -118,7 +119,7 @@ class Lock:
 
     @contextlib.contextmanager
     def unless_it_fails(self) -> Iterator[None]:
-        """Release the lock if the block fails; a reference to the error would keep it otherwise."""
+        """Release the lock if the block fails; a reference to the error would keep it locked."""
         try:
             yield
         except BaseException:
@@ -133,7 +134,7 @@ class Lock:
             self.release()
 
     def forget(self) -> None:
-        """Drop the lock of this object without releasing that of the system."""
+        """Forget that this object has the lock, without releasing the lock of the system."""
         self._end = self.file = None
         for key in [key for key, lock in _HELD.items() if lock is self]:
             del _HELD[key]
@@ -155,15 +156,15 @@ class Lock:
             return file
         if os.access(self.folder, os.W_OK):
             raise CheckpointError(
-                f"cannot open {path}: {why}; without it others could write to the folder; make it "
-                "readable"
+                f"cannot open {path}: {why}; without this lock other processes could write to the "
+                "folder too; make the file readable"
             )
         return None
 
     def _foreign(self) -> CheckpointError:
         return CheckpointError(
-            f"{self.folder / _NAME} is a link or no regular file, and a lock needs a file of that "
-            "name; remove it"
+            f"{self.folder / _NAME} must be a regular file to lock the folder, but is a link or "
+            "something else; remove it"
         )
 
 
@@ -182,12 +183,12 @@ def holder(folder: Path) -> str:
 
 def _release(file: int) -> None:
     _write(file, "")
-    unlocked(file)  # also for a child process that inherited the descriptor
+    unlocked(file)  # release it for a child process that inherited the descriptor too
     os.close(file)
 
 
 def _forget_after_fork() -> None:
-    """Close the parent's locks in a forked process, which would keep them when the parent ends."""
+    """Close the parent's locks in a forked process, which would keep them locked."""
     for lock in list(_HELD.values()):
         if lock._end is not None and lock.file is not None:
             lock._end.detach()

@@ -1,4 +1,4 @@
-"""Write and read JSON objects that survive the round trip unchanged."""
+"""Write JSON objects, and read back equal objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 __all__ = ["LARGEST", "dump", "parse", "read_json", "write_json"]
 
 LARGEST = 2**24
-"""The largest length of JSON that is read, in bytes: a gigabyte would take minutes."""
+"""The largest length of JSON that is read, in bytes; a gigabyte would take minutes."""
 
 
 def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
 
     Raises:
         CheckpointError: The file cannot be written; an older file is unchanged.
-        InvalidTypeError, InvalidValueError: `value` is not JSON; NaN and infinities are not.
+        InvalidTypeError, InvalidValueError: `value` is not JSON, or has a NaN or an infinity.
     """
     write_bytes(path, (dump(value, indent=2) + "\n").encode())
 
@@ -69,7 +69,7 @@ def parse(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: The text is not JSON, has a key twice or a number that is not finite, or is
+        ValueError: The text is not JSON, has a repeated key or a number that is not finite, or is
             nested too deeply.
     """
     try:

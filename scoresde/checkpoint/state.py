@@ -1,4 +1,4 @@
-"""Load tensors by name into a module, all of them and no others."""
+"""Load tensors by name into a module, with exactly the module's names and shapes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str)
     Args:
         module: The module; its parameters and buffers keep their dtypes.
         tensors: A complete state dict.
-        source: The origin of the tensors, for the message.
+        source: The origin of the tensors, for error messages.
 
     Raises:
         CheckpointError: As in `check_state`.
@@ -37,12 +37,13 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str)
 def check_state(
     expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str, name: str
 ) -> None:
-    """Raise unless `tensors` fit those of a module called `name`.
+    """Raise unless `tensors` fit those of a module; `name` is its name in messages.
 
     Raises:
-        CheckpointError: Names are missing or unexpected, shapes differ, one has integers where the
-            other has floats, or two that are one tensor in the module differ. The message lists at
-            most five tensors for each fault, and names the library that uses such names.
+        CheckpointError: Names are missing or unexpected, shapes differ, a tensor has integers
+            instead of floats or the reverse, or two tensors that are one in the module differ. The
+            message lists at most five tensors for each fault, and names the library that uses such
+            names.
     """
     complaints = []
     missing = [k for k in expected if k not in tensors]
@@ -92,12 +93,12 @@ def _tied(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
 def _numbers(dtype: torch.dtype) -> str:
     if dtype.is_complex or dtype == torch.bool:
         return str(dtype)
-    # eight-bit floats are a kind of their own, since their scale is stored elsewhere
+    # eight-bit floats are not treated as floats, since their scale is stored elsewhere
     return "float" if dtype.is_floating_point and dtype.itemsize > 1 else str(dtype)
 
 
 def layout(names: Iterable[str]) -> str:
-    """Return the end of a message that names the library of these tensors, or an empty string."""
+    """Return the end of a message that names the library of these tensors, or ""."""
     for mark, what in _LAYOUTS.items():
         if any(name.startswith(mark) or f".{mark}" in name for name in names):
             return f"; its names are those of {what}"

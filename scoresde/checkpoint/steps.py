@@ -1,4 +1,4 @@
-"""Keep the last checkpoints of a run in a folder, by step, and find the newest good one."""
+"""Keep the last checkpoints of a run in a folder, by step, and find the newest undamaged one."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def save_step(
 
     Raises:
         InvalidValueError: `step` is negative or `keep` below 1.
-        CheckpointError: The file cannot be written; then no older one is removed.
+        CheckpointError: The file cannot be written; then no older checkpoint is removed.
     """
     check_integer("step", step, 0)
     check_integer("keep", keep, 1)
     path = Path(folder) / f"step-{step:08d}.safetensors"
     save_tensors(path, tensors, meta)
-    # Later steps do not count: they are damaged, since `latest` skipped them.
+    # checkpoints of later steps are not counted, since `latest` skipped them as damaged
     for old in [p for s, p in steps_in(folder) if s <= step][:-keep]:
-        with contextlib.suppress(OSError):  # a remaining file does no harm
+        with contextlib.suppress(OSError):  # a file that could not be removed does no harm
             old.unlink()
     return path
 
 
 def steps_in(folder: str | os.PathLike[str]) -> list[tuple[int, Path]]:
-    """Return the checkpoints in `folder` as (step, file), sorted; none if it is missing.
+    """Return the checkpoints in `folder` as (step, file), sorted; none if it does not exist.
 
     Raises:
         CheckpointError: The folder cannot be read.
@@ -65,7 +65,7 @@ def steps_in(folder: str | os.PathLike[str]) -> list[tuple[int, Path]]:
 def latest(
     folder: str | os.PathLike[str],
 ) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-    """Return the newest good checkpoint in `folder` as (file, tensors, meta), or None.
+    """Return the newest undamaged checkpoint in `folder` as (file, tensors, meta), or None.
 
     Damaged checkpoints are skipped with a warning that names them.
 
@@ -85,21 +85,21 @@ def latest(
             continue
         if damaged:
             warnings.warn(
-                f"{damaged[0]}; going on from {path.name}", RuntimeWarning, stacklevel=outside()
+                f"{damaged[0]}; continuing from {path.name}", RuntimeWarning, stacklevel=outside()
             )
         return path, tensors, meta
     if damaged:
         raise CheckpointError(
-            f"no good checkpoint is left in {folder}: {'; '.join(damaged)}; remove the folder to "
+            f"every checkpoint in {folder} is damaged: {'; '.join(damaged)}; remove the folder to "
             "start again"
         )
     return None
 
 
 def set_aside(folder: str | os.PathLike[str], after: int) -> None:
-    """Rename the checkpoints of later steps than `after`, which `latest` found damaged.
+    """Rename the checkpoints of steps later than `after`, which `latest` found damaged.
 
-    Otherwise they would count as checkpoints to keep, and good ones would be removed for them.
+    Otherwise they would be kept as the last checkpoints, and undamaged ones would be removed.
     """
     for _, path in [(s, p) for s, p in steps_in(folder) if s > after]:
         with contextlib.suppress(OSError):

@@ -22,7 +22,7 @@ from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 __all__ = ["SCHEMA", "NewerError", "digest", "load_tensors", "save_tensors", "schema"]
 
 SCHEMA = 2
-"""The schema of written files; all from 1 on are read. Files of schema 1 do not state theirs."""
+"""The schema of written files; schemas from 1 on are read. Without a number it is 1."""
 
 _FORMAT = "scoresde"
 _FIRST = "scoresde-1"
@@ -30,7 +30,7 @@ _PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}
 
 
 class NewerError(CheckpointError):
-    """Report a checkpoint of a schema that only a newer scoresde can read."""
+    """Report a checkpoint that only a newer scoresde can read."""
 
 
 def save_tensors(
@@ -41,14 +41,14 @@ def save_tensors(
     """Write `tensors` and the JSON object `meta` to one safetensors file, atomically.
 
     Args:
-        path: The file; its folder is created if it is missing, an older file is replaced.
+        path: The file. Its folder is created if it is missing, and an existing file is replaced.
         tensors: Tensors of any shapes, dtypes and devices; views are stored as copies.
         meta: A JSON object; NaN and infinities are not allowed.
 
     Raises:
         CheckpointError: The file cannot be written (a full disk, say); an older file is unchanged.
-        InvalidTypeError, InvalidValueError: `meta` is not a JSON object, or `tensors` are not
-            strided tensors by name.
+        InvalidTypeError, InvalidValueError: `meta` is not a JSON object, or `tensors` is not a
+            mapping from names to dense tensors.
     """
     for name, value in tensors.items():
         _check(name, value)
@@ -72,22 +72,23 @@ def _check(name: object, value: object) -> None:
 def load_tensors(
     path: str | os.PathLike[str], raw: bytes | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors (on the CPU) and the JSON object of a file by `save_tensors`.
+    """Read a file that `save_tensors` wrote: its tensors, on the CPU, and its JSON object.
 
     Args:
         path: The file.
-        raw: The content of the file, if it was read already; then the file is not opened.
+        raw: The content of the file, if it has already been read; then the file is not opened.
 
     Raises:
         NewerError: A newer scoresde wrote the file.
-        CheckpointError: The file is missing, truncated, damaged, a pickle, or not of scoresde.
+        CheckpointError: The file is missing, truncated, damaged, a pickle, or not written by
+            scoresde.
     """
     tensors, meta, _ = _load(Path(path), raw)
     return tensors, meta
 
 
 def schema(path: str | os.PathLike[str]) -> int:
-    """Return the number of a file's schema, after a check of the whole file.
+    """Check the whole file, and return the number of its schema.
 
     Raises:
         CheckpointError: As in `load_tensors`.
@@ -121,7 +122,7 @@ def _load(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict
 
 
 def _schema(path: Path, ours: Mapping[str, str]) -> int | None:
-    """Return the number of the schema, or None if the file is not of scoresde."""
+    """Return the number of the schema, or None if scoresde did not write the file."""
     if ours.get("format") == _FIRST:
         return 1
     text = ours.get("schema", "")
@@ -137,7 +138,7 @@ def _schema(path: Path, ours: Mapping[str, str]) -> int | None:
 
 
 def digest(tensors: Mapping[str, Tensor], text: str, number: int) -> str:
-    """Return the SHA-256, in hexadecimal, of names, dtypes, shapes and bytes of tensors and a text.
+    """Return the hexadecimal SHA-256 of a text and of tensors with names, dtypes and shapes.
 
     Args:
         tensors: Tensors on the CPU.
@@ -153,11 +154,11 @@ def digest(tensors: Mapping[str, Tensor], text: str, number: int) -> str:
 
 
 def _ordered(raw: bytes) -> bytes:
-    """Return the file with a sorted header, since safetensors leaves its order open."""
+    """Return the file with a sorted header, since safetensors does not define the order."""
     end = 8 + int.from_bytes(raw[:8], "little")
     if end > LARGEST:
         raise InvalidValueError(
-            f"the names of the tensors and their description take {end:,} bytes, and only "
+            f"the names of the tensors and their description take {end:,} bytes, but at most "
             f"{LARGEST:,} can be read back; shorten the description"
         )
     header = json.dumps(json.loads(raw[8:end]), sort_keys=True, separators=(",", ":")).encode()
@@ -167,14 +168,14 @@ def _ordered(raw: bytes) -> bytes:
 
 def _metadata(path: Path, raw: bytes) -> dict[str, str]:
     size = len(raw)
-    # a safetensors file with a header of 640 bytes begins like a pickle, but JSON follows
+    # a safetensors file with a header of 640 bytes begins like a pickle, but continues with JSON
     pickled = raw[:2] in (b"PK", b"\x80\x02", b"\x80\x04") and raw[8:9] != b"{"
     if pickled or path.suffix.lower() in _PICKLES:
         raise CheckpointError(
             f"{path} is a pickle, which can run any code when it is loaded; scoresde reads "
-            "safetensors only. scoresde.interop.load_score_sde and load_ncsnv2 read checkpoints of "
-            "these projects, of which save_pretrained makes a folder; convert another file, if "
-            "you trust it, with torch.load(..., weights_only=True) and "
+            "safetensors only. scoresde.interop.load_score_sde and load_ncsnv2 read checkpoints "
+            "of these projects, and save_pretrained then writes a folder; convert another file, "
+            "if you trust it, with torch.load(..., weights_only=True) and "
             "safetensors.torch.save_file"
         )
     start = 8 + int.from_bytes(raw[:8], "little")
@@ -185,7 +186,7 @@ def _metadata(path: Path, raw: bytes) -> dict[str, str]:
         )
     try:
         if start > LARGEST:
-            raise ValueError("it is longer than any that is written")
+            raise ValueError("its header is longer than any that scoresde writes")
         header = parse(raw[8:start])
         metadata = dict(header.pop("__metadata__", {}))
         expected = start + max((int(v["data_offsets"][1]) for v in header.values()), default=0)

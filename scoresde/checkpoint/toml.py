@@ -1,4 +1,4 @@
-"""Parse TOML in a bounded time, also that of a hostile file."""
+"""Parse TOML in a bounded time, even a malicious file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["parse_toml"]
 
 _LONGEST = 2**18  # characters
-_DEEPEST = 16  # dots in a key; the time of the parser grows with their square
+_DEEPEST = 16  # the largest number of dots in a key; the parser's time grows with its square
 
 
 def parse_toml(text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Check arguments; the errors say in one sentence what is wrong and what to do."""
+"""Check arguments, and raise errors that say what is wrong and what to do."""
 
 from scoresde.checks.annotations import bind, check_fields, door, quoted, typed
 from scoresde.checks.arguments import (

@@ -1,9 +1,8 @@
-"""Check arguments against their annotations, in every public function.
+"""Check the arguments of public functions against their annotations.
 
 `door` and `typed` check the arguments of a function, `check_fields` the fields of a dataclass.
-Annotations mean what they mean in Python, with three exceptions: True is not a number, numpy's
-numbers are numbers, and where a tensor or a number is allowed, a list or an array of numbers is
-too.
+Annotations have their usual meaning, with three exceptions: True is not a number, numpy's numbers
+are numbers, and a list or an array of numbers may be given in place of a tensor or a number.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def quoted(value: object) -> str:
-    """Return a value for an error message, cut to 200 characters."""
+    """Return the repr of a value for an error message, limited to 200 characters."""
     try:
         text = repr(value)
-    except Exception:  # a foreign repr can raise anything
+    except Exception:  # the repr of an unknown class can raise any error
         text = f"an object of the class {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:197]}..."
 
@@ -69,7 +68,7 @@ def typed(function: F) -> F:
 def door(function: F) -> F:
     """Check arguments as `typed` does, and run a public function in `full_precision`.
 
-    So the function does not depend on the autocast or the default device of its caller.
+    So autocast and the default device of the caller do not change the result.
     """
     return typed(full_precision()(function))
 
@@ -92,10 +91,10 @@ def bind(
 
 
 def check_fields(owner: Any, *, finite: bool = False) -> None:
-    """Check the fields of a dataclass against their annotations, and convert numpy's numbers.
+    """Check the fields of a dataclass against their annotations, and convert numpy numbers.
 
     Args:
-        owner: An instance.
+        owner: An instance of the dataclass.
         finite: Require numbers to be finite.
 
     Raises:
@@ -107,7 +106,7 @@ def check_fields(owner: Any, *, finite: bool = False) -> None:
     for name, hint in _of_fields(kind).items():
         value = getattr(owner, name)
         hint.check(f"{name} of {kind.__name__}", value)
-        if isinstance(value, np.number):  # torch and file formats expect Python's numbers
+        if isinstance(value, np.number):  # torch and file formats expect Python numbers
             value = value.item()
             object.__setattr__(owner, name, value)
         if finite and isinstance(value, Real) and not math.isfinite(value):
@@ -152,7 +151,7 @@ def _is_float(value: Any) -> bool:
 
 
 def _is_index(value: Any) -> bool:
-    """Return True for integers, and for arrays and tensors that convert to a single integer."""
+    """Return True for an integer, and for an array or tensor with a single integer."""
     try:
         operator.index(value)
     except Exception:  # torch raises a RuntimeError for some tensors
@@ -170,7 +169,7 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class _Hint:
-    """Hold an annotation as classes for isinstance, parts that typeguard checks, and choices."""
+    """Hold an annotation as classes for isinstance, parts for typeguard, and allowed strings."""
 
     classes: tuple[type, ...]
     rest: tuple[Any, ...]
@@ -195,7 +194,7 @@ class _Hint:
 
 
 def _hint(annotation: Any) -> _Hint | None:
-    """Return the parsed annotation, or None if it allows anything."""
+    """Return the parsed annotation, or None if it allows any value."""
     parts = [_translated(part) for part in _alternatives(annotation)]
     if any(part in (Any, object) or isinstance(part, TypeVar) for part in parts):
         return None
@@ -218,7 +217,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def _translated(annotation: Any) -> Any:
-    """Return an annotation with this module's numbers and callables in place of Python's."""
+    """Replace Python's numbers and callables in an annotation by the classes of this module."""
     if annotation is None:
         return types.NoneType
     if annotation in _READ_AS:
@@ -234,7 +233,7 @@ def _translated(annotation: Any) -> Any:
 
 
 def _named(part: Any) -> str:
-    """Return an annotation in plain English, with an article."""
+    """Describe an annotation in plain English, with an article."""
     origin = typing.get_origin(part)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(_named, typing.get_args(part)))
@@ -254,7 +253,7 @@ def _named(part: Any) -> str:
 
 
 def _plural(part: Any) -> str:
-    """Return an annotation in plain English, in the plural; an empty string for Any."""
+    """Describe an annotation in plain English, in the plural; return "" for Any."""
     if part in (Any, object):
         return ""
     words = _named(part).removeprefix("an ").removeprefix("a ")
@@ -273,7 +272,8 @@ def _of_function(function: Callable[..., Any]) -> dict[str, _Hint]:
 def _of_fields(kind: type) -> dict[str, _Hint]:
     try:
         hints = typing.get_type_hints(kind)
-    except NameError:  # a class defined in a function, whose local names cannot be looked up
+    # a class that is defined in a function, where local names cannot be looked up
+    except NameError:
         simple = {"float": float, "int": int, "str": str, "bool": bool}
         known = {f.name: f.type for f in dataclasses.fields(kind)}
         hints = {n: simple.get(t, Any) if isinstance(t, str) else t for n, t in known.items()}
@@ -282,14 +282,14 @@ def _of_fields(kind: type) -> dict[str, _Hint]:
     return {name: hint for name, h in given.items() if (hint := _hint(h)) is not None}
 
 
-# names of arguments in other libraries, and their names here
+# names of arguments in other libraries, with the names in this package
 _MEANT = {
     "num_samples": "n", "n_samples": "n", "samples": "n", "num_steps": "steps",
     "label": "condition", "labels": "condition", "model": "score",
 }  # fmt: skip
 
 
-# arguments that a user may expect here, and where the value is set instead
+# arguments that a user may expect, and where to set the value instead
 _INSTEAD = {
     "held_out": "set the fraction of the data to hold out in the config: "
     "config.changed(held_out=0.1)"
@@ -302,7 +302,7 @@ def _misfit(
     kwargs: Mapping[str, Any],
     error: TypeError,
 ) -> str:
-    """Return the message for a wrong call, which suggests a name for an unknown argument."""
+    """Return the message for a wrong call, with a suggestion for an unknown argument."""
     called = getattr(function, "__qualname__", type(function).__name__)
     names = [name for name in signature.parameters if name not in ("self", "cls")]
     any_name = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())

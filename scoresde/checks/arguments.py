@@ -55,7 +55,7 @@ C = TypeVar("C")
 
 
 def check_integer(what: str, value: int, least: int) -> int:
-    """Return the value as a Python integer; numpy integers and arrays of one are allowed.
+    """Return the value as a Python integer; numpy integers and arrays with one integer are allowed.
 
     Raises:
         InvalidValueError: The value is not an integer, or below `least`.
@@ -70,7 +70,7 @@ def check_integer(what: str, value: int, least: int) -> int:
 
 
 def check_range(what: str, value: float, interval: str) -> None:
-    """Raise InvalidValueError unless a number lies in an interval, written as `"(0, 1]"`."""
+    """Raise InvalidValueError unless a number lies in an interval such as `"(0, 1]"`."""
     low, high = _ends(interval)
     above = value > low or (interval[0] == "[" and value == low)
     if not (above and (value < high or (interval[-1] == "]" and value == high))):
@@ -103,13 +103,13 @@ def check_increasing(**values: float) -> None:
 
 
 def check_name(kind: str, name: object, choices: Collection[str]) -> None:
-    """Raise UnknownNameError, which suggests the most similar choice, unless `name` is a choice."""
+    """Raise UnknownNameError, with a suggestion, unless `name` is one of the choices."""
     if name not in choices:
         raise UnknownNameError.of(kind, name, choices)
 
 
 def named(kind: str, given: str | T, choices: Mapping[str, C]) -> T | C:
-    """Return the choice of that name; return an object unchanged.
+    """Return the choice with this name; return an object unchanged.
 
     Raises:
         UnknownNameError: The name is not among the choices.
@@ -154,10 +154,10 @@ def check_floating(what: str, x: Tensor | torch.dtype) -> None:
 
 
 def check_dense(what: str, x: Tensor) -> None:
-    """Raise unless a tensor is dense, with numbers of at least 16 bits if they are floats.
+    """Raise unless a tensor is dense, and has at least 16 bits if it is floating-point.
 
     Raises:
-        InvalidTypeError: The tensor is sparse, nested, quantized, of a foreign layout, or has less
+        InvalidTypeError: The tensor is sparse, nested or quantized, has another layout, or fewer
             than 16 bits.
         DeviceError: The tensor is on the meta device, or was made in a `FakeTensorMode`.
     """
@@ -204,10 +204,10 @@ def narrowed(what: str, x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def in_dtype(what: str, values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return results, one row per point, in a dtype.
+    """Return results, one row for each point, in a dtype.
 
     Raises:
-        NonFiniteError: A row is not finite, because its point is too far from the data.
+        NonFiniteError: A row is not finite, since its point is too far from the data.
     """
     out = values.to(dtype)
     finite = out.isfinite().reshape(len(out), out.shape[1:].numel()).all(1)
@@ -221,9 +221,10 @@ def in_dtype(what: str, values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def check_noise(sigma: Tensor, t: Tensor | float, remedy: str) -> None:
-    """Raise InvalidValueError, with a remedy, if the noise scale at a time is 0.
+    """Raise InvalidValueError, whose message ends with `remedy`, if the noise scale at a time is 0.
 
-    In a graph and under `torch.func.vmap` nothing is checked, and the score is not finite.
+    In a compiled graph and under `torch.func.vmap` nothing is checked, and the score becomes
+    infinite or NaN.
     """
     if not unreadable(sigma) and not (sigma > 0).all():
         first = float(torch.as_tensor(t).expand_as(sigma)[~(sigma > 0)][0])
@@ -240,14 +241,14 @@ def as_event(what: str, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def as_numbers(what: str, value: object, **options: Any) -> Tensor:
-    """Return the value as a tensor, made with the `options` of `torch.as_tensor`.
+    """Convert the value to a tensor by `torch.as_tensor` with these `options`.
 
-    Numbers that are not a tensor yet come to the CPU, in single precision at least, whatever the
+    Numbers that are not in a tensor become a CPU tensor of at least single precision, whatever the
     default device and dtype are.
 
     Raises:
-        InvalidTypeError: The value cannot become a tensor, or a cast to the dtype would turn
-            complex numbers or booleans into real numbers.
+        InvalidTypeError: The value cannot be converted to a tensor, or a cast would turn complex
+            numbers or booleans into real numbers.
     """
     if "dtype" in options and not _is_real(value):
         raise InvalidTypeError(f"{what} must be a real number or tensor, got {quoted(value)}")
@@ -258,7 +259,7 @@ def as_numbers(what: str, value: object, **options: Any) -> Tensor:
         found = torch.as_tensor(value, **{"device": "cpu", **options})
         if "dtype" in options or isinstance(value, np.ndarray | np.generic):
             return found
-        lost = found.is_floating_point() and found.itemsize < 4  # by a default dtype
+        lost = found.is_floating_point() and found.itemsize < 4  # a default dtype may cause this
         return torch.as_tensor(value, dtype=torch.float32, device=found.device) if lost else found
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTypeError(
@@ -271,7 +272,7 @@ def check_unmasked(what: str, value: object) -> None:
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise InvalidTypeError(
             f"{what} has masked numbers, whose mask would be lost; leave them out, or pass "
-            "value.filled(numpy.nan) where a number may be missing"
+            "value.filled(numpy.nan) if missing numbers are allowed"
         )
 
 
@@ -279,7 +280,7 @@ def _is_real(value: object) -> bool:
     kind = getattr(value, "dtype", type(value))
     if isinstance(kind, torch.dtype):
         return not kind.is_complex and kind != torch.bool
-    # numpy's kinds "b" and "c" are booleans and complex numbers
+    # the kinds "b" and "c" of numpy are booleans and complex numbers
     return kind is not bool and getattr(kind, "kind", "") not in ("b", "c")
 
 
@@ -288,7 +289,7 @@ def _is_real(value: object) -> bool:
 
 @contextmanager
 def in_memory(advice: str | Callable[[], str]) -> Iterator[None]:
-    """Replace an out-of-memory error of the block, on the CPU or a device, by one with advice.
+    """Turn an out-of-memory error of the block, on any device, into one with advice.
 
     Raises:
         MemoryLimitError: The block ran out of memory.
@@ -305,10 +306,10 @@ def in_memory(advice: str | Callable[[], str]) -> Iterator[None]:
 
 
 def named_device(device: torch.device | str) -> torch.device:
-    """Return the device, after a test that a tensor can be made there.
+    """Return the device, after testing that a tensor can be made there.
 
     Raises:
-        DeviceError: There is no such device, or it cannot be used here.
+        DeviceError: The device does not exist or cannot be used.
     """
     try:
         found = torch.empty(0, device=device).device

@@ -1,4 +1,4 @@
-"""Format objects in one line: a tensor by its shape, a module by its class."""
+"""Format objects in one line: tensors by their shape, modules by their class."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def brief(value: object) -> str:
 
 
 def summary(item: Any) -> str:
-    """Return the repr of a dataclass in one line, without the fields that are None."""
+    """Return the repr of a dataclass in one line, without fields that are None."""
     known = {f.name: getattr(item, f.name) for f in fields(item)}
     parts = [f"{name}={brief(value)}" for name, value in known.items() if value is not None]
     return f"{type(item).__name__}({', '.join(parts)})"

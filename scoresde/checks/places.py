@@ -1,4 +1,4 @@
-"""Find the line of the user's code that a warning points to."""
+"""Find the line of the user's code that a warning should point to."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _HOME = str(Path(__file__).parent.parent) + "/"
 
 
 def outside() -> int:
-    """Return the `stacklevel` with which a warning points to the line that called the package.
+    """Return the `stacklevel` for a warning about the line that called the package.
 
-    That is the line of the caller of the package's outermost function on the stack.
+    This is the line that called the outermost function of the package on the stack.
     """
     frame: FrameType | None = sys._getframe(1)
     level, found = 1, 1

@@ -1,4 +1,4 @@
-"""Tell whether the numbers of a tensor can be read, and whether they may have changed."""
+"""Detect whether the numbers of a tensor can be read, and whether they have changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # b
 
 
 def unreadable(x: Tensor) -> bool:
-    """Return True if no number of a tensor can be read: in a graph, or under `torch.func.vmap`."""
+    """Return True if a tensor's numbers cannot be read, in a graph or under `torch.func.vmap`."""
     return torch.compiler.is_compiling() or _mapped(x)
 
 
@@ -21,15 +21,15 @@ def check_readable(what: str, x: Tensor) -> None:
     """Raise InvalidTypeError if a tensor is mapped over by `torch.func.vmap`."""
     if not torch.compiler.is_compiling() and _mapped(x):
         raise InvalidTypeError(
-            f"{what} is mapped over by torch.func.vmap, under which its numbers cannot be checked; "
-            "give the whole batch at once: the first axis is that of the samples"
+            f"{what} is mapped over by torch.func.vmap, so its numbers cannot be checked; give the "
+            "whole batch at once, with the samples on the first axis"
         )
 
 
 def check_not_constant(what: str, x: Tensor) -> None:
-    """Raise InvalidTypeError if `torch.func` differentiates the start of a run in reverse.
+    """Raise InvalidTypeError if `torch.func` differentiates the start of a run in reverse mode.
 
-    Its gradient would be zero, since a run without gradients is a constant to it.
+    The gradient would be zero, since `torch.func` treats a run without gradients as a constant.
     """
     inside = torch._C._functorch
     if torch.compiler.is_compiling() or not inside.is_gradtrackingtensor(x):
@@ -37,16 +37,16 @@ def check_not_constant(what: str, x: Tensor) -> None:
     innermost = inside.peek_interpreter_stack()
     if innermost is not None and innermost.key() == inside.TransformType.Grad:
         raise InvalidTypeError(
-            f"{what} is differentiated by torch.func, to which a run is constant; differentiate by "
-            "torch.autograd.grad, with grad=True in the run"
+            f"{what} is differentiated by torch.func, which treats a run as a constant; use "
+            "torch.autograd.grad instead, with grad=True in the run"
         )
 
 
 def mark(x: Tensor) -> tuple[int, int]:
-    """Return what changes with the numbers of a tensor.
+    """Return a value that changes when the numbers of a tensor change.
 
-    That is how often it was changed, and on the CPU a checksum of its numbers, since changes by way
-    of `.data` are not counted.
+    It consists of the version counter and, on the CPU, a checksum of the numbers, since the counter
+    does not count changes through `.data`.
     """
     if x.device.type != "cpu" or unreadable(x) or not x.is_floating_point():
         return version(x), 0
@@ -54,14 +54,14 @@ def mark(x: Tensor) -> tuple[int, int]:
 
 
 def version(x: Tensor) -> int:
-    """Return how often a tensor was changed in place; 0 for tensors of inference mode."""
+    """Return the version counter of a tensor, or 0 for a tensor made in inference mode."""
     return 0 if x.is_inference() else x._version
 
 
 def checksum(x: Tensor) -> Tensor:
-    """Return a sum of the bits of all floats of a tensor as integers, `()`, on its device.
+    """Sum the bits of all floats of a tensor as integers, `()`, on its device.
 
-    Every second and every third number have other weights, so that the sum depends on their order.
+    Every second and every third number has a larger weight, so that the sum depends on the order.
     """
     bits = x.detach().view(_INTEGERS[x.element_size()]).reshape(-1)
     return bits.sum() + 2 * bits[::2].sum() + 4 * bits[::3].sum()

@@ -49,9 +49,9 @@ class Audit:
     levels: int = 13
     """The number of noise scales, at least 2."""
     draws: int = 128
-    """Samples that are drawn by the SDE and by the flow, at least 2."""
+    """The number of samples drawn by the SDE, and by the flow, at least 2."""
     steps: int = 48
-    """Steps of both, at least the number of noise scales minus one."""
+    """The number of steps of both, at least the number of noise scales minus one."""
     seed: Seed = 0
     batch_size: BatchSize = 128
     out: Path = Path("audit")
@@ -101,7 +101,7 @@ class Audit:
     def _prepared(
         self, data: Data, source: str, model: ScoreModel
     ) -> tuple[Tensor, Condition | None]:
-        """Return samples on the device, and the conditions of theirs that the model takes."""
+        """Return samples on the device, and their conditions that the model takes."""
         if self.n < 16 or len(data) < 16:
             raise InvalidValueError(
                 f"an audit needs at least 16 samples, got --n {self.n} of {len(data)}"

@@ -35,25 +35,29 @@ class Bench:
     samplers: Annotated[tuple[str, ...], _ALL] = ()
     """Names of samplers."""
     by: Literal["flow", "law"] = "flow"
-    """The distance to the exact flow map (of deterministic samplers), or errors of the law."""
+    """The kind of error: the distance to the exact flow map, for deterministic samplers, or the
+    errors of the distribution (law).
+    """
     problems: Literal["tuning", "held-out", "all"] = "tuning"
     """The problems for choosing settings (tuning), those for reporting them (held-out), or both."""
     under: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: none)")] = ()
-    """Instead of these problems, the laws of the tuning problems under these SDEs."""
+    """Instead of these problems, the distributions of the tuning problems under these SDEs."""
     only: Annotated[tuple[str, ...], _ALL] = ()
     """The names of the problems to use, for example moons/VESDE."""
     learned: bool = False
     """Instead of these problems, the packaged model of digits."""
     reference: int = 10_000
-    """Evaluations for the flow map of the digits, at least 4; 400 come within 1e-5 of it."""
+    """The number of evaluations for the reference flow map of the digits, at least 4; with 400
+    its error is below 1e-5.
+    """
     budgets: tuple[int, ...] = arena.BUDGETS
-    """Evaluations of the score for each sample."""
+    """The numbers of evaluations of the score for each sample."""
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 256; learned: 16)")
     ] = None
-    """Samples of one run, at least 2; --by law needs 1,000 or more."""
+    """The number of samples of one run, at least 2; --by law needs 1,000 or more."""
     repeats: int = 4
-    """Runs for each law, at least 1."""
+    """The number of runs for each problem, at least 1."""
     seed: Seed = 0
     peers: bool = False
     """Also run the samplers of azula, diffusers and k-diffusion if they are installed."""
@@ -62,7 +66,7 @@ class Bench:
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The folder of the result: bench.csv, all numbers, and bench.png, errors over evaluations."""
     short: bool = False
-    """Take few samples and budgets, to test in seconds that everything runs."""
+    """Take few samples and budgets, to test in seconds that the command works."""
 
     def run(self) -> None:
         """Compare, and print tables."""

@@ -1,4 +1,4 @@
-"""Choose a loss, a weight or a law of times by its name and parameters."""
+"""Choose a loss, a weight or a distribution of times by its name and parameters."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Choice:
         """Return the entry with its parameters.
 
         Args:
-            usual: Default values of further parameters, used if the entry has these parameters.
+            usual: Values that replace defaults of the entry, if it has parameters with these names.
         """
         entry = self.table[self.name]
         known = parameters_of(entry)
@@ -110,7 +110,7 @@ class WeightChoice(Choice):
 
 
 class LawChoice(Choice):
-    """Name a law of times."""
+    """Name a distribution of times."""
 
     kind = "law"
     table: ClassVar[Mapping[str, TimeLaw]] = LAWS

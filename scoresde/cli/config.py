@@ -49,7 +49,7 @@ __all__ = ["SDE_WORDS", "NetOptions", "ObjectiveConfig", "RunConfig", "TrainOpti
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """Hold the objective: a loss, its weight, and the law of its times.
+    """Hold the objective: a loss, its weight, and the distribution of its times.
 
     Raises:
         InvalidValueError: `learned_weight` is given for a loss that may be negative.
@@ -64,12 +64,13 @@ class ObjectiveConfig:
         LawChoice | None,
         words(LawChoice, optional=True),
     ] = None
-    """The law of the training times, as in lognormal mean=0 std=1.2; auto centres it at the std of
-    the data."""
+    """The distribution (law) of the training times, as in lognormal mean=0 std=1.2; auto
+    centres it at the std of the data.
+    """
     stratified: Annotated[bool, PLAIN] = False
-    """Spread the times of a batch evenly over their law."""
+    """Spread the times of a batch evenly over their distribution."""
     learned_weight: Annotated[bool, PLAIN] = False
-    """Also learn the weight, from the uncertainty at each noise scale; only for the loss dsm."""
+    """Also learn a weight for each noise scale; only for the loss dsm."""
 
     def __post_init__(self) -> None:
         if self.learned_weight and self.loss.name != "dsm":
@@ -153,7 +154,7 @@ class RunConfig:
             metavar="NAME [NAME ...]", help_behavior_hint="(default: none beside log.jsonl)"
         ),
     ] = ()
-    """Further logs: tensorboard, wandb, trackio; pictures of samples and of the loss."""
+    """Further logs (tensorboard, wandb, trackio), and pictures of samples and of the loss."""
 
     def __post_init__(self) -> None:
         for name in self.log_to:
@@ -202,7 +203,7 @@ class RunConfig:
         return whole
 
     def loss(self, model: ScoreModel) -> Loss:
-        """Return the loss, for the variance that a model assumes of its data."""
+        """Return the loss for the variance of the data that a model assumes."""
         return self.objective.build(model.sde, model.moments.mean_variance())
 
     @classmethod
@@ -241,7 +242,7 @@ class RunConfig:
         }
 
     def open(self) -> set[str]:
-        """Return the names of the options that are open, and depend on the data."""
+        """Return the names of the open options, which depend on the data."""
         names: set[str] = {
             "optimiser" if n == "rule" else n for n in self.train.open() - {"save_every"}
         }
@@ -266,7 +267,7 @@ class RunConfig:
     ) -> tuple[Self, ScoreModel, Data]:
         """Return the run with all open options chosen, its model, and the data in its units.
 
-        A new model is untrained, its weights a function of the seed.
+        A new model is untrained, and its weights depend only on the seed.
 
         Args:
             data: The data to be learnt.

@@ -1,4 +1,4 @@
-r"""Define `scoresde edit`: move data towards the law that a model has learnt.
+r"""Define `scoresde edit`: move data towards the distribution of a model.
 
 SDEdit (Meng et al. 2022, arXiv:2108.01073): the data are perturbed to an intermediate time and
 sampled down from there. With much noise the result is likely under the model, with little noise it
@@ -43,7 +43,7 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 @dataclass(frozen=True)
 class Edit:
-    """Move data towards a model's law: noise is added, and removed by the model."""
+    """Move data towards a model's distribution: noise is added, and removed by the model."""
 
     checkpoint: Checkpoint
     out: Path
@@ -55,12 +55,13 @@ class Edit:
             help_behavior_hint="(default: those of the model's run that it was not trained on)",
         ),
     ] = None
-    """What is edited: one image, cropped and resized to the model's size, a .npy or .npz file, a
-    folder of images, or the name of a data set. Light and dark must be as in the training data:
-    digits are light on dark."""
+    """The data to edit: one image, cropped and resized to the model's size, a .npy or .npz
+    file, a folder of images, or the name of a data set. Light and dark must be as in the
+    training data: digits are light on dark.
+    """
     strength: float = 0.5
     """The amount of noise, above 0 up to 1: the position between the smallest and the largest noise
-    of the model, in the logarithm of sigma / alpha. 1 leaves hardly anything of the data."""
+    of the model, in the logarithm of sigma / alpha. With 1 hardly anything of the data is left."""
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one of each sample)")
     ] = None
@@ -68,7 +69,9 @@ class Edit:
     repeated."""
     sampler: SamplerName = "fast"
     steps: Steps = None
-    """Steps of a run from the largest noise, at least 1; an edit makes only the last of them."""
+    """The number of steps of a run from the largest noise, at least 1; an edit makes only the
+    last of them.
+    """
     seed: Seed = 0
     class_: Annotated[
         str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: any)")

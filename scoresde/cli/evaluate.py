@@ -66,10 +66,10 @@ class Evaluate:
     samples: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """A file or a folder that `scoresde sample` wrote, instead of drawing samples."""
     features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
-    """What is compared. pixels: the numbers themselves. classifier: the features of a small
-    classifier, which is trained on the training data if --train-data is given, and otherwise on a
-    third of the held-out data, which is then not compared. inception: the features of Inception.
-    FILE: the features of a classifier that was saved."""
+    """The features that are compared. pixels: the numbers themselves. classifier: the features of a
+    small classifier, which is trained on the training data if --train-data is given, and otherwise
+    on a third of the held-out data, which is then not compared. inception: the features of
+    Inception. FILE: the features of a classifier that was saved."""
     metrics: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
@@ -111,7 +111,7 @@ class Evaluate:
                 f"{len(real)}; give more by --data, or fewer --metrics"
             )
         checkpoint.make_folder(out)
-        distributed.on_main(lock.take)  # until the report is written
+        distributed.on_main(lock.take)  # kept until the report is written
         features = self._features(lesson, real) if distributed.is_main() else None
         where = self.samples or self._drawn(model, real, about.source, out / "samples")
         # a .csv that `sample` wrote may have a column of classes beside the vectors
@@ -136,7 +136,7 @@ class Evaluate:
         then("see at which noise scale the model is wrong", "audit", *words_of(self))
 
     def _more(self, n: int, held: int) -> str:
-        """Return a sentence on the options that compare more than n samples with the data."""
+        """Return a sentence on the options by which more than n samples are compared."""
         ways = []
         if n >= held // 2:
             ways.append(
@@ -207,7 +207,7 @@ class Evaluate:
         return folder
 
     def _features(self, lesson: Data | None, real: Data) -> Features | None:
-        """Return the feature map that the option names; None for the numbers themselves."""
+        """Return the feature map of the option `features`, or None for the numbers themselves."""
         if self.features == "pixels":
             return None
         if self.features == "inception":

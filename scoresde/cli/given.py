@@ -65,7 +65,7 @@ class Given:
     Args:
         values: By name one row for each sample, or one for all.
         guidance: The scale of classifier-free guidance, or None.
-        interval: The noise scales at which it acts, or None for all.
+        interval: The range of noise scales in which the guidance acts, or None for all.
     """
 
     values: Mapping[str, Tensor] = field(default_factory=dict)
@@ -86,11 +86,11 @@ class Given:
 
         Args:
             score: The score that takes the conditions.
-            n: Number of samples.
+            n: The number of samples.
             words: The conditions, as `NAME=VALUE`.
             label: The class of all samples by its name or number, the condition `label`.
             guidance: The scale.
-            interval: The noise scales at which guidance acts.
+            interval: The range of noise scales in which the guidance acts.
 
         Raises:
             InvalidValueError, UnknownNameError, ShapeError, DataError: The options do not fit the
@@ -128,7 +128,7 @@ class Given:
         return classifier_free(score, self.guidance, interval=self.interval)
 
     def request(self) -> dict[str, Any]:
-        """Return the options that samples depend on as JSON values; None for those not given."""
+        """Return the options that samples depend on as JSON values, with None for missing ones."""
         tensors = {name: value.contiguous() for name, value in self.values.items()}
         return {
             "condition": checkpoint.digest(tensors, "", 0)[:16] if tensors else None,

@@ -87,8 +87,8 @@ class Asked:
 def asked(command: Asks, model: ScoreModel) -> Asked:
     """Return the data that a command tests a model with, and print which they are.
 
-    Without --data they are those of the model's run: the part that it held out, the split `test` of
-    a data set of torchvision, or else all that it was trained on.
+    Without --data they are data of the model's run: the part that it held out, or the split `test`
+    of a data set of torchvision, or else all data that it was trained on.
 
     Raises:
         InvalidValueError: No data are named, and the model has no run.
@@ -157,7 +157,7 @@ def folder_of(checkpoint: str) -> Path | None:
 
 
 def _of_run(command: Asks, run: RunConfig, model: ScoreModel) -> tuple[Data, str, bool]:
-    """Return data of a run, preferably unseen, their name, and True if it was trained on them."""
+    """Return data of a run, unseen if possible, their name, and True if they were trained on."""
     source, share = run.data.source, run.config.keeping.held_out
     split = command.split or run.data.split or _usual(source, "train" if share else "test")
     if not Path(source).exists() and not is_name(source) and not source.startswith("hf:"):
@@ -177,7 +177,7 @@ def _of_run(command: Asks, run: RunConfig, model: ScoreModel) -> tuple[Data, str
 def _read(
     command: Asks, run: RunConfig | None, source: str, split: str | None, model: ScoreModel
 ) -> Data:
-    """Return the data of a source in the units of the model, read as the run of the model does."""
+    """Return the data of a source in model units, read with the options of the model's run."""
     config = replace(
         DataConfig(source=source) if run is None else run.data,
         source=source,
@@ -213,7 +213,7 @@ def _wanted(model: ScoreModel) -> str:
 
 
 def _sampled(run: RunConfig | None, source: str, model: ScoreModel) -> str | None:
-    """Return the names of the samples: those of the run, else of the columns of the model."""
+    """Return the names of the sampled columns: those of the run, else those of the model."""
     if run is not None:
         return run.data.sample
     table = Path(source).suffix in TABLES and all("," not in name for name in model.columns)

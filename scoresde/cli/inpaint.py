@@ -46,8 +46,9 @@ class Inpaint:
     n: int = 16
     """The number of samples, at least 1."""
     resample: int = 5
-    """How many times each step is repeated, at least 1; with more repetitions the drawn part agrees
-    better with the known part."""
+    """The number of times that each step is made, at least 1; with more repetitions the drawn
+    part agrees better with the known part.
+    """
     sampler: SamplerName = "ancestral"
     steps: Steps = None
     seed: Seed = 0

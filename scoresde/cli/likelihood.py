@@ -39,8 +39,8 @@ from scoresde.units import in_words
 
 __all__ = ["Likelihood"]
 
-# The evaluations of a solution for each row of the trace, roughly, and the seconds from which the
-# time is announced.
+# The approximate number of evaluations of a solution for each row of the trace, and the seconds
+# from which the time is announced.
 _EVALUATIONS, _LONG = 300, 20
 # The default number of samples of up to EXACT dimensions, and of more.
 _MANY, _FEW = 64, 8
@@ -67,10 +67,11 @@ class Likelihood:
     method: Literal["auto", "exact", "hutchinson"] = "auto"
     """The trace: exact, by random probes, or exact up to 64 dimensions."""
     probes: int = 16
-    """Random probes for each sample; below 8 they have no error bar."""
+    """The number of random probes for each sample; below 8 there is no error bar."""
     at: Literal["data", "eps"] = "data"
-    """The law: that of the data, or that of the data with the smallest noise, eps, which needs no
-    extrapolation of the model."""
+    """The density: that of the data, or that of the data with the smallest noise (eps), for
+    which the model is not extrapolated.
+    """
     rtol: Annotated[
         float | None,
         tyro.conf.arg(
@@ -91,7 +92,7 @@ class Likelihood:
     error of the log-density, in nats."""
 
     def run(self) -> None:
-        """Compute and print."""
+        """Compute the log-densities, and print their mean."""
         if self.n is not None:
             check_integer("n", self.n, 1)
         check_integer("batch_size", self.batch_size, 1)
@@ -247,7 +248,7 @@ def _eps(model: ScoreModel) -> Tensor:
 
 
 def _chosen(value: Tensor) -> float:
-    """Return Student's 95 % half-width of a mean by the choice of the samples, 0 for one."""
+    """Return half the width of Student's 95 % interval of the mean over samples, or 0 for one."""
     n = len(value)
     if n == 1:
         return 0.0

@@ -66,8 +66,8 @@ Seed = Annotated[
 BatchSize = Annotated[
     int,
     tyro.conf.arg(
-        help="How many samples the network evaluates at once, at least 1. Fewer need less memory; "
-        "results may differ in the last digits."
+        help="The number of samples that the network evaluates at once, at least 1. Fewer need "
+        "less memory; results may differ in the last digits."
     ),
 ]
 Columns = Annotated[
@@ -75,8 +75,8 @@ Columns = Annotated[
     tyro.conf.arg(
         metavar="COLUMN|NAME=COLUMN[,COLUMN ...]|NAME=FILE",
         help="A condition: a column of the data, as species; columns under another name, as "
-        "place=lat,lon; whole numbers that are not classes, as number:age; or a .npy or .csv file, "
-        "as label=labels.npy. Give it again for another.",
+        "place=lat,lon; integers that are not classes, as number:age; or a .npy or .csv file, as "
+        "label=labels.npy. Give it again for another.",
         help_behavior_hint="(default: what a .npz, a .pt or a folder of classes has)",
     ),
     tyro.conf.UseAppendAction,
@@ -108,7 +108,7 @@ Missing = Annotated[
     Literal["raise", "drop"],
     tyro.conf.arg(
         help="Raise an error for samples with a missing number, or drop them. Samples of which "
-        "only a condition is missing are kept, and used to learn the law without it."
+        "only a condition is missing are kept, and used to learn the distribution without it."
     ),
 ]
 Split = Annotated[
@@ -119,7 +119,8 @@ HeldOutSplit = Annotated[
     tyro.conf.arg(
         metavar="{train,test}",
         help_behavior_hint="(default: test)",
-        help="The part of a data set of torchvision: the one that the model was not trained on.",
+        help="The part of a data set of torchvision; by default the one that the model was not "
+        "trained on.",
     ),
 ]
 
@@ -165,15 +166,15 @@ SamplerName = Annotated[
     str,
     tyro.conf.arg(
         metavar="{" + ",".join(SAMPLERS) + "}",
-        help="How samples are drawn: fast needs few evaluations; pc, ancestral, ddim, heun ... are "
-        "the algorithms of the papers.",
+        help="The sampler: fast needs few evaluations; pc, ancestral, ddim, heun ... are the "
+        "algorithms of the papers.",
     ),
 ]
 Steps = Annotated[
     int | None,
     tyro.conf.arg(
         metavar="INT",
-        help="Steps from noise to data, at least 1; more are slower and better.",
+        help="The number of steps from noise to data, at least 1; more are slower and better.",
         help_behavior_hint="(default: the model's or the sampler's)",
     ),
 ]
@@ -187,7 +188,7 @@ def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
     """Return the conditions of the words, as `scoresde.data.load` takes them.
 
     A word is `NAME=COLUMN`, or `COLUMN`, which is then the name too. Columns separated by commas
-    are a vector. Whole numbers in a single column are classes, unless `number:` stands before it.
+    are a vector. Integers in a single column are classes, unless `number:` stands before it.
 
     Raises:
         InvalidValueError: A word has another form, or a name is given twice.

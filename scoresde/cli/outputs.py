@@ -1,4 +1,4 @@
-"""Check, before the work, that a command may write to its output path."""
+"""Check that a command may write to its output path, before it computes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_out(
     read: Iterable[str | Path] = (),
     of: str = "",
 ) -> None:
-    """Raise InvalidValueError, before the work, if the output cannot be written to this path.
+    """Raise InvalidValueError if the output cannot be written to this path.
 
     It must not replace a file that the command reads, nor one in a folder that it reads.
 
@@ -53,14 +53,14 @@ def check_out(
 
 
 def _holds(name: str, path: Path) -> bool:
-    """Return True if a name is that of an existing file, or of a folder that contains it."""
+    """Return True if a name is a path of this file, or of a folder that contains it."""
     if os.path.isdir(name):
         return Path(os.path.realpath(name)) in Path(os.path.realpath(path)).parents
     return os.path.isfile(name) and os.path.samefile(name, path)
 
 
 def check_folder(path: Path) -> None:
-    """Raise InvalidValueError, before the work, if a path cannot be a folder."""
+    """Raise InvalidValueError if a path cannot be a folder."""
     above = (path, *path.parents)
     taken = next((p for p in above if os.path.exists(p) and not os.path.isdir(p)), None)
     if taken is not None:

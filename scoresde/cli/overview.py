@@ -19,7 +19,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "use a model": {
             "sample": "draw samples, as a picture or as numbers",
             "info": "describe a model or a run, and verify its files",
-            "edit": "move data towards the law that a model has learnt",
+            "edit": "move data towards the distribution of a model",
             "inpaint": "draw the missing part of an image or an array",
             "solve": "draw samples given a linear measurement of them",
             "likelihood": "compute the log-density of data",
@@ -32,7 +32,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "further": {
             "ema": "make a model of another average of a run's weights",
             "push": "share a model on the Hugging Face Hub",
-            "bench samplers": "measure samplers where the exact answer is known",
+            "bench samplers": "measure the errors of samplers on problems with known answers",
             "completion": "print the script for completion in bash or zsh",
             "help": "print this list, or the help of a command",
         },

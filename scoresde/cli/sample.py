@@ -52,7 +52,7 @@ __all__ = [
 
 # The default number of points in a picture, and of other samples.
 _POINTS, _OTHERS = 1000, 64
-# Seconds from which a smaller batch is proposed for fewer samples.
+# A smaller batch is proposed for few samples if they took more than these seconds.
 _LONG = 5.0
 
 
@@ -75,10 +75,10 @@ class Sample:
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 64; 1000 points of a picture)"),
     ] = None
-    """The number of samples, at least 1; in Python `sample` draws one unless n says more."""
+    """The number of samples, at least 1 (in Python the default of `sample` is 1)."""
     sampler: SamplerName = "fast"
     steps: Steps = None
-    """Steps from noise to data, at least 1; more are slower and better."""
+    """The number of steps from noise to data, at least 1; more are slower and better."""
     seed: int = 0
     """An integer from 0 to 2**64 - 1; the same seed gives the same samples."""
     class_: ClassName = None
@@ -89,7 +89,9 @@ class Sample:
     first: int = 0
     """The number of the first sample: --first 64 continues where --n 64 ended."""
     batch_size: int = 64
-    """Samples in one evaluation, at least 1: fewer need less memory and change the last digits."""
+    """The number of samples in one evaluation, at least 1: fewer need less memory and change
+    the last digits.
+    """
     scale: Annotated[
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: for a picture of 600 pixels)"),
@@ -98,14 +100,15 @@ class Sample:
     columns: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: about a square)")
     ] = None
-    """Images side by side in a picture, at least 1."""
+    """The number of images side by side in a picture, at least 1."""
     round: Annotated[bool, PLAIN] = True
-    """Round columns of a table in which the data had whole numbers only."""
+    """Round the columns of a table in which the data had only integers."""
     beside: Annotated[
         str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
     ] = None
-    """Data, as for train, to draw beside the samples of a picture: as many, chosen at random, or
-    all of them if they are fewer."""
+    """Data, as for train, to draw beside the samples of a picture. As many data as samples are
+    chosen at random, or all data if they are fewer.
+    """
     like: Annotated[
         str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
     ] = None
@@ -193,7 +196,7 @@ class Sample:
                 f"--n is; --batch-size {n} is faster, and may change the last digits"
             )
         if self.round and model.whole:
-            tell(f"rounded, as whole numbers in the data: {', '.join(model.whole)}")
+            tell(f"rounded, since the data have only integers: {', '.join(model.whole)}")
 
     def _given(self, model: ScoreModel, n: int) -> Given:
         """Return the conditions of n samples and the guidance."""
@@ -272,12 +275,12 @@ def draw(
         model: A score model; if it has labels and none is given, sample i has the class i modulo
             the number of classes.
         sampler: A name of `SAMPLERS`.
-        n: Number of samples, at least 1.
-        steps: Steps of the sampler; None for the default.
+        n: The number of samples, at least 1.
+        steps: The number of steps of the sampler; None for the default.
         seed: The seed of the samples.
         given: The conditions, one row for each sample or one for all, and the guidance.
         first: The number of the first sample.
-        batch_size: Samples per batch; the last batch is padded.
+        batch_size: The number of samples per batch; the last batch is padded.
 
     Raises:
         InvalidValueError: `n` is below 1, or the guidance is not possible for this model.

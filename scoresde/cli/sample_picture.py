@@ -39,7 +39,7 @@ class PictureOptions:
         columns: The number of images side by side.
         given: The conditions of the samples by name, one row for each or one for all.
         beside: Data that are drawn beside the samples; conditions are not shown then.
-        round: Round columns in which the data had whole numbers only.
+        round: Round the columns in which the data had only integers.
     """
 
     scale: int | None = None
@@ -68,7 +68,7 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOp
 
 
 def in_words(given: Mapping[str, Tensor], model: ScoreModel, n: int) -> tuple[str, list[str]]:
-    """Return the conditions that n samples have in common, and the others of each of them.
+    """Return the conditions that n samples have in common, and the other conditions of each sample.
 
     The second is empty if there are no others, or too many samples to name each.
 
@@ -90,7 +90,7 @@ def in_words(given: Mapping[str, Tensor], model: ScoreModel, n: int) -> tuple[st
 
 
 def rounded(x: Tensor, model: ScoreModel) -> Tensor:
-    """Return rows in the units of the data, rounded in the columns of whole numbers."""
+    """Return rows in the units of the data, and round the columns of integers."""
     whole = torch.tensor([name in model.whole for name in model.columns], dtype=torch.bool)
     return x.where(~whole, x.round()) if model.whole else x
 

@@ -56,12 +56,13 @@ class Solve:
     """The measurement, a .npy file in the units of the training data; NaN where nothing was
     measured."""
     std: float
-    """The standard deviation of its noise, at least 0."""
+    """The standard deviation of the noise of the measurement, at least 0."""
     n: int = 16
     """The number of samples, at least 1."""
     iterations: int = 5
-    """Conjugate-gradient steps in the posterior's score, at least 1: each is a product with the
-    network's Jacobian and costs two passes."""
+    """The number of conjugate-gradient steps in the posterior's score, at least 1. Each is a
+    product with the network's Jacobian and costs two passes.
+    """
     sampler: SamplerName = "heun"
     steps: Steps = None
     seed: Seed = 0

@@ -143,4 +143,4 @@ def _gaps(data: Data, name: str) -> str:
     if not isinstance(data.kinds[name], Classes):
         return ""
     n = int((torch.as_tensor(data.conditions[name]) < 0).sum())
-    return f", missing in {n:,}, which are kept to learn the law without it" if n else ""
+    return f", missing in {n:,}, which are kept to learn the distribution without it" if n else ""

@@ -1,4 +1,4 @@
-"""Find the progress of a model's run: the step of its weights, and a training in progress."""
+"""Find the progress of a model's run: the step of its weights, and whether it is still training."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Standing:
 
     Attributes:
         done: The step of the model's weights, if known.
-        steps: Number of steps of the whole run.
-        who: The process that trains in the folder at the moment, or an empty string.
+        steps: The number of steps of the whole run.
+        who: The process that is training in the folder, or an empty string.
         at: The last step of the log, or None.
     """
 

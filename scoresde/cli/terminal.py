@@ -33,7 +33,7 @@ _HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
 
 @contextmanager
 def hushed(quiet: bool) -> Iterator[None]:
-    """Print only results, warnings and errors within the block, if `quiet`."""
+    """Print only results, warnings and errors in the block, if `quiet`."""
     from scoresde import progress  # which imports torch
 
     token = _HUSHED.set(quiet or _HUSHED.get())
@@ -142,7 +142,7 @@ def _condition(name: str, columns: str) -> str:
 
 
 def _harmless(line: str) -> str:
-    """Return a line with `?` for control characters, and for what UTF-8 cannot encode."""
+    """Return a line with `?` for control characters and characters that UTF-8 cannot encode."""
     return "".join(c if c.isprintable() else "?" for c in line)
 
 

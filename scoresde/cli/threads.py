@@ -1,4 +1,4 @@
-"""Choose the number of threads; more can be many times slower if they wait for a busy core."""
+"""Choose the number of threads, since many are slow if they wait for a busy core."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["choose"]
 
 @torch.no_grad()
 def choose(model: ScoreModel, batch: int = 64) -> int:
-    """Set one thread or all, whichever evaluates a model faster at the moment.
+    """Set one thread or all threads, whichever evaluates a model faster.
 
     A number of threads that the user has set by `OMP_NUM_THREADS` is kept.
 

@@ -1,8 +1,8 @@
 """Read and write frozen dataclasses as TOML: a table for each dataclass, a key for each field.
 
 A field that is None has no key, since TOML has no null. An SDE is a table that names its class,
-`type = "VESDE"`, and has that class's fields; a loss, a weight and a law of times name an entry of
-their table, `type = "min_snr"`, and have its parameters.
+`type = "VESDE"`, and has that class's fields; a loss, a weight and a distribution of times name an
+entry of their table, `type = "min_snr"`, and have its parameters.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ from scoresde.training import Trainer
 __all__ = ["Train"]
 
 _FILE = "config.toml"
-# A pilot is measured if the training used this many times as many samples as the pilot evaluates.
+# A pilot is measured only if the samples of the training are at least this many times those that
+# the pilot evaluates.
 _MANY = 10
 # With fewer held-out samples a remark says that they are few.
 _SURE = 30
@@ -49,7 +50,7 @@ class Train:
     """Train a score model. The same command again resumes, or reports that the run is finished.
 
     Most runs need only --data and --out, and for a table often --condition, --missing or
-    --standardize. What is left open is chosen for the data, and printed with its reason.
+    --standardize. Other options are chosen for the data, and printed with their reasons.
     """
 
     out: Path
@@ -60,9 +61,9 @@ class Train:
     ] = None
     """The config.toml of a run, to repeat it; options that are given override the file."""
     pilot: Annotated[bool, PLAIN] = True
-    """At the end of a training that is not short, measure how the model's score bends, so that the
-    sampler "fast" needs few evaluations: about a tenth of the training at most. With --no-pilot the
-    first `scoresde sample` measures it."""
+    """At the end of a training that is not short, measure how the model's score varies, so that the
+    sampler "fast" needs few evaluations. This takes at most about a tenth of the time of the
+    training. With --no-pilot the first `scoresde sample` measures it."""
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Train:
@@ -108,8 +109,8 @@ class Train:
         steps = f"{config.steps:,}"
         if (held := trainer.held_out) is not None and len(held.data) < _SURE:
             _say(
-                f"held out: {len(held.data)} samples, whose loss shows only strong overfitting; a "
-                "larger --held-out, or more data, shows it better"
+                f"held out: {len(held.data)} samples, too few to show more than strong "
+                "overfitting; a larger --held-out, or more data, shows it better"
             )
         if trainer.finished:
             trainer.train(progress=False)
@@ -176,9 +177,9 @@ class Train:
         if not before:
             usual = torch.get_num_threads()
             if (best := choose(model, min(batch, 64))) != usual:
-                _say(f"threads: {best}, at the moment faster than {usual}")
+                _say(f"threads: {best}, which is now faster than {usual}")
             return
-        with contextlib.suppress(CheckpointError):  # the training will raise it
+        with contextlib.suppress(CheckpointError):  # the training raises the same error
             threads = checkpoint.load_tensors(before[-1][1])[1].get("threads")
             if type(threads) is int and threads <= torch.get_num_threads():
                 torch.set_num_threads(max(1, threads))

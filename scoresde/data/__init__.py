@@ -1,4 +1,4 @@
-"""Load training data from memory, files, folders of images, and data sets by name."""
+"""Load training data from memory, files, folders of images, or by the name of a data set."""
 
 from scoresde.data.augment import AUGMENTATIONS
 from scoresde.data.batches import batch_indices, order

@@ -1,7 +1,7 @@
-r"""Read arrays in `.npy` files: whole, or by rows if the file is too large for memory.
+r"""Read arrays in `.npy` files, completely or, for large files, only the rows that are needed.
 
-A file is read with the system's `pread` and not mapped into memory. If a mapped file were
-truncated, reading the missing part would kill the process without a message.
+A file is read by the system call `pread` instead of being mapped into memory, since reading the
+missing part of a truncated mapped file would kill the process without a message.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Header:
     Attributes:
         dtype: The type of the numbers.
         shape: `(N, *event)`.
-        columns: True for Fortran order, where the first axis is the innermost.
+        columns: True for Fortran order, in which the first axis varies fastest.
         start: The byte at which the numbers begin.
     """
 
@@ -52,8 +52,8 @@ class Header:
         """Read the header at the start of a file of `size` bytes.
 
         Raises:
-            DataError: There is no valid header, or the array holds Python objects or has another
-                number of bytes.
+            DataError: The header is not valid, the array holds Python objects, or the file has a
+                wrong size.
         """
         try:
             version = npy.read_magic(file)
@@ -63,7 +63,7 @@ class Header:
             shape, columns, dtype = read[version](file)
             if min(shape, default=0) < 0:
                 raise ValueError(f"its shape is {shape}")
-        except Exception as error:  # numpy's parser raises many kinds of errors
+        except Exception as error:  # numpy's parser raises errors of many types
             raise DataError(
                 f"{name} is not an array that numpy wrote, or its header is damaged; save it again "
                 "with np.save"
@@ -71,7 +71,7 @@ class Header:
         if dtype.hasobject:
             raise DataError(
                 f"{name} holds Python objects, which can run any code when they are loaded; save "
-                "numbers, as by np.save(path, np.stack(arrays).astype(np.float32))"
+                "numbers instead, np.save(path, np.stack(arrays).astype(np.float32))"
             )
         start = file.tell()
         expected = start + math.prod(shape) * dtype.itemsize
@@ -84,7 +84,7 @@ class Header:
 
 
 def read_array(file: IO[bytes], name: str, size: int) -> np.ndarray[Any, Any]:
-    """Return the array of a `.npy` file of `size` bytes, in memory.
+    """Read the array of a `.npy` file of `size` bytes into memory.
 
     Raises:
         DataError: The file is damaged, or holds Python objects.
@@ -98,11 +98,11 @@ def read_array(file: IO[bytes], name: str, size: int) -> np.ndarray[Any, Any]:
 
 
 def load_npy(path: Path, *, as_is: bool = False) -> np.ndarray[Any, Any] | ArrayFile:
-    """Return the array in a `.npy` file: in memory, or as an `ArrayFile` above 256 MiB.
+    """Return the array in a `.npy` file, in memory or, above 256 MiB, as an `ArrayFile`.
 
     Args:
         path: The file.
-        as_is: Keep the order of axes of an `ArrayFile` of bytes; otherwise images become
+        as_is: Keep the order of axes of bytes in an `ArrayFile`; otherwise they become images
             `(N, C, H, W)`.
 
     Raises:
@@ -118,14 +118,14 @@ def load_npy(path: Path, *, as_is: bool = False) -> np.ndarray[Any, Any] | Array
 
 
 class ArrayFile:
-    """Read samples from a `.npy` file when they are needed.
+    """Store samples in a `.npy` file, and read them when they are needed.
 
-    If it is pickled to another process, it opens the file again there.
+    After pickling to another process, it opens the file again there.
 
     Args:
         path: The file.
-        stamp: The size and the time of the last change that the file must have, if known.
-        as_is: Keep the order of axes of bytes; otherwise images become `(N, C, H, W)`.
+        stamp: The required size and modification time of the file, if known.
+        as_is: Keep the order of axes of bytes; otherwise they become images `(N, C, H, W)`.
 
     Raises:
         DataError: The file is damaged, holds Python objects, or is in Fortran order.
@@ -144,27 +144,28 @@ class ArrayFile:
         self._header = Header.of(self._file, str(path), self._stamp[0])
         if self._header.columns and len(self._header.shape) > 1:
             raise DataError(
-                f"the samples in {path} lie in columns (Fortran order), and it is too large for "
+                f"the samples in {path} are stored in Fortran order, and the file is too large for "
                 "memory; save it with np.save(path, np.ascontiguousarray(x))"
             )
         self.dtype = self._header.dtype
-        outline = np.broadcast_to(np.zeros((), self.dtype), self._header.shape)  # no memory
+        # an array without entries needs no memory
+        outline = np.broadcast_to(np.zeros((), self.dtype), self._header.shape)
         self.shape = tuple(channels_first(outline, path, as_is=as_is).shape)
         try:
             if math.prod(self.shape[1:]) > _LARGEST:
                 raise MemoryError
-            torch.empty(self.shape[1:], dtype=torch.float64)  # the mean of the samples needs this
+            torch.empty(self.shape[1:], dtype=torch.float64)  # the mean sample must fit into memory
         except (MemoryError, RuntimeError) as error:
             raise MemoryLimitError(
                 f"one sample in {path} has the shape {self.shape[1:]}, which does not fit into "
-                "memory; cut the samples into parts"
+                "memory; divide the samples into smaller ones"
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(ArrayFile, as_is=self._as_is), (self.path, self._stamp)
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """Return a copy of these rows; types that torch does not have become float32 or float64.
+        """Return a copy of these rows; dtypes that torch lacks become float32 or float64.
 
         Raises:
             DataError: The file has changed since it was opened.
@@ -201,8 +202,9 @@ class ArrayFile:
         now = self._now()
         if now != self._stamp:
             raise DataError(
-                f"{self.path} was written to since it was loaded: it had {self._stamp[0]:,} bytes "
-                f"and has {now[0]:,}, or its time has changed; restore the old data to continue"
+                f"{self.path} has changed since it was loaded: it had {self._stamp[0]:,} bytes and "
+                f"now has {now[0]:,}, or its modification time differs; restore the old data to "
+                "continue"
             )
 
 

@@ -26,11 +26,11 @@ __all__ = ["READERS", "array_file"]
 
 
 def array_file(path: Path, wanted: Wanted) -> Data:
-    """Return the samples in a file, by the reader of its suffix in `READERS`.
+    """Return the samples in a file, read by the reader in `READERS` for its suffix.
 
     Raises:
-        DataError: The file is missing, damaged or pickled, or no array has one of the usual names
-            for samples, 'x' or 'images'.
+        DataError: The file is missing, damaged or pickled, or none of its arrays is called 'x' or
+            'images', the usual names of samples.
         ShapeError: The samples have no event dimension.
         InvalidTypeError: The samples are not floats, bytes or unsigned 16-bit integers.
     """
@@ -51,7 +51,7 @@ def array_file(path: Path, wanted: Wanted) -> Data:
             f"{path} is not a .npz archive, or it is truncated or damaged ({error}); "
             "copy it again, or save it again with np.savez"
         ) from error
-    except Exception as error:  # numpy and zipfile raise many kinds of errors for damaged files
+    except Exception as error:  # numpy and zipfile raise errors of many types for damaged files
         raise DataError(f"cannot read {path}: {error}") from error
 
 
@@ -67,7 +67,7 @@ def npy(path: Path, wanted: Wanted) -> Data:
 
 
 def npz(path: Path, wanted: Wanted) -> Data:
-    """Return the samples in a `.npz` file; other arrays with as many rows are the conditions."""
+    """Return the samples in a `.npz` file; other arrays with as many rows become conditions."""
     with checkpoint.open_file(path) as file, zipfile.ZipFile(file) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         key = key_of(list(members), wanted, str(path))
@@ -95,11 +95,11 @@ def _member(
         if header.shape[:1] != (n,) or header.dtype.kind not in "fiubcU":
             return None
     if info.file_size > max(stores.IN_MEMORY, stores.PACKED * info.compress_size):
-        # refuse archives that unpack to far more than their size (zip bombs)
+        # refuse zip bombs, archives that unpack to far more than their size
         raise DataError(
-            f"{what} would unpack from {info.compress_size:,} to {info.file_size:,} bytes, more "
-            "than real data ever do; if you trust the file, save it again with np.savez, which "
-            "does not compress"
+            f"{what} would unpack from {info.compress_size:,} to {info.file_size:,} bytes, which "
+            "real data never do; if you trust the file, save it again with np.savez, which does "
+            "not compress"
         )
     with archive.open(info) as file:
         return read_array(file, what, info.file_size)

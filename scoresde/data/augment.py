@@ -1,11 +1,11 @@
-r"""Augment samples: replace each at random by another sample of the same probability.
+r"""Augment samples: replace each at random by an equally probable one, such as a mirror image.
 
 An augmentation is a function of one sample and a generator, `(x, generator) -> x` of the same
-shape. Its random numbers are a function of (seed, step, row of the batch), so that resuming a run,
-or another number of workers or processes, does not change the result.
+shape. Its random numbers are a function of (seed, step, row of the batch). So resuming a run, or
+changing the number of workers or processes, does not change the result.
 
-A model learns the law of the augmented data. So flip images only if flipped images belong to the
-data, and expect shifted samples after training on shifted ones.
+A model learns the distribution of the augmented data. So flip images only if mirror images are
+valid data, and expect shifted samples after training with shifts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scoresde.errors import InvalidValueError, ShapeError
 __all__ = ["AUGMENTATIONS", "Augment", "augmented", "chosen", "hflip", "shift"]
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-"""A function of one sample `(*event)` and a generator that returns a sample of that shape."""
+"""A function that maps one sample `(*event)` and a generator to a sample of the same shape."""
 
 
 def hflip(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -44,7 +44,7 @@ def shift(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 AUGMENTATIONS: Mapping[str, Augment] = MappingProxyType({"hflip": hflip, "shift": shift})
-"""The augmentations that have a name; both are for images."""
+"""The augmentations by name; both are for images."""
 
 
 def chosen(names: Sequence[str], event_shape: tuple[int, ...]) -> list[Augment]:
@@ -74,14 +74,14 @@ def augmented(
         augment: The augmentations, applied to every sample one after the other.
         seed: The seed of the run.
         step: The number of the batch.
-        rows: The rows of the `B` samples in the whole batch.
+        rows: The row of each of the `B` samples in the whole batch.
 
     Raises:
-        ShapeError: An augmentation returned something else than a sample.
+        ShapeError: An augmentation returned something other than a sample.
     """
     if not augment:
         return x
-    # the 1 makes this stream differ from that of the update, [seed, step]
+    # the 1 separates these random numbers from those of the update, [seed, step]
     words = np.random.SeedSequence([seed, step, 1]).generate_state(max(rows) + 1, np.uint64)
     samples = []
     for sample, row in zip(x, rows, strict=True):

@@ -1,4 +1,4 @@
-"""Convert text to labels, and renumber labels in the order of a model's classes."""
+"""Convert text to labels, and renumber labels to the classes of a model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Named(NamedTuple):
 
 
 def classes_of(text: Iterable[Any], what: str) -> Named:
-    """Return text as labels of classes in sorted order; an empty cell becomes -1.
+    """Convert text to labels, with the classes in sorted order; an empty cell becomes -1.
 
     Raises:
         InvalidTypeError: Most of the cells are numbers.
@@ -43,8 +43,8 @@ def classes_of(text: Iterable[Any], what: str) -> Named:
     if 2 * (len(words) - len(commas)) < len(names):
         odd = [word for word in words if word not in commas] or commas
         raise InvalidTypeError(
-            f"{what} holds numbers except for {some(map(repr, odd))}; leave the cells of missing "
-            "numbers empty, and write a point for a decimal comma"
+            f"{what} holds numbers except for {some(map(repr, odd))}; leave cells of missing "
+            "numbers empty, and write decimal points instead of commas"
         )
     numbers = {name: k for k, name in enumerate(names)}
     rows = [-1 if cell is None else numbers[cell] for cell in cells]
@@ -61,13 +61,13 @@ def is_number(cell: str) -> bool:
 
 
 def numbered_as(name: str, rows: Tensor, old: Classes, kind: Classes) -> Tensor:
-    """Return labels renumbered from the classes `old` to the classes `kind`, by their names.
+    """Renumber labels from the classes `old` to the classes `kind`, by name.
 
     The numbers stay the same if `old` or `kind` has no names.
 
     Args:
         name: The name of the condition, for errors.
-        rows: Labels `(N,)`, -1 where one is missing.
+        rows: Labels `(N,)`, with -1 for missing ones.
         old: The classes of the labels.
         kind: The new classes, such as those of a model.
 
@@ -81,19 +81,20 @@ def numbered_as(name: str, rows: Tensor, old: Classes, kind: Classes) -> Tensor:
         near = difflib.get_close_matches(unknown[0], kind.names, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise InvalidValueError(
-            f"the data have {name!r} of {some(map(repr, unknown))}{hint}, and the model knows "
-            f"{some(map(repr, kind.names))}; rename them, or give the numbers of its classes"
+            f"the data have {name!r} {some(map(repr, unknown))}{hint}, but the model has "
+            f"{some(map(repr, kind.names))}; rename the classes, or give numbers of the model's "
+            "classes"
         )
     places = [kind.names.index(word) if word in kind.names else -1 for word in old.names]
-    return torch.tensor([*places, -1])[rows]  # the last entry is for the label -1
+    return torch.tensor([*places, -1])[rows]  # the last entry is used for the label -1
 
 
 def warn_of_order(
     names: Mapping[str, tuple[str, ...]], known: Mapping[str, Classes | Field], model: str
 ) -> None:
-    """Warn if classes of data have names, and those of a trained model have numbers alone.
+    """Warn if the classes of data have names, but those of a trained model have none.
 
-    Names are numbered in sorted order. There is no warning if they are the numbers from 0 on.
+    Names are numbered in sorted order. There is no warning if the names are the numbers 0, 1, ...
 
     Args:
         names: The names of the data's classes by condition.
@@ -104,9 +105,9 @@ def warn_of_order(
         kind = known.get(name)
         if isinstance(kind, Classes) and not kind.names and words != numerals(kind.n):
             warnings.warn(
-                f"{model} has {kind.n} classes of {name!r} without names, and the data have the "
-                f"names of {len(words)}, which are numbered in order: {words[0]!r} is 0; if the "
-                "model has other numbers, give numbers as labels",
+                f"{model} has {kind.n} classes of {name!r} without names, but the data have "
+                f"{len(words)} named classes, which are numbered in sorted order: {words[0]!r} is "
+                "0; if the model numbers them differently, give numbers as labels",
                 UserWarning,
                 stacklevel=outside(),
             )

@@ -15,14 +15,15 @@ from scoresde.data.stores import pieces
 __all__ = ["describe_columns", "whole_columns"]
 
 _MANY = 512  # the largest number of columns that are compared with each other
-# A vector may be a signal if it has at least this many numbers, there are this many samples, and
-# the variance of differences of neighbours is below this share of that of independent numbers.
+# Vectors are reported as possible signals if they have at least this many numbers, if there are at
+# least this many samples, and if neighbouring numbers are similar: the variance of their
+# differences is below this share of its value for independent numbers.
 _LONG, _LOOKED_AT, _ALIKE = 16, 1000, 0.2
-_APART = 4.0  # the ratio of standard deviations from which columns are reported
+_APART = 4.0  # columns are reported if their standard deviations have at least this ratio
 
 
 def whole_columns(data: Data) -> tuple[str, ...]:
-    """Return the names of the columns that hold whole numbers only, such as counts and ages."""
+    """Return the names of the columns that hold only integers, such as counts and ages."""
     whole = torch.ones(len(data.columns), dtype=torch.bool)
     for _, raw in pieces(data.store) if data.columns else ():
         whole &= (raw == raw.round()).all(0)
@@ -31,7 +32,7 @@ def whole_columns(data: Data) -> tuple[str, ...]:
 
 @dataclass
 class _Seen:
-    """Hold masks `(C,)` of columns of whole numbers and of 0 and 1; one-hot and equal columns."""
+    """Hold masks `(C,)` of integer and binary columns, the one-hot groups and the equal pairs."""
 
     whole: Tensor
     binary: Tensor
@@ -40,7 +41,7 @@ class _Seen:
 
 
 def describe_columns(report: Report, data: Data) -> None:
-    """Report columns that are constant, whole, one-hot, equal, or of very different scales.
+    """Report columns that are constant, integer, one-hot, equal, or of very different scales.
 
     Args:
         report: The report that receives the remarks.
@@ -59,22 +60,28 @@ def describe_columns(report: Report, data: Data) -> None:
         if chosen:
             report.remark(topic, text.format(some(chosen)), chosen)
 
-    remark("constant", constant, "the same number in every sample: {}; leave it out, since there "
-           "is nothing to learn")  # fmt: skip
+    remark(
+        "constant",
+        constant,
+        "the same number in every sample: {}; leave it out, since there is nothing to learn",
+    )
     for first, last in seen.one_hot:
         group = names[first:last]
         report.remark(
             "one-hot",
-            f"one-hot: {some(group)}, of which exactly one is 1 in every sample; a model's samples "
-            "have fractions there, so make them one column of classes, and that a condition",
+            f"one-hot: {some(group)}, of which exactly one is 1 in every sample; a model would "
+            "draw fractions, so replace them by one column of classes, and make this a condition",
             group,
         )
     hot = {i for first, last in seen.one_hot for i in range(first, last)}
     whole = seen.whole & ~constant
     whole[list(hot)] = False
-    remark("whole numbers", whole, "whole numbers only: {}; a model treats them as continuous, and "
-           "`scoresde sample` rounds them; where they number classes, make them a "
-           "condition")  # fmt: skip
+    remark(
+        "whole numbers",
+        whole,
+        "only integers: {}; a model treats them as continuous, and `scoresde sample` rounds "
+        "them; if each integer stands for a class, make them a condition",
+    )
     for i, j in seen.equal:
         report.remark(
             "equal", f"equal in every sample: {names[i]} and {names[j]}; leave one out",
@@ -85,7 +92,7 @@ def describe_columns(report: Report, data: Data) -> None:
 
 
 def _series(report: Report, data: Data) -> None:
-    """Report vectors whose neighbouring numbers are correlated as those of a signal."""
+    """Report vectors whose neighbouring numbers are correlated as in a signal."""
     if len(data.event_shape) > 1 or data.event_shape[0] < _LONG or data.columns:
         return
     x = data.batch(torch.arange(min(len(data), _LOOKED_AT))).double()
@@ -93,8 +100,8 @@ def _series(report: Report, data: Data) -> None:
     if spread > 0 and x.diff(dim=1).var(0, correction=0).mean() < _ALIKE * spread:
         report.remark(
             "layout",
-            "neighbouring numbers of a sample are alike, as in a signal: with layout='T' a sample "
-            "is a signal of one channel, and the network is convolutional",
+            "neighbouring numbers of a sample are similar, as in a signal; with layout='T' a "
+            "sample is a signal of one channel, and the network is convolutional",
         )
 
 
@@ -109,9 +116,9 @@ def _scales(report: Report, data: Data, names: list[str], constant: Tensor) -> N
     if stds[high] > _APART * stds[low]:
         report.remark(
             "scales",
-            f"the standard deviation of {names[low]} is {float(stds[low]):.3g}, that of "
-            f"{names[high]} {float(stds[high]):.3g}: columns of small deviation are hardly learnt; "
-            "standardize each by standardize=True",
+            f"the standard deviation of {names[low]} is {float(stds[low]):.3g}, but that of "
+            f"{names[high]} is {float(stds[high]):.3g}, and columns with a small one are hardly "
+            "learnt; standardize each by standardize=True",
             [names[low], names[high]],
         )
 
@@ -124,7 +131,7 @@ def _names(data: Data) -> list[str]:
 
 
 def _look(data: Data, constant: Tensor) -> _Seen:
-    """Read all samples, and find whole, binary, one-hot and equal columns."""
+    """Read all samples, and find integer, binary, one-hot and equal columns."""
     n = data.event_shape[0]
     whole, binary = torch.ones(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)
     vector = len(data.event_shape) == 1 and n <= _MANY
@@ -143,7 +150,7 @@ def _look(data: Data, constant: Tensor) -> _Seen:
 
 
 def _alike(moments: Tensor, constant: Tensor) -> list[tuple[int, int]]:
-    """Return the pairs of columns with equal moments, which may be equal."""
+    """Return the pairs of columns that may be equal, since their moments are equal."""
     places: dict[tuple[float, ...], list[int]] = {}
     for i, row in enumerate(moments.tolist()):
         if not constant[i]:
@@ -152,7 +159,7 @@ def _alike(moments: Tensor, constant: Tensor) -> list[tuple[int, int]]:
 
 
 def _groups(binary: Tensor, together: Tensor, n: int) -> list[tuple[int, int]]:
-    """Return the ranges of neighbouring columns of which exactly one is 1 in every sample.
+    """Return the ranges of neighbouring columns in which every sample has exactly one 1.
 
     Args:
         binary: `(C,)`, True for columns of 0 and 1 only.

@@ -1,4 +1,4 @@
-"""Reorder the entries of vectors by their names, to the order of a model."""
+"""Put the entries of vectors in the order of a model, by their names."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Reordered:
     """Store vectors with their entries in another order.
 
     Args:
-        store: The vectors as they are given, `(N, d)`.
-        places: For each entry its place in the given vectors.
+        store: The vectors in their original order, `(N, d)`.
+        places: For each entry its position in the original vectors.
     """
 
     store: Store
@@ -37,7 +37,7 @@ class Reordered:
 
     @property
     def random(self) -> bool:
-        """Return True if each reading gives other samples."""
+        """Return True if reading the same row again gives a different sample."""
         return is_random(self.store)
 
     def read(self, index: Tensor | slice) -> Tensor:
@@ -46,9 +46,9 @@ class Reordered:
 
 
 def places_of(given: Sequence[str], known: Sequence[str] | None, what: str) -> list[int]:
-    """Return for each known name its place in `given`; an empty list if no reordering is needed.
+    """Return the position in `given` of each known name, or an empty list if nothing changes.
 
-    None is needed if the names are in the same order, or if either has no names.
+    Nothing changes if the names are in the same order, or if one of the lists is empty.
 
     Raises:
         InvalidValueError: The names differ.
@@ -61,19 +61,19 @@ def places_of(given: Sequence[str], known: Sequence[str] | None, what: str) -> l
         return []
     if len({*given}) != len(given) or {*given} != {*known}:
         raise InvalidValueError(
-            f"{what} are {', '.join(given)}, and those of the model or of the other data are "
-            f"{', '.join(known)}; give columns of the same names, in any order"
+            f"{what} are {', '.join(given)}, but those of the model or of the other data are "
+            f"{', '.join(known)}; give columns with the same names, in any order"
         )
     return [list(given).index(name) for name in known]
 
 
 def in_columns(data: Data, names: Sequence[str] | None, transform: Transform | None = None) -> Data:
-    """Return data with their columns in the order of given names, if both have names.
+    """Return data with columns in the order of `names`, if the data have names too.
 
     Args:
         data: The data.
         names: The names, such as those of a model's columns.
-        transform: The model's transform, which has this order already.
+        transform: The transform of the model, which is already in this order.
 
     Raises:
         InvalidValueError: The data's columns have other names.

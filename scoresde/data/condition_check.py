@@ -14,11 +14,11 @@ from scoresde.sde import Classes
 
 __all__ = ["describe_conditions"]
 
-_FEW = 100  # the largest number of different whole numbers that may be classes
+_FEW = 100  # at most this many different integers are reported as possible classes
 
 
 def describe_conditions(report: Report, data: Data) -> None:
-    """Report every condition: its kind, its missing entries, and its unused or constant entries."""
+    """Report the kind of every condition, and its missing, unused and constant entries."""
     if data.classes is None:
         report.facts["classes"] = "none"
     for name, kind in data.kinds.items():
@@ -46,15 +46,15 @@ def _classes(report: Report, data: Data, name: str, classes: int) -> None:
     report.facts["classes" if name == "label" else name] = text
     if gaps:
         found = set(known.tolist())
-        # labels may be large numbers, such as identifiers: do not list all numbers between them
+        # labels may be large numbers, such as identifiers, so do not list all numbers between them
         first = itertools.islice((str(i) for i in range(classes) if i not in found), NAMED)
         which = "" if name == "label" else f" of {name!r}"
         report.remark("conditions", f"labels{which} that no sample has: {some(first, gaps)}")
     if 2 * len(known) > len(label) > _FEW:
         report.remark(
             "conditions",
-            f"the condition {name!r} has {len(known):,} classes for {len(label):,} samples, as "
-            "identifiers of the samples have; choose others, or leave it out",
+            f"the condition {name!r} has {len(known):,} classes for {len(label):,} samples, like "
+            "identifiers of samples; choose other classes, or leave it out",
         )
     if len(known) < 2:
         report.remark(
@@ -84,7 +84,7 @@ def _field(report: Report, data: Data, name: str) -> None:
     if isinstance(rows, Tensor) and shape == (1,) and _are_classes(rows):
         report.remark(
             "conditions",
-            f"the condition {name!r} holds whole numbers from 0 to {found.high:.0f}; if they are "
+            f"the condition {name!r} holds only integers from 0 to {found.high:.0f}; if they are "
             "classes, give them as integers",
         )
 

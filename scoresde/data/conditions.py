@@ -1,8 +1,8 @@
 """Check the conditions of samples, each of which has a name and one row for each sample.
 
-A row is either a label (an integer, -1 if it is missing), or a vector or a field of floating point
-numbers (NaN where one is missing). Bytes with several axes are images, that is fields of numbers
-from 0 to 255.
+A row is either a label, an integer that is -1 if it is missing; or a vector or field of
+floating-point numbers, with NaN for missing ones. Bytes with several axes are images, which are
+fields of numbers from 0 to 255.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ __all__ = [
     "surveyed",
 ]
 
-# Samples of each class from which labels that begin at 1 are reported.
+# Labels that begin at 1 are reported if each class has at least this many samples.
 _MANY = 10
 
 Kind = Classes | Field
 
-# The largest distance of neighbouring float32 numbers near the mean, in standard deviations; if it
-# is larger, a condition has lost its digits.
+# The largest allowed distance between neighbouring float32 numbers near the mean, in standard
+# deviations; above it, rounding destroys a condition.
 _COARSE = 0.01
-# Names that no condition can have, with their meaning.
+# Names that a condition cannot have, with their meaning.
 _TAKEN = {
     "transform": "the units", "kinds": "the kinds", "self": "the network",
     "columns": "the names of the numbers of a sample",
@@ -59,11 +59,11 @@ _TAKEN = {
 
 
 class ConditionMoments(NamedTuple):
-    """Hold the mean and the standard deviation of a condition, shaped to broadcast with its rows.
+    """Hold the mean and the standard deviation of a condition, which broadcast to its rows.
 
     Attributes:
-        mean: `(k,)` of a vector, `(C, 1, ...)` of a field `(C, *)`, float64.
-        std: The same shape; 1 where all numbers are equal or missing.
+        mean: `(k,)` for a vector, `(C, 1, ...)` for a field `(C, *)`, float64.
+        std: The standard deviation in the same shape, 1 where all numbers are equal or missing.
     """
 
     mean: Tensor
@@ -78,14 +78,14 @@ class Checked(NamedTuple):
 
 
 def check_known(name: str, conditions: Collection[str]) -> None:
-    """Raise UnknownNameError unless there is a condition of that name."""
+    """Raise UnknownNameError unless there is a condition with this name."""
     if not conditions:
-        raise UnknownNameError(f"there is no condition {name!r}: these data have none")
+        raise UnknownNameError(f"there is no condition {name!r}: these data have no conditions")
     check_name("condition", name, conditions)
 
 
 def check_free(name: str) -> None:
-    """Raise InvalidValueError if the name of a condition is that of an argument."""
+    """Raise InvalidValueError if a condition has the name of an argument."""
     if name in _TAKEN:
         raise InvalidValueError(
             f"a condition cannot be called {name!r}, which is {_TAKEN[name]}; rename it"
@@ -95,19 +95,18 @@ def check_free(name: str) -> None:
 def as_conditions(
     given: Mapping[str, object], kinds: Mapping[str, Kind], n: int
 ) -> dict[str, Checked]:
-    """Return the conditions of n samples, sorted by name, without those that are None.
+    """Check the conditions of n samples, and return them sorted by name; skip None.
 
     Args:
         given: The rows by name.
-        kinds: The kinds by name; a kind that is not given follows from the rows.
+        kinds: The kinds by name; a missing kind is inferred from the rows.
         n: The number of samples.
 
     Raises:
         DataError: The label of a sample is out of range, or a number is infinite.
         InvalidTypeError: Rows are neither integers nor floats, or a kind is not a Classes or Field.
         InvalidValueError: A condition has the name of an argument.
-        ShapeError: There are more or fewer rows than samples, or rows have another shape than the
-            kind's.
+        ShapeError: The number of rows is not n, or rows do not have the shape of the kind.
         UnknownNameError: A name in `kinds` is not a condition.
     """
     found = {name: given[name] for name in sorted(given) if given[name] is not None}
@@ -139,7 +138,7 @@ def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
         if rows.isinf().any():
             raise DataError(
                 f"condition {name!r} of sample {int(rows.isinf().nonzero()[0, 0])} is infinite; "
-                "write NaN where it is missing"
+                "write NaN for missing values"
             )
     if not rows.shape or rows.shape[0] != n:
         raise ShapeError(
@@ -155,8 +154,8 @@ def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
     image = dtype == torch.uint8 and len(rows.shape) > 2
     if kind is None and len(rows.shape) > 1 and not (dtype.is_floating_point or image):
         raise InvalidTypeError(
-            f"condition {name!r} has integers of shape {tuple(rows.shape)}; labels have one axis, "
-            "y[:, 0], and other numbers are floats, y.float()"
+            f"condition {name!r} has integers of shape {tuple(rows.shape)}; give labels with one "
+            "axis, y[:, 0], or other numbers as floats, y.float()"
         )
     if isinstance(kind, Classes) or (kind is None and _is_label(rows)):
         return Checked(*_labels(name, rows, kind, names))
@@ -164,7 +163,7 @@ def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
 
 
 def _is_text(given: object) -> TypeGuard[Sequence[Any]]:
-    """Return True for a sequence of names of classes, None where one is missing."""
+    """Return True for a sequence of class names, which may contain None."""
     row = isinstance(given, list | tuple) or (isinstance(given, np.ndarray) and given.ndim == 1)
     known = [one for one in given if one is not None] if row else []  # type: ignore[attr-defined]
     return bool(known) and all(isinstance(one, str) for one in known)
@@ -183,7 +182,7 @@ def _labels(
             f"condition {name!r}, labels, must have shape ({len(rows)},), one for each sample; got "
             f"{tuple(rows.shape)}"
         )
-    if rows.is_floating_point():  # labels of a table are floats if some are missing
+    if rows.is_floating_point():  # a column of labels with missing ones is read as floats
         whole = rows.nan_to_num(-1.0)
         if not torch.equal(whole, whole.round()):
             raise InvalidTypeError(
@@ -197,16 +196,16 @@ def _labels(
         if not kind.names and kind.n != found.n:
             raise InvalidValueError(
                 f"condition {name!r} has the classes {some(map(repr, names))}, but its kind has "
-                f"{kind.n} classes without names, perhaps in another order; give their names, "
-                f"Classes({kind.n}, names=...), or give numbers as labels"
+                f"{kind.n} classes without names, whose order is unknown; give Classes({kind.n}, "
+                "names=...), or give numbers as labels"
             )
         rows = numbered_as(name, rows, found, kind)
         kind = kind if kind.names else found
     low, high = int(rows.min()), int(rows.max())
     if kind is None and low == 1 < high and len(rows) >= _MANY * high:
         warnings.warn(
-            f"the labels of {name!r} are 1 to {high}, so that a model has {high + 1} classes, and "
-            "no sample of class 0; number the classes from 0, or give their names as text",
+            f"the labels of {name!r} are 1 to {high}, so a model will have {high + 1} classes, "
+            "but class 0 has no samples; number the classes from 0, or give their names as text",
             UserWarning,
             stacklevel=outside(),
         )
@@ -214,8 +213,8 @@ def _labels(
     wrong = (rows < -1) | (rows >= kind.n)
     if wrong.any():
         raise DataError(
-            f"labels of {name!r} lie in [{low}, {high}], expected [0, {kind.n - 1}], or -1 where "
-            f"one is missing; the first outside is that of sample {int(wrong.nonzero()[0])}"
+            f"labels of {name!r} lie in [{low}, {high}], expected [0, {kind.n - 1}], or -1 for a "
+            f"missing one; the first wrong label is that of sample {int(wrong.nonzero()[0])}"
         )
     return rows, kind
 
@@ -225,17 +224,17 @@ def _field(
 ) -> tuple[Tensor | Store, Field]:
     if isinstance(rows, Tensor):
         image = rows.dtype == torch.uint8 and rows.ndim > 2
-        if rows.dtype == torch.float64 and rows.ndim:  # models take float32
+        if rows.dtype == torch.float64 and rows.ndim:  # models compute in float32
             rows = torch.from_numpy(narrow(rows.numpy()))
         elif rows.dtype != torch.float32 and not image:
             rows = rows.float()
         if rows.dtype == torch.float64 and (lost := rows.float().isinf()).any():
             raise DataError(
                 f"condition {name!r} of sample {int(lost.nonzero()[0, 0])} overflows in float32, "
-                "which models compute in; scale it"
+                "in which models compute; scale it"
             )
         if rows.ndim == 1 and (kind is None or kind.shape == (1,)):
-            rows = rows[:, None]  # a number is a vector of one entry
+            rows = rows[:, None]  # a number becomes a vector of one entry
     if 0 in rows.shape[1:]:
         raise ShapeError(f"condition {name!r} is empty: shape {tuple(rows.shape)}")
     shape = tuple(rows.shape[1:])
@@ -243,8 +242,8 @@ def _field(
     found = Field(shape, names if shape == (len(names),) else ())
     if kind is not None and kind != found:
         raise ShapeError(
-            f"condition {name!r} has rows of shape {found.shape}, its kind has {kind.shape}; give "
-            "rows of that shape, or another kind"
+            f"condition {name!r} has rows of shape {found.shape}, but its kind has {kind.shape}; "
+            "give rows of that shape, or another kind"
         )
     return rows, found
 
@@ -252,7 +251,7 @@ def _field(
 def renumbered(
     conditions: Mapping[str, Tensor | Store], kinds: Mapping[str, Kind], known: Mapping[str, Kind]
 ) -> tuple[dict[str, Tensor | Store], dict[str, Kind]]:
-    """Return conditions and their kinds, in the order of a model's classes and columns.
+    """Put conditions and their kinds in the order of a model's classes and columns.
 
     Raises:
         InvalidValueError: A class, or a column of a vector, is not one of the model's.
@@ -274,15 +273,15 @@ def renumbered(
 
 
 def surveyed(name: str, rows: Tensor | Store) -> Survey:
-    """Return moments and checksum of a condition; missing numbers are left out of the moments."""
+    """Return moments and checksum of a condition; moments leave out missing numbers."""
     return survey(store_of(rows), what=f"condition {name!r}", missing=True)
 
 
 def moments_of(name: str, found: Survey) -> ConditionMoments:
-    """Return the moments of a condition: per entry of a vector, per channel of a field.
+    """Return the moments of a condition for each entry of a vector or channel of a field.
 
     Raises:
-        DataError: The numbers differ by too little for float32.
+        DataError: The differences between the numbers are too small for float32.
     """
     shape = tuple(found.mean.shape[:1]) or (1,)
     rows, var, n = (part.double().reshape(*shape, -1) for part in (found.mean, found.var, found.n))
@@ -299,7 +298,7 @@ def moments_of(name: str, found: Survey) -> ConditionMoments:
         worst = int((steps * varies).argmax())
         raise DataError(
             f"condition {name!r} has a mean of {float(mean[worst]):.6g} and a standard deviation "
-            f"of {float(std[worst]):.3g}, which float32 cannot resolve; subtract a constant"
+            f"of {float(std[worst]):.3g}, which is too small for float32; subtract a constant"
         )
     axes = found.mean.shape[:1] + (1,) * (found.mean.ndim - 1)
     return ConditionMoments(mean.reshape(axes), std.reshape(axes))

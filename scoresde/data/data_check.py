@@ -1,7 +1,8 @@
-r"""Check data for what would break a training run.
+r"""Check data for faults that would break a training run.
 
-Every sample is read once, to find damaged files, mixed sizes and modes, copies, constant samples,
-NaN and infinities, unused labels, constant conditions, and scales that do not suit the noise.
+Every sample is read once. The checks look for damaged files, mixed sizes and modes, copies,
+constant samples, NaN and infinities, unused labels, constant conditions, and scales that do not
+suit the noise.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "describe_noise", "describe_sides", "remarks"]
 
-_SHOWN = 64  # samples in the picture
-_SHORT = 160  # the largest number of letters of a remark that `remarks` does not shorten
-# The quantile of the distances between samples: the pairs of one outlier are beyond it.
+_SHOWN = 64  # the number of samples in the picture
+_SHORT = 160  # `remarks` shortens a remark with more letters than this
+# The quantile of the distances between samples; it leaves out the pairs with one outlier.
 _NEAR = 0.95
-_PADDED = 1.25  # the ratio of padded to original positions from which padding is reported
-_FLAT = 5  # with fewer numbers a sample may be constant by chance
-_QUICK = 2**25  # numbers that are read in about a second
+_PADDED = 1.25  # padding is reported from this ratio of padded to original positions
+_FLAT = 5  # with fewer numbers than this a sample may be constant by chance
+_QUICK = 2**25  # the number of numbers that can be read in about a second
 
 
 def check(
@@ -66,28 +67,27 @@ def check(
     stride: int = 1,
     sde: SDE | None = None,
 ) -> Report:
-    """Check data for what would break a training run.
+    """Check data for faults that would break a training run.
 
     The command `scoresde data check` also compares the data with the noise and the network that
     `scoresde.suggest` chooses for them.
 
     Args:
         source: A source as for `load`, or loaded data.
-        condition: As for `load`, like the next seven arguments.
-        sample: The array or the columns that are the samples.
-        split: The part of a data set.
+        condition: As in `load`, as are the next seven arguments.
+        sample: The array, or the columns, with the samples.
+        split: The name of the part of a data set.
         size: The size that images are resized to.
         layout: The order of the axes of a sample.
         missing: `"drop"` leaves out samples with a NaN.
         standardize: Shift and scale floats.
         on_bad_image: `"skip"` leaves out damaged images, up to a tenth of a folder.
-        stride: The number of which the sides of images should be multiples,
-            `patch * 2 ** (resolutions - 1)` for a U-Net. Other sides are padded; padding of a
-            quarter or more is reported.
+        stride: The number that should divide the sides of images, `patch * 2 ** (resolutions - 1)`
+            for a U-Net. Other sides are padded, which is reported if it adds a quarter or more.
         sde: The SDE whose noise is compared with the data, if any.
 
     Returns:
-        The report. It contains the faults of the data, which are not raised.
+        The report. Faults of the data are in the report and do not raise errors.
 
     Raises:
         InvalidValueError, UnknownNameError, MissingExtraError: An argument is wrong, as for `load`.
@@ -125,7 +125,7 @@ def check(
 
 
 def remarks(data: Data, sde: SDE | None = None) -> list[str]:
-    """Return the remarks of `check` on data, shortened, for the start of a training.
+    """Return shortened remarks of `check`, for the start of a training.
 
     Copies and constant samples are searched only among data of up to 2^25 numbers.
 
@@ -143,13 +143,13 @@ def remarks(data: Data, sde: SDE | None = None) -> list[str]:
         if sde is not None:
             report.data, report.samples = data, data.batch(_spread(len(data)))
             describe_noise(report, sde)
-    except DataError:  # the training will raise it
+    except DataError:  # the training will raise this error
         return []
     return [text if len(text) <= _SHORT else text.partition(": ")[0] for text in report.remarks]
 
 
 def _spread(n: int) -> Tensor:
-    """Return up to 64 numbers of samples, spread over all of them."""
+    """Return up to 64 indices, spread over all samples."""
     return torch.linspace(0, n - 1, min(_SHOWN, n)).round().long()
 
 
@@ -184,7 +184,7 @@ def _opened(
         report.problems += faults_of(error)
     if not condition:
         return None
-    # a condition may be wrong: check the samples and each condition separately
+    # a condition may be wrong, so check the samples and each condition separately
     try:
         data = opened({}, report)
     except faults:
@@ -214,7 +214,7 @@ def _describe(report: Report, data: Data) -> None:
 
 
 def _samples(report: Report, data: Data) -> Data | None:
-    """Return the finite samples; report the others, copies, and constant samples."""
+    """Return the finite samples; report other samples, copies, and constant samples."""
     finite, constant = [], []
     first: dict[bytes, int] = {}
     copies = []
@@ -261,7 +261,7 @@ def _units(report: Report, data: Data) -> None:
         + (", of all columns together" if len(data.columns) > 1 else "")
     )
     if var == 0:
-        report.problems.append("all samples are the same: there is nothing to learn")
+        report.problems.append("all samples are equal, so there is nothing to learn")
 
 
 def _scale(report: Report, data: Data) -> None:
@@ -272,26 +272,26 @@ def _scale(report: Report, data: Data) -> None:
         report.remark(
             "units",
             f"the numbers have an RMS of {rms:.4g}; the noise scales of VESDE() and VPSDE() suit "
-            "an RMS of about 1: take those of scoresde.suggest(data), or standardize=True, which "
+            "an RMS of about 1; take those of scoresde.suggest(data), or standardize=True, which "
             "shifts and scales the numbers",
         )
 
 
 def describe_sides(report: Report, event_shape: tuple[int, ...], stride: int) -> None:
-    """Report sides that a U-Net pads to a multiple of `stride`, if that costs much."""
+    """Report sides that a U-Net pads to a multiple of `stride`, if the padding is large."""
     sides = event_shape[1:]
     padded = [-(-n // stride) * stride for n in sides]
     if math.prod(padded) > _PADDED * math.prod(sides):
         report.remark(
             "sides",
             f"the U-Net pads {'x'.join(map(str, sides))} to {'x'.join(map(str, padded))}, "
-            f"multiples of {stride}, which costs time: fewer resolutions (channels=) or a smaller "
-            "patch= pad less",
+            f"multiples of {stride}, which costs time; use fewer resolutions (channels=) or a "
+            "smaller patch=",
         )
 
 
 def describe_noise(report: Report, sde: SDE) -> None:
-    """Report noise whose smallest scale hides the data, or whose largest does not cover them.
+    """Report noise whose smallest scale is too large for the data, or whose largest is too small.
 
     The largest scale should be the largest distance between samples, apart from outliers (Song &
     Ermon 2020, technique 1, arXiv:2006.09011).
@@ -314,14 +314,14 @@ def describe_noise(report: Report, sde: SDE) -> None:
     if std and low > std / 5:
         report.remark(
             "noise",
-            f"the smallest noise, {low:.4g}, hides the data, whose std is {std:.4g}: standardize "
-            "them, or choose a smaller sigma_min or eps",
+            f"the smallest noise, {low:.4g}, is too large for data with a std of {std:.4g}; "
+            "standardize the data, or choose a smaller sigma_min or eps",
         )
     if high < usual:
         report.remark(
             "noise",
-            f"the largest noise, {high:.4g}, is smaller than {usual:.4g}, the 95 % quantile of the "
-            "distances between samples: choose a larger sigma_max, or standardize",
+            f"the largest noise, {high:.4g}, is smaller than {usual:.4g}, the 95 % quantile of "
+            "the distances between samples; choose a larger sigma_max, or standardize",
         )
 
 

@@ -1,4 +1,4 @@
-"""Check a folder of images for what would break a training run."""
+"""Check a folder of images for faults that would break a training run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["usable_of"]
 def usable_of(
     report: Report, path: Path, size: Size, wanted: Wanted, *, skip: bool = False
 ) -> Data | None:
-    """Return the usable images of a folder, and report the faults of the others.
+    """Return the usable images of a folder, and report the faults of the other ones.
 
     Args:
         report: The report that receives problems and remarks.
@@ -54,9 +54,11 @@ def usable_of(
         are = "is" if len(errors) == 1 else "are"
         text = f"{len(errors)} of {len(files)} images {are} damaged"
         if skip and len(errors) <= SKIPPED * len(files):
-            report.remark("images", f"{text}, and left out: {some(names)}", names)
+            report.remark("images", f"{text} and left out: {some(names)}", names)
         elif skip:
-            report.problems.append(f"{text}, more than a tenth; remove them: {some(names)}")
+            report.problems.append(
+                f"{text}, which is more than a tenth; remove them: {some(names)}"
+            )
         else:
             report.problems.append(
                 f"{text}; remove them, or leave them out by on_bad_image='skip': {some(names)}"
@@ -64,7 +66,9 @@ def usable_of(
     modes = Counter(headers[i].mode for i in good)
     report.facts["modes"] = _counts(modes)
     if len({mode in ("1", "L") for mode in modes}) > 1:
-        report.remark("images", "grey images are among coloured ones, and become coloured")
+        report.remark(
+            "images", "some images are grey and some coloured; the grey ones are converted to RGB"
+        )
     if not kept:
         return None
     return files.data(images, wanted, images.units)[kept]
@@ -84,7 +88,7 @@ def _other_files(report: Report, files: Files) -> None:
         loose = [str(path) for path, deep in zip(files.paths, inner, strict=True) if not deep]
         report.remark(
             "images",
-            f"{len(loose)} images are in no folder of a class, so that no image has a label: "
+            f"{len(loose)} images are not in a folder of a class, so no image gets a label: "
             f"{some(loose)}",
         )
     empty = [
@@ -105,7 +109,7 @@ def _of_one_depth(
     others = [f"{files.name(i)} ({depth})" for i, depth in depths.items() if depth != usual]
     if others:
         report.problems.append(
-            f"{len(others)} images do not have {usual} a channel as most do; convert them: "
+            f"most images have {usual} per channel, but {len(others)} do not; convert them: "
             f"{some(others)}"
         )
     return [i for i, depth in depths.items() if depth == usual]
@@ -123,8 +127,8 @@ def _of_one_size(
     if others:
         size = usual[0] if usual[0] == usual[1] else usual
         report.problems.append(
-            f"{len(others)} images have another size than the {usual[0]}x{usual[1]} of most; crop "
-            f"and resize them all, as by size={size}: {some(others)}"
+            f"most images have the size {usual[0]}x{usual[1]}, but {len(others)} do not; crop and "
+            f"resize all, for example by size={size}: {some(others)}"
         )
     return [i for i in good if headers[i].size == usual]
 

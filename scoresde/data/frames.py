@@ -31,10 +31,10 @@ _FRAMES = (
 
 
 def frame(source: Any, what: str = "the table") -> Table:
-    """Return a DataFrame or an Arrow table, without its index, as a `Table`.
+    """Convert a DataFrame (without its index) or an Arrow table to a `Table`.
 
     Raises:
-        DataError: It has no rows, or several columns of one name.
+        DataError: The table has no rows, or two columns with the same name.
         InvalidTypeError: A column holds neither numbers nor text.
     """
     names = [str(name) for name in getattr(source, "column_names", source.columns)]
@@ -84,7 +84,7 @@ def rows_of(series: Any, what: str) -> object:
 
 
 def column_of(name: str, cells: Iterable[Any]) -> np.ndarray[Any, Any]:
-    """Return the cells of a column as an array; a missing number, None, becomes NaN."""
+    """Convert the cells of a column to an array; None in a column of numbers becomes NaN."""
     listed = list(cells)
     known = [cell for cell in listed if cell is not None]
     if any(isinstance(cell, str) for cell in known):
@@ -94,17 +94,17 @@ def column_of(name: str, cells: Iterable[Any]) -> np.ndarray[Any, Any]:
     numbers = np.asarray(known)
     if numbers.dtype.kind not in "fiub" or numbers.ndim != 1:
         raise InvalidTypeError(f"the column {name!r} holds neither numbers nor text")
-    if numbers.dtype.kind in "iu":  # keep them as objects, since NaN would make them floats
+    if numbers.dtype.kind in "iu":  # keep integers as objects, since NaN would make them floats
         return np.array(listed, dtype=object)
     return np.array([np.nan if cell is None else cell for cell in listed], dtype=np.float64)
 
 
 def table_of(what: str, columns: Mapping[str, np.ndarray[Any, Any]]) -> Table:
-    """Return arrays `(N,)` by name, of numbers, or of text and None, as a `Table`.
+    """Convert a mapping of columns `(N,)` to a `Table`; a column holds numbers, or text and None.
 
     Raises:
         ShapeError: The arrays have different lengths.
-        DataError: They are empty.
+        DataError: The arrays are empty.
         InvalidTypeError: An array holds neither numbers nor text.
     """
     lengths = {name: len(column) for name, column in columns.items()}
@@ -121,8 +121,8 @@ def table_of(what: str, columns: Mapping[str, np.ndarray[Any, Any]]) -> Table:
 def _cells(column: np.ndarray[Any, Any], what: str) -> Column | np.ndarray[Any, Any]:
     if column.ndim != 1:
         raise InvalidTypeError(
-            f"{what} holds arrays of shape {column.shape[1:]}; give them as samples or as a "
-            "condition, load({'x': np.stack(column)})"
+            f"{what} holds arrays of shape {column.shape[1:]} in its cells; pass them as an array, "
+            "load({'x': np.stack(column)})"
         )
     if column.dtype.kind in "fiub":
         whole = column.dtype.kind != "f"
@@ -152,7 +152,7 @@ def _series(series: Any, what: str) -> Column | np.ndarray[Any, Any]:
     known = [cell for cell in cells if cell is not None]
     if all(isinstance(cell, str) for cell in known):
         return cells
-    if all(type(cell) is int for cell in known):  # categories, say
+    if all(type(cell) is int for cell in known):  # for example a categorical column
         return _cells(cells, what)
     raise InvalidTypeError(
         f"{what} has dtype {series.dtype}; convert it to numbers or text, such as by "

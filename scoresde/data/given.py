@@ -1,4 +1,4 @@
-"""Convert the samples and conditions that a user gives to tensors on the CPU."""
+"""Convert the samples and conditions of the user to CPU tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DTYPES = (torch.uint8, torch.float32, torch.float64)
 
 
 def as_samples(x: object, transform: Transform) -> Tensor | Store:
-    """Return samples as a detached tensor, or the store that was given, after checks.
+    """Check samples, and return them as a detached tensor; return a store unchanged.
 
     Raises:
         DataError: There are no samples, or some hold a NaN or an infinity.
@@ -42,11 +42,12 @@ def as_samples(x: object, transform: Transform) -> Tensor | Store:
 
 
 def as_names(names: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Return the names of the entries of samples of this shape; there may be none.
+    """Check the names of the entries of samples, which may be missing, and return them.
 
     Raises:
         InvalidTypeError: The names are not text.
-        ShapeError: There are more or fewer names than entries, or the samples are not vectors.
+        ShapeError: The number of names is not the number of entries, or the samples are not
+            vectors.
     """
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise InvalidTypeError(f"columns= takes a list of names, got {quoted(names)}")
@@ -64,19 +65,19 @@ def is_store(given: object) -> TypeGuard[Store]:
 
 
 def as_tensor(what: str, given: object) -> Tensor:
-    """Return a tensor, an array or a list as a tensor.
+    """Convert a tensor, an array or a list to a tensor.
 
     Raises:
         InvalidTypeError: `given` holds no numbers, or numbers of a type that torch does not have.
-        DataError: It is an array mapped from a file, and too large for a copy.
+        DataError: `given` is an array mapped from a file that is too large to be copied.
     """
     if isinstance(given, Tensor):
         return given
     check_unmasked(what, given)
-    if isinstance(given, np.memmap):  # if its file were truncated, reading would kill the process
+    if isinstance(given, np.memmap):  # reading from a truncated mapped file would kill the process
         if given.nbytes > stores.IN_MEMORY:
             raise DataError(
-                f"{what}, an array, is mapped from {given.filename}, and too large for a copy; "
+                f"{what}, an array, is mapped from {given.filename}, and too large to be copied; "
                 "pass the path of a .npy file instead, which is read when needed"
             )
         given = np.array(given)
@@ -87,7 +88,8 @@ def as_tensor(what: str, given: object) -> Tensor:
         if x.dtype == np.float64 and x.size and isinstance(given, list | tuple):
             x = narrow(x)
         x = np.ascontiguousarray(x.astype(x.dtype.newbyteorder("="), copy=False)).reshape(x.shape)
-        with warnings.catch_warnings():  # torch warns of read-only arrays, never written here
+        # torch warns about read-only arrays, but nothing is written here
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             return torch.from_numpy(x)
     except (TypeError, ValueError) as error:
@@ -107,8 +109,8 @@ def _check_dtype(x: Tensor, transform: Transform) -> None:
 def _check_shape(shape: tuple[int, ...]) -> None:
     if len(shape) < 2:
         raise ShapeError(
-            f"samples must have shape (N, *event), got {shape}; "
-            "numbers become events of one dimension with `x[:, None]`"
+            f"samples must have shape (N, *event), got {shape}; single numbers become vectors of "
+            "one entry by `x[:, None]`"
         )
     if 0 in shape:
         raise DataError(f"there are no samples: shape {shape}")

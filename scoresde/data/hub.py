@@ -1,4 +1,4 @@
-r"""Load data sets of Hugging Face's `datasets`, by name, from `save_to_disk`, or given as objects.
+r"""Load data sets of Hugging Face's `datasets`, by name, from a saved folder, or as objects.
 
 An object needs `column_names`, a length, and `[i]`, which returns a row as a dictionary.
 """
@@ -40,21 +40,21 @@ def from_hub(
 
     Args:
         source: `hf:` and its name on the hub, or a folder that `save_to_disk` wrote.
-        split: The split, if `source` has none; "train" by default.
+        split: The split, if `source` does not name one; by default "train".
         size: The size that images are resized to.
         wanted: The conditions.
         lazy: As for a folder of images.
 
     Raises:
         MissingExtraError: The package `datasets` is not installed.
-        InvalidValueError: The name cannot be understood, or the split is given twice.
+        InvalidValueError: The name has a wrong form, or the split is given twice.
         DataError: The data set cannot be loaded.
     """
     name, *rest = source.removeprefix(PREFIX).split(":")
     if not name or len(rest) > 2 or (rest and split is not None):
         raise InvalidValueError(
-            f"{source!r} with split={split!r} names no data set; write hf:name, hf:name:split or "
-            "hf:name:split:column"
+            f"{source!r} with split={split!r} is not the name of a data set; write hf:name, "
+            "hf:name:split or hf:name:split:column"
         )
     part, column = [*rest, None, None][:2] if rest else (split, None)
     try:
@@ -67,7 +67,8 @@ def from_hub(
             table = table if is_table(table) and not part else table[part or "train"]
         else:
             table = datasets.load_dataset(name, split=part or "train")
-    except Exception as error:  # the network, the hub and the formats raise many kinds of errors
+    # the network, the hub and the file formats raise errors of many types
+    except Exception as error:
         raise DataError(f"cannot load {source!r}: {' '.join(str(error).split())}") from error
     return from_table(table, column or None, size, wanted, lazy=lazy)
 
@@ -82,21 +83,21 @@ def is_table(source: object) -> bool:
 def from_table(
     table: Any, column: str | None, size: Size, wanted: Wanted, *, lazy: bool | None
 ) -> Data:
-    """Return the samples in a column, with the labels or the wanted conditions.
+    """Return the samples in a column of a table, with the labels or the wanted conditions.
 
     Args:
         table: The data set.
-        column: The samples: images, or arrays of the same shape; by default the first such
-            column that is not wanted as a condition.
+        column: The column of the samples, images or arrays of the same shape; by default the first
+            such column that is not wanted as a condition.
         size: The size that images are resized to.
         wanted: The conditions; by default the labels, if there are any.
         lazy: As for a folder of images.
 
-    A data set of numbers and text only is read as a table of pandas is.
+    A data set that has only numbers and text is read like a pandas table.
 
     Raises:
         UnknownNameError: There is no such column.
-        DataError: There are no rows, or no column of samples.
+        DataError: There are no rows, or there is no column of samples.
     """
     if len(table) == 0:
         raise DataError("the data set has no rows")
@@ -132,7 +133,7 @@ def from_table(
 
 
 class Columns(Mapping[str, Any]):
-    """Read the columns of a table when they are needed; "label" also stands for "labels"."""
+    """Read the columns of a table when they are needed; "label" also finds "labels"."""
 
     def __init__(self, table: Any) -> None:
         self.table = table
@@ -174,7 +175,7 @@ class Cells:
         return len(self.table)
 
     def get(self, i: int) -> Any:
-        """Return cell i, without decoding the other columns of the row if possible."""
+        """Return cell i, if possible without decoding the other columns of its row."""
         return self.table[i][self.column]
 
     def open(self, i: int) -> Image:
@@ -183,12 +184,12 @@ class Cells:
         return image
 
     def name(self, i: int) -> str:
-        """Return the place of cell i, for errors."""
+        """Return the position of cell i, for errors."""
         return f"in row {i} of the column {self.column!r}"
 
 
 def _plain(value: Any) -> Any:
-    """Return a scalar of torch or numpy as a Python number, and anything else unchanged."""
+    """Convert a scalar of torch or numpy to a Python number; return anything else unchanged."""
     return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
 
 

@@ -1,4 +1,4 @@
-"""List the images in a folder and in the folders within it."""
+"""List the images in a folder and its subfolders."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["Files"]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-_WAYS = 100  # the largest number of paths to one folder through links
+_WAYS = 100  # the largest number of paths that may lead to one folder through links
 
 
 class Files:
-    """List the images in a folder and those within it, sorted by name; links are followed.
+    """List the images in a folder and its subfolders, sorted by name; links are followed.
 
     Attributes:
         folder: The folder.
@@ -40,7 +40,8 @@ class Files:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder = folder.absolute()  # images are read later, maybe from elsewhere
+        # an absolute path, since the working directory may change before images are read
+        self.folder = folder = folder.absolute()
         self.paths: list[Path] = []
         self.others: list[Path] = []
         for path in sorted(_below(folder)):
@@ -48,7 +49,7 @@ class Files:
         if not self.paths:
             if (folder / "model.safetensors").exists() or (folder / "config.toml").exists():
                 raise DataError(
-                    f"{folder} holds a model, and no data; draw samples of it, as by "
+                    f"{folder} holds a model, not data; to use samples of the model, call "
                     f"scoresde.sample(scoresde.load({str(folder)!r}), n=1000)"
                 )
             raise DataError(
@@ -62,7 +63,8 @@ class Files:
         """Open an image, whose pixels Pillow reads when they are needed."""
         from PIL import Image
 
-        with checkpoint.open_file(self.paths[i]):  # raises for a pipe; Pillow would wait
+        # raises an error for a pipe, for which Pillow would wait
+        with checkpoint.open_file(self.paths[i]):
             return Image.open(self.paths[i])
 
     def name(self, i: int) -> str:
@@ -70,7 +72,7 @@ class Files:
         return str(self.paths[i])
 
     def classes(self) -> Named | None:
-        """Return the first-level folder of every file as its class; None if a file is in none."""
+        """Return the top-level subfolder of every file as its class, or None if a file has none."""
         inner = [path.relative_to(self.folder).parts[:-1] for path in self.paths]
         if not all(inner):
             return None
@@ -78,7 +80,7 @@ class Files:
         return Named(torch.tensor([names[parts[0]] for parts in inner]), tuple(names))
 
     def data(self, images: Store, wanted: Wanted, units: Transform) -> Data:
-        """Return the images with their classes, if they have any, and the wanted conditions."""
+        """Return the images with their classes, if there are any, and the wanted conditions."""
         classes = self.classes()
         conditions = {} if classes is None else {"label": classes}
         names = [path.relative_to(self.folder).as_posix() for path in self.paths]
@@ -86,7 +88,7 @@ class Files:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and in those within it, without following cycles of links."""
+    """Yield the files in a folder and its subfolders, without following cycles of links."""
     left: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
     ways: Counter[tuple[int, int]] = Counter()
     while left:
@@ -102,7 +104,8 @@ def _below(folder: Path) -> Iterator[Path]:
         ways[real] += 1
         if ways[real] > _WAYS:  # a few links to links can make billions of paths
             raise DataError(
-                f"more than {_WAYS} paths lead to the folder {folder}, by links; remove some links"
+                f"more than {_WAYS} paths lead to the folder {folder} through links; remove some "
+                "links"
             )
         for entry in entries:
             if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():

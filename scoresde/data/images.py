@@ -1,8 +1,8 @@
-r"""Decode images when they are needed, and keep them in memory if there is room.
+r"""Decode images when they are needed, or keep them in memory if they are small enough.
 
-An image becomes bytes `(C, H, W)`: RGB if any image has colours, else grey. If all images have one
-channel of 16 bits or of floats, they become float32. Faults are found at the beginning: different
-sizes and modes from every header, damaged images by decoding each one once.
+Images become bytes `(C, H, W)`, RGB if any image has colours, else grey. If all images have one
+channel of 16 bits or floats, they become float32. All faults are found at the start: reading every
+header shows different sizes and modes, and decoding every image once shows damaged ones.
 """
 
 from __future__ import annotations
@@ -61,16 +61,17 @@ __all__ = [
 
 SKIPPED = 0.1  # the largest share of damaged images that on_bad_image="skip" leaves out
 _ROOM = 2**30  # the largest number of bytes of images that are kept in memory
-_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values for turned images
+# the EXIF tag of the orientation, and its values for images rotated by 90 degrees
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
 
 
 class Items(Protocol):
-    """Define a sequence of images that are opened by their numbers."""
+    """Define a sequence of images that are opened by index."""
 
     def __len__(self) -> int: ...
 
     def open(self, i: int) -> Image:
-        """Return image number i, opened; its pixels need not be read yet."""
+        """Open image number i; its pixels may be read later."""
 
     def name(self, i: int) -> str:
         """Return the name of image i, for errors."""
@@ -81,10 +82,10 @@ class Header:
     """Hold the header of an image.
 
     Attributes:
-        size: `(height, width)` after its EXIF rotation.
+        size: `(height, width)` after the EXIF rotation.
         mode: Pillow's name for the type of a pixel.
-        error: The reason why the header cannot be read, or empty.
-        cut: True for colours of 16 bits; Pillow reads only 8 of them.
+        error: The reason why the header cannot be read, or "".
+        cut: True for 16 bits per colour, of which Pillow reads only 8.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -107,15 +108,15 @@ def header_of(items: Items, i: int) -> Header:
 
 @dataclass(frozen=True)
 class Images:
-    """Store images, which are decoded when they are read.
+    """Store images in encoded form, and decode them when they are read.
 
     Attributes:
         items: The source of the images.
         size: The size `(height, width)`, or the side of a square, to which they are cropped about
             their centre and resized.
         shape: `(N, C, H, W)`.
-        mode: Pillow's name for the type of pixel that they are converted to.
-        random: True if each reading gives other images.
+        mode: Pillow's name for the pixel type to which images are converted.
+        random: True if reading the same image again gives a different one.
     """
 
     items: Items
@@ -143,7 +144,7 @@ class Images:
         return torch.from_numpy(np.stack([self._decoded(i) for i in chosen]))
 
     def error(self, i: int) -> str:
-        """Return the reason why image number i cannot be decoded, or an empty string."""
+        """Return the reason why image number i cannot be decoded, or ""."""
         try:
             self._decoded(i)
         except DataError as error:
@@ -155,7 +156,7 @@ class Images:
         try:
             with self.items.open(i) as image:
                 found = pixels(image, self.size, self.mode)
-        except Exception as error:  # as above
+        except Exception as error:  # any error, as in header_of
             raise DataError(_unreadable(self.items.name(i), _line(error))) from error
         if found.shape[1:] != tuple(size):
             raise DataError(
@@ -169,9 +170,9 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
     """Return the images of a folder.
 
     Args:
-        path: The folder; if all images lie in folders within it, those are the classes.
-        size: The size that they are resized to.
-        wanted: Their conditions; rows are in the order of the names of all files.
+        path: The folder. If all images are in subfolders, the subfolders are the classes.
+        size: The size to which images are resized.
+        wanted: The conditions of the images, with rows in the order of all file names.
         skip: Leave out images that cannot be read, up to a tenth.
         lazy: Decode images when they are needed; None keeps up to 1 GiB in memory.
 
@@ -199,7 +200,7 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
 
 
 def keep(store: Store, lazy: bool | None) -> Store:
-    """Return the samples in memory if `lazy` is False, or if it is None and they take <= 1 GiB."""
+    """Read a store into memory if `lazy` is False, or if it is None and samples take <= 1 GiB."""
     if lazy or (lazy is None and math.prod(store.shape) > _ROOM):
         return store
     x = torch.empty(store.shape, dtype=store.read(slice(0, 0)).dtype)
@@ -224,13 +225,13 @@ def shape_of(items: Items, headers: Sequence[Header], size: Size) -> tuple[int, 
             raise DataError(
                 f"the images have different sizes: {items.name(good[0])} is {first} and "
                 f"{items.name(i)} is {headers[i].size} (height, width); crop and resize them all, "
-                f"as by size={first if first[0] != first[1] else first[0]}"
+                f"for example by size={first if first[0] != first[1] else first[0]}"
             )
     return (len(headers), channels, *first)
 
 
 def mode_of(items: Items, headers: Sequence[Header]) -> str:
-    """Return the mode that images become: "L" or "RGB" bytes, or "I;16" or "F" of one channel.
+    """Return the common mode of images: "L" or "RGB" for bytes, or "I;16" or "F" for one channel.
 
     Raises:
         DataError: Some images have 16 bits or floats, and others do not.
@@ -243,14 +244,15 @@ def mode_of(items: Items, headers: Sequence[Header]) -> str:
     other = next((i for i, found in modes.items() if found != mode), None)
     if other is not None:
         raise DataError(
-            f"{items.name(deep[0])} has the mode {mode!r}, more than 8 bits a channel, and "
-            f"{items.name(other)} the mode {modes[other]!r}; convert them to one"
+            f"{items.name(deep[0])} has the mode {mode!r}, more than 8 bits a channel, but "
+            f"{items.name(other)} has the mode {modes[other]!r}; convert all images to the same "
+            "mode"
         )
     return mode
 
 
 def joined(items: Items, headers: Sequence[Header], size: Size) -> Images:
-    """Return the images as one store, with warnings for lost bits, colours and transparency.
+    """Make a store of images, and warn about lost bits and transparency, and added colours.
 
     Raises:
         DataError: Their sizes differ, and `size` is None.
@@ -261,7 +263,7 @@ def joined(items: Items, headers: Sequence[Header], size: Size) -> Images:
     clear = [i for i, mode in modes.items() if "A" in mode.upper()]
     cut = [i for i in modes if headers[i].cut]
     for found, have in (
-        (cut, "16 bits a colour, of which only 8 are read"),
+        (cut, "16 bits per colour, of which only 8 are read"),
         (coloured if 2 * len(coloured) < len(modes) else [], "colours, so that all become RGB"),
         (clear, "transparency, which is left out"),
     ):
@@ -277,14 +279,14 @@ def joined(items: Items, headers: Sequence[Header], size: Size) -> Images:
 
 
 def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:
-    """Return the known errors by number, and those of decoding every other image."""
+    """Decode the images without a known error; return all errors by the image's number."""
     rest = [i for i in range(len(images.items)) if i not in errors]
     found = dict(zip(rest, in_threads(images.error, rest), strict=True))
     return {**errors, **{i: error for i, error in found.items() if error}}
 
 
 def check_no_images(**options: object) -> None:
-    """Raise an error if an option of images is given for other data.
+    """Raise an error if an option for images is given for other data.
 
     Raises:
         InvalidValueError: An option is not None.

@@ -26,24 +26,24 @@ def key_of(names: Sequence[str], wanted: Wanted, what: str) -> str:
     """Return the name of the array that holds the samples.
 
     Raises:
-        DataError: No array has one of the usual names for samples, and `sample` names none.
+        DataError: `sample` is empty, and no array has one of the usual names for samples.
         UnknownNameError: No array has the name in `sample`.
         InvalidTypeError: `sample` has several names.
     """
     if wanted.sample:
         if len(wanted.sample) > 1:
             raise InvalidTypeError(
-                f"sample= names several columns ({', '.join(wanted.sample)}), which is possible "
-                f"for tables only; for {what} give the name of one array"
+                f"sample= names several columns ({', '.join(wanted.sample)}), which only tables "
+                f"allow; for {what} give the name of one array"
             )
         check_name("array", wanted.sample[0], names)
         return wanted.sample[0]
     key = next((name for name in SAMPLES if name in names), None)
     if key is None:
         raise DataError(
-            f"{what} has the keys {', '.join(names) or '(none)'}; name the samples by "
-            f"sample={next(iter(names), 'x')!r}, or call them 'x' or 'images', and labels 'y' or "
-            "'labels'"
+            f"{what} has the keys {', '.join(names) or '(none)'}; say which are the samples, "
+            f"sample={next(iter(names), 'x')!r}, or call them 'x' or 'images', and the labels 'y' "
+            "or 'labels'"
         )
     return key
 
@@ -55,7 +55,7 @@ def from_arrays(
     *,
     names: Collection[str] | None = None,
 ) -> Data:
-    """Return one of the arrays as the samples, with their conditions.
+    """Return the data of named arrays: one array as the samples, others as their conditions.
 
     The conditions are the other arrays with the same number of rows. Integers called "y" or
     "labels" are the condition `label`.
@@ -63,12 +63,12 @@ def from_arrays(
     Args:
         what: The name of the source, for errors.
         arrays: The arrays by name.
-        wanted: Which samples and conditions to take.
+        wanted: The choice of samples and conditions.
         names: The names of all entries of the source, including those that are not arrays; by
             default the names of the arrays.
 
     Raises:
-        DataError: There are no samples, or labels under several names.
+        DataError: There are no samples, or several arrays have a name of labels.
         InvalidTypeError: The samples are not numbers, or are integers other than unsigned 8-bit or
             16-bit ones.
         ShapeError: A wanted condition has another number of rows.
@@ -101,9 +101,8 @@ def from_arrays(
         for name in (*LABELS, "label"):
             if name in known and not {name, "label" if name in labels else name} & {*usable}:
                 warnings.warn(
-                    f"{what} has {name!r}, which is not used as a condition: labels must be "
-                    f"integers of shape ({len(x)},), such as y[:, 0]; a vector must be made of "
-                    "floats",
+                    f"{what} has {name!r}, which is not used as a condition; labels must be "
+                    f"integers of shape ({len(x)},), such as y[:, 0], and vectors must be floats",
                     UserWarning,
                     stacklevel=outside(),
                 )
@@ -121,7 +120,7 @@ def from_arrays(
 
 
 def units_of(dtype: np.dtype[Any]) -> Transform:
-    """Return the transform to model units for numbers of a dtype."""
+    """Return the transform to model units for numbers of this dtype."""
     return {1: BYTES, 2: DEEP}[dtype.itemsize] if _is_image(dtype) else Identity()
 
 
@@ -143,7 +142,7 @@ def _is_image(dtype: np.dtype[Any]) -> bool:
 def _usable(rows: np.ndarray[Any, Any]) -> bool:
     """Return True if an array can be a condition.
 
-    It can if it holds integer labels, names of classes (text), floats, or images in bytes.
+    It must hold integer labels, class names (text), floats, or images as bytes.
     """
     kind, axes = rows.dtype.kind, rows.ndim
     return kind == "f" or (kind in "iuUO" and axes == 1) or (rows.dtype == np.uint8 and axes > 2)

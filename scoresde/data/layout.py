@@ -1,7 +1,7 @@
-r"""Permute the axes of samples: channels first, then the axes of space or time.
+r"""Permute the axes of samples, so that channels come before the axes of space or time.
 
-A layout is a word with one letter for each axis of a sample as it is given, such as "HWC": C stands
-for channels, all others for space or time. Without a C, a channel axis of length 1 is added.
+A layout is a word with one letter for each axis of a given sample, such as "HWC". C stands for
+channels, all other letters for space or time. Without a C, a channel axis of length 1 is added.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ __all__ = ["Laid", "check_layout", "doubt", "laid_as"]
 
 _LETTERS = "CTDHW"
 _SPACE = {1: "T", 2: "HW", 3: "DHW"}
-# A series is reported if it has more channels than this, and fewer steps per channel than this.
+# A warning is given if a series has more channels than the first number, and fewer steps per
+# channel than the second.
 _FEW, _FLAT = 4, 8
 
 
 def check_layout(layout: str | None) -> None:
-    """Raise InvalidValueError unless a layout is a word of different letters of C, T, D, H, W."""
+    """Raise InvalidValueError unless a layout consists of different letters among C, T, D, H, W."""
     if layout is None:
         return
     if not layout or len(set(layout)) != len(layout) or set(layout) - set(_LETTERS):
@@ -42,8 +43,8 @@ class Laid:
     """Store samples with their channels moved to the first axis.
 
     Args:
-        store: The samples as they are given.
-        layout: The letters of their axes.
+        store: The samples with their original axes.
+        layout: The letters of these axes.
 
     Raises:
         ShapeError: The samples have more or fewer axes.
@@ -56,8 +57,8 @@ class Laid:
         event = tuple(self.store.shape[1:])
         if len(event) != len(self.layout):
             raise ShapeError(
-                f"layout={self.layout!r} has {len(self.layout)} axes, and a sample has the shape "
-                f"{event}; write one letter for each"
+                f"layout={self.layout!r} has {len(self.layout)} axes, but a sample has the shape "
+                f"{event}; write one letter for each axis"
             )
 
     @property
@@ -83,7 +84,7 @@ class Laid:
 
 
 def laid_as(data: Data, event_shape: tuple[int, ...]) -> Data:
-    """Return data with channels first if they then have the event shape of a model, else as given.
+    """Move the channels of data first if they then have a model's event shape, else change nothing.
 
     Grey images `(H, W)` become `(1, H, W)`, and `(H, W, C)` becomes `(C, H, W)`.
     """
@@ -97,7 +98,7 @@ def laid_as(data: Data, event_shape: tuple[int, ...]) -> Data:
 
 
 def doubt(shape: Sequence[int]) -> str:
-    """Return a sentence if another order of axes may be meant, or an empty string.
+    """Return a sentence if the axes may be in another order, or "".
 
     Args:
         shape: The shape of one sample, `(C, *)`.

@@ -1,4 +1,4 @@
-"""Leave out samples with missing numbers, and find the range of 16-bit integers."""
+"""Leave out samples with missing numbers, and detect 12-bit and similar data."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _BITS = (8, 10, 12, 14, 16)
 
 
 def without_missing(x: Tensor | Store | Data, data_of: Callable[[Any], Data]) -> Data:
-    """Return data without the samples that hold a NaN, and warn of their number.
+    """Return data without the samples that hold a NaN, and warn about their number.
 
     Args:
         x: All samples.
-        data_of: A function that returns the data of samples, with their conditions.
+        data_of: A function that makes a `Data` of samples, with their conditions.
 
     Raises:
         DataError: No sample is left, or one is infinite.
@@ -33,14 +33,16 @@ def without_missing(x: Tensor | Store | Data, data_of: Callable[[Any], Data]) ->
     if isinstance(x, Tensor):
         check_dense("x", x)
     raw = x.raw if isinstance(x, Data) else x
-    if len(raw.shape) < 2 or 0 in raw.shape:  # there are no samples, so data_of raises an error
+    if len(raw.shape) < 2 or 0 in raw.shape:  # data_of raises an error if there are no samples
         return data_of(x)
     store = store_of(raw.detach().cpu() if isinstance(raw, Tensor) else raw)
     whole = torch.cat([~part.flatten(1).isnan().any(1) for _, part in pieces(store)])
     if whole.all():
         return data_of(x)
     if not whole.any():
-        raise DataError(f"all {len(whole):,} samples have missing numbers; none is left")
+        raise DataError(
+            f"all {len(whole):,} samples have missing numbers, so none are left; fill them in"
+        )
     data = data_of(x._with(raw=store) if isinstance(x, Data) else store)
     warnings.warn(
         f"{int((~whole).sum()):,} of {len(whole):,} samples have missing numbers and are left out",
@@ -50,13 +52,13 @@ def without_missing(x: Tensor | Store | Data, data_of: Callable[[Any], Data]) ->
     kept = data[whole.nonzero().flatten()]
     if not isinstance(store, InMemory):
         return kept
-    return Data(kept._with(raw=store.x[whole]))  # checks for infinities
+    return Data(kept._with(raw=store.x[whole]))  # this also raises an error for infinities
 
 
 def in_levels(data: Data) -> Data:
-    """Return 16-bit data with the transform for the bits that they use: 12 bits have 4096 values.
+    """Return 16-bit data with the transform for the bits in use, such as 12 bits with 4096 values.
 
-    Other data are returned as they are.
+    Return other data unchanged.
     """
     if data.transform != DEEP:
         return data

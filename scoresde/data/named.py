@@ -1,4 +1,4 @@
-r"""Load data sets by name: the digits of the package, and the data sets of torchvision."""
+r"""Load data sets by name: the packaged digits, and the data sets of torchvision."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["digits", "is_name", "torchvision_set"]
 
 
 def digits() -> Data:
-    """Return 1,797 handwritten digits with their labels, 8x8 pixels of 17 grey values each.
+    """Return 1,797 handwritten digits with labels, images of 8x8 pixels with 17 grey values.
 
     They are the test set of Alpaydin & Kaynak (1998), *Optical Recognition of Handwritten Digits*,
     UCI Machine Learning Repository, doi:10.24432/C50P49 (CC BY 4.0), in scikit-learn's order.
@@ -42,8 +42,8 @@ def digits() -> Data:
 def is_name(source: object) -> bool:
     """Return True if a source is the name of a data set rather than a path.
 
-    A name has no dot and no separator. If a file or a folder has this name, it must be that of a
-    known data set.
+    A name has no dot and no separator. If a file or a folder has the same name, it counts as a name
+    only if there is a data set with this name.
     """
     if not isinstance(source, str) or set(source) & {".", "/", os.sep}:
         return False
@@ -51,7 +51,7 @@ def is_name(source: object) -> bool:
 
 
 class Pairs:
-    """Open the images of a data set whose items are pairs of image and target."""
+    """Open the images of a data set whose items are pairs of an image and a target."""
 
     def __init__(self, pairs: Any, what: str) -> None:
         self.pairs, self.what = pairs, what
@@ -78,7 +78,7 @@ def torchvision_set(
     *,
     lazy: bool | None,
 ) -> Data:
-    """Return a data set that torchvision downloads, as images with their labels if it has any.
+    """Load a data set that torchvision downloads, as images with labels if it has any.
 
     Raises:
         DataError: torchvision is not installed, the download failed, or image sizes differ.
@@ -121,21 +121,23 @@ def _download(name: str, split: str, root: str | os.PathLike[str] | None) -> Any
         importlib.import_module("torchvision.datasets")
     except (ImportError, RuntimeError) as error:
         raise DataError(
-            f"the data set {name!r} is one of torchvision, which cannot be imported here: "
-            f"{error}; install the torchvision that belongs to torch {torch.__version__}"
+            f"the data set {name!r} needs torchvision, which cannot be imported: {error}; install "
+            f"the torchvision version for torch {torch.__version__}"
         ) from error
     downloads, key = _known(), _key(name)
     if key not in downloads:
         if near := checkpoint.did_you_mean(Path(name)):
             raise UnknownNameError(
-                f"there is no data set {name!r}, nor a file or a folder of that name{near}"
+                f"there is no data set {name!r}, and no file or folder with this name{near}"
             )
         raise UnknownNameError.of("data set", name, [*downloads, "digits"])
     make = downloads[key]
     options: dict[str, Any] = {"download": True}
     if "train" in inspect.signature(make).parameters:
         if split not in ("train", "test"):
-            raise InvalidValueError(f"split is {split!r}; {name!r} has 'train' and 'test'")
+            raise InvalidValueError(
+                f"{name!r} has the splits 'train' and 'test', got split={split!r}"
+            )
         options["train"] = split == "train"
     elif "split" in inspect.signature(make).parameters:
         options["split"] = split

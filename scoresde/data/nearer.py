@@ -1,4 +1,4 @@
-"""Recognise the units of samples by their moments."""
+"""Infer the units of samples from their moments."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["nearer"]
 
 
 def nearer(x: Tensor, changed: Tensor, like: Tensor) -> Tensor:
-    """Return `changed` if its moments are clearly nearer to those of `like` than the moments of x.
+    """Return `changed` if its moments are clearly nearer to those of `like`, else x.
 
-    So samples of unknown units can be compared with data.
+    This allows samples in unknown units to be compared with data.
 
     Args:
         x: Samples `(N, *)`.
-        changed: The same samples, converted from the other possible units.
+        changed: The same samples, converted under the assumption that they are in the other units.
         like: Data in the right units, `(M, *)`.
 
     Examples:

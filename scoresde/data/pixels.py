@@ -26,24 +26,24 @@ __all__ = [
 Size = int | tuple[int, int] | None
 
 DEEP_MODE, FLOAT_MODE = "I;16", "F"
-"""Pillow's modes of 16 bits, in either byte order, and of floats."""
+"""Pillow's 16-bit modes, in either byte order, and its mode of floats."""
 GREY_MODES = ("1", "L", "LA", "La")
-"""Pillow's modes of grey images of 8 bits or fewer."""
+"""Pillow's modes for grey images with at most 8 bits."""
 UNITS: Mapping[str, Transform] = {DEEP_MODE: DEEP, FLOAT_MODE: Identity()}
-"""The transforms to model units for the modes that are not bytes."""
+"""The transforms to model units for modes that are not bytes."""
 
 
 def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
-    """Return the pixels `(C, H, W)` of an image in a mode, cropped about its centre and resized.
+    """Convert an image to a mode, crop it about its centre, resize it, and return `(C, H, W)`.
 
     Raises:
-        ValueError: Integers exceed 16 bits, or numbers of more than 8 bits would become bytes.
+        ValueError: Integers exceed 16 bits, or numbers with more than 8 bits would become bytes.
     """
     from PIL import ImageOps
 
     deep, present = mode in (DEEP_MODE, FLOAT_MODE), pillow_mode(image)
     if not deep and present in (DEEP_MODE, FLOAT_MODE):  # Pillow would clip these to bytes
-        raise ValueError(f"its mode is {present!r}, more than 8 bits a channel; convert it")
+        raise ValueError(f"its mode is {present!r}, with more than 8 bits per channel; convert it")
     image = ImageOps.exif_transpose(image)
     image = image.convert("I") if mode == DEEP_MODE else image
     image = image.convert(FLOAT_MODE if deep else mode)
@@ -53,10 +53,10 @@ def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
     found = np.array(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
     if mode != DEEP_MODE:
         return found
-    if size is not None:  # resizing makes fractions, and may leave the range
+    if size is not None:  # resizing gives fractions, and may exceed the range
         found = found.round().clip(0, 65535)
     if not 0 <= found.min() <= found.max() <= 65535:
-        raise ValueError("its numbers are beyond 16 bits; save them as floats, in a .npy file")
+        raise ValueError("its numbers need more than 16 bits; save them as floats, in a .npy file")
     return found
 
 
@@ -71,6 +71,6 @@ def pillow_mode(image: Image) -> str:
 
 
 def is_cut(image: Image) -> bool:
-    """Return True for an image with colours of 16 bits; Pillow reads only 8 of them."""
+    """Return True for an image with 16 bits per colour, of which Pillow reads only 8."""
     parts = getattr(image, "tile", [])
     return image.mode.startswith("RGB") and any(";16" in str(part) for part in parts)

@@ -1,4 +1,4 @@
-"""Read data for a score: in its units, and with its conditions."""
+"""Read data in the units of a score, with the conditions that it takes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["read_for"]
 def read_for(
     score: Score, x: Tensor | Data, condition: Mapping[str, Any] | None
 ) -> tuple[Tensor, Mapping[str, Any] | None]:
-    """Return samples and conditions; data are converted to the units and classes of the score.
+    """Return samples and conditions; convert a `Data` to the units and classes of the score.
 
-    If the columns of both data and score have names, they are matched by name.
+    Columns are matched by name if both data and score have names.
 
     Args:
         score: The score; its facts may have a transform and conditions.
-        x: Samples `(N, *)`, which are not converted, or data.
+        x: Samples `(N, *)`, which are not converted, or a `Data`.
         condition: The conditions; None takes those of the data.
 
     Raises:

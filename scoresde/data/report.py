@@ -1,4 +1,4 @@
-"""Collect the faults and the remarks of a check of data."""
+"""Collect the faults and remarks that a check of data finds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMED", "Faults", "Finding", "Report", "faults_of", "some"]
 
-NAMED = 20  # the largest number of files or samples that are named for one fault
+NAMED = 20  # at most this many files or samples are named for one fault
 
 
 class Faults:
@@ -39,7 +39,7 @@ class Faults:
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Keep the error that the block raises, if any."""
+        """Collect the error that the block raises, if any."""
         try:
             yield
         except ScoreSDEError as error:
@@ -52,10 +52,11 @@ class Faults:
         return bool(self._errors)
 
     def raise_all(self) -> None:
-        """Raise the errors that were kept, if any.
+        """Raise the collected errors, if any.
 
         Raises:
-            ScoreSDEError: The only error; or a DataError that lists all of them.
+            ScoreSDEError: The error, if there is one; a DataError that lists all of them, if there
+                are several.
         """
         if len(self._errors) > 1:
             faults = tuple(text for error in self._errors for text in faults_of(error))
@@ -68,23 +69,23 @@ class Faults:
 
 
 def faults_of(error: Exception) -> tuple[str, ...]:
-    """Return the faults that an error lists, one sentence each."""
+    """Return the faults that an error lists, each a sentence."""
     return getattr(error, "faults", ()) or (str(error),)
 
 
 class Finding(str):
-    """Hold a sentence about data, with its topic.
+    """Hold a sentence about data and its topic.
 
     Attributes:
         topic: The topic in a word or two.
-        where: The names of the columns, files or samples concerned.
+        where: The names of the columns, files or samples that the sentence is about.
     """
 
     topic: str
     where: tuple[str, ...]
 
     def __new__(cls, text: str, topic: str = "", where: Iterable[str] = ()) -> Self:
-        """Make a sentence with its topic."""
+        """Make a sentence with a topic."""
         made = super().__new__(cls, text)
         made.topic, made.where = topic, tuple(where)
         return made
@@ -95,9 +96,9 @@ class Report:
     """Hold the results of a check of data.
 
     Attributes:
-        facts: Number, shape, units and so on, as text by name.
-        problems: Sentences on faults that would make a training fail.
-        remarks: Sentences on possible mistakes that would not, each a `Finding`.
+        facts: The number of samples, the shape, the units and so on, as text by name.
+        problems: Sentences about faults with which a training would fail.
+        remarks: Sentences about possible mistakes, each a `Finding`; a training would not fail.
         data: The usable samples, or None.
         samples: Up to 64 usable samples, spread over the data, in model units, or None.
     """
@@ -119,7 +120,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Return True if there is no problem, so that a training on the data would not fail."""
+        """Return True if there are no problems."""
         return not self.problems
 
     def __repr__(self) -> str:
@@ -137,7 +138,7 @@ class Report:
 
 
 def some(names: Iterable[str], n: int | None = None, *, most: int = NAMED) -> str:
-    """Return up to `most` names, separated by commas, and the number of the others among `n`."""
+    """List up to `most` names, separated by commas, and the number of remaining ones of `n`."""
     listed = list(names)
     rest = (len(listed) if n is None else n) - most
     more = f", and {rest} more" if rest > 0 else ""

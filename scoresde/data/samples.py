@@ -1,4 +1,4 @@
-"""Hold samples with their conditions and the transform of their numbers to model units."""
+"""Hold samples, their conditions, and their transform to model units."""
 
 from __future__ import annotations
 
@@ -35,36 +35,39 @@ __all__ = ["Data"]
 
 
 class Data:
-    """Hold samples and their conditions, in memory or read when they are needed.
+    """Hold samples and their conditions, in memory or in files.
 
     Args:
-        x: Finite floats or bytes `(N, *event)`, in the user's units: a tensor, an array or a list;
-            a store that reads such rows; data; or any source that `load` takes.
-        transform: The map from raw numbers to the numbers that a model learns, "model units"; by
+        x: Finite floats or bytes `(N, *event)` in the user's units, as a tensor, an array, a list
+            or a store; another `Data`; or any source that `load` takes.
+        transform: The map from the user's units to model units, the numbers that a model learns; by
             default the identity. Bytes need a transform, such as `BYTES`.
         columns: The names of the entries of a sample `(d,)`, such as those of a table.
         kinds: The kind of each condition by name, `Classes(n)` or `Field(shape)`; by default
-            integers are labels, with the classes up to the largest, and floats vectors or fields.
+            integers are labels, with classes up to the largest label, and floats are vectors or
+            fields.
         conditions: The conditions by name, each a tensor, an array, a list or a store with one row
-            for each sample: labels `(N,)`, -1 where one is missing, or text; or floats `(N, *)`,
-            NaN where one is missing. Floats `(N,)` are a vector of one entry. None is ignored.
+            for each sample. A condition is either labels `(N,)`, with -1 for missing ones, or text;
+            or floats `(N, *)`, with NaN for missing ones. Floats `(N,)` become vectors of one
+            entry. None is ignored.
 
     Attributes:
-        raw: The samples as they were given.
+        raw: The samples in the user's units.
         transform: The map from raw numbers to model units.
-        conditions: The conditions, by name, in the order of the names.
+        conditions: The conditions by name, sorted.
         kinds: The kinds of the conditions, by name.
-        columns: The names of the entries of a sample, if it is a row of a table.
+        columns: The names of the entries of a sample, if samples are rows of a table.
         source: The name or the path of the loaded source, if any.
-        called: The name of the array that was chosen as samples, by default "x".
-        lines: `(N,)`, the lines of the samples in a text file, or None.
+        called: The name of the array with the samples, by default "x".
+        lines: `(N,)`, the line numbers of the samples in a text file, or None.
 
     Raises:
         DataError: There are no samples, some hold a NaN or an infinity, a condition is infinite, or
             a label is out of range.
         InvalidTypeError: Samples, conditions or transform have a wrong type.
         InvalidValueError: A condition has the name of an argument.
-        ShapeError: `x` has no event dimension, or a condition has more or fewer rows than samples.
+        ShapeError: `x` has no event dimension, or the number of rows of a condition is not the
+            number of samples.
         UnknownNameError: A name in `kinds` is not a condition.
 
     Examples:
@@ -94,7 +97,7 @@ class Data:
     ) -> None:
         check_order({"x": x, **conditions})
         if not (isinstance(x, Data | Tensor | np.ndarray | list | tuple) or is_store(x)):
-            from scoresde.data.sources import find  # it imports this module
+            from scoresde.data.sources import find  # imported here, since it imports this module
 
             x = find(x)
         if isinstance(source := x, Data):
@@ -122,7 +125,7 @@ class Data:
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
-        """Return the names of classes and of the entries of vectors, by condition, where known."""
+        """Return the known names of classes and of entries of vectors, by condition."""
         return {name: kind.names for name, kind in self.kinds.items() if kind.names}
 
     @property
@@ -141,7 +144,7 @@ class Data:
         return self.batch(slice(None))
 
     def batch(self, index: Tensor | slice) -> Tensor:
-        """Return the samples with these numbers, or of a slice, in model units, `(B, *event)`.
+        """Return the samples of an index or a slice in model units, `(B, *event)`.
 
         Raises:
             DataError: A sample cannot be read; the message names it.
@@ -151,7 +154,7 @@ class Data:
 
     @property
     def label(self) -> Tensor | None:
-        """Return the condition "label", or the only condition that has classes, or None."""
+        """Return the condition "label", or the only condition with classes, or None."""
         found = self.conditions.get(class_name(self.kinds) or "")
         return found if isinstance(found, Tensor) and self.classes is not None else None
 
@@ -162,7 +165,7 @@ class Data:
         return kind.n if isinstance(kind, Classes) else None
 
     def condition(self, index: Tensor | slice) -> Condition | None:
-        """Return the conditions of the samples of an index, as in `batch`; None if there are none.
+        """Return the conditions of an index, as `batch` returns samples, or None.
 
         Returns:
             The conditions by name, `(B, *)`: labels as integers, others as float32.
@@ -175,7 +178,7 @@ class Data:
         return Condition(rows) if rows else None
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Data:
-        """Return data of some samples, without copying them, with the same transform and kinds."""
+        """Return a `Data` of some samples, not copied, with the same transform and kinds."""
         try:
             rows = torch.arange(len(self))[index]
         except IndexError as error:
@@ -183,7 +186,7 @@ class Data:
         if rows.ndim != 1:
             raise InvalidTypeError(
                 f"data must be indexed by a slice or a list of numbers, got {index!r}; data[[0]] "
-                "is the data of one sample, data.batch(torch.tensor([0])) its numbers"
+                "is a Data of one sample, and data.batch(torch.tensor([0])) its numbers"
             )
         conditions = {
             name: kept[rows] if isinstance(kept, Tensor) else Part(kept, rows)
@@ -203,18 +206,18 @@ class Data:
             raise InvalidValueError(_no_such(len(self), error)) from error
 
     def _with(self, **changed: Any) -> Data:
-        """Return a copy with other attributes; new `raw` drops the cached surveys."""
+        """Return a copy with changed attributes; a new `raw` clears the cached surveys."""
         data = copy.copy(self)
         found = ("survey", "surveys") if "raw" in changed else ()
         data.__dict__ = {k: v for k, v in vars(self).items() if k not in found} | changed
         return data
 
     def kept(self, store: Store, **changed: Any) -> Data:
-        """Return a copy with the samples in another store, which must hold the same numbers."""
+        """Return a copy with another store for the samples, which must hold the same numbers."""
         return self._with(raw=store, **changed)
 
     def only(self, names: Collection[str]) -> Data:
-        """Return the same samples with only the conditions of these names."""
+        """Return the same samples with only these conditions."""
         kept = {
             which: {name: v for name, v in getattr(self, which).items() if name in names}
             for which in ("conditions", "kinds")
@@ -222,7 +225,7 @@ class Data:
         return self._with(**kept)
 
     def without(self, *names: str) -> Data:
-        """Return the same samples without the conditions of these names.
+        """Return the same samples without these conditions.
 
         Raises:
             UnknownNameError: There is no such condition.
@@ -232,11 +235,11 @@ class Data:
         return self.only(self.conditions.keys() - set(names))
 
     def as_kinds(self, known: Mapping[str, Kind]) -> Data:
-        """Return the same samples with labels renumbered to the classes of a model, by their names.
+        """Return the same samples with labels renumbered to a model's classes, by name.
 
         Args:
-            known: The conditions of the model, `facts(model).conditions`. Labels stay the same if
-                the data or the model have no names of classes.
+            known: The conditions of the model, `facts(model).conditions`. Labels do not change if
+                the data or the model have no class names.
 
         Raises:
             InvalidValueError: A class of the data is not one of the model's.
@@ -249,7 +252,7 @@ class Data:
         return self._with(transform=Standardize.of(self.survey.mean, self.survey.var))
 
     def units_of(self, transform: Transform) -> Data:
-        """Return the same raw samples with the transform of a model, if it is not the identity.
+        """Return the same raw samples with a model's transform, unless it is the identity.
 
         Raises:
             InvalidValueError: The samples are outside the range of the model's transform.
@@ -261,10 +264,11 @@ class Data:
         return self._with(transform=transform)
 
     def read_all(self) -> None:
-        """Read once all samples and conditions that are not in memory.
+        """Read all samples and conditions once that are not in memory.
 
         Raises:
-            DataError: A sample or a condition, which is named, cannot be read or is not finite.
+            DataError: A sample or a condition cannot be read or is not finite; the message names
+                it.
         """
         if not isinstance(self.raw, Tensor):
             _ = self.survey
@@ -273,21 +277,22 @@ class Data:
 
     @cached_property
     def survey(self) -> Survey:
-        """Return moments, range and checksum of the raw samples, from one pass over all of them."""
+        """Return moments, range and checksum of the raw samples, computed in one pass."""
         return survey(self.store)
 
     @cached_property
     def surveys(self) -> dict[str, Survey]:
-        """Return moments, range and checksum of each condition by name, without missing numbers."""
+        """Return moments, range and checksum of each condition; missing numbers are left out."""
         return {name: surveyed(name, kept) for name, kept in self.conditions.items()}
 
     def condition_moments(self) -> dict[str, ConditionMoments]:
         """Return the mean and the standard deviation of every vector and field, by name.
 
-        They are computed per entry of a vector and per channel of a field, without missing numbers.
+        There is one for each entry of a vector or channel of a field; missing numbers are left out.
 
         Raises:
-            DataError: A number is infinite, or the numbers differ by too little for float32.
+            DataError: A number is infinite, or the differences of the numbers are too small for
+                float32.
         """
         return {
             name: moments_of(name, self.surveys[name])
@@ -296,12 +301,12 @@ class Data:
         }
 
     def changed(self, turn: int) -> str:
-        """Compare a part of samples and conditions, at least 16 MiB, with the survey's checksums.
+        """Compare a part of the data, at least 16 MiB, with the checksums of the survey.
 
-        Turns 0, 1, ... read one part after another. Return a sentence on changes, or "".
+        Turns 0, 1, ... compare one part after another. Return a sentence about changes, or "".
 
         Raises:
-            DataError: They cannot be read any more.
+            DataError: The data can no longer be read.
         """
         conditions = [
             (f"conditions {name!r} of the ", store_of(kept), self.surveys[name])
@@ -310,17 +315,17 @@ class Data:
         return changes_in([("", self.store, self.survey), *conditions], turn)
 
     def moments(self) -> tuple[Tensor, float]:
-        """Return the mean sample, float64 `(*event)`, and the variance about it, per dimension.
+        """Return the mean sample `(*event)`, float64, and the mean variance of a dimension.
 
         Both are in model units: `ScoreModel(..., moments=Moments(*data.moments()))`.
 
         Raises:
-            DataError: The moments over- or underflow in float32.
+            DataError: The moments overflow or underflow in float32.
         """
         return moments_in(self.survey, self.transform)
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Data, Data]:
-        """Return two disjoint random parts; the second holds `fraction` of the samples, rounded.
+        """Divide the data at random into two parts; the second has the share `fraction`, rounded.
 
         Raises:
             InvalidValueError: `fraction` is outside (0, 1), or one part would be empty.
@@ -335,9 +340,9 @@ class Data:
         return self[index[held:]], self[index[:held]]
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of samples, transform and conditions, to identify the data set.
+        """Return a SHA-256 of samples, transform and conditions, which identifies the data set.
 
-        It depends on the numbers only, not on paths, dates or formats.
+        It depends only on the numbers, not on paths, dates or formats.
         """
         digest = hashlib.sha256(f"{self.survey.sha256} {self.transform}".encode())
         for name in self.conditions:
@@ -346,4 +351,4 @@ class Data:
 
 
 def _no_such(n: int, error: IndexError) -> str:
-    return f"the {n} samples have the numbers 0 to {n - 1}: {error}"
+    return f"the indices of the {n} samples are 0 to {n - 1}: {error}"

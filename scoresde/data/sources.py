@@ -1,6 +1,6 @@
-r"""Load data from arrays, files, folders of images, tables, data sets of torch, or by name.
+r"""Load data from arrays, files, folders of images, tables, torch data sets, or by name.
 
-Images become `(C, H, W)` bytes; the data hold their transform to [-1, 1].
+Images become bytes `(C, H, W)`, and the transform of the data maps them to [-1, 1].
 """
 
 from __future__ import annotations
@@ -48,65 +48,71 @@ def load(
     lazy: bool | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> Data:
-    """Load data, and read all of them once.
+    """Load data, and read all of it once.
 
     Args:
         source: one of
 
-            - a tensor, an array or lists `(N, *event)` of floats, taken as they are, or of bytes,
-              which are images; a list of such samples, of pairs or of dictionaries; a tuple of
-              arrays `(x, y)`; or data;
-            - a dictionary of arrays: `x` or `images` are the samples, integers `y` or `labels` the
-              label, and other arrays with as many rows are conditions; or of columns `(N,)`;
-            - a path: a `Path`, a string with a dot or a separator, or the name of a file or folder
-              that is not that of a data set. A `.npy` file of more than 256 MiB is read when
-              needed; a `.npz` or `.pt` file of arrays is read as a dictionary; the columns of a
-              `.csv` or `.parquet` file are the samples, except those in `condition`; in a
-              folder of images, if all lie in folders within it, those are the classes;
-            - a DataFrame of pandas or polars, or a table of pyarrow, read as such a file;
-            - a data set of torch, a stream or a loader, whose items are samples, pairs with a label
-              or with floats, or dictionaries (`scoresde.data.torch_sets`);
-            - a name: `"digits"`, the 1,797 real 8x8 digits of the package, or any data
-              set that torchvision downloads (`"mnist"`, `"fashion_mnist"`, `"cifar10"` ...);
-            - `"hf:name"`, `"hf:name:split"` or `"hf:name:split:column"`, a data set of Hugging
-              Face's hub or a folder that its `save_to_disk` wrote; or such a data set itself.
-        condition: the name of a column, or several, each a separate condition; or conditions by
-            name: a tensor or an array with one row for each sample; the path
-            of a `.npy` or `.csv` file of rows, in the order of the samples, or, for a folder of
-            images, with the names of the files in a column "file"; or one or several columns of the
-            source. One column of integers or text is a label, -1 where it is missing; floats, and
-            several columns, are a vector, NaN where a number is missing. If a column of the source
-            is named, its other conditions are left out.
-        kinds: kinds of conditions by name, `Classes(10)` or `Field((1,))`, if the numbers do not
-            show them.
-        sample: the samples: the name of an array of the source, as `"theta"` for p(theta | x); or
-            names of columns, and columns in neither `sample` nor `condition` are left out.
-        split: `"train"` (the default) or `"test"`, of torchvision's data sets, or one of the hub.
-        size: images are cropped about their centre and resized to `(height, width)`, or a square.
+            - a tensor, an array or nested lists `(N, *event)` of floats or of bytes (images); a
+              list of samples, of pairs or of dictionaries; a tuple of arrays `(x, y)`; or a `Data`;
+            - a dictionary of arrays, in which `x` or `images` are the samples, integers `y` or
+              `labels` are the condition `label`, and other arrays with the same number of rows are
+              further conditions; or a dictionary of columns `(N,)`, read as a table;
+            - a path: a `Path`, or a string. A string without a dot or a separator is a path only if
+              no data set has this name. A `.npy` file above 256 MiB is read when samples are
+              needed; a `.npz` or `.pt` file is read as a dictionary of arrays; the columns of a
+              `.csv` or `.parquet` file, except those in `condition`, are the entries of samples; if
+              all images of a folder are in subfolders, the subfolders are the classes;
+            - a DataFrame of pandas or polars, or a table of pyarrow, read as a `.csv` file;
+            - a torch data set, iterable data set or loader, whose items are samples, dictionaries,
+              or pairs of a sample and its condition (a label or floats)
+              (`scoresde.data.torch_sets`);
+            - a name: `"digits"`, the packaged 1,797 digits of 8x8 pixels, or any data set that
+              torchvision downloads (`"mnist"`, `"fashion_mnist"`, `"cifar10"` ...);
+            - `"hf:name"`, `"hf:name:split"` or `"hf:name:split:column"`, a data set on the Hugging
+              Face Hub or a folder that `save_to_disk` wrote; or such a data set as an object.
+        condition: the conditions: the name of one column of the source, or of several, each a
+            separate condition; or a mapping from names of conditions to their values. A value is a
+            tensor or an array with one row for each sample; the path of a `.npy` or `.csv` file of
+            such rows (for a folder of images, a `.csv` file may have the file names in a column
+            "file"); or the names of one or several columns of the source. One column of integers or
+            text gives labels, -1 for missing ones; floats or several columns give a vector, with
+            NaN for missing numbers. If columns of the source are named, its other conditions are
+            not used.
+        kinds: the kinds of conditions by name, `Classes(10)` or `Field((1,))`, if they do not
+            follow from the values.
+        sample: the name of the array with the samples, such as `"theta"` for p(theta | x); or the
+            names of the columns that are the samples. Columns in neither `sample` nor `condition`
+            are not used.
+        split: `"train"` (the default) or `"test"` of a torchvision data set, or a split of a data
+            set on the hub.
+        size: the size `(height, width)`, or the side of a square, to which images are cropped about
+            their centre and resized.
         layout: the order of the axes of a sample, if channels do not come first: `"T"` for signals
-            of one number at a time, `"TC"` of several, `"HW"` for grey images, `"HWC"`, `"DHW"` for
-            volumes. The data have their channels first.
-        missing: `"raise"`, or `"drop"` to leave out samples with a NaN or an empty cell.
-        standardize: shift and scale floats to mean 0 and variance 1, for each dimension of vectors,
-            or for each channel of other samples; the data hold the transform.
-        on_bad_image: `"raise"`, or `"skip"` to leave out damaged images, up to a tenth of a folder,
-            with a warning.
+            with one number at each time, `"TC"` for signals with several, `"HW"` for grey images,
+            `"HWC"` for colour images, `"DHW"` for volumes. The loaded data have channels first.
+        missing: `"raise"` raises an error for samples with a NaN or an empty cell, `"drop"` leaves
+            them out.
+        standardize: shift and scale floats to mean 0 and variance 1, for each dimension of vectors
+            or channel of other samples, by the transform of the data.
+        on_bad_image: `"raise"` raises an error for a damaged image, `"skip"` leaves out up to a
+            tenth of a folder's images, with a warning.
         lazy: decode images when they are needed; None keeps up to 1 GiB of them in memory.
         root: the folder of torchvision's files, `~/.cache/scoresde` by default.
 
     Returns:
-        The data. In model units bytes are floats in [-1, 1], `x / 127.5 - 1`, digits `x / 8 - 1`,
-        16-bit integers floats in [-1, 1] too; other numbers stay as they are.
+        The data. The transform to model units is `x / 127.5 - 1` for bytes, `x / 8 - 1` for the
+        digits, a similar map to [-1, 1] for 16-bit integers, and the identity for other numbers.
 
     Raises:
-        DataError: the source does not exist or is not usable, or a download failed.
-        InvalidTypeError: the samples are integers but not bytes, or a `source` of a wrong type.
-        InvalidValueError: an argument is wrong, or has no meaning for this source.
-        UnknownNameError: no data set has that name, or no array or column.
-        MissingExtraError: `"hf:..."` without datasets.
+        DataError: the source does not exist or cannot be used, or a download failed.
+        InvalidTypeError: the samples are integers but not bytes, or the source has a wrong type.
+        InvalidValueError: an argument is wrong, or cannot be used with this source.
+        UnknownNameError: there is no data set, array or column with a given name.
+        MissingExtraError: the package datasets, which `"hf:..."` needs, is not installed.
 
     Warns:
-        UserWarning: Samples were left out, or the shape of a sample may have another `layout` than
+        UserWarning: Samples were left out, or the axes of a sample may be in another order than
             channels first.
     """
     skip = on_bad_image == "skip"
@@ -132,10 +138,10 @@ def load(
 def by_name(
     condition: Mapping[str, Any] | str | Sequence[str] | None,
 ) -> Mapping[str, Any] | None:
-    """Return conditions by name; a column that is named alone has its own name.
+    """Return a mapping from conditions to columns; a single column gives its name to the condition.
 
     Raises:
-        InvalidTypeError: They are neither names nor a mapping.
+        InvalidTypeError: `condition` is neither names nor a mapping.
     """
     if condition is None or isinstance(condition, Mapping):
         return condition
@@ -162,7 +168,7 @@ def find(
     lazy: bool | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> Data:
-    """Return what `load` returns, before all samples are read once."""
+    """Return what `load` returns, without reading all samples."""
     check_size(size)
     check_layout(layout)
     chosen = (sample,) if isinstance(sample, str) else tuple(sample or ())
@@ -187,7 +193,7 @@ def find(
         if isinstance(source, list | tuple):
             return from_sequence(source, what, wanted)
         return from_rows(source, "the samples", wanted)
-    if hasattr(source, "to_numpy"):  # a column of a table
+    if hasattr(source, "to_numpy"):  # a column of a pandas or polars table
         return from_rows(source.to_numpy(), "the samples", wanted)
     if not isinstance(source, str | os.PathLike):
         raise InvalidTypeError(
@@ -200,7 +206,7 @@ def find(
     named = is_name(source)
     if named and os.path.exists(name):
         warnings.warn(
-            f"{name!r} is read as the data set of that name; for the file or folder write "
+            f"{name!r} is read as the data set with this name; for the file or folder write "
             f"'./{name}'",
             UserWarning,
             stacklevel=outside(),
@@ -216,13 +222,13 @@ def find(
 
 
 def doubt_of(data: Data) -> str:
-    """Return a sentence if the axes of floats may be in another order, or an empty string."""
+    """Return a sentence if the axes of floats may be in another order, or ""."""
     return "" if data.transform.levels is not None else doubt(data.event_shape)
 
 
 def _check_whole(what: str, split: str | None) -> None:
     if split is not None:
         raise InvalidValueError(
-            f"{what} has no splits, and so no {split!r}; leave split= out, and hold out a part by "
-            "held_out= in a training, or by `data.split(fraction)`"
+            f"{what} has no splits such as {split!r}; leave split= out; to hold out a part, pass "
+            "held_out= to the training, or call `data.split(fraction)`"
         )

@@ -1,7 +1,7 @@
 r"""Read samples from memory, from a file, or from objects that decode them.
 
-A store has a shape `(N, *event)` and reads rows of raw numbers, bytes or floats, in the user's
-units. The rest of the package does not know how samples are stored.
+A store has a shape `(N, *event)` and reads rows of bytes or floats, in the user's units. Only
+stores know how samples are stored.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ __all__ = [
 ]
 
 IN_MEMORY = 2**28
-"""The largest size of a `.npy` file, or of a data set of torch, read into memory: 256 MiB."""
+"""The largest size of a `.npy` file or torch data set that is read into memory, 256 MiB."""
 PACKED = 100
-"""The largest compression of real data; a larger one is treated as an attack."""
+"""The largest compression ratio of real data; a larger one is treated as an attack."""
 PIECE = 2**24
 """The largest number of bytes in one piece of samples."""
 _THREADS = min(8, os.cpu_count() or 1)
@@ -53,7 +53,7 @@ B = TypeVar("B")
 
 @runtime_checkable
 class Store(Protocol):
-    """Define how raw samples are read by their numbers."""
+    """Define how raw samples are read by index."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,12 +75,12 @@ class InMemory:
         return tuple(self.x.shape)
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """Return rows of the tensor; a view for a slice."""
+        """Return rows of the tensor, which for a slice are a view."""
         return self.x[index]
 
 
 def store_of(rows: Tensor | Store) -> Store:
-    """Return a store of a tensor, or the store that was given."""
+    """Make a store of a tensor; return a store unchanged."""
     return InMemory(rows) if isinstance(rows, Tensor) else rows
 
 
@@ -89,9 +89,9 @@ class Rows:
 
     Args:
         n: The number of samples.
-        get: A function that returns a sample by its number, as an object that numpy can convert.
+        get: A function that maps an index to a sample, an object that numpy can convert.
         what: The name of the source, for errors.
-        random: True if each reading gives other samples.
+        random: True if reading the same row again gives a different sample.
     """
 
     def __init__(
@@ -100,12 +100,12 @@ class Rows:
         given = get(0)
         first = np.asarray(given)
         if first.dtype.kind != "f" and first.dtype not in (np.uint8, np.uint16):
-            raise DataError(f"{what} holds {first.dtype}; samples are floats or bytes")
+            raise DataError(f"{what} holds {first.dtype}, but samples must be floats or bytes")
         self.shape = (n, *first.shape)
         self._dtype, self._get, self._what = plain(first.dtype), get, what
         self.random = random
         if self._dtype == np.float64 and not hasattr(given, "dtype"):
-            # Python's floats are stored as float32 if that is exact for the first sample
+            # Python floats are stored as float32 if this is exact for the first sample
             with np.errstate(over="ignore"):
                 small = first.astype(np.float32)
             self._dtype = small.dtype if np.array_equal(small, first) else self._dtype
@@ -118,7 +118,7 @@ class Rows:
             row = np.asarray(self._get(i), dtype=self._dtype)
             if row.shape != self.shape[1:]:
                 raise DataError(
-                    f"sample {i} of {self._what} has shape {row.shape}, sample 0 "
+                    f"sample {i} of {self._what} has shape {row.shape}, but sample 0 has "
                     f"{self.shape[1:]}; all samples must have the same shape"
                 )
             rows.append(row)
@@ -126,7 +126,7 @@ class Rows:
 
 
 class Part:
-    """Read some samples of a store, in a given order."""
+    """Store a part of another store, in a given order."""
 
     store: Store
     index: Tensor
@@ -144,7 +144,7 @@ class Part:
 
     @property
     def random(self) -> bool:
-        """Return True if each reading gives other samples."""
+        """Return True if reading the same row again gives a different sample."""
         return is_random(self.store)
 
     def read(self, index: Tensor | slice) -> Tensor:
@@ -153,12 +153,12 @@ class Part:
 
 
 def is_random(store: Store) -> bool:
-    """Return True if each reading of a store gives other samples."""
+    """Return True if reading the same row of a store again gives a different sample."""
     return bool(getattr(store, "random", False))
 
 
 def numbers(n: int, index: Tensor | slice) -> Sequence[int]:
-    """Return an index as a sequence of integers."""
+    """Convert an index to a sequence of integers."""
     found: Sequence[int] = range(n)[index] if isinstance(index, slice) else index.tolist()
     return found
 
@@ -192,12 +192,12 @@ def in_threads(function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
 def channels_first(
     x: np.ndarray[Any, Any], path: Path | str, *, as_is: bool = False
 ) -> np.ndarray[Any, Any]:
-    """Return integers of 8 or 16 bits as images `(N, C, H, W)`, and other arrays as they are.
+    """Move the channels of 8- and 16-bit integers first, `(N, C, H, W)`; keep other arrays.
 
     Args:
         x: The array.
         path: The name of the source, for errors.
-        as_is: Return x as it is, since a layout says the order of its axes.
+        as_is: Return x unchanged, since a layout gives the order of its axes.
 
     Raises:
         DataError: Bytes do not have the shape of images.
@@ -218,9 +218,9 @@ def channels_first(
 
 
 def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype in which torch holds numbers of a dtype: uint8, float32 or float64.
+    """Return the dtype in which torch stores numbers of a dtype: uint8, float32 or float64.
 
-    float64 stays float64: for example, float32 cannot resolve times in seconds since 1970.
+    float64 is kept, since float32 is too coarse for times in seconds since 1970, for example.
     """
     if dtype == np.uint16:
         return np.dtype(np.float32)
@@ -230,7 +230,7 @@ def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def narrow(x: np.ndarray[Any, Any], *, exact: bool = False) -> np.ndarray[Any, Any]:
-    """Return numbers `(N, *)` as float32 if that is precise enough, else as float64.
+    """Convert numbers `(N, *)` to float32 if this is precise enough, else to float64.
 
     It is precise enough if no number changes by more than 1e-5 of the range of its column. With
     `exact`, no number may change.

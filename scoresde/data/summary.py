@@ -1,4 +1,4 @@
-"""Describe data in one line, and in a small table for notebooks."""
+"""Describe data in one line, or in a small table for notebooks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def facts_of(data: Data) -> dict[str, str]:
     numbers = "bytes" if first.dtype == torch.uint8 else str(first.dtype).removeprefix("torch.")
     where = "in memory" if _is_held(data.store) else "read when needed"
     if is_random(data.store):
-        where += ", drawn again each time"
+        where += ", different at each reading"
     known = {
         "samples": f"{len(data):,}" if data.called == "x" else f"{len(data):,} of {data.called}",
         "each": event_in_words(data.event_shape, data.columns),
@@ -60,7 +60,7 @@ def html(data: Data) -> str:
 
 
 def _is_held(store: Store) -> bool:
-    """Return True if samples, or the samples from which they are made, are in memory."""
+    """Return True if the samples, or those from which they are made, are in memory."""
     while isinstance(store, Part | Laid):
         store = store.store
     return isinstance(store, InMemory)

@@ -1,12 +1,12 @@
 r"""Compute moments, range and checksum of all samples in one pass.
 
-Means $\mu$ of two pieces of $n_a$ and $n_b$ samples, and sums of squares $M$ about them, are joined
-by
+The means $\mu$ and the sums of squares $M$ about the means of two pieces, with $n_a$ and $n_b$
+samples, are combined by
 
 $$ \mu = \mu_a + \delta\,\frac{n_b}{n}, \qquad
    M = M_a + M_b + \delta^2\,\frac{n_a n_b}{n}, \qquad \delta = \mu_b - \mu_a, $$
 
-which loses no digits if the mean is large (Chan, Golub & LeVeque 1983).
+which is precise for large means too (Chan, Golub & LeVeque 1983).
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Survey:
             equal.
         low: The smallest number.
         high: The largest number.
-        sha256: The checksum of the shape and, unless each reading gives other samples, of all
-            numbers in order.
-        sums: A checksum of each piece; empty if each reading gives other samples.
-        n: Number of samples that are not missing in every dimension, float64 `(*event)`.
+        sha256: The checksum of the shape and of all numbers in order; without the numbers if they
+            differ at each reading.
+        sums: The checksum of each piece; empty if samples differ at each reading.
+        n: For each dimension the number of samples in which it is not missing, float64 `(*event)`.
     """
 
     mean: Tensor
@@ -64,12 +64,12 @@ def survey(store: Store, *, what: str = "", missing: bool = False) -> Survey:
 
     Args:
         store: The samples.
-        what: Their name, for errors; empty for the samples themselves.
+        what: The name of a condition, for errors; empty for the samples.
         missing: Leave NaN out of the moments, instead of raising an error.
 
     Raises:
-        DataError: A sample cannot be read, or holds a NaN or an infinity, or the variance over- or
-            underflows.
+        DataError: A sample cannot be read, or holds a NaN or an infinity, or the variance overflows
+            or underflows.
     """
     digest = hashlib.sha256(str(store.shape).encode())
     mean = torch.zeros(store.shape[1:], dtype=torch.float64)
@@ -90,7 +90,8 @@ def survey(store: Store, *, what: str = "", missing: bool = False) -> Survey:
             bad = known & ~x.isfinite()
             raise DataError(_not_finite(what, rows.start + int(bad.flatten(1).any(1).nonzero()[0])))
         low, high = min(low, float(least)), max(high, float(most))
-        # subtract the first sample: a constant column is exactly 0, and a narrow one keeps digits
+        # subtract the first sample, so that the variance of a constant column is exactly 0, and
+        # that of a narrow one is precise
         first = x.gather(0, known.byte().argmax(0, keepdim=True))[0] if missing else x[0]
         origin = first.nan_to_num().where(count == 0, origin)
         x = _filled(x - origin, known, 0)
@@ -108,19 +109,19 @@ def survey(store: Store, *, what: str = "", missing: bool = False) -> Survey:
         if lost.any():
             raise DataError(
                 f"the numbers {f'of {what} ' if what else ''}lie in [{low:.4g}, {high:.4g}], so "
-                f"{how} that float64 cannot hold their squares; scale them"
+                f"{how} that their squares overflow or underflow float64; scale them"
             )
     var = spread / count.clamp_min(1)
     return Survey(origin + mean, var, low, high, digest.hexdigest(), tuple(sums), count)
 
 
 def differing(store: Store, found: Survey, turn: int) -> slice | None:
-    """Return the rows of a piece whose checksum is not that of the survey, or None.
+    """Return the rows of a piece whose checksum differs from that of the survey, or None.
 
-    Turns 0, 1, ... compare one part after another, of 16 MiB at least.
+    Turns 0, 1, ... compare one part after another, each of at least 16 MiB.
 
     Raises:
-        DataError: Samples cannot be read any more.
+        DataError: Samples can no longer be read.
     """
     if not found.sums:
         return None
@@ -135,7 +136,7 @@ def differing(store: Store, found: Survey, turn: int) -> slice | None:
 
 
 def changes_in(watched: Iterable[tuple[str, Store, Survey]], turn: int) -> str:
-    """Return a sentence on samples that have changed since their survey, or an empty string."""
+    """Return a sentence about samples that have changed since their survey, or ""."""
     for what, store, found in watched:
         if part := differing(store, found, turn):
             return (
@@ -146,13 +147,14 @@ def changes_in(watched: Iterable[tuple[str, Store, Survey]], turn: int) -> str:
 
 
 def moments_in(found: Survey, transform: Transform) -> tuple[Tensor, float]:
-    """Return the mean sample and the mean variance about it, after a transform.
+    """Return the mean sample and the mean variance of a dimension, after a transform.
 
     Raises:
         DataError: The moments over- or underflow in float32.
     """
     raw = torch.stack([found.mean, found.mean + found.var.sqrt()])
-    # the transform is affine, so the difference is the new standard deviation
+    # the transform is affine, so the difference of the transformed mean + std and mean is the new
+    # std
     mean, above = transform.forward(raw)
     var = float((above - mean).square().mean())
     largest, known = max(var, float(mean.abs().max())), torch.finfo(torch.float32)
@@ -176,17 +178,17 @@ def check_levels(found: Survey, transform: Transform) -> None:
 
 
 def _filled(x: Tensor, known: Tensor, value: float) -> Tensor:
-    """Return x with a value in place of missing numbers."""
+    """Return x with missing numbers replaced by a value."""
     return x.where(known, value) if known.ndim else x
 
 
 def _not_finite(what: str, number: int) -> str:
     if what:
-        return f"{what} of sample {number} is infinite; write NaN where it is missing"
+        return f"{what} of sample {number} is infinite; write NaN for missing values"
     return f"sample {number} holds a NaN or an infinity; `scoresde data check` counts all of them"
 
 
 def content_of(raw: Tensor) -> memoryview:
-    """Return the bytes of samples, in order."""
+    """Return the memory of samples as bytes, in order."""
     content: memoryview = raw.cpu().contiguous().view(-1).view(torch.uint8).numpy().data
     return content

@@ -24,20 +24,20 @@ _WHOLE = re.compile(r"[+-]?\d+")
 _WITH_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}")
 _SEPARATORS = ",;\t"
-_EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # texts of cells of missing numbers
+_EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # the texts that stand for missing numbers
 
 
 def read_csv(path: Path) -> Table:
-    """Return the table in a text file; commas, semicolons, tabs or spaces separate its columns.
+    """Read the table in a text file, with columns separated by commas, semicolons, tabs or spaces.
 
-    The first line has the names of the columns; if all of its cells are numbers, it is a sample,
-    and the columns are called "0", "1", ... Decimal commas are read as points, in a column where
-    they cannot separate thousands.
+    The first line has the names of the columns. If all of its cells are numbers, it is a sample,
+    and the columns are called "0", "1", ... In a column whose commas cannot separate thousands,
+    commas are read as decimal points.
 
     Raises:
         DataError: The file is missing, is not text, or its lines have different numbers of cells.
     """
-    checkpoint.open_file(path).close()  # raises for a pipe; open would wait
+    checkpoint.open_file(path).close()  # raises an error for a pipe, for which open would wait
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             first = file.readline()
@@ -47,9 +47,9 @@ def read_csv(path: Path) -> Table:
             reader = csv.reader(
                 file, delimiter=" " if spaces else separator, skipinitialspace=spaces, strict=True
             )
-            # a row may span several lines: its number is that of the last
+            # a row may span several lines; its line number is that of the last
             known = [(reader.line_num, line) for line in reader if line]
-            if spaces:  # spaces at the end of a line are not a cell
+            if spaces:  # spaces at the end of a line are not an empty cell
                 known = [(i, [cell for cell in line if cell]) for i, line in known]
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path} as a table: {error}") from error
@@ -67,8 +67,8 @@ def read_csv(path: Path) -> Table:
         labels = len(names) == 1 and all(_WHOLE.fullmatch(cell.strip()) for (cell, *_) in lines)
         if names == numbered and not labels:
             raise DataError(
-                f"the first line of {path}, {some(names)}, may be a sample, or default names that "
-                "pandas wrote; write names there, or write no names by header=False"
+                f"the first line of {path}, {some(names)}, may be a sample, or the default names "
+                "that pandas wrote; write names there, or no names, by header=False"
             )
         names = numbered
     else:
@@ -79,13 +79,13 @@ def read_csv(path: Path) -> Table:
 
 
 def _check_header(path: Path, names: Sequence[str], lines: Mapping[int, Sequence[str]]) -> None:
-    """Check the names of columns, and that each line, by its number, has a cell for each."""
+    """Check the names of columns, and that each line has a cell for each column."""
     faults = Faults()
     with faults.gathered():
         if "" in names:
             raise DataError(
-                f"column {names.index('')} of {path} has no name; an index that pandas wrote is "
-                "left out by df.to_csv(path, index=False)"
+                f"column {names.index('')} of {path} has no name; if it is an index that pandas "
+                "wrote, leave it out by df.to_csv(path, index=False)"
             )
     with faults.gathered():
         if twice := sorted({name for name in names if name and names.count(name) > 1}):
@@ -94,8 +94,8 @@ def _check_header(path: Path, names: Sequence[str], lines: Mapping[int, Sequence
         odd = [f"{len(line)} in line {i}" for i, line in lines.items() if len(line) != len(names)]
         if odd:
             raise DataError(
-                f"{path} has {len(names)} columns, and other numbers of cells: {some(odd)}; "
-                "correct these lines"
+                f"{path} has {len(names)} columns, but some lines have another number of cells: "
+                f"{some(odd)}; correct these lines"
             )
     with faults.gathered():
         if not lines:
@@ -116,10 +116,10 @@ def _column(cells: Sequence[str]) -> Column | np.ndarray[Any, Any]:
 
 
 def _with_points(cells: Sequence[str]) -> Sequence[str]:
-    """Return the cells with points for decimal commas, unless these may separate thousands.
+    """Replace decimal commas in cells by points, unless they may separate thousands.
 
-    Each cell with a comma must be a number, no cell may have a point, and one cell at least must
-    have other than three digits after its comma.
+    Each cell with a comma must be a number, no cell may have a point, and at least one cell must
+    have a number of digits other than three after its comma.
     """
     commas = [cell for cell in cells if "," in cell]
     if (
@@ -133,7 +133,7 @@ def _with_points(cells: Sequence[str]) -> Sequence[str]:
 
 
 def read_parquet(path: Path) -> Table:
-    """Return the table in a `.parquet` file, read by pandas.
+    """Read the table in a `.parquet` file by pandas.
 
     Raises:
         MissingExtraError: pandas or pyarrow is not installed.
@@ -148,6 +148,6 @@ def read_parquet(path: Path) -> Table:
         found = pandas.read_parquet(path)
     except ImportError as error:
         raise MissingExtraError.of("pyarrow", "tables", f"reading {path}") from error
-    except Exception as error:  # pyarrow raises many kinds of errors
+    except Exception as error:  # pyarrow raises errors of many types
         raise DataError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     return frame(found, str(path))

@@ -1,6 +1,6 @@
-"""Hold tables: columns of numbers or text.
+"""Hold tables with columns of numbers or text.
 
-An empty cell is NaN in a column of numbers, and None in one of text.
+An empty cell is NaN in a column of numbers, and None in a column of text.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from scoresde.errors import DataError, InvalidTypeError
 
 __all__ = ["Column", "Table", "called"]
 
-# In fewer cells of text than this, classes may have one sample each.
+# A column with fewer cells of text than this may have classes with one sample each.
 _FEW = 20
 
 
 def called(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of columns, or none if all names are numbers, that is default names."""
+    """Return the names of columns, or nothing if all names are numbers, as default names are."""
     return () if all(name.isdecimal() for name in names) else tuple(names)
 
 
@@ -33,7 +33,7 @@ class Column(NamedTuple):
 
     Attributes:
         numbers: `(N,)`, floats, NaN where a cell is empty.
-        whole: True if all were written as integers.
+        whole: True if all numbers were written as integers.
     """
 
     numbers: np.ndarray[Any, Any]
@@ -74,17 +74,18 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
     def samples(
         self, without: Collection[str], only: Sequence[str] = (), *, missing: str = "raise"
     ) -> tuple[tuple[str, ...], Tensor]:
-        """Return the names and the numbers `(N, columns)` of the columns that are samples.
+        """Return the names and the numbers `(N, columns)` of the samples' columns.
 
         Args:
             without: Columns that do not belong to the samples, such as conditions.
-            only: The columns that are samples; by default all but `without`.
-            missing: "raise" makes an empty cell an error; otherwise it stays NaN.
+            only: The columns of the samples; by default all but `without`.
+            missing: "raise" raises an error for an empty cell; otherwise it stays NaN.
 
         Raises:
-            DataError: No column is left, cells are empty or infinite, or there are several faults.
+            DataError: No column is left, or cells are empty or infinite, or there are several
+                faults.
             InvalidTypeError: Columns hold text.
-            UnknownNameError: There is no column of a name.
+            UnknownNameError: There is no column with one of the names.
         """
         faults = Faults()
         for name in only:
@@ -93,7 +94,9 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         faults.raise_all()
         names = tuple(only) or tuple(name for name in self if name not in without)
         if not names:
-            raise DataError(f"no column of {self.what} is left for the samples")
+            raise DataError(
+                f"no column of {self.what} is left for the samples; make fewer columns conditions"
+            )
         known = [name for name in names if isinstance(self[name], Column)]
         text = [name for name in names if name not in known]
         odd = [name for name in text if self.odd(name)]
@@ -136,11 +139,11 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         if infinite.any():
             raise DataError(
                 f"{self.what} has infinite numbers, {self._counted(names, infinite)}; correct "
-                "them, or empty these cells and leave the samples out by missing='drop'"
+                "them, or make these cells empty and leave the samples out by missing='drop'"
             )
 
     def _counted(self, names: Sequence[str], cells: np.ndarray[Any, Any]) -> str:
-        """Return a text with the first row of the marked cells, and their number in each column."""
+        """Describe marked cells by their first row and their number in each column."""
         counts = zip(names, cells.sum(0).tolist(), strict=True)
         listed = some(f"{name!r} ({count:,})" for name, count in counts if count)
         columns = f"column{'' if int(cells.any(0).sum()) == 1 else 's'} {listed}"
@@ -189,7 +192,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         )
 
     def _words(self, name: str) -> int:
-        """Return the number of different words of a column of text, 0 if nearly all differ."""
+        """Return the number of different words in a column of text, 0 if nearly all differ."""
         column = self[name]
         assert isinstance(column, np.ndarray)
         cells = [cell for cell in column if cell is not None]
@@ -197,7 +200,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         return count if 2 * count <= len(cells) or len(cells) < _FEW else 0
 
     def odd(self, name: str) -> str | None:
-        """Return a sentence on the few cells of a text column that are not numbers, or None.
+        """Return a sentence about the few cells of a text column that are not numbers, or None.
 
         The result is None if fewer than half of the cells are numbers.
         """
@@ -208,8 +211,8 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         commas = [cell for _, cell in odd if is_number(cell.replace(",", "."))]
         if not odd:
             return (
-                f"the column {name!r} of {self.what} holds numbers as text; convert it, as by "
-                f"df[{name!r}].astype(float)"
+                f"the column {name!r} of {self.what} holds numbers as text; convert it, for "
+                f"example by df[{name!r}].astype(float)"
             )
         if len(commas) == len(odd):
             return (
@@ -222,11 +225,11 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         listed = some((f"{cell[:50]!r} in {self.place(i)}" for i, cell in odd), most=5)
         return (
             f"the column {name!r} of {self.what} holds numbers except for {listed}; correct these "
-            "cells, or empty them where a number is missing"
+            "cells, or leave them empty if a number is missing"
         )
 
     def in_order(self, files: Sequence[str], column: str) -> Table:
-        """Return the rows in the order of these files, whose names are in `column`.
+        """Return the rows in the order of `files`, whose names are in `column`.
 
         Raises:
             DataError: A file has no row, or several.
@@ -234,12 +237,12 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         place: dict[str, int] = {}
         for i, cell in enumerate(map(str, self[column])):
             if place.setdefault(cell, i) != i:
-                raise DataError(f"{self.what} has several rows of the file {cell!r}; keep one")
+                raise DataError(f"{self.what} has several rows for the file {cell!r}; keep one")
         lost = [name for name in files if name not in place]
         if lost:
             raise DataError(
-                f"{self.what} has no row of {some(lost)}; add it, with empty cells where a "
-                "condition is missing"
+                f"{self.what} has no row for {some(lost)}; add one, with empty cells for missing "
+                "conditions"
             )
         rows = np.array([place[name] for name in files])
         return Table(

@@ -1,4 +1,4 @@
-"""Split the items of a data set of torch into a sample and its conditions."""
+"""Split the items of a torch data set into a sample and its conditions."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ __all__ = [
     "split_item",
 ]
 
-SAMPLE = ""  # the key of the sample, which no condition can have
+SAMPLE = ""  # the key of the sample, which cannot be the name of a condition
 SAMPLES = ("x", "images", "image")
 """The usual names of the sample in a dictionary."""
 _LABELS = ("y", "labels")
-_ONE_AT_A_TIME = threading.RLock()  # a data set need not be safe for threads
+_ONE_AT_A_TIME = threading.RLock()  # a data set may not be thread-safe
 
 
 class Items:
-    """Read the items of a data set, each as a dictionary of the sample and its conditions.
+    """Read the items of a data set, each as a dictionary of a sample and its conditions.
 
     Args:
         source: The data set, with a length and `[i]`.
         what: Its name, for errors.
-        sample: The name of the sample in items that are dictionaries, if it is not a usual one.
-        as_is: Keep the axes of bytes; else those of images become `(C, H, W)`.
+        sample: The key of the sample in dictionaries, if it is not a usual one.
+        as_is: Keep the order of axes of bytes; otherwise images become `(C, H, W)`.
 
     Raises:
-        DataError: It has no length, or no items.
+        DataError: The data set has no length, or no items.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Items:
         self._places: dict[int, tuple[str, int]] = {}
         try:
             self._n = len(source)
-        except Exception as error:  # a user's code may raise anything
+        except Exception as error:  # code of the user may raise any error
             raise DataError(f"{what} has no length: {error}; give it a method __len__") from error
         if self._n == 0:
             raise DataError(f"{what} has no samples")
@@ -75,12 +75,12 @@ class Items:
         """Return item i.
 
         Raises:
-            DataError: The item, which is named, cannot be read, or has no sample.
+            DataError: The item cannot be read, or has no sample; the message names it.
         """
         try:
             with _ONE_AT_A_TIME:
                 item = self.source[i]
-        except Exception as error:  # a user's code may raise anything
+        except Exception as error:  # code of the user may raise any error
             raise self._unreadable(i, error) from error
         found = split_item(item, self.name(i), self._called)
         self._check_places(item, found, i)
@@ -89,13 +89,13 @@ class Items:
         for image in filter(is_image, found.values()):
             try:
                 image.load()
-            except Exception as error:  # Pillow's decoders raise anything
+            except Exception as error:  # Pillow's decoders may raise any error
                 image.close()
                 raise self._unreadable(i, error) from error
         return found
 
     def _check_places(self, item: Any, found: Mapping[str, Any], i: int) -> None:
-        """Raise an error if a place of the tuples holds labels in some items, vectors in others."""
+        """Raise an error if an entry of tuples is a label in some items, a vector in others."""
         if not isinstance(item, tuple | list):
             return
         for k, value in enumerate(item[1:], 1):
@@ -106,8 +106,8 @@ class Items:
             if first != name and {first, name} == {"label", "y"}:
                 one, other = (i, j) if name == "label" else (j, i)
                 raise DataError(
-                    f"{self.name(one)} has a label in the place {k} of its tuple, and sample "
-                    f"{other} floats; make all integers, or all floats"
+                    f"entry {k} of {self.name(one)} is a label, but entry {k} of sample {other} "
+                    "holds floats; make all of them integers, or all floats"
                 )
 
     def _unreadable(self, i: int, error: Exception) -> DataError:
@@ -119,19 +119,19 @@ class Items:
         return f"sample {i} of {self.what}"
 
     def value(self, name: str, example: np.ndarray[Any, Any], i: int) -> np.ndarray[Any, Any]:
-        """Return a value of item i; a missing one is NaN in the shape of the example."""
+        """Return a value of item i; a missing value becomes NaN in the shape of the example."""
         value = self[i].get(name)
         return np.full(example.shape, np.nan, example.dtype) if value is None else as_array(value)
 
     def sample(self, i: int) -> np.ndarray[Any, Any]:
-        """Return the sample of item i; an image of bytes has its channels first."""
+        """Return the sample of item i, with channels first for an image of bytes."""
         x = as_array(self[i][SAMPLE])[None]
         first: np.ndarray[Any, Any] = channels_first(x, self.what, as_is=self._as_is)[0]
         return first
 
 
 class Pictures:
-    """Open the images of a data set, as `images.joined` needs them; some may be held in memory."""
+    """Open the images of a data set for `images.joined`; some may be in memory already."""
 
     def __init__(self, items: Items) -> None:
         self.items = items
@@ -151,14 +151,14 @@ class Pictures:
 
 
 class Columns(Mapping[str, Any]):
-    """Gather the conditions of a data set item by item, and return each as one array.
+    """Collect the conditions of a data set item by item, each in one array.
 
-    A condition of more than 256 MiB is not gathered, but read from the items when it is needed.
+    A condition of more than 256 MiB is not collected, but read from the items when it is needed.
 
     Args:
         items: The items.
         names: The names of the classes of the label, if known.
-        asked: Conditions beside the label whose text becomes classes.
+        asked: Further conditions, besides the label, whose text becomes classes.
     """
 
     def __init__(
@@ -202,12 +202,12 @@ class Columns(Mapping[str, Any]):
 
 
 def split_item(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[str, Any]:
-    """Return the sample of an item, under `SAMPLE`, and its conditions, by name.
+    """Return a dictionary of an item's sample, under `SAMPLE`, and its conditions.
 
     Args:
         item: The item.
-        name: Its name, for errors.
-        called: The names that the sample may have.
+        name: The name of the item, for errors.
+        called: The keys that the sample may have.
 
     Raises:
         DataError: The item has no sample, or values without a name.
@@ -221,7 +221,7 @@ def split_item(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[st
             keys = [str(key) for key in item]
             raise DataError(
                 f"{name} is a dictionary of {', '.join(keys) or 'nothing'}; call the sample 'x', "
-                f"or name it, as by sample={next(iter(keys), 'x')!r}"
+                f"or give its key, such as sample={next(iter(keys), 'x')!r}"
             )
         rest = {k: v for k, v in item.items() if k != key}
         labels = [k for k, v in rest.items() if k in _LABELS and _is_label(v)]
@@ -237,8 +237,8 @@ def split_item(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[st
     if isinstance(item[0], int | float):
         if isinstance(item, tuple):
             raise DataError(
-                f"{name} is a tuple of numbers, which may be a vector, or a pair; hand out an "
-                "array, or a pair of an array and what belongs to it"
+                f"{name} is a tuple of numbers, which may be a vector or a pair; return an array, "
+                "or a pair of an array and a condition"
             )
         return {SAMPLE: item}
     found: dict[str, Any] = {SAMPLE: item[0]}
@@ -251,7 +251,7 @@ def split_item(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[st
         twice = found.keys() & named.keys()
         if twice:
             raise DataError(
-                f"{name} has several values that would be called {min(twice)!r}; hand out a "
+                f"{name} has several values that would be called {min(twice)!r}; return a "
                 "dictionary, {'x': sample, 'name': value, ...}"
             )
         found |= named
@@ -270,7 +270,7 @@ def is_image(value: Any) -> bool:
 
 
 def nbytes(item: Mapping[str, Any]) -> int:
-    """Return the bytes of the values of an item."""
+    """Return the number of bytes of an item's values."""
     return sum(_nbytes(value) for value in item.values() if value is not None)
 
 
@@ -281,7 +281,7 @@ def _nbytes(value: Any) -> int:
 
 
 def as_array(value: Any) -> np.ndarray[Any, Any]:
-    """Return a value as an array, and a Pillow image as bytes `(C, H, W)`."""
+    """Convert a value to an array, and a Pillow image to bytes `(C, H, W)`."""
     if isinstance(value, Tensor):
         check_dense("a value of a data set", value)
         value = value.detach().cpu()
@@ -294,10 +294,10 @@ def as_array(value: Any) -> np.ndarray[Any, Any]:
 
 
 def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]:
-    """Return the values of a condition, or the samples, as one array; None is missing.
+    """Stack the values of a condition, or samples, into one array; None is a missing value.
 
     Raises:
-        DataError: They have different shapes.
+        DataError: The values have different shapes.
         InvalidTypeError: A value is not a number.
     """
     known = [(i, as_array(value)) for i, value in enumerate(values) if value is not None]
@@ -305,14 +305,14 @@ def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]
     for i, value in known:
         if value.dtype.kind not in "fiubc":
             raise InvalidTypeError(
-                f"{name!r} of sample {i} of {what} is {quoted(values[i])}, no numbers; hand out "
-                "the number of its class, or an embedding, or make it a label, "
+                f"{name!r} of sample {i} of {what} is {quoted(values[i])}, which is not numbers; "
+                "return the number of its class, or an embedding, or make it a label, "
                 f"condition={{'label': {name!r}}}"
             )
         if value.shape != first.shape:
             raise DataError(
-                f"{name!r} of sample {i} of {what} has shape {value.shape}, that of sample "
-                f"{known[0][0]} {first.shape}; all must have the same shape"
+                f"{name!r} of sample {i} of {what} has shape {value.shape}, but that of sample "
+                f"{known[0][0]} has {first.shape}; all must have the same shape"
             )
     if len(known) == len(values):
         rows = np.stack([value for _, value in known])

@@ -1,8 +1,8 @@
-"""Read the samples and conditions of data sets and loaders of torch.
+"""Read the samples and conditions of torch data sets and loaders.
 
-An item is a sample, an array or an image; or a tuple of a sample and an integer, the condition
-"label", or floats, the condition "y"; or a dictionary of a sample as "x", "images" or "image", and
-of conditions by name. None, or a name that is left out, is a missing value.
+An item has one of three forms: a sample, which is an array or an image; a tuple of a sample and an
+integer (the condition "label") or floats (the condition "y"); or a dictionary with the sample as
+"x", "images" or "image", and conditions by name. None, or a missing key, is a missing value.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ from scoresde.units import BYTES
 
 __all__ = ["class_names", "from_torch", "is_torch"]
 
-_ROOM, _MOST = 2**30, 10**7  # the most bytes and samples of a stream that are read into memory
-_OBJECT = 300  # bytes of an array beside its numbers
-_PROBED = 8  # samples that are read twice, to find random ones
+# the largest numbers of bytes and samples of an iterable data set that are read into memory
+_ROOM, _MOST = 2**30, 10**7
+_OBJECT = 300  # the bytes of an array besides its numbers
+_PROBED = 8  # the number of samples that are read twice, to detect random ones
 _ORDERS = (
     torch_data.SequentialSampler, torch_data.RandomSampler, torch_data.DistributedSampler,
 )  # fmt: skip
 
 
 def is_torch(source: object) -> bool:
-    """Return True for a data set or a loader of torch."""
+    """Return True for a torch data set or loader."""
     return isinstance(source, torch_data.Dataset | torch_data.DataLoader)
 
 
@@ -57,18 +58,19 @@ def from_torch(source: Any, size: Size, wanted: Wanted, *, lazy: bool | None) ->
     """Return the samples of a data set, with the wanted conditions.
 
     Args:
-        source: A map-style data set, a stream, which is read once, or a loader, whose data set is
-            used.
+        source: A map-style data set; an iterable data set, which is read once; or a loader, whose
+            data set is used.
         size: The size that images are resized to.
         wanted: The conditions; by default all.
         lazy: Read samples when they are needed; None reads up to 256 MiB into memory, but not
-            samples that are random.
+            random samples.
 
     Raises:
-        DataError: There are no samples, their shapes differ, one, which is named, cannot be read,
-            or a stream has too many.
+        DataError: There are no samples, or too many in an iterable data set; shapes differ; or a
+            sample cannot be read, which the message names.
         InvalidTypeError: Samples are not numbers, or a condition is text.
-        InvalidValueError: A loader chooses among the samples, or `lazy` is True for a stream.
+        InvalidValueError: The sampler of a loader may leave out samples, or `lazy` is True for an
+            iterable data set.
     """
     if isinstance(source, torch_data.DataLoader):
         source = _set_of(source)
@@ -82,18 +84,18 @@ def from_torch(source: Any, size: Size, wanted: Wanted, *, lazy: bool | None) ->
     if isinstance(source, torch_data.IterableDataset):
         if lazy:
             raise InvalidValueError(
-                f"{what} is a stream, which is read once: leave out lazy=True, or return samples "
-                "by __getitem__"
+                f"{what} is an iterable data set, which is read once; leave out lazy=True, or "
+                "return samples by __getitem__"
             )
         return _data(items_of(_streamed(source, what, wanted), what), size, wanted, held=True)
     items = items_of(source, what)
     random = _random(items)
     small = nbytes(items[0]) * len(items) <= stores.IN_MEMORY
-    together = bool(random - {SAMPLE})  # random conditions must be read with their samples
+    together = bool(random - {SAMPLE})  # random conditions must be read together with their samples
     if together and (lazy or not small):
         raise DataError(
-            f"{what} has random conditions, which would be read apart from the samples: return "
-            "the same conditions each time"
+            f"{what} has random conditions, which would be read separately from the samples; "
+            "return the same conditions each time"
         )
     held = together or (small and not random) if lazy is None else not lazy
     if random:
@@ -110,7 +112,7 @@ def _data(
     lazy: bool | None = None,
     random: bool = False,
 ) -> Data:
-    """Return the samples, in memory where they are held, with their conditions."""
+    """Return the data of items, with samples in memory if they are in `held`."""
     is_picture = is_image(items[0][SAMPLE])
     if not is_picture:
         check_no_images(size=size)
@@ -145,7 +147,7 @@ def _data(
 
 
 def class_names(source: Any) -> tuple[str, ...]:
-    """Return the attribute `classes` of a data set, or of those inside it, if it has names."""
+    """Return the attribute `classes` of a data set, or of one inside it, if it holds names."""
     names: Any = getattr(source, "classes", None)
     parts = getattr(source, "datasets", None)
     inside = parts if isinstance(parts, list) else [getattr(source, "dataset", None)]
@@ -160,7 +162,7 @@ def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
     """Return the data set of a loader; its batches, order and workers are not used.
 
     Raises:
-        InvalidValueError: The sampler of the loader may leave out or repeat samples.
+        InvalidValueError: The loader's sampler may leave out or repeat samples.
     """
     source = loader.dataset
     if isinstance(source, torch_data.IterableDataset):
@@ -168,13 +170,13 @@ def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
     sampler = getattr(loader.batch_sampler, "sampler", loader.batch_sampler) or loader.sampler
     if type(sampler) not in _ORDERS:
         raise InvalidValueError(
-            f"this DataLoader chooses samples by a {type(sampler).__name__}, which may leave some "
-            "out; pass a data set of the samples, such as torch.utils.data.Subset"
+            f"this DataLoader uses a {type(sampler).__name__}, which may leave samples out; pass a "
+            "data set with the chosen samples, such as torch.utils.data.Subset"
         )
     if loader.collate_fn not in (torch_data.default_collate, torch_data.default_convert):
         warnings.warn(
-            "the collate_fn of the DataLoader is not used, since samples are read one by one; do "
-            "its work in the data set",
+            "the collate_fn of the DataLoader is not used, since samples are read one by one; "
+            "move its work to the data set",
             UserWarning,
             stacklevel=outside(),
         )
@@ -182,7 +184,7 @@ def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
 
 
 def _in_tensors(source: Any) -> Data | None:
-    """Return the data of a TensorDataset or of a Subset of one; None for anything else."""
+    """Return the data of a TensorDataset or a Subset of one; None for anything else."""
     if type(source) is torch_data.TensorDataset:
         parts = split_item(source.tensors, type(source).__name__)
         x = parts.pop(SAMPLE)
@@ -195,10 +197,10 @@ def _in_tensors(source: Any) -> Data | None:
 
 
 def _streamed(source: Any, what: str, wanted: Wanted) -> list[Any]:
-    """Return the items of a stream.
+    """Return the items of an iterable data set.
 
     Raises:
-        DataError: There are none or too many, or one cannot be read.
+        DataError: There are no items or too many, or one cannot be read.
     """
     items: list[Any] = []
     taken = 0
@@ -216,15 +218,15 @@ def _streamed(source: Any, what: str, wanted: Wanted) -> list[Any]:
         taken += nbytes(found) + _OBJECT * len(found)
         if taken > _ROOM or len(items) > _MOST:
             raise DataError(
-                f"{what} is a stream of more than {len(items) - 1:,} samples, of {taken:,} bytes, "
-                "which are not read into memory; write them to a .npy file, or return them by "
-                "__getitem__ of a torch.utils.data.Dataset"
+                f"{what} is an iterable data set of more than {len(items) - 1:,} samples, of "
+                f"{taken:,} bytes, which is too much for memory; write them to a .npy file, or "
+                "return them by __getitem__ of a torch.utils.data.Dataset"
             )
     return items
 
 
 def _random(items: Items) -> set[str]:
-    """Return the names of the values that differ when some items are read again."""
+    """Read some items again, and return the names of the values that differ."""
     found = set()
     for i in range(min(_PROBED, len(items))):
         one, two = items[i], items[i]
@@ -239,13 +241,11 @@ def _differ(one: Any, two: Any) -> bool:
 
 
 def _warn_of_random(what: str, name: str, *, held: bool) -> None:
-    how = (
-        "it is read once, and stays as it was drawn" if held else "it is drawn whenever it is read"
-    )
+    how = "the first value is kept" if held else "it is drawn again at every reading"
     other = repr(name) if name else "one"
     warnings.warn(
-        f"{what} returns another {other} when a sample is read again: {how}, and a resumed run is "
-        "not exactly the same; return the same each time, and augment by augment=",
+        f"{what} returns another {other} when a sample is read again: {how}, so a resumed run is "
+        "not exactly the same; return the same values each time, and augment by augment=",
         UserWarning,
         stacklevel=outside(),
     )

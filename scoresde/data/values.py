@@ -1,4 +1,4 @@
-"""Read data from Python values: arrays, tensors, dictionaries, lists, tuples, and `.pt` files."""
+"""Make data from Python values: arrays, tensors, dictionaries, lists, tuples, and `.pt` files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["from_file", "from_mapping", "from_rows", "from_sequence", "is_items"
 
 
 def from_rows(rows: object, what: str, wanted: Wanted) -> Data:
-    """Return the samples in a tensor, an array, or lists of numbers.
+    """Make data of a tensor, an array, or nested lists of numbers.
 
     Integers of 8 or 16 bits are images.
 
@@ -55,10 +55,10 @@ def from_rows(rows: object, what: str, wanted: Wanted) -> Data:
 
 
 def from_mapping(given: Mapping[Any, Any], what: str, wanted: Wanted) -> Data:
-    """Return the samples and conditions in a dictionary of arrays, or of columns.
+    """Make data of a dictionary of arrays, or of columns.
 
     Raises:
-        DataError: The dictionary is empty, or no array has a usual name of samples.
+        DataError: The dictionary is empty, or no array has a usual name for samples.
         ShapeError: The columns have different lengths.
     """
     check_order({str(k): value for k, value in given.items()})
@@ -74,11 +74,11 @@ def from_mapping(given: Mapping[Any, Any], what: str, wanted: Wanted) -> Data:
 
 
 def of_table(table: Table, wanted: Wanted) -> Data:
-    """Return the samples and the wanted conditions in the columns of a table."""
+    """Make data of the columns of a table: the samples and the wanted conditions."""
     without, faults = wanted.columns(table), Faults()
     with faults.gathered():
         names, x = table.samples(without, wanted.sample, missing=wanted.missing)
-    if faults.any:  # report the faults of the conditions together with them
+    if faults.any:  # report faults of the samples together with those of the conditions
         with faults.gathered():
             wanted.given(table, None)
     faults.raise_all()
@@ -86,10 +86,10 @@ def of_table(table: Table, wanted: Wanted) -> Data:
 
 
 def is_items(given: object) -> bool:
-    """Return True for a list or tuple of pairs, dictionaries or images, one for each sample.
+    """Return True for a list or tuple of items, which are pairs, dictionaries or images.
 
-    A tuple that begins with an array is a pair, as in a data set of torch; a list is a pair if its
-    entries have different shapes.
+    A tuple that begins with an array counts as a pair, as in torch data sets; a list counts as a
+    pair if its entries have different shapes.
     """
     if not isinstance(given, list | tuple) or not given:
         return False
@@ -102,18 +102,19 @@ def is_items(given: object) -> bool:
 
 
 def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
-    """Return the samples in a list of arrays or numbers, or in a tuple `(x, y)` of arrays.
+    """Make data of a list of arrays or numbers, or of a tuple `(x, y)` of arrays.
 
     Raises:
-        ShapeError: Two arrays of the same shape may be two samples, or samples with a condition.
+        ShapeError: It is not clear whether arrays of the same shape are samples, or samples and a
+            condition.
     """
     shapes = [_shape(one) for one in given] if isinstance(given, tuple) else []
     if len(shapes) > 1 and len(shapes[0]) > 1 and all(shapes):
         if len({shape[0] for shape in shapes}) > 1:
             rows = ", ".join(str(shape[0]) for shape in shapes)
             raise ShapeError(
-                f"{what} holds arrays of {rows} rows; samples and their conditions need the same "
-                "number of rows, and arrays that are all samples the same shape"
+                f"{what} holds arrays with {rows} rows; samples and conditions need the same "
+                "number of rows, and arrays that are all samples need the same shape"
             )
         if len(set(shapes)) > 1:
             named = split_item(tuple(_array(f"part {k}", one) for k, one in enumerate(given)), what)
@@ -129,7 +130,7 @@ def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
 
 
 def from_file(path: Path, wanted: Wanted) -> Data:
-    """Return the samples in a `.pt` file: a tensor, or a dictionary or tuple of them.
+    """Make data of a `.pt` file that holds a tensor, or a dictionary or tuple of tensors.
 
     Raises:
         DataError: The file is damaged, or holds something else.
@@ -155,13 +156,13 @@ def _check_room(found: Any, what: str) -> None:
         held = x.untyped_storage().nbytes() if not (x.is_sparse or x.is_quantized) else 0
         if x.numel() * x.element_size() > max(held, stores.IN_MEMORY):
             raise DataError(
-                f"a tensor of shape {tuple(x.shape)} in {what} has {held:,} bytes, which are "
-                "repeated; save x.contiguous()"
+                f"a tensor of shape {tuple(x.shape)} in {what} has {held:,} bytes in the file, "
+                "which are repeated; save x.contiguous()"
             )
 
 
 def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
-    """Return a value of a dictionary as an array; text becomes Python objects."""
+    """Convert a value of a dictionary to an array; text becomes Python objects."""
     check_unmasked(name, value)
     if isinstance(value, Tensor):
         check_dense(name, value)
@@ -169,7 +170,7 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     if isinstance(value, np.ndarray):
         return value
-    if hasattr(value, "to_numpy"):  # a column of a table
+    if hasattr(value, "to_numpy"):  # a column of a pandas or polars table
         value = value.to_numpy()
     listed = list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else value
     if isinstance(listed, list) and any(isinstance(one, str) or one is None for one in listed):
@@ -180,15 +181,17 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     try:
         found = np.asarray(listed)
     except ValueError as error:
-        raise InvalidTypeError(f"{name!r} holds rows of different shapes; make them one") from error
+        raise InvalidTypeError(
+            f"{name!r} holds rows of different shapes; give all rows the same shape"
+        ) from error
     return narrow(found) if found.dtype == np.float64 else found
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Return the shape of a value; of lists of several lengths only the first axis."""
+    """Return the shape of a value, or only the first axis if inner lists differ in length."""
     if is_image(value):
         return (value.height, value.width)
     try:
         return tuple(np.shape(value))
-    except ValueError:  # lists of several lengths
+    except ValueError:  # inner lists of different lengths
         return (len(value),)

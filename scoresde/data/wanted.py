@@ -1,4 +1,4 @@
-"""Choose the samples and the conditions of a source of data, from its columns or other files."""
+"""Choose the samples and conditions of a data source, from its columns or from other files."""
 
 from __future__ import annotations
 
@@ -33,23 +33,24 @@ TABLES = {".csv": read_csv, ".tsv": read_csv, ".txt": read_csv, ".parquet": read
 """The readers of tables, by the suffix of the file."""
 
 _FILES = {".npy", *TABLES}
-_FILE = "file"  # the column with the names of the samples' files
+_FILE = "file"  # the name of the column with the samples' file names
 
 
 @dataclass(frozen=True)
 class Wanted:
     """Hold the choice of samples and conditions.
 
-    Every reader of a source passes what it read to `wanted.data(...)` and returns the result.
+    Every reader of a source passes the samples and arrays that it read to `wanted.data(...)`, and
+    returns the result.
 
     Args:
         condition: A mapping from the name of a condition to its rows, a file that holds them, or
             one or several columns of the source. If any condition is a column of the source, the
-            conditions that the source would supply by itself are not used.
+            default conditions of the source are not used.
         kinds: The kinds of conditions by name.
-        sample: The name of the array, or of the columns, that are the samples; empty for the usual
-            names.
-        missing: "raise" makes samples with a NaN an error, "drop" leaves them out.
+        sample: The name of the samples' array, or the names of the samples' columns; empty for the
+            usual names.
+        missing: "raise" raises an error for samples with a NaN, "drop" leaves them out.
         layout: The order of the axes of a sample, as in `scoresde.data.layout`, or None.
     """
 
@@ -70,13 +71,14 @@ class Wanted:
         columns: Sequence[str] = (),
         lines: Tensor | None = None,
     ) -> Data:
-        """Return the samples with the wanted conditions.
+        """Make data of samples with the wanted conditions.
 
         Args:
             x: The samples, or a `Data` object, which may have conditions.
-            source: Further arrays or `Column`s of the source, by name, with a row for each sample.
-            unasked: The names in `source` that become conditions when the user asks for no column;
-                by default all.
+            source: The other arrays or `Column`s of the source, by name, with a row for each
+                sample.
+            unasked: The names in `source` that become conditions if the user names no column; by
+                default all.
             transform: The transform of the samples to model units.
             files: The names of the samples' files.
             columns: The names of the entries of a sample.
@@ -125,14 +127,14 @@ class Wanted:
         return found
 
     def images(self, x: Any, source: Mapping[str, Any] | None = None, **options: Any) -> Data:
-        """Return images with the wanted conditions, as `data` does.
+        """Make data of images with the wanted conditions, as `data` does.
 
         Raises:
-            InvalidValueError: A layout is given, but images have their channels first already.
+            InvalidValueError: A layout is given, but images already have their channels first.
         """
         if self.layout is not None:
             raise InvalidValueError(
-                f"layout={self.layout!r} is for arrays; images have their channels first already, "
+                f"layout={self.layout!r} is for arrays; images already have their channels first, "
                 "so leave it out"
             )
         return self.data(x, source, **options)
@@ -141,8 +143,8 @@ class Wanted:
         """Raise InvalidValueError if `sample` is given for a source without names."""
         if self.sample:
             raise InvalidValueError(
-                f"sample={self.sample[0]!r} is the name of an array or of columns, and {what} has "
-                "none; leave it out"
+                f"sample={self.sample[0]!r} is the name of an array or a column, but {what} has no "
+                "names; leave it out"
             )
 
     def _laid(self, x: Any) -> Any:
@@ -192,7 +194,7 @@ def _are_names(given: object) -> bool:
 
 
 def _one(source: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
-    """Return a column of integers or text as labels, unless `kind` is a Field.
+    """Convert a column of integers or text to labels, unless `kind` is a Field.
 
     Other columns are returned unchanged. Text for a Field is an error.
     """
@@ -205,7 +207,7 @@ def _one(source: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
         if isinstance(kind, Field):
             raise InvalidTypeError(
                 f"the column {name!r} holds text, but the model takes numbers for this condition "
-                f"({kind}); use a decimal point, and leave a cell empty where a number is missing"
+                f"({kind}); use decimal points, and leave cells of missing numbers empty"
             )
         try:
             return classes_of(value.tolist(), f"the column {name!r}")
@@ -216,7 +218,7 @@ def _one(source: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
 
 
 def _several(source: Mapping[str, Any], names: Sequence[str]) -> np.ndarray[Any, Any]:
-    """Return the numbers of several columns beside each other, `(N, columns)`."""
+    """Join the numbers of several columns, `(N, columns)`."""
     parts = []
     for name in names:
         check_name("column", name, source)
@@ -236,7 +238,7 @@ def _of_file(
     kind: Kind | None,
     files: Sequence[str] | None,
 ) -> Any:
-    """Return the rows in a `.npy` file or a table.
+    """Read the rows in a `.npy` file or a table.
 
     The rows of a table with a column "file" are put in the order of the samples' files.
     """
@@ -255,6 +257,6 @@ def _of_file(
             return _one(table, names[0], kind)
         return Named(_several(table, names), called(names))
     raise DataError(
-        f"condition {name!r} is {os.fspath(given)!r}, which is not a file that can hold "
-        f"conditions; give a .npy or {' or '.join(TABLES)} file, or the values themselves"
+        f"condition {name!r} is {os.fspath(given)!r}, which is not a file of conditions; give a "
+        f".npy or {' or '.join(TABLES)} file, or the values"
     )

@@ -1,4 +1,4 @@
-"""Average the weights of a model: exponentially, by a power law, or by any profile afterwards."""
+"""Average the weights of a model, during training or afterwards from stored averages."""
 
 from scoresde.ema.average import EMA, Average, PowerEMA
 from scoresde.ema.fitting import Fit, fit

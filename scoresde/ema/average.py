@@ -26,16 +26,17 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 class Average(Generic[ModelT]):
-    """Keep a copy of a model whose parameters are averages of those of the model.
+    """Keep a copy of a model with averaged weights.
 
     Frozen parameters (`requires_grad=False`) and buffers are copied, not averaged.
 
     Args:
-        model: The model; the average starts at its present weights.
+        model: The model; the average starts at its current weights.
         profile: The decays of the average.
 
     Warns:
-        RuntimeWarning: The weights have half precision, in which small updates are rounded away.
+        RuntimeWarning: The weights have half precision, in which small updates of the average round
+            to zero.
 
     Attributes:
         model: The averaged model, in eval mode and without gradients.
@@ -46,8 +47,8 @@ class Average(Generic[ModelT]):
     def __init__(self, model: ModelT, profile: Profile) -> None:
         if low := {str(p.dtype) for p in model.parameters() if p.requires_grad and p.itemsize < 4}:
             warnings.warn(
-                f"small updates of an average of {min(low)} weights are rounded away, and it soon "
-                "stops moving; keep the weights in float32, and use autocast for half precision",
+                f"small updates of an average of {min(low)} weights round to zero, so the average "
+                "stops changing; keep the weights in float32, and use autocast for half precision",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -58,7 +59,7 @@ class Average(Generic[ModelT]):
 
     @property
     def averaged(self) -> set[str]:
-        """Return the names of the parameters that are averaged; all others are copied."""
+        """Return the names of the averaged parameters; all others are copied."""
         moved = {id(p) for p in self._moved[0]}
         known = self.model.named_parameters(remove_duplicate=False)
         return {name for name, p in known if id(p) in moved}
@@ -67,8 +68,8 @@ class Average(Generic[ModelT]):
     def update(self, model: nn.Module) -> None:
         """Update the average with the weights of `model`.
 
-        The parameters and buffers of `model` are looked up at the first update only: change their
-        values in place, and do not replace the tensors.
+        Only the first update looks up the parameters and buffers of `model`. So change their values
+        in place, and do not replace the tensors.
 
         Raises:
             ShapeError: A parameter or buffer has another shape than in the average.
@@ -83,10 +84,10 @@ class Average(Generic[ModelT]):
         self.updates += 1
 
     def follow(self, model: nn.Module) -> None:
-        """Look up the tensors of `model` that later updates average or copy.
+        """Look up the tensors of `model` that later updates will average or copy.
 
         Args:
-            model: The model of later updates.
+            model: The model that later updates receive.
 
         Raises:
             ShapeError: A parameter or buffer has another shape than in the average.
@@ -98,8 +99,8 @@ class Average(Generic[ModelT]):
         if shapes[0] != shapes[1]:
             raise ShapeError(
                 f"a {type(model).__name__} of {len(shapes[1])} tensors cannot be averaged with a "
-                f"{type(self.model).__name__} of {len(shapes[0])}, or their shapes differ; make an "
-                "average of its own for each model"
+                f"{type(self.model).__name__} of {len(shapes[0])}, or their shapes differ; make a "
+                "separate average for each model"
             )
         self._followed = model
         self._weights = list(model.parameters())
@@ -115,7 +116,7 @@ class Average(Generic[ModelT]):
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Give `model` the averaged weights within the block, and restore its own at the end."""
+        """Give `model` the averaged weights in the block, and restore its own afterwards."""
         before = {k: v.clone() for k, v in model.state_dict().items()}
         try:
             model.load_state_dict(self.model.state_dict())
@@ -146,7 +147,7 @@ class EMA(Average[ModelT]):
     $d^n \theta_{\text{start}} + (1 - d) \sum_{j<n} d^j \theta_{n-j}$.
 
     Args:
-        model: The model; the average starts at its present weights.
+        model: The model; the average starts at its current weights.
         decay: $d$, in [0, 1).
         warmup: Start with a lower decay, by the rule of `Exponential`.
 

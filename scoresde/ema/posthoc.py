@@ -1,4 +1,4 @@
-"""Reconstruct any average of a run's weights after the training, from stored averages."""
+"""Reconstruct any average of a run's weights after training, from stored averages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Reconstruction", "reconstruct"]
 
 # A warning is given if the expected error is larger than this.
 _POOR = 0.1
-# The largest number of steps whose snapshots are read.
+# The largest number of update steps whose snapshots are read.
 _MAX_STEPS = 128
 # The relative rounding error of the averages during training.
 _PRECISION = torch.finfo(torch.float32).eps
@@ -34,11 +34,11 @@ class Reconstruction:
     Attributes:
         state: The state dict of the model with the averaged weights.
         profile: The profile of the average.
-        at: The number of updates.
-        weights: The weight of each snapshot; their sum is 1. If there are snapshots of more than
-            128 steps, only some are used, fewer at a larger distance from `at`.
-        error: The expected error relative to the distance between the average and the weights;
-            see `Fit`.
+        at: The number of training updates after which the average is taken.
+        weights: The weight of each snapshot in the sum; the weights add up to 1. Of snapshots at
+            more than 128 steps only 128 steps are used, dense near `at` and sparse far from it.
+        error: The expected error divided by the distance between the average and the model's last
+            weights; see `Fit`.
     """
 
     state: dict[str, Tensor]
@@ -50,22 +50,22 @@ class Reconstruction:
 
 @door
 def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) -> Reconstruction:
-    """Return the average of a run's weights that `profile` would have given, from its snapshots.
+    """Compute the average that `profile` would have given during a run, from the run's snapshots.
 
     Args:
         folder: The folder of a run that was trained with `ema_sigma`.
         profile: The wanted average: `Power(0.12)` or `Exponential(0.999)`, for example.
-        at: The number of updates; by default that of the last snapshot.
+        at: The number of training updates; by default that of the last snapshot.
 
     Returns:
         The weights, for `model.load_state_dict(found.state)`, and their expected error.
 
     Raises:
         CheckpointError: There are no snapshots, or one is damaged.
-        InvalidValueError: `at` is not within the snapshots.
+        InvalidValueError: `at` is below 1, or larger than the step of the last snapshot.
 
     Warns:
-        RuntimeWarning: The snapshots do not suffice: the expected error is more than a tenth of the
+        RuntimeWarning: There are too few snapshots: the expected error is more than a tenth of the
             distance between the average and the last weights.
     """
     found = snapshots_in(folder)
@@ -82,9 +82,9 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
     best = fit([(s.profile, s.step) for s in found], profile, at, epsilon=epsilon)
     if best.error > _POOR:
         warnings.warn(
-            f"the snapshots do not suffice for {profile} at step {at}: the expected error is "
-            f"{best.error:.0%} of the average's distance from the weights; take a wider average or "
-            "the step of a snapshot, or store more snapshots",
+            f"there are too few snapshots for {profile} at step {at}: the expected error is "
+            f"{best.error:.0%} of the distance between the average and the last weights; take a "
+            "wider average or the step of a snapshot, or store more snapshots",
             RuntimeWarning,
             stacklevel=outside(),
         )
@@ -93,9 +93,10 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
 
 
 def _snapshots_to_read(found: Sequence[Snapshot], at: int) -> list[Snapshot]:
-    """Return the snapshots to read; if there are many, fewer at a larger distance from `at`.
+    """Select the snapshots to read; of many, fewer at larger distances from `at`.
 
-    A power profile varies on the scale of this distance, so the selected ranks are geometric.
+    A power profile changes little over a fraction of the distance to `at`. So the steps are ranked
+    by distance, and the selected ranks are a geometric sequence.
     """
     steps = sorted({s.step for s in found}, key=lambda step: abs(step - at))
     if len(steps) > _MAX_STEPS:
@@ -106,19 +107,21 @@ def _snapshots_to_read(found: Sequence[Snapshot], at: int) -> list[Snapshot]:
 
 
 def _total(weights: Mapping[Snapshot, float], run: str | None) -> dict[str, Tensor]:
-    """Return the weighted sum of the snapshots of one run, reading one at a time."""
+    """Sum the snapshots of one run with their weights, reading one at a time."""
     total: dict[str, Tensor] = {}
     dtypes: dict[str, torch.dtype] = {}
     for snapshot, weight in weights.items():
         averaged, _, of_run = snapshot.read_with_run()
         if of_run != run:
             raise CheckpointError(
-                f"{snapshot.path} is a snapshot of another run than the others; remove it, or take "
-                "those of one run"
+                f"{snapshot.path} is from another run than the other snapshots; remove it, or take "
+                "the snapshots of one run"
             )
         shapes = {name: value.shape for name, value in averaged.items()}
         if total and shapes != {name: value.shape for name, value in total.items()}:
-            raise CheckpointError(f"{snapshot.path} is a snapshot of another model than the others")
+            raise CheckpointError(
+                f"{snapshot.path} is from another model than the other snapshots; remove it"
+            )
         for name, value in averaged.items():
             part = weight * value.double()
             total[name] = total[name].add_(part) if name in total else part

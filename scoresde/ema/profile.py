@@ -6,8 +6,8 @@ by $\bar\theta \leftarrow d_k \bar\theta + (1 - d_k) \theta_{k+1}$. After $n$ up
 $$\bar\theta_n = \sum_{k=0}^n \big(c_n(k) - c_n(k-1)\big)\,\theta_k, \qquad
   c_n(k) = \prod_{j=k}^{n-1} d_j, \quad c_n(-1) = 0,$$
 
-where $c_n(k)$ is the share of the weights up to $\theta_k$ in the average; $c_n(n) = 1$. For the
-two profiles of this module the products have closed forms.
+where $c_n(k)$ is the total share of $\theta_0, \dots, \theta_k$ in the average, and $c_n(n) = 1$.
+For the two profiles of this module the products have closed forms.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scoresde.errors import InvalidValueError
 
 __all__ = ["Exponential", "Power", "Profile", "gamma_of", "sigma_of"]
 
-# The smallest width: below it the average of fewer than 10,000 updates is the last weights.
+# The smallest width. A narrower average of fewer than 10,000 updates would equal the last weights.
 _LEAST = 1e-4
 
 
@@ -38,11 +38,11 @@ class Profile(abc.ABC):
 
     @abc.abstractmethod
     def share(self, k: Tensor, n: int) -> Tensor:
-        r"""Return the share $c_n(k)$ of weights up to $\theta_k$ in the average after `n` updates.
+        r"""Return the share $c_n(k)$ of $\theta_0 \dots \theta_k$ in the average after `n` updates.
 
         Args:
-            k: Numbers of updates, at least 0, of any shape; beyond `n` the share is 1.
-            n: Updates so far, at least 1.
+            k: Numbers of updates, at least 0, of any shape; the share is 1 if `k` exceeds `n`.
+            n: The number of updates so far, at least 1.
 
         Returns:
             The share, float64, in [0, 1], of the shape of `k`.
@@ -51,12 +51,12 @@ class Profile(abc.ABC):
 
 @dataclass(frozen=True)
 class Exponential(Profile):
-    r"""Average exponentially, $d_k = d$, or with a warm-up $d_k = \min(d, (1 + k) / (10 + k))$.
+    r"""Average exponentially with $d_k = d$, or $\min(d, (1 + k) / (10 + k))$ for a warm-up.
 
     The warm-up rule is that of TensorFlow's `ExponentialMovingAverage(num_updates=...)`, which Song
-    et al. (2021, arXiv:2011.13456) used: the initial weights decay in tens of steps instead of
-    $1/(1-d)$. The warm-up ends at the first update m with $(1 + m) / (10 + m) \ge d$. For
-    $n \le m$ the share is $\prod_{i=1}^9 (k + i) / (n + i)$.
+    et al. (2021, arXiv:2011.13456) used. With it the initial weights lose their influence in tens
+    of updates instead of $1/(1-d)$. The warm-up ends at the first update m with
+    $(1 + m) / (10 + m) \ge d$. For $n \le m$ the share is $\prod_{i=1}^9 (k + i) / (n + i)$.
 
     Args:
         decay: The decay $d$, in [0, 1).
@@ -101,11 +101,13 @@ class Power(Profile):
     $$d_k = \Big(1 - \frac1t\Big)^{\gamma + 1}, \qquad
       c_n(k) = \Big(\frac kn\Big)^{\gamma + 1}.$$
 
-    The profile keeps its shape as the run grows, and does not contain the initial weights.
+    The shape of the profile does not change as the run grows, and the initial weights have the
+    weight 0.
 
     Args:
-        sigma: $\sigma_\text{rel}$, the profile's standard deviation in units of the run so far, in
-            [1e-4, 0.288]: 0.05 to 0.25 are usual. $1/\sqrt{12}$ is the mean of all weights.
+        sigma: $\sigma_\text{rel}$, the profile's standard deviation divided by the length of the
+            run so far, in [1e-4, 0.288]; 0.05 to 0.25 are usual. $1/\sqrt{12}$ gives the mean of
+            all weights.
 
     Raises:
         InvalidTypeError: `sigma` is not a number.

@@ -1,7 +1,7 @@
-"""Store and read the averages of a run at some of its steps, for later reconstruction.
+"""Store the averages of a run at some of its steps, and read them for reconstruction.
 
 A run's folder has a file `ema/sigma-<sigma>/step-<step>.safetensors` for each snapshot of each
-power-function average. Snapshots are found by these names.
+power-function average. These names are how snapshots are found.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Snapshot:
         """Return the averaged and the copied tensors, each by its name in the model.
 
         Raises:
-            CheckpointError: The file is missing, damaged or no snapshot of this step.
+            CheckpointError: The file is missing or damaged, or is not a snapshot of this step.
         """
         return self.read_with_run()[:2]
 
@@ -66,14 +66,14 @@ class Snapshot:
 def save_snapshot(
     folder: str | Path, average: PowerEMA[Any], *, half: bool = False, run: str | None = None
 ) -> Path:
-    """Write the present state of an average to the folder of a run.
+    """Write the current state of an average to the folder of a run.
 
     Args:
         folder: The folder of the run.
         average: An average with at least one update.
-        half: Store the averaged weights in float16, with 3 digits; a tensor that overflows float16
-            keeps its dtype.
-        run: An identifier of the run: snapshots of two runs cannot be combined.
+        half: Store the averaged weights in float16, which has 3 digits; a tensor that overflows
+            float16 keeps its dtype.
+        run: An identifier of the run, so that snapshots of two runs are not combined.
 
     Returns:
         The file.
@@ -85,7 +85,7 @@ def save_snapshot(
     """
     sigma, step = average.profile.sigma, average.updates
     if step < 1:
-        raise InvalidValueError("an average without an update has nothing to store")
+        raise InvalidValueError("this average has no updates yet; store it after the first update")
     if not all(p.isfinite().all() for p in average.model.parameters()):
         raise NonFiniteError(
             f"the average with {average.profile} is not finite after {step} updates and is not "
@@ -115,7 +115,7 @@ def snapshots_in(folder: str | Path) -> list[Snapshot]:
     """Return the snapshots in the folder of a run, sorted by spread and step."""
     found = []
     for path in Path(folder).glob("ema/sigma-*"):
-        with contextlib.suppress(ValueError):  # the name is not that of a snapshot
+        with contextlib.suppress(ValueError):  # this file is not a snapshot
             profile = Power(float(path.name.removeprefix("sigma-")))
             found += [Snapshot(profile, step, file) for step, file in steps_in(path)]
     return sorted(found, key=lambda s: (s.profile.sigma, s.step))

@@ -1,8 +1,8 @@
-r"""Guide a score towards a condition: each function takes a score and returns a score.
+r"""Guide a score towards a condition: each function here maps a score to a new score.
 
-The result can be used wherever a score can: with every sampler, SDE and shape. In general no law of
-data, diffused by the SDE, has this score, and the samples do not have the law of a tempered
-posterior. So `log_prob` of a guided score raises an error.
+The new score can be used wherever a score can: with every sampler, SDE and shape. In general it is
+not the score $\nabla \log p_t$ of any diffused data distribution, and the samples do not follow a
+tempered posterior. So `log_prob` of a guided score raises an error.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ GUIDANCE: Mapping[str, Callable[..., Wrapped]] = MappingProxyType(
         "posterior": posterior,
     }
 )
-"""Guidance by name: functions of a score, and of what guides it, that return a score."""
+"""The guidance functions by name."""
 
 __all__ = [
     "GUIDANCE",

@@ -1,12 +1,13 @@
 r"""Approximate $\nabla \log p(y \mid x_t)$, the score of a measurement given a noisy state.
 
 The score gives $\hat x = E[x_0 | x_t]$ and $V = \mathrm{Cov}[x_0 | x_t] = \frac{\sigma^2}{\alpha^2}
-(I + \sigma^2\,\partial s/\partial x)$ (Efron 2011). Each approximation moves the denoiser to
-$\hat x + w$. If $x_0 | x_t$ were $N(\hat x, V)$, $w$ would be Kalman's update
+(I + \sigma^2\,\partial s/\partial
+x)$ (Efron 2011). Each approximation replaces the denoised state $\hat x$ by $\hat x + w$. If $x_0 |
+x_t$ were $N(\hat x, V)$, $w$ would be the Kalman update
 
 $$ w = V A^T u, \qquad (A V A^T + \Sigma)\,u = y - A \hat x, $$
 
-which adds $\alpha w / \sigma^2$ to the score. This is exact for Gaussian data.
+and the score changes by $\alpha w / \sigma^2$. This is exact for Gaussian data.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from scoresde.guidance.linear import Linear
 
 __all__ = ["OF_A_FUNCTION", "OF_LINEAR", "Denoised", "LogLikelihood", "Update"]
 
-# The largest number of products with A A^T; they cost no network pass.
+# The largest number of products with A A^T, which cost no network pass.
 _PRODUCTS = 50
-# The largest relative deviation of one row that counts as rounding, in float32.
+# The largest relative change of one row that counts as rounding, in float32.
 _ROUNDING = 1e-3
-# The largest number of iterations of the search for the length of a step.
+# The largest number of iterations that search for the length of a step.
 _HALVINGS = 20
 
 
@@ -40,10 +41,11 @@ class Denoised:
 
     Attributes:
         x0: $\hat x = E[x_0 | x_t]$, `(B, *event)`.
-        spread: The product with $V$: one backward pass of the network.
-        var: $v$, the variance of one entry for Gaussian data with equal, independent entries.
-        guess: The product with the $V$ of Gaussian data with the known moments; it costs no
-            network pass.
+        spread: The function that multiplies by $V$; one product costs a backward pass of the
+            network.
+        var: $v$, the variance of an entry of $x_0$ given $x_t$, for data $N(0, c I)$.
+        guess: The function that multiplies by the $V$ of Gaussian data with the known moments,
+            without a network pass.
     """
 
     x0: Tensor
@@ -53,10 +55,10 @@ class Denoised:
 
 
 class Update(NamedTuple):
-    r"""Hold the change of the denoiser by a measurement.
+    r"""Hold the shift of the denoised state that a measurement causes.
 
     Attributes:
-        w: The shift of the denoiser, like $\hat x$.
+        w: The shift, `(B, *event)`.
         log_likelihood: $\log p(y | x_t)$ up to a function of t, `(B,)`.
         residual: The relative residual of the linear system, `(B,)`; None if no system is solved.
     """
@@ -67,12 +69,13 @@ class Update(NamedTuple):
 
 
 def mmps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
-    r"""Match moments (Rozet et al. 2024, arXiv:2405.13712), with $V$ from the score's Jacobian.
+    r"""Match moments with $V$ from the score's Jacobian (Rozet et al. 2024, arXiv:2405.13712).
 
-    The system is preconditioned by the same system with `guess` in place of $V$, which costs no
-    network pass. The $V$ of a network may have negative eigenvalues, for which the solution can be
-    arbitrarily large. So the step goes at most to the maximum of the likelihood along it, and the
-    log-likelihood lies between those of $V = 0$ and of $V = \infty$: for a covariance both hold.
+    The preconditioner is the same system with `guess` in place of $V$, which costs no network pass.
+    The $V$ of a network may have negative eigenvalues, and then the solution can be arbitrarily
+    large. So $w$ is shortened to the maximum of the likelihood along $w$, and the log-likelihood is
+    limited to the range from its value at $V = 0$ to that at $V = \infty$. Neither changes the
+    result if $V$ is a covariance.
     """
     r = measured.gap(y, at.x0)
     found = measured.solved(r, at.spread, at.x0, ~y.isnan(), iterations, at.guess)
@@ -84,7 +87,7 @@ def mmps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
 
 
 def pigdm(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
-    r"""Match moments with a multiple of the identity for $V$: $\Pi$GDM (Song et al. 2023)."""
+    r"""Match moments with $V = v I$ ($\Pi$GDM, Song et al. 2023)."""
     r = measured.gap(y, at.x0)
     var = column(at.var.to(r), at.x0)
     found = measured.solved(r, lambda v: var * v, at.x0, ~y.isnan(), _PRODUCTS)
@@ -106,18 +109,18 @@ def dps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
 
 @dataclass(frozen=True, eq=False)
 class LogLikelihood:
-    """Expand a log-likelihood `(y, x0) -> (B,)` to second order about a state.
+    """Expand a log-likelihood `(y, x0) -> (B,)` to second order in `x0`.
 
     Args:
         function: The log-likelihood, which autograd can differentiate in `x0`, twice for `mmps`.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
-    # not empty once the values of a batch were compared with those of single rows
+    # not empty after the values of a batch have been compared with those of single rows
     seen: list[bool] = field(default_factory=list, repr=False)
 
     def at(self, y: Tensor, x0: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-        """Return the value `(B,)`, the gradient, and a product with minus the Hessian."""
+        """Return the value `(B,)`, the gradient, and the product with minus the Hessian."""
         recording = torch.is_grad_enabled()
         with torch.enable_grad():
             at = x0 if recording and x0.requires_grad else x0.detach().requires_grad_()
@@ -157,15 +160,16 @@ class LogLikelihood:
         return value
 
     def _check_rows(self, y: Tensor, x0: Tensor) -> None:
-        """Raise InvalidValueError if the value for a sample changes with the others of a batch."""
+        """Raise InvalidValueError if the value of a sample depends on others of the batch."""
         draw = torch.Generator().manual_seed(0)
         x = x0 + torch.randn(x0.shape, generator=draw, dtype=torch.float64, device="cpu").to(x0)
         with torch.no_grad():
             alone, beside = self.function(y[:1], x[:1])[0], self.function(y, x)[0]
-        if (alone - beside).abs() > _ROUNDING * (1 + beside.abs()):  # NaN raises elsewhere
+        # a NaN raises an error elsewhere
+        if (alone - beside).abs() > _ROUNDING * (1 + beside.abs()):
             raise InvalidValueError(
-                "the log-likelihood of a sample depends on the others of its batch, or on random "
-                "numbers; compute each row from its own entries"
+                "the log-likelihood of a sample depends on the other samples of the batch, or on "
+                "random numbers; compute each value from its own row"
             )
 
 
@@ -173,14 +177,15 @@ def laplace(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int)
     r"""Match moments with a log-likelihood expanded to second order about $\hat x$.
 
     Let $g$ be its gradient and $H$ its negative Hessian. The solution $w$ of $(I + V H)\,w = V g$
-    is a step of Newton's method. It is shortened to the maximum of $p(y | \hat x + w)\,N(w; 0, V)$
-    along it. For `Linear` measurements this is `mmps`, with one more backward pass.
+    is a step of Newton's method. It is shortened to the maximum of
+    $p(y | \hat x + c w)\,N(c w; 0, V)$ over $0 \le c \le 1$. For `Linear` measurements this gives
+    the same as `mmps`, with one more backward pass.
     """
     value, g, bend = likelihood.at(y, at.x0)
     start = at.spread(g)
     found = solve(start, lambda p: (p, p + at.spread(bend(p))), iterations)
     w = found.w
-    # w^T V^-1 w, without another network pass; below 0 only if V is no covariance
+    # w^T V^-1 w, without another network pass; it is negative only if V is not a covariance
     share = _share(likelihood, y, at.x0, w, dot(g - bend(w), w).clamp(min=0))
     w = column(share, w) * w
     return Update(w, value + dot(g, w).clamp(min=0) / 2, found.residual)
@@ -229,15 +234,15 @@ def _share(
 
 
 def _bounded(w: Tensor, gain: Tensor, bend: Tensor) -> Tensor:
-    r"""Return a step, shortened to the maximum of a quadratic log-likelihood along it.
+    r"""Shorten a step to the maximum of a quadratic log-likelihood along the step.
 
     A longer step would decrease the likelihood of $\hat x + w$. The full step grows as the noise of
-    the measurement decreases, and would make samplers unstable in few steps.
+    the measurement decreases, and would make samplers with few steps unstable.
 
     Args:
         w: The step.
-        gain: The slope of the log-likelihood along it, `(B,)`.
-        bend: Minus its second derivative along it, `(B,)`.
+        gain: The first derivative of the log-likelihood along the step, `(B,)`.
+        bend: Minus the second derivative along the step, `(B,)`.
     """
     share = torch.where(bend > 0, gain / torch.where(bend > 0, bend, 1.0), 1.0).clamp(0, 1)
     return column(share, w) * w
@@ -248,7 +253,7 @@ Approximation = Callable[..., Update]
 OF_LINEAR: Mapping[str, Approximation] = MappingProxyType(
     {"mmps": mmps, "pigdm": pigdm, "dps": dps}
 )
-"""The approximations of a `Linear` measurement, by name."""
+"""The approximations for `Linear` measurements by name."""
 
 OF_A_FUNCTION: Mapping[str, Approximation] = MappingProxyType({"mmps": laplace, "dps": plain})
-"""The approximations of any log-likelihood, by name."""
+"""The approximations for other log-likelihoods by name."""

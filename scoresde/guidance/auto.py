@@ -15,7 +15,7 @@ __all__ = ["Auto", "autoguidance"]
 
 
 class Auto(Between):
-    """Evaluate the line from a weaker score to the score."""
+    """Evaluate a point on the line through a weaker score and the score."""
 
     @property
     def weaker(self) -> Score:
@@ -23,7 +23,7 @@ class Auto(Between):
         return self.others[0]
 
     def weak(self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """Return the weaker score, given the conditions that it takes."""
+        """Evaluate the weaker score with the conditions that it takes."""
         return self.ask(self.weaker, x, t, condition)
 
 
@@ -36,14 +36,15 @@ def autoguidance(
     $$ s = s_\text{weaker} + w\,(s - s_\text{weaker}) $$
 
     (Karras et al. 2024, eq. 3, arXiv:2406.02507). The weaker score has a smaller network, or was
-    trained for fewer steps on the same data. The difference of the two scores points away from the
-    errors of both. If the weaker score takes no conditions, this is classifier-free guidance with a
-    separate network for the unconditional score.
+    trained for fewer steps, on the same data. Both scores are assumed to make similar errors, the
+    weaker one larger ones, so that their difference points away from the errors. If the weaker
+    score takes no conditions, this is classifier-free guidance with a separate network for the
+    unconditional score.
 
     Args:
         score: A score.
-        weaker: A worse score of the same data and the same SDE. It receives the conditions that it
-            takes.
+        weaker: A less accurate score of the same data and the same SDE. It receives the conditions
+            that it takes.
         scale: $w$, finite: 0 for the weaker score, 1 for `score`, above 1 to extrapolate.
         interval: Noise scales $\sigma/\alpha \in (low, high]$ at which guidance is applied;
             elsewhere `score` alone is evaluated.

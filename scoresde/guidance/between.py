@@ -1,8 +1,8 @@
-r"""Evaluate the line through two scores, a weak and a strong one.
+r"""Evaluate a point on the line through two scores, a weak and a strong one.
 
 $$ s = s_\text{weak} + w\,(s_\text{strong} - s_\text{weak}) $$
 
-At $w = 0$ it is the weak score, at $w = 1$ the strong score, and above 1 an extrapolation.
+$w = 0$ gives the weak score, $w = 1$ the strong score, and $w > 1$ extrapolates.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["Between", "Interval", "check_alike"]
 
 Interval = tuple[float, float]
 
-# The relative rounding error of sigma / alpha at a time in float32; a time of the grid may lie at
+# The relative rounding error of sigma / alpha at a float32 time. A time of the grid may be exactly
 # an end of the interval.
 _ROUNDING = 1e-5
 
 
 class Between(Wrapped):
-    r"""Define the base class of lines from a weak score to a strong score, `score`.
+    r"""Define the base class of guidance along the line from a weak to a strong score.
 
     At $w = 0$, at $w = 1$ and outside of the interval only one of the two scores is evaluated. If
     the samples of a batch have several times and any of them needs both scores, both are evaluated
@@ -41,7 +41,7 @@ class Between(Wrapped):
     Args:
         score: The strong score.
         others: The scores from which the weak score is made.
-        scale: $w$, finite; below 0 it leads away from the strong score.
+        scale: $w$, finite; a negative number leads away from the strong score.
         interval: The noise scales $\sigma/\alpha \in (low, high]$ at which $w$ is used.
 
     Raises:
@@ -68,7 +68,8 @@ class Between(Wrapped):
         if self._sde is None:
             raise InvalidValueError(
                 "interval= is in units of sigma / alpha, but this score has no SDE in its facts; "
-                "derive it from scoresde.Wrapped with `facts`, or leave the interval out"
+                "write it as a subclass of scoresde.Wrapped with `facts`, or leave the interval "
+                "out"
             )
 
     @abc.abstractmethod
@@ -116,7 +117,7 @@ class Between(Wrapped):
         return (low < ratio) & (ratio <= high)
 
     def _needed(self, inside: Tensor | None) -> tuple[bool, bool]:
-        """Return two booleans: the weak score is needed, the strong score is needed."""
+        """Return whether the weak score is needed, and whether the strong score is."""
         some = inside is None or bool(inside.any())
         every = inside is None or bool(inside.all())
         return self.scale != 1 and some, self.scale != 0 or not every
@@ -130,12 +131,12 @@ class Between(Wrapped):
 
 
 def check_alike(score: Score, other: object, what: str) -> None:
-    """Raise an error if two scores of one formula belong to different processes or events.
+    """Raise an error if two scores belong to different processes or to events of different shapes.
 
     Args:
         score: A score.
-        other: Another score or function of the formula.
-        what: The name of `other` in messages: "the weaker score".
+        other: Another score or a function of states.
+        what: The name of `other` in messages, such as "the weaker score".
 
     Raises:
         InvalidValueError: The two belong to different processes.
@@ -148,5 +149,5 @@ def check_alike(score: Score, other: object, what: str) -> None:
     if len(shapes) == 2:
         raise ShapeError(
             f"the score is for events of shape {first.event_shape}, and {what} for events of shape "
-            f"{known.event_shape}; give two of the same data"
+            f"{known.event_shape}; give two scores of the same data"
         )

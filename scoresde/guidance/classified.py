@@ -1,4 +1,4 @@
-"""Add to a score the gradient of the condition's log-probability (classifier guidance)."""
+"""Add the gradient of a condition's log-probability to a score (classifier guidance)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Classified", "classifier"]
 
 
 class Classified(Wrapped):
-    """Add to a score the gradient of a log-probability, `others[0]`, times a scale."""
+    """Add the gradient of the log-probability `others[0]`, times a scale, to a score."""
 
     def __init__(self, score: Score, log_prob: Callable[..., Tensor], scale: float) -> None:
         super().__init__(score, log_prob)
@@ -26,7 +26,7 @@ class Classified(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts of the score, with the classifier's conditions and one more pass."""
+        """Return the facts of the score, plus the classifier's conditions and one network pass."""
         known, other = super().facts, facts(self.others[0])
         conditions = None
         if known.conditions is not None and other.conditions is not None:
@@ -64,7 +64,7 @@ class Classified(Wrapped):
 
 
 def _without(rows: Tensor, value: Tensor) -> Tensor:
-    """Return a tensor `(B, *)` with zeros in some of its rows."""
+    """Return the tensor `(B, *)` with these rows set to zero."""
     return value.masked_fill(rows.reshape(-1, *(1,) * (value.ndim - 1)), 0)
 
 
@@ -79,16 +79,18 @@ def classifier(score: Score, log_prob: Callable[..., Tensor], scale: float) -> W
 
     Args:
         score: A score, such as an unconditional one.
-        log_prob: $\log p(y \mid x, t)$, `(B,)`: a function or a module of `(x, t, condition)`, or
-            of `(x, t)` if it takes no condition, that autograd can differentiate in x. If it has an
-            attribute `facts`, the conditions declared there are passed to it alone and not to the
-            score, and a sample for which all of them are missing is not guided. Without `facts`,
-            both receive every condition that they take.
-        scale: $w$, finite: 0 for no guidance, 1 for Bayes' rule, above 1 for a sharper law.
+        log_prob: A function or module that returns $\log p(y \mid x, t)$, `(B,)`, of
+            `(x, t, condition)`, or of `(x, t)` if it takes no condition. Autograd must be able to
+            differentiate it in x. If it has an attribute `facts`, the conditions declared there are
+            passed to it and not to the score, and a sample for which all of them are missing is not
+            guided. Without `facts`, both receive every condition that they take.
+        scale: $w$, finite: 0 for no guidance, 1 for Bayes' rule, above 1 for a sharper
+            distribution.
 
     Raises:
-        InvalidValueError: The scale is not finite, or the two belong to different processes.
-        ShapeError: The two belong to events of different shapes.
+        InvalidValueError: The scale is not finite, or score and classifier belong to different
+            processes.
+        ShapeError: Score and classifier belong to events of different shapes.
 
     Examples:
         >>> import scoresde, torch

@@ -1,17 +1,18 @@
-r"""Combine the scores given single observations of one $x_0$ into the score given all of them.
+r"""Combine the scores given one observation of $x_0$ each into the score given all observations.
 
 For independent observations $p(x_0 | y_1 \dots y_n) \propto p(x_0)^{1-n} \prod_i p(x_0 | y_i)$. The
-laws of the noisy state at time t do not have this product rule. For Gaussian laws (Linhart et al.
-2024, *Diffusion posterior sampling for simulation-based inference in tall data settings*,
-arXiv:2411.02728, section 3)
+distributions of the noisy state $x_t$ do not have this product rule. For Gaussian distributions
+(Linhart et al. 2024, *Diffusion posterior sampling for simulation-based inference in tall data
+settings*, arXiv:2411.02728, section 3)
 
 $$ s = \Lambda^{-1}\Big(\sum_i \Sigma_i^{-1} s_i - (n - 1)\,\Sigma_0^{-1} s_0\Big), \qquad
    \Lambda = \sum_i \Sigma_i^{-1} - (n - 1)\,\Sigma_0^{-1} $$
 
 with $\Sigma_i = \mathrm{Cov}[x_0 | x_t, y_i]$ and $\Sigma_0 = \mathrm{Cov}[x_0 | x_t]$. For
-Gaussian laws $\Lambda \succeq \Sigma_0^{-1}$. For other laws, or estimated covariances, $\Lambda$
-may have negative eigenvalues. So a matrix is added to $\Lambda$ that makes it at least a tenth of
-$\Sigma_0^{-1}$, and this matrix times $s_0$ is added to the bracket.
+Gaussian distributions $\Lambda \succeq \Sigma_0^{-1}$. For other distributions, or estimated
+covariances, $\Lambda$ may have negative eigenvalues. So the smallest matrix $\Delta$ is added to
+$\Lambda$ for which $\Lambda + \Delta \succeq \Sigma_0^{-1} / 10$, and $\Delta s_0$ is added to the
+bracket.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = ["Composed", "compose"]
 
 
 class Composed(Wrapped):
-    """Compose the scores given several observations; `others` holds the score of the prior."""
+    """Compose the scores given one observation each; `others` holds the score of the prior."""
 
     def __init__(self, score: Score, prior: Score, observations: Condition, sde: SDE) -> None:
         super().__init__(score, prior)
@@ -56,7 +57,8 @@ class Composed(Wrapped):
         """Return the score `(B, *)`.
 
         Raises:
-            InvalidValueError: The Jacobian of a score is not that of the score of a density.
+            InvalidValueError: The Jacobian of a score gives a covariance that is not positive
+                definite.
         """
         others = None
         if condition is not None:
@@ -143,7 +145,7 @@ class ByJacobian(Composed):
         s, first = self._spread(self.others[0], x, t, others)
         root = torch.linalg.cholesky(first)
         inverse = torch.linalg.solve_triangular(root, torch.eye(s.shape[1]).to(s), upper=False)
-        # in the coordinates in which the covariance without an observation is the identity
+        # in coordinates in which the covariance without observations is the identity
         total = (1 - n) * torch.eye(s.shape[1]).to(s).expand_as(first)
         plain = inverse @ s[..., None]
         weighted = (1 - n) * plain
@@ -206,24 +208,26 @@ def compose(
     r"""Return the score of $p(x_0 | y_1 \dots y_n)$ from that of $p(x_0 | y)$.
 
     The observations must be independent given $x_0$. The formula (`scoresde.guidance.composed`) is
-    exact for Gaussian laws, and an approximation otherwise. A call takes n + 1 network passes.
+    exact for Gaussian distributions, and an approximation for others. A call takes n + 1 network
+    passes.
 
     Args:
-        score: A conditional score, which was also trained with the condition missing.
+        score: A conditional score that was also trained with missing conditions.
         observations: A mapping from names to n rows, such as `{"y": y}` with `y` of shape
             `(n, *)`. The returned score does not take these conditions.
-        covariance: The estimate of $\Sigma_i$ and $\Sigma_0$. `"gauss"` uses Gaussians with the
-            moments of 512 draws of each posterior and of the prior, made once by the flow, for
-            events of at most 256 dimensions. `"jacobian"` uses the Jacobian of the score at each
-            state; it must be accurate, which that of a network often is not at high noise. Or give
-            the moments: first those of the prior, then those of the n posteriors.
+        covariance: The estimate of $\Sigma_i$ and $\Sigma_0$. `"gauss"` treats the prior and each
+            posterior as Gaussian, with the moments of 512 draws that the probability flow makes
+            once; events may have at most 256 dimensions. `"jacobian"` uses the Jacobian of the
+            score at each state. The Jacobian must be accurate; that of a network often is not at
+            high noise. Or give a list of moments: those of the prior, then those of the n
+            posteriors.
         prior: The score without observations; by default `score` with these conditions missing.
 
     Raises:
         InvalidValueError: The score's facts have no SDE or no event shape, there are no
             observations, or `prior` belongs to another process.
         ShapeError, InvalidTypeError, UnknownNameError: The observations do not fit the score, or
-            each other.
+            have different numbers of rows.
 
     Examples:
         >>> import scoresde
@@ -235,15 +239,15 @@ def compose(
     if known.sde is None:
         raise InvalidValueError(
             "the covariances depend on the noise scale, but this score has no SDE in its facts; "
-            "derive it from scoresde.Wrapped with `facts`"
+            "write it as a subclass of scoresde.Wrapped with `facts`"
         )
     rows = {name: as_numbers(f"observation {name!r}", v) for name, v in observations.items()}
     n = max((len(value) for value in rows.values() if value.ndim), default=0)
     given = Condition.of(rows, n, known.conditions)
     if given is None or n == 0:
         raise InvalidValueError(
-            "there is no observation to compose; give at least one row, such as {'y': y} with y "
-            "of shape (n, *)"
+            "there are no observations; give at least one row, such as {'y': y} with y of shape "
+            "(n, *)"
         )
     for name, value in given.items():
         if value.shape != rows[name].shape:

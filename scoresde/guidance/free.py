@@ -1,4 +1,4 @@
-"""Extrapolate the conditional score away from the unconditional one (classifier-free guidance)."""
+"""Extrapolate from the unconditional through the conditional score (classifier-free guidance)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ClassifierFree", "classifier_free"]
 
 
 class ClassifierFree(Between):
-    """Evaluate the line from a score without its conditions to the score with them."""
+    """Evaluate a point on the line through the unconditional and the conditional score."""
 
     def __call__(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
@@ -30,7 +30,7 @@ class ClassifierFree(Between):
             names = list(facts(self.score).conditions or ["label"])
             example = ", ".join(f"{name!r}: ..." for name in names)
             raise InvalidValueError(
-                "classifier-free guidance needs a condition, and none was given; give "
+                "classifier-free guidance needs a condition, but none was given; give "
                 f"condition={{{example}}}, or use the score without guidance"
             )
         return super().__call__(x, t, condition)
@@ -46,17 +46,17 @@ def classifier_free(score: Score, scale: float, *, interval: Interval | None = N
 
     $$ s = s(x, t) + w\,\big(s(x, t \mid y) - s(x, t)\big) $$
 
-    (Ho & Salimans 2022, eq. 6, arXiv:2207.12598). Their $w$ is smaller by 1; that of Imagen and
-    diffusers is the same. The unconditional score is `score` with every condition missing, which
+    (Ho & Salimans 2022, eq. 6, arXiv:2207.12598). Their $w$ is this $w$ minus 1; Imagen and
+    diffusers define it as here. The unconditional score is `score` with every condition missing; it
     is trained by dropping conditions at random. A call takes two network passes; at $w = 0$, at
     $w = 1$ and outside of the interval it takes one, and returns exactly that score.
 
     Args:
-        score: A score that takes conditions, and was trained with all of them missing too.
+        score: A score that takes conditions, and was also trained with all conditions missing.
         scale: $w$, finite: 0 for the unconditional score, 1 for the conditional one, above 1 for a
-            sharper law, below 0 for a law away from the condition.
+            sharper distribution, below 0 for samples unlike the condition.
         interval: Noise scales $\sigma/\alpha \in (low, high]$, in model units, at which guidance is
-            applied; elsewhere the score is the conditional one (Kynkäänniemi et al. 2024,
+            applied; elsewhere the conditional score is used (Kynkäänniemi et al. 2024,
             arXiv:2404.07724).
 
     Raises:
@@ -73,7 +73,7 @@ def classifier_free(score: Score, scale: float, *, interval: Interval | None = N
     """
     if facts(score).conditions == {}:
         raise InvalidValueError(
-            "this score takes no condition, so classifier-free guidance has no effect; guide it by "
-            "a classifier, or by a weaker score with autoguidance"
+            "this score takes no condition, so classifier-free guidance has no effect; use "
+            "guidance.classifier, or guidance.autoguidance with a weaker score"
         )
     return ClassifierFree(score, scale=scale, interval=interval)

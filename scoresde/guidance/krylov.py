@@ -1,9 +1,9 @@
 r"""Solve one linear system for each sample, given the products of its matrix with vectors.
 
-The equation is $M u = r$ with $M = A V A^T + \Sigma$. A product $M p$ requires one product with the
-covariance $V$, which costs a backward pass through the network; $V A^T p$ is an intermediate result
-of it. So $w = V A^T u$, the correction to the denoised estimate, is accumulated together with $u$,
-at no further product.
+The equation is $M u = r$ with $M = A V A^T + \Sigma$. A product $M p$ needs one product with the
+covariance $V$, which costs a backward pass through the network, and has $V A^T p$ as an
+intermediate result. So $w = V A^T u$, the shift of the denoised state, is computed together with
+$u$ without further products.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 __all__ = ["Solution", "dot", "solve"]
 
 Product = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""A function that returns two products of a vector p, $V A^T p$ and $M p$."""
+"""A function that maps a vector p to the two products $V A^T p$ and $M p$."""
 
 
 class Solution(NamedTuple):
@@ -25,7 +25,7 @@ class Solution(NamedTuple):
 
     Attributes:
         w: $V A^T u$.
-        u: The solution itself, like the right-hand side.
+        u: The solution, of the shape of the right-hand side.
         residual: $\|r - M u\| / \|r\|$, `(B,)`; 0 if r is 0.
     """
 
@@ -42,18 +42,20 @@ def solve(
 ) -> Solution:
     r"""Solve $M u = r$ by generalised conjugate residuals, which minimise the residual.
 
-    The method is equivalent to GMRES, so $M$ need not be symmetric; the Jacobian of a network is
+    The method is equivalent to GMRES. $M$ need not be symmetric, since the Jacobian of a network is
     not. Eisenstat, Elman & Schultz (1983), *Variational iterative methods for nonsymmetric systems
     of linear equations*, doi:10.1137/0720023.
 
     Args:
         r: Right-hand sides `(B, *)`.
-        product: A function that returns both products of a vector, $V A^T p$ and $M p$.
+        product: A function that maps a vector p to $V A^T p$ and $M p$.
         iterations: The number of products, at least 1.
-        guess: A function that approximates $M^{-1}$ of a vector; it may differ from call to call.
+        guess: The preconditioner, a function that approximates $M^{-1} p$; it may change between
+            calls.
     """
-    size = r.detach().reshape(len(r), r.shape[1:].numel()).abs().amax(1) if r.numel() else r
-    unit = torch.where(size > 0, size, 1.0) if r.numel() else r.new_ones(len(r))
+    flat = r.detach().reshape(len(r), r.shape[1:].numel())
+    size = torch.nn.functional.pad(flat, (0, 1)).abs().amax(1)  # a zero, since flat may be empty
+    unit = torch.where(size > 0, size, 1.0)
     r = r / column(unit, r)  # so that squares neither overflow nor underflow
     left, directions = r, list[tuple[Tensor, Tensor, Tensor]]()
     u, w, least = torch.zeros_like(r), torch.zeros(()), torch.zeros(())
@@ -64,7 +66,7 @@ def solve(
             c = dot(q, other[2])
             p, z, q = (a - column(c, a) * b for a, b in zip((p, z, q), other, strict=True))
         square = dot(q, q)
-        if i == 0:  # a later direction is dropped if it is smaller than the rounding error of this
+        if i == 0:  # a later direction is dropped if it is below the rounding error of this norm
             least = torch.finfo(r.dtype).eps ** 2 * square.detach()
         scale = _inverse(square, least)
         p, z, q = (column(scale, a) * a for a in (p, z, q))

@@ -26,9 +26,9 @@ from scoresde.units import Identity, Transform
 
 __all__ = ["Linear"]
 
-# The largest number of entries of a measurement for which the matrix A A^T is computed.
+# The matrix A A^T is computed for measurements with at most this many entries.
 _LARGEST = 1024
-# The largest number of products with `guess`, a covariance that costs no network pass.
+# The largest number of products with the covariance `guess`, which cost no network pass.
 _CHEAP = 20
 # The largest relative deviation from linearity that counts as rounding, in float32.
 _ROUNDING = 1e-3
@@ -38,16 +38,15 @@ _ROUNDING = 1e-3
 class Linear:
     r"""Define a linear measurement with Gaussian noise, $y = A x_0 + \text{std}\,\varepsilon$.
 
-    Calling it maps events `(B, *event)` to their measurements without noise, `(B, *m)`.
+    A call maps events `(B, *event)` to measurements without noise, `(B, *m)`.
 
     Args:
-        A: A linear function of a batch of events that autograd can differentiate, or a matrix
-            `(m, D)` for the flattened event. The function is an operator of
-            `scoresde.guidance.operators`, or any callable with real values; complex values are
-            returned as `torch.view_as_real(y)`.
+        A: A matrix `(m, D)` for the flattened event, or a linear function of a batch of events that
+            autograd can differentiate, such as an operator of `scoresde.guidance.operators`. The
+            function must return real numbers; return complex ones as `torch.view_as_real(y)`.
         std: The standard deviation of the noise, a number or a tensor of the shape of y; at
             least 0.
-        transform: The map from the units of A's argument to model units;
+        transform: The map from the units of the events that A takes to model units;
             `posterior(..., units=True)` sets it.
 
     Raises:
@@ -93,7 +92,8 @@ class Linear:
         if isinstance(self.A, Tensor):
             if raw.shape[1:].numel() != self.A.shape[1]:
                 raise ShapeError(
-                    f"A is for events of {self.A.shape[1]} numbers, got {tuple(raw.shape[1:])}"
+                    f"A takes events of {self.A.shape[1]} numbers, got events of shape "
+                    f"{tuple(raw.shape[1:])}"
                 )
             return raw.reshape(len(raw), raw.shape[1:].numel()) @ self.A.to(raw).T
         try:
@@ -102,18 +102,18 @@ class Linear:
             if not re.search(r"dtype|scalar type|type .* should be the same", str(error)):
                 raise
             raise InvalidTypeError(
-                f"A fails for events of {raw.dtype} ({error}); convert the tensors in A to the "
-                "dtype of its argument, or sample with dtype=torch.float64"
+                f"A fails for events of {raw.dtype} ({error}); convert the tensors that A uses to "
+                "the dtype of its argument, or sample with dtype=torch.float64"
             ) from error
 
     def slope(self, z: Tensor) -> Tensor:
-        """Return the change of the measurements for a change `z` of the events: the linear part."""
+        """Return the change of the measurements for a change `z` of the events."""
         value = self(z)
         shifted = not isinstance(self.transform, Identity)
         return value - self(torch.zeros_like(z[:1])) if shifted else value
 
     def adjoint(self, v: Tensor, like: Tensor) -> Tensor:
-        r"""Return $A^T v$ for measurements v `(B, *m)`, in the shape `(B, *event)` of `like`."""
+        r"""Return $A^T v$, `(B, *event)` as `like`, for measurements v `(B, *m)`."""
         recording = torch.is_grad_enabled()
         with torch.enable_grad():
             x = torch.zeros_like(like).requires_grad_()
@@ -121,16 +121,16 @@ class Linear:
         return found
 
     def variance(self, like: Tensor) -> Tensor:
-        """Return the variance of the noise, in the dtype of `like` and broadcastable to it."""
+        """Return the variance of the noise in the dtype of `like`; it broadcasts to `like`."""
         return (torch.as_tensor(self.std, dtype=torch.float64) ** 2).to(like)
 
     def unit(self, like: Tensor) -> Tensor:
-        """Return the deviation of the noise, 1 where there is none, as `variance` returns it."""
+        """Return the standard deviation of the noise, 1 where it is 0, as `variance` does."""
         std = torch.as_tensor(self.std, dtype=torch.float64)
         return torch.where(std > 0, std, 1.0).to(like)
 
     def gap(self, y: Tensor, x0: Tensor) -> Tensor:
-        """Return $y - A x_0$, with 0 where an entry of y is missing."""
+        """Return $y - A x_0$, with 0 for missing entries of y."""
         return torch.where(y.isnan(), 0.0, y - self(x0))
 
     def solved(
@@ -149,11 +149,10 @@ class Linear:
             spread: A function that returns the product of $V$ with a tensor of the events' shape.
             like: A tensor of the events' shape.
             there: True for the entries that are not missing, `(B, *m)`.
-            iterations: The largest number of products with $V$; at most the entries of y are used.
-            guess: A function that returns the product with a covariance near $V$, without a
-                network pass.
+            iterations: The largest number of products with $V$; never more than the entries of y.
+            guess: A function that multiplies by an approximation of $V$, without a network pass.
         """
-        # every entry in units of its noise, so that the result does not depend on the units of y
+        # divide every entry by the std of its noise, so that the units of y do not matter
         unit, most = self.unit(r), max(r.shape[1:].numel(), 1)
         noise = (self.variance(r) > 0).to(r)
 
@@ -173,7 +172,7 @@ class Linear:
     def log_constant(self, var: float, like: Tensor, there: Tensor) -> Tensor:
         r"""Return $-\tfrac12 \log\det 2\pi(\text{var}\,A A^T + \text{std}^2)$, `(B,)` in float64.
 
-        Missing entries are left out. For more than 1,024 entries the result is that of `var` = 0.
+        Missing entries are left out. For more than 1,024 entries `var` is taken as 0.
         """
         rows = there.reshape(len(there), there.shape[1:].numel())
         noise = self.variance(torch.empty(0, dtype=torch.float64))
@@ -200,7 +199,7 @@ class Linear:
         Raises:
             InvalidValueError: The map is not linear, mixes the events of a batch, or cannot be
                 differentiated.
-            InvalidTypeError: The map does not return real numbers, or fails.
+            InvalidTypeError: The map does not return real numbers, or raises an error.
             NonFiniteError: The map returns NaN or infinity.
             ShapeError: The map does not return a row for each event, or `std` has another shape.
         """
@@ -213,7 +212,7 @@ class Linear:
                 y = self._checked(x := x.double())
         except ScoreSDEError:
             raise
-        except Exception as error:  # the user's function may raise any error
+        except Exception as error:  # a function of the user may raise any error
             raise InvalidTypeError(
                 f"A fails for a batch of events, a tensor of shape {tuple(x.shape)}: "
                 f"{type(error).__name__}: {error}"
@@ -221,13 +220,14 @@ class Linear:
         y = y.detach()
         if y.numel() == 0:
             raise ShapeError(
-                f"A measures nothing: for events of shape {tuple(event)} it returned the shape "
-                f"{tuple(y.shape[1:])}"
+                f"A must return at least one number: for events of shape {tuple(event)} it "
+                f"returned the shape {tuple(y.shape[1:])}"
             )
         check_finite("the result of A for a standard normal event", y)
         size = float(y.abs().max())
         self._expect(self.slope(x[2:]) - y[2:], size, "mixes the events of a batch")
-        for a, b in ((1.5, -0.75), (150.0, -75.0)):  # a function that saturates is linear near 0
+        # use large arguments, since a function that saturates is nearly linear near 0
+        for a, b in ((1.5, -0.75), (150.0, -75.0)):
             mixed = self.slope(a * x[:1] + b * x[1:2]) - (a * y[:1] + b * y[1:2])
             name = f"is not linear: A({a} u - {-b} v) is not {a} A(u) - {-b} A(v)"
             self._expect(mixed, a * size, name)
@@ -270,19 +270,20 @@ class Linear:
     def _expect(zero: Tensor, size: float, otherwise: str) -> None:
         if not float(zero.detach().abs().max()) <= _ROUNDING * max(size, 1e-30):
             raise InvalidValueError(
-                f"A {otherwise}; give a likelihood that is not linear as log_likelihood(y, x0)"
+                f"A {otherwise}; for a measurement that is not linear give a function "
+                "log_likelihood(y, x0)"
             )
 
 
 def _check_matrix(matrix: Tensor) -> None:
-    """Raise an error unless a matrix has at least one entry, and only real, finite ones."""
+    """Raise an error unless a matrix has at least one entry, and all are real and finite."""
     if matrix.layout != torch.strided:
         matrix = matrix.to_dense()
     check_dense("A", matrix)
     if matrix.is_complex():
         raise InvalidTypeError(
-            "A must be a real matrix, got a complex one; stack its real and its imaginary part"
+            "A must be a real matrix, got a complex one; stack its real and imaginary parts"
         )
     check_finite("A", matrix)
     if matrix.numel() == 0:
-        raise ShapeError(f"A measures nothing: its shape is {tuple(matrix.shape)}")
+        raise ShapeError(f"A must have at least one entry, got the shape {tuple(matrix.shape)}")

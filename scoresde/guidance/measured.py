@@ -1,4 +1,4 @@
-r"""Make the score of a posterior from that of a prior and a measurement.
+r"""Make the score of a posterior from the score of a prior and a measurement.
 
 $$ \nabla \log p_t(x_t \mid y) = \nabla \log p_t(x_t) + \nabla \log p(y \mid x_t), $$
 
@@ -36,7 +36,7 @@ from scoresde.sde import SDE, Condition, Facts, Field, Moments, Score, facts, pa
 
 __all__ = ["Posterior", "posterior"]
 
-# The number of products with A A^T for an exact draw.
+# The largest number of products with A A^T for an exact draw.
 _PRODUCTS = 60
 
 
@@ -48,9 +48,9 @@ class Posterior(Wrapped):
         likelihood: The measurement.
         method: The name of the approximation.
         name: The name of the condition.
-        iterations: Products with the covariance.
+        iterations: The number of products with the covariance.
         shape: The shape of one measurement, if known.
-        moments: The moments of the data; None for those in the score's facts.
+        moments: The moments of the data; None takes those in the score's facts.
     """
 
     def __init__(
@@ -69,7 +69,8 @@ class Posterior(Wrapped):
         self.name = name
         self.iterations = iterations
         self.shape = shape
-        self._shapes = dict[tuple[int, ...], tuple[int, ...]]()  # from events to measurements
+        # the map from events to measurements
+        self._shapes = dict[tuple[int, ...], tuple[int, ...]]()
         known = super().facts
         self._sde, self._moments = _sde_of(known), moments or known.moments
         self._linear = isinstance(likelihood, Linear)
@@ -77,7 +78,7 @@ class Posterior(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts of the prior, with the measurement among the conditions."""
+        """Return the facts of the prior, with the measurement added to the conditions."""
         known, conditions = super().facts, None
         if self.shape is not None:
             conditions = {**(known.conditions or {}), self.name: Field(self.shape)}
@@ -101,15 +102,15 @@ class Posterior(Wrapped):
         """
         return self.twisted(x, t, condition)[1]
 
-    # Methods that samplers of posteriors call by `ReverseSDE.attribute`
+    # Methods that posterior samplers call through `ReverseSDE.attribute`
 
     @full_precision()
     def twisted(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Return the scores of prior and posterior and $\log p(y | x_t)$ by one evaluation.
+        r"""Return the prior's score, the posterior's, and $\log p(y | x_t)$, from one evaluation.
 
-        The last, `(B,)`, omits a term that depends on time alone.
+        The log-likelihood `(B,)` omits a term that depends only on time.
         """
         y, rest = self._parted(condition, x)
         recording = torch.is_grad_enabled()
@@ -143,14 +144,14 @@ class Posterior(Wrapped):
 
     @property
     def prior(self) -> tuple[Score, str]:
-        """Return the score of the prior, and the name of the condition that it does not get."""
+        """Return the score of the prior, and the name of the condition that it does not take."""
         return self.score, self.name
 
     @full_precision()
     def log_constant(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        r"""Return the constant that makes `twisted`'s likelihood a density of y, `(B,)`."""
+        r"""Return the term `(B,)` that the log-likelihood of `twisted` omits."""
         if not isinstance(self.likelihood, Linear):
             return x.new_zeros(len(x))
         y, _ = self._parted(condition, x)
@@ -163,8 +164,8 @@ class Posterior(Wrapped):
     ) -> tuple[Tensor, Tensor]:
         r"""Draw exactly from $p(y | x)\,N(x;\, x_0, \rho^2 I)$ for a `Linear` measurement.
 
-        A draw of the Gaussian is updated as in an ensemble Kalman filter, with fresh noise added to
-        y (Papandreou & Yuille 2010, *Gaussian sampling by local perturbations*).
+        A draw of $N(x_0, \rho^2 I)$ is moved by a Kalman update, with a new draw of the noise added
+        to y (Papandreou & Yuille 2010, *Gaussian sampling by local perturbations*).
 
         Args:
             x0: The centre `(B, *)`.
@@ -180,8 +181,8 @@ class Posterior(Wrapped):
         """
         if not isinstance(self.likelihood, Linear):
             raise InvalidTypeError(
-                "only a guidance.Linear measurement allows exact draws; take Particles for another "
-                "likelihood"
+                "exact draws need a guidance.Linear measurement; take the sampler Particles for "
+                "other likelihoods"
             )
         y, _ = self._parted(condition, x0)
         x = x0 + rho * noise.normal(x0, 0.0)
@@ -193,11 +194,11 @@ class Posterior(Wrapped):
     def _parted(
         self, condition: Mapping[str, Tensor] | None, x: Tensor
     ) -> tuple[Tensor, Condition | None]:
-        """Return the measurement in the dtype of `x`, and the other conditions."""
+        """Split the conditions into the measurement, in the dtype of `x`, and the others."""
         if condition is None or self.name not in condition:
             raise InvalidValueError(
-                f"a posterior needs a measurement, and none was given; give condition="
-                f"{{{self.name!r}: y}}, with NaN where an entry of y was not measured"
+                "a posterior needs a measurement, but none was given; give "
+                f"condition={{{self.name!r}: y}}, with NaN for entries of y that were not measured"
             )
         y = condition[self.name].to(x.dtype)
         if isinstance(self.likelihood, Linear):
@@ -213,12 +214,12 @@ class Posterior(Wrapped):
         return y, Condition(condition).without(self.name)
 
     def _variance(self, t: Tensor) -> Tensor:
-        r"""Return $(1/c + \alpha^2/\sigma^2)^{-1}$ with the mean variance $c$ of the data, or 1."""
+        r"""Return $(1/c + \alpha^2/\sigma^2)^{-1}$ with the data's mean variance $c$."""
         data = 1.0 if self._moments is None else self._moments.mean_variance()
         return data / (1 + data * self._snr(t))
 
     def _spread(self, t: Tensor, v: Tensor) -> Tensor:
-        r"""Return the product with $(C^{-1} + \alpha^2/\sigma^2)^{-1}$, $C$ that of the data."""
+        r"""Return $(C^{-1} + \alpha^2/\sigma^2 I)^{-1} v$ with the data's covariance $C$."""
         if self._moments is None:
             return column(self._variance(t).to(v), v) * v
         snr = column(self._snr(t), v).to(v)
@@ -247,8 +248,8 @@ def posterior(
 ) -> Wrapped:
     r"""Return the score of the posterior of $x_0$ given a measurement.
 
-    The measurement y is the condition `name`; an entry of y that was not measured is NaN. The
-    method approximates $p(y | x_t)$ from $\hat x = E[x_0 | x_t]$ and
+    The returned score takes the measurement y as the condition `name`, with NaN for entries that
+    were not measured. The method approximates $p(y | x_t)$ from $\hat x = E[x_0 | x_t]$ and
     $V = \mathrm{Cov}[x_0 | x_t]$:
 
     - `"mmps"`, moment matching: $p(y | x_t) = N(A \hat x,\ A V A^T + \text{std}^2)$, with $V$ from
@@ -257,27 +258,28 @@ def posterior(
       to second order about $\hat x$.
     - `"pigdm"`: the same with $V = v I$, $1/v = 1/c + \alpha^2/\sigma^2$, for data of variance c
       (Song et al. 2023, *Pseudoinverse-guided diffusion models for inverse problems*).
-    - `"dps"`: the likelihood of $\hat x$, that is $V = 0$. The step is not the paper's: it ends at
-      the maximum of the likelihood at the latest (Chung et al. 2023, arXiv:2209.14687).
+    - `"dps"`: the likelihood of $\hat x$, that is $V = 0$. Unlike in the paper, the step stops at
+      the maximum of the likelihood (Chung et al. 2023, arXiv:2209.14687).
 
     Args:
         score: The score of the prior, differentiable in x.
         likelihood: A `Linear` measurement, or any `log_likelihood(y, x0)` with values `(B,)` that
-            is differentiable in x0, for `"mmps"` twice.
+            is differentiable in x0, twice for `"mmps"`.
         method: The name of the approximation of p(y | x_t).
         name: The name of the condition.
         iterations: For `"mmps"`, the number of products with $V$ to solve its linear system, at
-            least 1. Each costs a backward pass of the network, which counts as two passes. The
-            relative residual of the system is `residual` in `Samples.info`.
-        shape: The shape of one measurement, for a log-likelihood; that of `Linear` is computed.
+            least 1. Each costs a backward pass of the network, which counts as two passes.
+            `Samples.info` reports the relative residual of the system as `residual`.
+        shape: The shape of one measurement, needed for a log-likelihood; for `Linear` it is
+            computed.
         units: True if likelihood and y are in the user's units, before the data's transform.
         moments: The moments of the data in model units, to precondition the linear system of
             `"mmps"`; by default those in the score's facts.
 
     Raises:
-        InvalidValueError: The score's facts have no SDE, or a condition of that name; A is not
-            linear; `"dps"` has no noise; or `iterations` is below 1.
-        UnknownNameError: The likelihood has no such method.
+        InvalidValueError: The score's facts have no SDE, or already have a condition `name`; A is
+            not linear; `std` is 0 for `"dps"`; or `iterations` is below 1.
+        UnknownNameError: The method does not exist for this likelihood.
         ShapeError, InvalidTypeError: The measurement does not fit the events.
 
     Examples:
@@ -295,7 +297,7 @@ def posterior(
     _sde_of(known)
     if known.conditions and name in known.conditions:
         raise InvalidValueError(
-            f"the score takes a condition {name!r} already; give the measurement another name="
+            f"the score already takes a condition {name!r}; give the measurement another name="
         )
     if not name.isidentifier():
         raise InvalidValueError(f"name= must be a word, such as 'measurement', got {name!r}")
@@ -307,7 +309,7 @@ def posterior(
         transform = known.transform
         if transform is None:
             raise InvalidValueError(
-                "units=True needs the transform of the data, which is not in this score's facts; "
+                "units=True needs the transform of the data, but this score's facts have none; "
                 "leave units out, and write the likelihood in model units"
             )
     if not isinstance(likelihood, Linear):
@@ -324,14 +326,14 @@ def posterior(
         likelihood = replace(likelihood, transform=transform)
     if method == "dps" and (torch.as_tensor(likelihood.std) == 0).any():
         raise InvalidValueError(
-            "dps divides by the noise of the measurement, and std is 0; take method='mmps'"
+            "dps divides by the std of the noise, which is 0; take method='mmps'"
         )
     measured = None
     if known.event_shape is not None:
         measured = likelihood.check(known.event_shape, device_of(score))
         if shape is not None and tuple(shape) != measured:
             raise ShapeError(
-                f"the shape of a measurement is {measured} by A, but {tuple(shape)} by shape="
+                f"A returns measurements of shape {measured}, but shape= is {tuple(shape)}"
             )
         iterations = min(iterations, max(math.prod(measured), 1))
     return Posterior(score, likelihood, method, name, iterations, measured, moments)
@@ -341,7 +343,7 @@ def _sde_of(known: Facts) -> SDE:
     """Return the SDE in the facts of a score; raise InvalidValueError if there is none."""
     if known.sde is None:
         raise InvalidValueError(
-            "a posterior needs the noise scales, but this score has no SDE in its facts; derive it "
-            "from scoresde.Wrapped with `facts`"
+            "a posterior needs the noise scales, but this score has no SDE in its facts; write it "
+            "as a subclass of scoresde.Wrapped with `facts`"
         )
     return known.sde

@@ -1,6 +1,6 @@
-r"""Define linear operators of inverse problems, from an event to its measurement.
+r"""Define linear operators for inverse problems, which map events to measurements.
 
-Each is a function of a batch of events that returns a batch of measurements, in the same dtype.
+Each maps a batch of events to a batch of measurements of the same dtype.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ __all__ = ["Blur", "Downsample", "Fourier", "Grey", "Mask", "Projection"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Mask:
-    """Keep some entries of an event: `(B, *event)` to `(B, m)`, in the order of the event.
+    """Select entries of an event: `(B, *event)` to `(B, m)`, in the order of the flattened event.
 
     Args:
-        keep: A mask of the event's shape, booleans or 0 and 1; it is true where an entry is
+        keep: A mask of the event's shape, booleans or 0 and 1, true for the entries that are
             measured.
 
     Raises:
-        InvalidValueError: The mask has other numbers, or is false everywhere.
+        InvalidValueError: The mask has numbers other than 0 and 1, or is false everywhere.
 
     Examples:
         >>> Mask([True, False, True])(torch.tensor([[1.0, 2.0, 3.0]]))
@@ -52,7 +52,7 @@ class Mask:
 
     @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the entries that are kept."""
+        """Return the selected entries."""
         check_batch("what is measured", x, finite=False)
         if x.shape[1:] != self.keep.shape:
             raise ShapeError(
@@ -64,14 +64,15 @@ class Mask:
 
 @dataclass(frozen=True)
 class Blur:
-    r"""Blur the last axes of an event by a Gaussian kernel; the event is padded by zeros.
+    r"""Convolve the last axes of an event with a Gaussian kernel, with zeros outside the event.
 
     Args:
-        width: The standard deviation of the kernel in entries, positive, at most 10,000.
-        dims: The number of axes, counted from the last, that are blurred.
+        width: The standard deviation of the kernel in entries of the axis, positive, at most
+            10,000.
+        dims: The number of last axes to blur.
 
     Raises:
-        InvalidValueError: The width is not positive, or there are fewer axes.
+        InvalidValueError: The width is not positive, or the event has fewer than `dims` axes.
     """
 
     width: float
@@ -101,11 +102,11 @@ class Blur:
 
 @dataclass(frozen=True)
 class Downsample:
-    """Average blocks of the last axes, which makes images of fewer pixels.
+    """Average blocks of the last axes, such as 2x2 pixels of an image.
 
     Args:
         factor: The side of a block, at least 1; it must divide the sides of the events.
-        dims: The number of axes, counted from the last, that are reduced.
+        dims: The number of last axes to reduce.
 
     Raises:
         InvalidValueError: A number is below 1.
@@ -136,7 +137,7 @@ class Downsample:
 
 @dataclass(frozen=True)
 class Grey:
-    """Make colour images grey: `(B, 3, *)` to `(B, 1, *)`.
+    """Convert colour images to grey ones: `(B, 3, *)` to `(B, 1, *)`.
 
     Args:
         weights: The weight of each channel; by default those of Rec. 601.
@@ -172,11 +173,11 @@ class Fourier:
     """Sample the discrete Fourier transform of the last axes, as a magnetic resonance scanner does.
 
     The transform is orthonormal. It maps `(B, *, *sides)` to `(B, *, n, 2)`, the real and imaginary
-    parts of the n frequencies that are kept.
+    parts of the n measured frequencies.
 
     Args:
-        keep: A mask of the shape of the last axes, true where a frequency is measured, in the order
-            of `torch.fft.fftn`: frequency 0 comes first.
+        keep: A mask of the shape of the last axes, true for the frequencies that are measured, in
+            the order of `torch.fft.fftn`, which begins with frequency 0.
 
     Raises:
         InvalidValueError: The mask has other numbers than 0 and 1, or is false everywhere.
@@ -196,14 +197,14 @@ class Fourier:
 
     @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the frequencies that are kept."""
+        """Return the measured frequencies."""
         check_batch("what is measured", x, finite=False)
         n = self.keep.ndim
         _check_axes(x, n)
         if x.shape[-n:] != self.keep.shape:
             raise ShapeError(
-                f"the mask of frequencies has shape {tuple(self.keep.shape)}, and the last axes of "
-                f"events have shape {tuple(x.shape[-n:])}"
+                f"the mask of frequencies has shape {tuple(self.keep.shape)}, but the last axes of "
+                f"the events have shape {tuple(x.shape[-n:])}"
             )
         found = torch.fft.fftn(x, dim=tuple(range(-n, 0)), norm="ortho")
         return torch.view_as_real(found[..., self.keep.to(x.device)])
@@ -245,18 +246,19 @@ class Projection:
 def _directions(d: int, m: int, seed: int) -> Tensor:
     draw = torch.Generator().manual_seed(seed)
     q: Tensor
-    with torch.inference_mode(False):  # later calls may differentiate through the kept tensor
+    # outside of inference mode, since later calls may differentiate through this tensor
+    with torch.inference_mode(False):
         q, _ = torch.linalg.qr(torch.randn(d, m, generator=draw, dtype=torch.float64))
     return q
 
 
 def _truth(what: str, value: object) -> Tensor:
-    """Return a mask as booleans; raise if all of them are false."""
+    """Return a mask as booleans; raise if all are false."""
     found = as_numbers(what, value)
     if not ((found == 0) | (found == 1)).all():
         raise InvalidValueError(f"{what} must hold booleans, or 0 and 1")
     if not found.any():
-        raise InvalidValueError(f"{what} keeps nothing: it is 0 everywhere")
+        raise InvalidValueError(f"{what} selects nothing: it is 0 everywhere")
     return found.bool().clone()
 
 

@@ -1,4 +1,4 @@
-"""Estimate covariances of posteriors from draws of the flow; keep precisions positive."""
+"""Estimate covariances from draws of the probability flow; make precisions positive definite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scoresde.sde import Condition, Moments, Score, expand, facts, process_of
 __all__ = ["deficit", "gaussian_of", "precision_of", "square"]
 
 _DRAWS, _STEPS = 512, 32
-_LARGEST = _DRAWS // 2  # the largest number of dimensions for a covariance from these draws
+_LARGEST = _DRAWS // 2  # the largest number of dimensions for which 512 draws give a covariance
 
 
 def gaussian_of(score: Score, condition: Condition | None = None) -> Moments:
@@ -33,8 +33,8 @@ def gaussian_of(score: Score, condition: Condition | None = None) -> Moments:
     known, sde = facts(score), process_of(score, None)
     if known.event_shape is None or math.prod(known.event_shape) > _LARGEST:
         raise InvalidValueError(
-            "covariances of posteriors can be estimated from draws only if the score knows its "
-            f"event shape, with at most {_LARGEST} dimensions; give the moments as covariance="
+            "covariances can be estimated from draws only if the score's facts have an event "
+            f"shape with at most {_LARGEST} dimensions; give the moments as covariance="
         )
     like = torch.empty(_DRAWS, *known.event_shape, device=device_of(score))
     rows = None if condition is None else condition.rows([0] * _DRAWS)
@@ -61,7 +61,8 @@ def square(moments: Moments, event: tuple[int, ...] | None) -> Tensor:
     """Return the covariance `(D, D)` over the flattened event, in float64.
 
     Raises:
-        ShapeError: The moments do not determine the number of dimensions, or not that of the event.
+        ShapeError: The moments belong to events of another shape, or are numbers and the shape is
+            unknown.
     """
     if moments.cov is not None:
         event = (len(moments.cov),) if event is None else event
@@ -70,8 +71,8 @@ def square(moments: Moments, event: tuple[int, ...] | None) -> Tensor:
         event = tuple(var.shape) or tuple(mean.shape) if event is None else event
         if not event:
             raise ShapeError(
-                "one number cannot be the variance of events of unknown shape; give a variance of "
-                "the event's shape"
+                "the variance is one number, and the shape of the events is unknown; give a "
+                "variance of the event's shape"
             )
     moments.check_event(torch.empty(1, *event))
     if moments.cov is not None:
@@ -88,18 +89,20 @@ def precision_of(cov: Tensor) -> Tensor:
     root, info = torch.linalg.cholesky_ex(cov)
     if bool(info.any()):
         raise InvalidValueError(
-            "a covariance of a posterior or the prior is singular, since the data are constant in "
-            "some direction; leave constant dimensions out, or add a small number to its diagonal"
+            "the covariance of the prior or of a posterior is singular, since the data are "
+            "constant in some direction; leave constant dimensions out, or add a small number to "
+            "the diagonal"
         )
     return torch.cholesky_inverse(root)
 
 
 @torch.no_grad()
 def deficit(precision: Tensor) -> Tensor:
-    """Return the matrix that raises the eigenvalues of a precision `(*, D, D)` to at least .1.
+    """Return the matrix to add to a precision `(*, D, D)` so that its eigenvalues are at least .1.
 
     Args:
-        precision: A symmetric precision, in coordinates in which the prior's is the identity.
+        precision: A symmetric precision, in coordinates in which the prior's precision is the
+            identity.
     """
     values, axes = torch.linalg.eigh(precision)
     lack: Tensor = axes @ ((0.1 - values).clamp(min=0)[..., None] * axes.mT)

@@ -1,9 +1,9 @@
-r"""Turn models of other libraries into scores, and scores into models for them.
+r"""Turn models of other libraries into scores, and scores into models of other libraries.
 
-A function `from_...` returns a score like any other: it can be sampled, audited, guided, given
-another SDE by `Rescheduled`, and used for likelihoods. The network receives the numbers for which
-it was trained, without further centring or scaling. A library is imported only where one of its
-classes is needed.
+A function `from_...` returns a score with all features of a score: sampling, audits, guidance,
+likelihoods, and another SDE by `Rescheduled`. The network receives the inputs for which it was
+trained, without further centring or scaling. A library is imported only if one of its classes is
+needed.
 
 Examples:
     >>> import torch, scoresde

@@ -1,8 +1,8 @@
-r"""Use the autoencoders of diffusers as encoder and decoder of a `Latent`.
+r"""Use an autoencoder of diffusers as the encoder and decoder of a `Latent`.
 
-A network of diffusers in the space of codes was trained on $(e - \mathrm{shift})\,c$, where $e$ is
-a code of the autoencoder and $c$ its `scaling_factor`, by which draws of the codes have a standard
-deviation near 1.
+A latent network of diffusers was trained on $(e - \mathrm{shift})\,c$, where $e$ is a code of the
+autoencoder and $c$ the autoencoder's `scaling_factor`. With this factor the draws of codes have a
+standard deviation near 1.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ __all__ = ["with_vae"]
 
 @door
 def with_vae(score: Score, vae: nn.Module) -> Latent:
-    r"""Return a score of the codes of an autoencoder of diffusers, with images as its units.
+    r"""Join a score of codes with the autoencoder of diffusers that decodes them to images.
 
-    With `units=True` samples are decoded, to images in [-1, 1]. `encode` draws the codes of images
-    from the posterior of the encoder where it has one, as in training; `likelihood.latent_elbo`
-    bounds the density of images.
+    With `units=True`, samples are decoded to images in [-1, 1]. `encode` draws the codes of images
+    from the encoder's posterior, if it has one, as in training. `likelihood.latent_elbo` bounds the
+    density of images.
 
     Args:
         score: The score of the scaled codes, such as `from_diffusers(unet, scheduler)`.
         vae: An `AutoencoderKL`, or another autoencoder with `encode`, `decode` and a
-            `scaling_factor` in its `config`. A `shift_factor`, or `latents_mean` and
-            `latents_std`, are used where it has them.
+            `scaling_factor` in its `config`. If it has a `shift_factor`, or `latents_mean` and
+            `latents_std`, these are used too.
 
     Raises:
-        InvalidTypeError: `vae` has no such parts.
-        InvalidValueError: Its scale is 0, not finite, or that of other codes.
-        ShapeError: Its codes have other channels than the samples of the score.
+        InvalidTypeError: `vae` lacks one of these.
+        InvalidValueError: The scale of the codes is 0 or not finite, or has the wrong number of
+            channels.
+        ShapeError: The codes and the samples of the score have different numbers of channels.
 
     Examples:
         ```text
@@ -49,8 +50,8 @@ def with_vae(score: Score, vae: nn.Module) -> Latent:
     scaling = getattr(config, "scaling_factor", None)
     if scaling is None or not (hasattr(vae, "encode") and hasattr(vae, "decode")):
         raise InvalidTypeError(
-            f"{quoted(type(vae).__name__)} is no autoencoder of diffusers, since it lacks encode, "
-            "decode or config.scaling_factor; pass functions to scoresde.Latent"
+            f"{quoted(type(vae).__name__)} is not an autoencoder of diffusers, since it lacks "
+            "encode, decode or config.scaling_factor; for other autoencoders use scoresde.Latent"
         )
     moves: list[Any] = [getattr(config, "shift_factor", None) or 0.0, 1.0, scaling]
     mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
@@ -67,39 +68,39 @@ def with_vae(score: Score, vae: nn.Module) -> Latent:
     event = facts(score).event_shape
     if channels is not None and event is not None and event[0] != channels:
         raise ShapeError(
-            f"this autoencoder has codes of {channels} channels, and the score samples of shape "
-            f"{event}; take the autoencoder with which the score was trained"
+            f"this autoencoder has codes of {channels} channels, but the score has samples of "
+            f"shape {event}; take the autoencoder with which the score was trained"
         )
     usable = (scale.isfinite() & (scale != 0)).all() and shift.isfinite().all()
     if not usable or not {len(shift), len(scale)} <= {1, channels}:
         raise InvalidValueError(
-            "the scale of the codes must be finite and not 0, and one number or one for each of "
-            f"{channels} channels; got scaling_factor = {quoted(scaling)}, latents_mean = "
+            "the scale of the codes must be finite and not 0, and either one number or one for "
+            f"each of {channels} channels; got scaling_factor = {quoted(scaling)}, latents_mean = "
             f"{quoted(mean)}, latents_std = {quoted(std)}"
         )
     return Latent(score, _Encoder(vae, shift, scale), _Decoder(vae, shift, scale))
 
 
 class _Scaled(nn.Module):
-    """Hold an autoencoder, and the numbers that scale its codes."""
+    """Hold an autoencoder and the shift and scale of its codes."""
 
     def __init__(self, vae: nn.Module, shift: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.vae, self._shift, self._scale = vae, shift, scale
 
     def units(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return shift and scale, ready to be used with codes `(B, C, *)`."""
+        """Return shift and scale with the axes of codes `(B, C, *)`."""
         shape = (-1, *(1 for _ in codes.shape[2:]))
         shift, scale = (part.reshape(shape).to(codes) for part in (self._shift, self._scale))
         return shift, scale
 
     def taken(self, x: Tensor) -> Tensor:
-        """Return a state in the precision of the autoencoder."""
+        """Return a state in the dtype of the autoencoder."""
         return x.to(next((p.dtype for p in self.vae.parameters()), x.dtype))
 
 
 class _Encoder(_Scaled):
-    """Return the mean and the standard deviation of scaled codes, or the codes alone."""
+    """Return the mean and the standard deviation of scaled codes, or only scaled codes."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor] | Tensor:
         """Encode images `(B, C, *)`."""
@@ -116,7 +117,7 @@ class _Encoder(_Scaled):
 
 
 class _Decoder(_Scaled):
-    """Return the images of scaled codes."""
+    """Decode scaled codes to images."""
 
     def forward(self, codes: Tensor) -> Tensor:
         """Decode codes `(B, C, *)`."""

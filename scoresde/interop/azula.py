@@ -1,4 +1,4 @@
-r"""Make scores from denoisers of azula, and back (https://github.com/probabilists/azula).
+r"""Convert denoisers of azula to scores, and back (https://github.com/probabilists/azula).
 
 A denoiser of azula has a `schedule`, a function of t in [0, 1] that returns $\alpha_t$ and
 $\sigma_t$; `denoiser(x, t).mean` is $E[x_0 | x_t]$.
@@ -27,7 +27,7 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
     r"""Return the score of a denoiser of azula.
 
     Args:
-        denoiser: An `azula.denoise.Denoiser`; the keyword arguments of its `forward` are the
+        denoiser: An `azula.denoise.Denoiser`. The keyword arguments of its `forward` become the
             conditions.
         sde: The process of the denoiser; by default `denoiser.schedule` on [0, 1].
         known: Further arguments of `from_network`.
@@ -45,8 +45,8 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
     net = AzulaMean(denoiser)
     if sde is None and (sde := net.process()) is None:
         raise InvalidTypeError(
-            f"a denoiser of azula has an attribute schedule, and {quoted(denoiser)} has none; give "
-            "its sde=, or use from_denoiser"
+            f"a denoiser of azula needs an attribute schedule, but {quoted(denoiser)} has none; "
+            "give its sde=, or use from_denoiser"
         )
     return from_network(net, sde, "x0", "t", **known)
 
@@ -55,11 +55,12 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
 def to_azula(score: Score, *, units: bool = False) -> nn.Module:
     r"""Return a score as an `azula.denoise.Denoiser`, for its samplers and guidance.
 
-    The times 0 and 1 of azula are the times eps and T of the score's process.
+    azula's time runs from 0 to 1, which are the times eps and T of the score's process.
 
     Args:
-        score: A score whose `facts` have an SDE. Pass its conditions to the denoiser by keyword.
-        units: True for states and denoised states in the user's numbers, such as bytes.
+        score: A score whose `facts` have an SDE. The denoiser takes its conditions as keyword
+            arguments.
+        units: True if states and denoised states are in the user's units, such as bytes.
 
     Raises:
         MissingExtraError: azula is not installed.
@@ -73,7 +74,7 @@ def to_azula(score: Score, *, units: bool = False) -> nn.Module:
         raise MissingExtraError.of("azula", "peers", "a denoiser of azula") from error
 
     class ScoreDenoiser(azula.Denoiser):  # type: ignore[misc]
-        """Return the posterior mean by Tweedie's formula."""
+        """Compute the posterior mean from a score by Tweedie's formula."""
 
         def __init__(self) -> None:
             super().__init__()

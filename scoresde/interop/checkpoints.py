@@ -1,6 +1,6 @@
-"""Read the tensors of a checkpoint of another project, and give them to a network.
+"""Read the tensors of another project's checkpoint, and load them into a network.
 
-Only tensors are read from a file, and no code is run.
+Only tensors are read, and no code in the file is run.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ __all__ = [
     "read_checkpoint",
 ]
 
-_BUFFERS = ("sigmas",)  # tensors of the file that are not weights of the network
-_WHERE = "load it with its own code if you trust it, and pass the network to"
-_READ = "load these into the network, and pass that to from_network"
-_PICKLED = {  # what a pickle names, and what it is then
+_BUFFERS = ("sigmas",)  # tensors in a checkpoint that are not weights of the network
+_WHERE = "if you trust the file, load it with the project's code, and pass the network to"
+_READ = "load them into the network, and pass the network to from_network"
+_PICKLED = {  # a name that a pickle contains, and the kind of file that it shows
     b"torch_utils.persistence": f"a pickle of EDM; {_WHERE} from_edm",
     b"pytorch_lightning": f"a checkpoint of PyTorch Lightning; {_WHERE} from_network",
     b"torch.nn.modules": f"a pickled network; {_WHERE} from_network",
@@ -42,10 +42,10 @@ _PICKLED = {  # what a pickle names, and what it is then
 
 
 def read_checkpoint(path: Path, library: str) -> Any:
-    """Return what the file of a checkpoint holds: tensors in lists and dictionaries.
+    """Read the content of a checkpoint file, tensors in lists and dictionaries.
 
     Raises:
-        CheckpointError: It is missing, or damaged, or holds other things.
+        CheckpointError: The file is missing or damaged, or holds something other than tensors.
     """
     try:
         return read_torch(path)
@@ -57,7 +57,7 @@ def read_checkpoint(path: Path, library: str) -> Any:
 
 
 def _pickled(path: Path) -> str:
-    """Return what is known of a pickle, as the end of a sentence, from the names in it."""
+    """Describe the kind of a pickle, as the end of a sentence, from the names in it."""
     try:
         with checkpoint.open_file(path) as file:
             start = file.read(2**20)
@@ -67,7 +67,7 @@ def _pickled(path: Path) -> str:
 
 
 def other_layout(found: object) -> str:
-    """Return what the content of a file is, as the end of "this is not ..., but"."""
+    """Describe the content of a file, as the end of a sentence "this is not ..., but"."""
     if isinstance(found, list) and len(found) >= 4 and isinstance(found[0], Mapping):
         return "one of ncsnv2; read it by load_ncsnv2"
     if not isinstance(found, Mapping) or not found:
@@ -79,30 +79,33 @@ def other_layout(found: object) -> str:
     if all(isinstance(value, Tensor) for value in found.values()):
         names = [str(name) for name in found]
         hint = layout(names) or f"; {_READ}"
-        return f"the weights of a network alone, such as {quoted(names[0])}{hint}"
+        return f"only the weights of a network, such as {quoted(names[0])}{hint}"
     return f"a dictionary of {quoted(sorted(map(str, found))[:5])}"
 
 
 def named_weights(model: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return the weights of a state dictionary, without the prefix that DataParallel writes."""
+    """Return the weights in a state dictionary, without the prefix of DataParallel."""
     weights = {name.removeprefix("module."): value for name, value in model.items()}
     if len(weights) < len(model):
-        raise CheckpointError(f"{path} has weights twice, with and without 'module.' before them")
+        raise CheckpointError(
+            f"{path} has weights with the same name, once with the prefix 'module.' and once "
+            "without"
+        )
     return {name: value for name, value in weights.items() if name not in _BUFFERS}
 
 
 def check_tensors(weights: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """Return weights; raise CheckpointError unless all are tensors of real numbers."""
+    """Return the weights; raise CheckpointError unless all are tensors of real numbers."""
     try:
         for name, value in weights.items():
             check_batch(name, value[None] if isinstance(value, Tensor) else value, finite=False)
-    except (ScoreSDEError, RuntimeError) as error:  # the latter by nested tensors
-        raise CheckpointError(f"{path} holds no weights of a network: {error}") from error
+    except (ScoreSDEError, RuntimeError) as error:  # nested tensors raise RuntimeError
+        raise CheckpointError(f"{path} does not hold the weights of a network: {error}") from error
     return dict(weights)
 
 
 def levels_of(model: Mapping[str, Any]) -> Tensor | None:
-    """Return the noise levels of a state dictionary from the largest down, if it has them."""
+    """Return the noise levels in a state dictionary, from the largest down, or None."""
     sigmas = {name.removeprefix("module."): value for name, value in model.items()}.get("sigmas")
     real = isinstance(sigmas, Tensor) and sigmas.ndim == 1 and sigmas.is_floating_point()
     return sigmas if real else None
@@ -116,7 +119,7 @@ def check_shape(shape: tuple[int, ...]) -> None:
 
 @contextmanager
 def configured() -> Iterator[None]:
-    """Turn the errors that wrong entries of a configuration cause into an InvalidValueError."""
+    """Turn errors of the block, which wrong configuration entries cause, into InvalidValueError."""
     try:
         yield
     except ScoreSDEError:
@@ -124,13 +127,13 @@ def configured() -> Iterator[None]:
     except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         cause = str(error).partition("\n")[0][:200]
         raise InvalidValueError(
-            f"the configuration describes no network or process ({type(error).__name__}: {cause}); "
-            "give the one with which it was trained"
+            f"the configuration does not describe a network and process ({type(error).__name__}: "
+            f"{cause}); give the configuration of the training"
         ) from error
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Give a network made without memory the weights of a checkpoint, by name, in float32.
+    """Load the weights of a checkpoint, by name and in float32, into a network on the meta device.
 
     Raises:
         CheckpointError: The names or shapes differ, or a weight is not finite.
@@ -140,16 +143,15 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> Non
     more = sorted(tensors.keys() - expected.keys())
     if missing or more:
         raise CheckpointError(
-            f"{path} has {len(tensors)} tensors, and the network of the configuration has "
-            f"{len(expected)}: missing {quoted(missing[:3])}, more {quoted(more[:3])}; take the "
-            "configuration with which it was trained"
+            f"{path} has {len(tensors)} tensors, but the network of the configuration has "
+            f"{len(expected)}: missing {quoted(missing[:3])}, unexpected {quoted(more[:3])}; take "
+            "the configuration of the training"
         )
     for name, value in tensors.items():
         if value.shape != expected[name].shape:
             raise CheckpointError(
-                f"{path}: {name} has shape {tuple(value.shape)}, and in the network of the "
-                f"configuration {tuple(expected[name].shape)}; take the configuration with which "
-                "it was trained"
+                f"{path}: {name} has shape {tuple(value.shape)}, but {tuple(expected[name].shape)} "
+                "in the network of the configuration; take the configuration of the training"
             )
         if not value.isfinite().all():
             raise CheckpointError(

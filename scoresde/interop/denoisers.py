@@ -1,6 +1,6 @@
-r"""Make scores from denoisers $D(x, \sigma) = E[x_0 | x_0 + \sigma z]$, and back.
+r"""Convert denoisers $D(x, \sigma) = E[x_0 | x_0 + \sigma z]$ to scores, and back.
 
-Models of EDM, k-diffusion and deepinv are such denoisers.
+The models of EDM, k-diffusion and deepinv are such denoisers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -
         known: Further arguments of `from_network`, which override these attributes.
 
     Raises:
-        InvalidValueError: The signal of `sde` is scaled, or an attribute is out of range.
+        InvalidValueError: `sde` has $\alpha_t \ne 1$, or an attribute is out of range.
 
     Examples:
         >>> score = from_edm(lambda x, sigma: x / (1 + sigma[:, None] ** 2), event_shape=(2,))
@@ -79,13 +79,13 @@ def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -
 
 
 def _check_signal(sde: SDE) -> None:
-    r"""Raise InvalidValueError unless $\alpha_t = 1$, as denoisers called with sigma assume."""
+    r"""Raise InvalidValueError unless $\alpha_t = 1$, which denoisers called with sigma assume."""
     ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
     if not torch.allclose(sde.alpha(ends), torch.ones_like(ends), rtol=1e-6):
         raise InvalidValueError(
-            f"such a denoiser takes states x0 + sigma z, and those of {type(sde).__name__} are "
-            "alpha x0 + sigma z; leave out sde=, and take Rescheduled(score, sde) of what is "
-            "returned"
+            f"such a denoiser takes states x0 + sigma z, but the states of {type(sde).__name__} "
+            "are alpha x0 + sigma z; leave out sde=, and pass the returned score to "
+            "Rescheduled(score, sde)"
         )
 
 
@@ -100,10 +100,11 @@ def from_k_diffusion(
             a class of `k_diffusion.external`.
         sde: The process; by default an `EDMSDE` from `denoiser.sigma_min` to `denoiser.sigma_max`,
             or `EDMSDE()` if these attributes are missing.
-        known: Further arguments of `from_network`; `conditions` are passed by name, as extra_args.
+        known: Further arguments of `from_network`. The denoiser receives conditions by name, as
+            extra_args.
 
     Raises:
-        InvalidValueError: The signal of `sde` is scaled.
+        InvalidValueError: `sde` has $\alpha_t \ne 1$.
 
     Examples:
         >>> denoiser = lambda x, sigma: x / (1 + sigma[:, None] ** 2)
@@ -125,10 +126,10 @@ def from_deepinv(
     r"""Return the score of a denoiser of deepinv, `denoiser(x, sigma)`.
 
     Args:
-        denoiser: A denoiser of $x_0 + \sigma z$; pixels in deepinv lie in [0, 1].
-        sigma_min: The smallest noise scale for which it was trained.
-        sigma_max: The largest such noise scale. If it is not much larger than the spread of the
-            data, sampling needs `moments`, or initial states `x`.
+        denoiser: A denoiser of $x_0 + \sigma z$. In deepinv pixels lie in [0, 1].
+        sigma_min: The smallest noise scale for which the denoiser was trained.
+        sigma_max: The largest noise scale for which it was trained. If this is not much larger than
+            the standard deviation of the data, sampling needs `moments`, or initial states `x`.
         known: Further arguments of `from_network`.
 
     Examples:
@@ -181,14 +182,14 @@ class SigmaDenoiser(nn.Module):
 
 @door
 def to_denoiser(score: Score, *, units: bool = False) -> SigmaDenoiser:
-    r"""Return a score as a denoiser `D(x, sigma, **condition)` for k-diffusion, deepinv and EDM.
+    r"""Convert a score to a denoiser `D(x, sigma, **condition)` for k-diffusion, deepinv and EDM.
 
     The denoiser is $D(x, \sigma) = x + \sigma^2 \nabla\log p_\sigma(x)$ with $\alpha = 1$. It
-    evaluates the score at the time when $\sigma_t / \alpha_t$ of the score's process is $\sigma$.
+    evaluates the score at the time t at which $\sigma_t / \alpha_t = \sigma$.
 
     Args:
         score: A score whose `facts` have an SDE.
-        units: True for states, noise and denoised states in the user's numbers, such as bytes.
+        units: True if states, noise and denoised states are in the user's units, such as bytes.
 
     Raises:
         InvalidValueError: The score's `facts` have no SDE, or no units of one common scale.

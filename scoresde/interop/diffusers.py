@@ -1,4 +1,4 @@
-r"""Make scores from models of diffusers, and back (https://github.com/huggingface/diffusers).
+r"""Convert models of diffusers to scores, and back (https://github.com/huggingface/diffusers).
 
 A pipeline of diffusers consists of a network `unet(x, timestep)` and a scheduler. The scheduler's
 `alphas_cumprod` is the table $\bar\alpha$ of the training, and its `prediction_type` names the
@@ -34,18 +34,19 @@ def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScor
     r"""Return the score of a network of diffusers, for the noise levels of its scheduler.
 
     The SDE is a `BetaLadder` with the levels of the scheduler's table. Between levels the network
-    receives fractional timesteps. The scheduler's clipping and thresholding are not applied, since
-    they are not part of a score. Under a `ScoreSdeVeScheduler` the SDE is a `VESDE`.
+    receives fractional timesteps. The clipping and thresholding of the scheduler are not applied,
+    since they are not part of a score. With a `ScoreSdeVeScheduler` the SDE is a `VESDE`.
 
     Args:
-        unet: A network `unet(x, timestep, **condition)`, such as a `UNet2DModel`. Its
-            `class_labels` are the condition `label`; other conditions are passed by their names,
-            such as `encoder_hidden_states`.
+        unet: A network `unet(x, timestep, **condition)`, such as a `UNet2DModel`. It receives the
+            condition `label` as `class_labels`, and other conditions under their names, such as
+            `encoder_hidden_states`.
         scheduler: A scheduler with a table, such as a `DDPMScheduler`, or a `ScoreSdeVeScheduler`.
         known: Further arguments of `from_network`, which override the configuration of the network.
 
     Raises:
-        InvalidTypeError: The scheduler has no table `alphas_cumprod` and is none of VE.
+        InvalidTypeError: The scheduler has no table `alphas_cumprod`, and is not a
+            `ScoreSdeVeScheduler`.
         UnknownNameError: The `prediction_type` is neither the noise, v nor the data.
         InvalidValueError: The last entry of the table is 0.
     """
@@ -61,7 +62,7 @@ def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScor
 
 
 def _process(scheduler: Any) -> tuple[SDE, str, str]:
-    """Return the SDE of a scheduler, the prediction of its network, and the time's input."""
+    """Return the SDE of a scheduler, the quantity that its network predicts, and the time input."""
     config, bar = getattr(scheduler, "config", {}), getattr(scheduler, "alphas_cumprod", None)
     if isinstance(bar, Tensor):
         predicts = _read(config, "prediction_type") or "epsilon"
@@ -87,28 +88,28 @@ def _event_shape(unet: nn.Module, config: Any) -> tuple[int, ...] | None:
     if channels is None or size is None:
         return None
     if isinstance(size, int):
-        # the number of sides is read from the rank of a convolution's weight
+        # the number of spatial axes follows from the rank of a convolution's weight
         kernel = next((p for p in unet.parameters() if p.ndim >= 3), torch.empty(0, 0, 0, 0))
         size = (size,) * (kernel.ndim - 2)
     return (channels, *size)
 
 
 def _ladder(bar: Tensor) -> BetaLadder:
-    """Return the process of a table of alpha bar."""
+    """Return the process whose table of alpha bar this is."""
     bar = bar.detach().cpu().double()
     if not ((bar > 0) & (bar < 1)).all():
         raise InvalidValueError(
-            "the scheduler's alphas_cumprod must lie in (0, 1), since at 0 the state is noise "
-            "alone; make the scheduler without rescale_betas_zero_snr, or leave out the last level"
+            "the scheduler's alphas_cumprod must lie in (0, 1), since at 0 the state is pure "
+            "noise; make the scheduler without rescale_betas_zero_snr, or leave out the last level"
         )
     betas = 1 - bar / torch.cat([bar.new_ones(1), bar[:-1]])
     return BetaLadder(tuple(betas.tolist()))
 
 
 class EpsilonModel(nn.Module):
-    r"""Predict the noise by a score, called as a network of diffusers: `unet(x, timestep).sample`.
+    r"""Predict noise from a score, with the interface of diffusers: `unet(x, timestep).sample`.
 
-    `to_diffusers` makes it.
+    `to_diffusers` makes such a model.
 
     Attributes:
         ladder: The levels, a variance-preserving process.
@@ -145,17 +146,17 @@ class EpsilonModel(nn.Module):
         return_dict: bool = True,
         **condition: Tensor,
     ) -> Any:
-        r"""Return the predicted noise $-\sigma_t \nabla\log p_t(x)$, as `.sample` or in a tuple.
+        r"""Return the predicted noise $-\sigma_t \nabla\log p_t(x)$ as `.sample`, or in a tuple.
 
         Args:
             sample: States `(B, *)` with $\alpha^2 + \sigma^2 = 1$.
             timestep: The number of the level, `()` or `(B,)`.
             class_labels: The condition `label`.
-            return_dict: Return an object with the attribute `sample`.
+            return_dict: True returns an object with the attribute `sample`, and False a tuple.
             condition: Further conditions by name.
 
         Raises:
-            InvalidValueError: There is no such level.
+            InvalidValueError: `timestep` is not between 0 and the number of the last level.
             ShapeError: `timestep` has another shape.
         """
         given = condition if class_labels is None else {"label": class_labels, **condition}
@@ -168,7 +169,7 @@ class EpsilonModel(nn.Module):
         if not ((number >= 0) & (number <= last)).all():
             raise InvalidValueError(
                 f"timestep must lie from 0 to {last}, got {quoted(timestep)}; take the scheduler "
-                "that to_diffusers returned, or make another of its config"
+                "that to_diffusers returned, or make another one from its config"
             )
         level = number / last
         log_snr = self.ladder.log_snr(level.expand(len(sample)))
@@ -184,19 +185,20 @@ class EpsilonModel(nn.Module):
 def to_diffusers(
     score: Score, levels: int = 1000, *, units: bool = False
 ) -> tuple[EpsilonModel, Any]:
-    r"""Return a score as a network of diffusers, with a `DDIMScheduler`.
+    r"""Convert a score to a model of diffusers and a `DDIMScheduler`.
 
-    The levels are evenly spaced in the score's time, unless its SDE has levels. Other schedulers
-    are made by `EulerDiscreteScheduler.from_config(scheduler.config)` and its like. The table of
-    the returned scheduler is exact; diffusers computes the tables of other schedulers in float32,
-    with errors near 1e-4 at the lowest levels.
+    The levels are those of the score's SDE; if it has none, they are evenly spaced in the score's
+    time. To get another scheduler, call its `from_config`, as in
+    `EulerDiscreteScheduler.from_config(scheduler.config)`. The table of the returned scheduler is
+    exact. diffusers computes the tables of other schedulers in float32, with errors near 1e-4 at
+    the lowest levels.
 
     Args:
         score: A score whose `facts` have an SDE. If the SDE is not variance preserving, the states
             of diffusers are $x / \sqrt{\alpha^2 + \sigma^2}$.
         levels: The number of levels, if the SDE has none.
-        units: True for states in the user's numbers, such as bytes, of which pipelines know
-            nothing: they return images of [-1, 1].
+        units: True if states are in the user's units, such as bytes. Pipelines of diffusers assume
+            images in [-1, 1] instead.
 
     Raises:
         MissingExtraError: diffusers is not installed.

@@ -1,7 +1,7 @@
 r"""Read checkpoints of ncsnv2 (https://github.com/ermongroup/ncsnv2).
 
-A checkpoint is a list: the network's tensors with the ladder `sigmas`, the optimiser's state, the
-epoch, the step, and the averages of the weights by name where these were kept.
+A checkpoint is a list. Its entries are the network's tensors with the ladder `sigmas`, the
+optimiser's state, the epoch, the step, and, if the run averaged its weights, the averages by name.
 """
 
 from __future__ import annotations
@@ -37,26 +37,27 @@ __all__ = ["load_ncsnv2"]
 def load_ncsnv2(
     path: str | Path, config: Any, *, averaged: bool = True, **known: Any
 ) -> NetworkScore:
-    r"""Return the score in a checkpoint of ncsnv2, at the levels of its ladder.
+    r"""Return the score in a checkpoint of ncsnv2, for the levels of its ladder.
 
-    Only tensors are read, and no code is run. The units are bytes, `transform` of the score. Their
-    sampler is `samplers.AnnealedLangevin`; any other works too.
+    Only tensors are read, and no code is run. The score's `transform` converts its samples to
+    bytes. The authors sample by `samplers.AnnealedLangevin`; all other samplers work too.
 
     Args:
         path: A file such as `checkpoint_300000.pth`.
-        config: Its configuration, the file in `configs/` read as a dictionary; `data.image_size`,
-            `data.rescaled` and `data.logit_transform` are looked up.
-        averaged: Take the averaged weights; False takes those of the last step.
+        config: The configuration of the training, a file in `configs/` read as a dictionary, of
+            which `data.image_size`, `data.rescaled` and `data.logit_transform` are used.
+        averaged: Take the averaged weights; False takes the weights of the last step.
         known: Further arguments of `from_network`.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or no such checkpoint.
-        InvalidValueError, InvalidTypeError: The configuration is of a model that is not read.
+        CheckpointError: The file is missing or damaged, or is not such a checkpoint.
+        InvalidValueError, InvalidTypeError: The configuration is wrong, or describes a model that
+            cannot be read.
     """
     path = Path(path)
     if read_config(config, "data", "logit_transform"):
         raise InvalidValueError(
-            "images that are transformed by a logit (data.logit_transform) are not read"
+            "models of logit-transformed images (data.logit_transform) are not supported"
         )
     tensors, sigmas = _tensors(path, averaged)
     begin = tensors.get("begin_conv.weight")
@@ -66,7 +67,7 @@ def load_ncsnv2(
     stages = 4 + any(k.startswith("res5.") for k in tensors)
     stages += any(k.startswith("res31.") for k in tensors)
     size, centred = (read_config(config, "data", name) for name in ("image_size", "rescaled"))
-    with torch.device("meta"), Limit(tensors), configured():  # no weight is drawn
+    with torch.device("meta"), Limit(tensors), configured():  # without drawing weights
         net = NCSNv2(channels, size, width, stages=stages, centred=centred)
     fill(net, tensors, path)
     check_shape((channels, size, size))
@@ -92,8 +93,8 @@ def _tensors(path: Path, averaged: bool) -> tuple[dict[str, Tensor], Tensor]:
         shadow = found[4] if len(found) > 4 else None
         if not isinstance(shadow, dict) or shadow.keys() != weights.keys():
             raise CheckpointError(
-                f"{path} has not one average for each of its {len(weights)} weights; load it with "
-                "averaged=False"
+                f"{path} does not have an average for each of its {len(weights)} weights; load it "
+                "with averaged=False"
             )
         weights |= shadow
     if (sigmas := levels_of(state)) is None:

@@ -1,4 +1,4 @@
-"""Write a score as an ONNX file, which other runtimes and languages evaluate."""
+"""Write a score to an ONNX file, which other runtimes and languages can evaluate."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ __all__ = ["to_onnx"]
 
 @door
 def to_onnx(score: nn.Module, path: str | os.PathLike[str], *, units: bool = False) -> None:
-    r"""Write a score as an ONNX file, with batches of any size.
+    r"""Write a score to an ONNX file, for batches of any size.
 
-    The inputs are `x` (B, *), `t` (B,) and each condition of the score under its own name, all of
-    them required: labels are int64, -1 where one is missing, and other conditions float32, NaN
-    where one is missing. The output is `score`, of the shape of `x`. All numbers are float32, and
-    in the units of the model unless `units` is True. A time outside [0, T] gives NaN.
+    The inputs are `x` (B, *), `t` (B,) and each condition of the score under its name. All are
+    required. A label is int64, with -1 for a missing one; other conditions are float32, with NaN
+    for missing ones. The output is `score`, of the shape of `x`. `x`, `t` and `score` are float32,
+    in model units unless `units` is True. A time outside [0, T] gives NaN.
 
     Args:
-        score: A score that is a module, as a `ScoreModel` is, and whose event shape is known.
+        score: A score that is a module, such as a `ScoreModel`, with a known event shape.
         path: The file to write. An existing file is replaced.
-        units: True for states of the user's numbers, such as bytes, and for their score; the noise
-            scale is then that of the model times the scale of these numbers.
+        units: True if the states `x`, and so their score, are in the user's units, such as bytes.
+            The states at time t then have the noise scale $\sigma_t$ times the scale of the units.
 
     Raises:
         MissingExtraError: The extra `onnx` is not installed.
         InvalidTypeError: The score is not a module.
-        InvalidValueError: Its event shape is not known, or its units are not, or it has no ONNX
-            graph: Python code that depends on values cannot be written as one.
+        InvalidValueError: The event shape is unknown, the units are unknown and `units` is True, or
+            the score cannot be exported, for example since its Python code branches on values.
         CheckpointError: The file cannot be written.
 
     Examples:
@@ -57,14 +57,14 @@ def to_onnx(score: nn.Module, path: str | os.PathLike[str], *, units: bool = Fal
     known = facts(score)
     if known.event_shape is None:
         raise InvalidValueError(
-            "the shapes of an ONNX file's inputs are needed, and the event shape of this score is "
-            "not known; give event_shape= when you make it"
+            "an ONNX file needs the shapes of its inputs, but the event shape of this score is "
+            "not known; give event_shape= when you make the score"
         )
     kinds = known.conditions or {}
     if taken := {"x", "t", "score"} & kinds.keys():
         raise InvalidValueError(
-            f"the inputs and the output of an ONNX file are x, t and score, and conditions of this "
-            f"score have the names {', '.join(sorted(taken))}; give them other names"
+            "the ONNX file uses the names x, t and score, but conditions of this score have the "
+            f"names {', '.join(sorted(taken))}; give the conditions other names"
         )
     device, sde = device_of(score), process_of(score, None)
     x = torch.zeros(2, *known.event_shape, device=device)
@@ -78,7 +78,7 @@ def to_onnx(score: nn.Module, path: str | os.PathLike[str], *, units: bool = Fal
     rows = {0: torch.export.Dim("batch", min=1)}
     shapes = (rows, rows, dict.fromkeys(given, rows))
     with warnings.catch_warnings(), torch.no_grad(), evaluating(score):
-        warnings.simplefilter("ignore")  # of the exporter about itself
+        warnings.simplefilter("ignore")  # the exporter warns about its own code
         try:
             graph = torch.export.export(_Called(score, units), (x, t, given), dynamic_shapes=shapes)
             names = ["x", "t", *given]
@@ -89,13 +89,13 @@ def to_onnx(score: nn.Module, path: str | os.PathLike[str], *, units: bool = Fal
         except Exception as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InvalidValueError(
-                f"no ONNX file can be written of {quoted(score)}: {reason}"
+                f"{quoted(score)} cannot be exported to ONNX: {reason}"
             ) from error
     checkpoint.write_bytes(path, data)
 
 
 class _Called(nn.Module):
-    """Call a score with a dictionary of conditions; its weights have names that begin alike."""
+    """Call a score with the conditions as a dictionary, which the exporter needs."""
 
     def __init__(self, score: nn.Module, units: bool) -> None:
         super().__init__()

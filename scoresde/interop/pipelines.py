@@ -39,20 +39,20 @@ _CODES = frozenset({"AsymmetricAutoencoderKL", "AutoencoderKL", "AutoencoderTiny
 def load_diffusers(
     folder: str | Path, *, unet: nn.Module | None = None, **known: Any
 ) -> NetworkScore | Latent:
-    """Return the score of a pipeline of diffusers, from the folder of its files.
+    """Return the score of a diffusers pipeline in a folder.
 
-    The pipeline consists of a network, a scheduler and maybe an autoencoder, as a `DDPMPipeline`,
-    an `LDMPipeline` and a `DiTPipeline` do; with an autoencoder the score is a `Latent`.
-    `scoresde.load(folder)` and the commands read pipelines without an autoencoder.
+    The pipeline consists of a network, a scheduler and optionally an autoencoder, such as a
+    `DDPMPipeline`, an `LDMPipeline` or a `DiTPipeline`. With an autoencoder the score is a
+    `Latent`. `scoresde.load(folder)` and the commands read pipelines without an autoencoder.
 
     Args:
         folder: A folder that `pipeline.save_pretrained` of diffusers wrote.
-        unet: The network, if its class is none that is known here.
+        unet: The network, if this function does not know its class.
         known: Further arguments of `from_network`.
 
     Raises:
-        CheckpointError: The folder holds no such pipeline, or one with further parts, such as the
-            encoder of a text.
+        CheckpointError: The folder does not hold such a pipeline, or the pipeline has further
+            parts, such as a text encoder.
         MissingExtraError: diffusers is not installed.
     """
     folder = Path(folder)
@@ -65,7 +65,7 @@ def load_diffusers(
     ):
         if part is not None and kind not in kinds and (part == code or unet is None):
             raise CheckpointError(
-                f"{folder} has a {part} of the class {quoted(kind)}, which is not known here; load "
+                f"{folder} has a {part} of the class {quoted(kind)}, which is not supported; load "
                 "the parts with diffusers, and pass them to from_diffusers and with_vae"
             )
     try:
@@ -77,7 +77,9 @@ def load_diffusers(
     score = from_diffusers(net, scheduler, **known)
     check_weights(score, folder)
     if math.prod(score.event_shape) > LARGEST:
-        raise CheckpointError(f"{folder} has samples of the shape {score.event_shape}, too large")
+        raise CheckpointError(
+            f"{folder} has samples of the shape {score.event_shape}, which is too large"
+        )
     if code is None:
         return score
     vae = _made(folder, code, getattr(diffusers, parts[code]))
@@ -89,20 +91,21 @@ def _scheduler(folder: Path, diffusers: Any) -> Any:
     """Return the scheduler of a pipeline.
 
     Raises:
-        CheckpointError: It is missing or damaged, or has no process that is known here.
+        CheckpointError: The scheduler is missing or damaged, or its process is not supported.
     """
     config = checkpoint.read_json(folder / "scheduler" / "scheduler_config.json")
     kind, steps = config.get("_class_name"), config.get("num_train_timesteps", 1000)
     if type(steps) is not int or not 2 <= steps <= MOST:
         raise CheckpointError(
-            f"{folder} has a scheduler with {quoted(steps)} levels, and their number must be from "
-            f"2 to {MOST:,}"
+            f"{folder} has a scheduler with {quoted(steps)} levels; the number must be from 2 to "
+            f"{MOST:,}"
         )
-    if kind != _EXPLODING:  # any scheduler with betas is made of the settings of any other
-        if "beta_schedule" not in config:  # diffusers fills in what the file lacks
+    # every scheduler with betas is loaded as a DDPMScheduler, which has the same settings
+    if kind != _EXPLODING:
+        if "beta_schedule" not in config:  # diffusers adds defaults that the file does not have
             raise CheckpointError(
                 f"{folder} has a scheduler of the class {quoted(kind)}, which has no schedule of "
-                "beta; give network and process to from_network"
+                "betas; pass the network and its process to from_network"
             )
         kind = "DDPMScheduler"
     with _reading(folder):
@@ -112,8 +115,8 @@ def _scheduler(folder: Path, diffusers: Any) -> Any:
 def _made(folder: Path, part: str, kind: Any) -> Any:
     """Return a network of a pipeline; raise CheckpointError if its files are damaged."""
     config = checkpoint.read_json(folder / part / "config.json")
-    how = {"use_safetensors": True, "low_cpu_mem_usage": False}  # the latter by accelerate
-    with _reading(folder), forked_rng():  # the first weights are overwritten
+    how = {"use_safetensors": True, "low_cpu_mem_usage": False}  # accelerate raises this one
+    with _reading(folder), forked_rng():  # the initial weights are overwritten
         stored = {}
         for path in (folder / part).glob("*.safetensors"):
             with safe_open(path, "pt") as file:
@@ -122,7 +125,7 @@ def _made(folder: Path, part: str, kind: Any) -> Any:
                     stored[name] = torch.empty(shape, device="meta")
         if not stored:
             raise CheckpointError(
-                f"{folder / part} has no file of safetensors, and pickles are not read, since they "
+                f"{folder / part} has no safetensors file, and pickles are not read, since they "
                 "can run any code; if you trust them, load and save the pipeline with diffusers"
             )
         with torch.device("meta"), Limit(stored):  # a few bytes may describe a huge network
@@ -132,7 +135,7 @@ def _made(folder: Path, part: str, kind: Any) -> Any:
 
 @contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Turn the errors of diffusers, of many kinds, into a CheckpointError."""
+    """Turn the errors of diffusers, which have many types, into a CheckpointError."""
     try:
         yield
     except CheckpointError:
@@ -146,12 +149,13 @@ def load_network(folder: Path, unet: nn.Module | None) -> NetworkScore:
     """Return the score of a pipeline without an autoencoder, for `from_pretrained`.
 
     Raises:
-        CheckpointError, MissingExtraError: As in `load_diffusers`, or it has an autoencoder.
+        CheckpointError, MissingExtraError: As in `load_diffusers`, or the pipeline has an
+            autoencoder.
     """
     if codes := [name for name in _AUTOENCODERS if name in _parts(folder)]:
         raise CheckpointError(
-            f"{folder} holds a pipeline in the space of the codes of its {codes[0]}, which no "
-            "command decodes; read it in Python by scoresde.interop.load_diffusers(folder)"
+            f"{folder} holds a pipeline for the codes of its {codes[0]}, which the commands cannot "
+            "decode; read it in Python by scoresde.interop.load_diffusers(folder)"
         )
     found: Any = load_diffusers(folder, unet=unet)
     score: NetworkScore = found
@@ -159,10 +163,10 @@ def load_network(folder: Path, unet: nn.Module | None) -> NetworkScore:
 
 
 def _parts(folder: Path) -> Mapping[str, str]:
-    """Return the classes of the parts of a pipeline by name.
+    """Return the class names of the parts of a pipeline, by name of the part.
 
     Raises:
-        CheckpointError: They are not those of a score.
+        CheckpointError: The parts do not give a score.
     """
     index = checkpoint.read_json(folder / PIPELINE)
     parts = {k: str(v[-1]) for k, v in index.items() if isinstance(v, list) and v and v[-1]}
@@ -173,8 +177,8 @@ def _parts(folder: Path) -> Mapping[str, str]:
     more = sorted(found - {"scheduler", *_NETWORKS, *_AUTOENCODERS})
     without = f"; {', '.join(more)} cannot be read here" if more else ""
     raise CheckpointError(
-        f"{folder} holds a pipeline of {', '.join(parts) or 'no parts'}, and a score is made of a "
-        f"unet or a transformer, a scheduler and maybe a vae{without}; load the parts with "
-        "diffusers, give network and scheduler to from_diffusers, and pass conditions by their "
+        f"{folder} holds a pipeline of {', '.join(parts) or 'no parts'}, but a score needs a unet "
+        f"or a transformer, a scheduler and optionally a vae{without}; load the parts with "
+        "diffusers, pass network and scheduler to from_diffusers, and pass conditions by their "
         "names, such as encoder_hidden_states"
     )

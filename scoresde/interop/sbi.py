@@ -1,7 +1,8 @@
-r"""Make scores of the score and flow-matching estimators of sbi (https://github.com/sbi-dev/sbi).
+r"""Convert score and flow-matching estimators of sbi to scores (https://github.com/sbi-dev/sbi).
 
 An estimator is a network that takes parameters $\theta$ and observations. Here the parameters are
-the samples, and the observation is the condition `x`. Time 0 is the data, as in this package.
+the samples, and the observation is the condition `x`. At time 0 the state is the data, as in this
+package.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["from_sbi"]
 def from_sbi(estimator: nn.Module, **known: Any) -> NetworkScore:
     r"""Return the score of the posterior that an estimator of sbi has learnt.
 
-    Draw from it with `condition={"x": observation}`. If sbi standardises the parameters,
+    Sample from it with `condition={"x": observation}`. If sbi standardises the parameters,
     `units=True` returns them in the user's units.
 
     Args:
@@ -32,7 +33,7 @@ def from_sbi(estimator: nn.Module, **known: Any) -> NetworkScore:
         known: Further arguments of `from_network`, which override the estimator's attributes.
 
     Raises:
-        InvalidTypeError: `estimator` is none of these.
+        InvalidTypeError: `estimator` is of another class.
     """
     if not all(hasattr(estimator, name) for name in ("mean_t_fn", "std_fn", "input_shape")):
         raise InvalidTypeError(
@@ -56,7 +57,7 @@ def from_sbi(estimator: nn.Module, **known: Any) -> NetworkScore:
 
 
 def _moments(estimator: Any) -> Moments | None:
-    """Return the mean and variance by which an estimator standardises, or None if it does not."""
+    """Return the mean and variance with which an estimator standardises, or None."""
     shape = tuple(estimator.input_shape)
     mean, std = (
         part.detach().cpu().double().broadcast_to(shape).clone()

@@ -1,9 +1,9 @@
 r"""Read checkpoints of score_sde_pytorch (https://github.com/yang-song/score_sde_pytorch).
 
-A checkpoint is a dictionary. `model` has the network's tensors; `ema` has their averages, whose
-`shadow_params` are those of the trained tensors, in the order of the network. The kind of network
-is not stored there, but in the configuration, another file. `ncsnv2.py` reads the files of an
-earlier project of the same authors.
+A checkpoint is a dictionary. Its entry `model` holds the network's tensors, and `ema` holds their
+averages: `shadow_params` has the averages of the trained tensors, in the order of the network. The
+kind of network is not in the checkpoint but in a configuration file. `ncsnv2.py` reads the
+checkpoints of an earlier project of the same authors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from scoresde.units import Range, Standardize
 
 __all__ = ["load_score_sde"]
 
-# the stages of a network of NCSNv2 by its name
+# the number of stages of each NCSNv2 network, by name
 _STAGES = {"ncsnv2_64": 4, "ncsnv2_128": 5, "ncsnv2_256": 6}
 
 
@@ -43,24 +43,24 @@ _STAGES = {"ncsnv2_64": 4, "ncsnv2_128": 5, "ncsnv2_256": 6}
 def load_score_sde(
     path: str | Path | None, config: Any, *, averaged: bool = True, **known: Any
 ) -> NetworkScore:
-    r"""Return the score of NCSN++, DDPM++ or NCSNv2 in a checkpoint of score_sde_pytorch.
+    r"""Return the score in a checkpoint of score_sde_pytorch: NCSN++, DDPM++ or NCSNv2.
 
     Only tensors are read, and no code is run. The score's `transform` converts its samples to
     pixels from 0 to 255.
 
     Args:
-        path: A file such as `checkpoint_26.pth`, or None for the network of the configuration with
-            its first weights, which a `Trainer` trains.
-        config: Its configuration, as `get_config()` returns it: an object or a dictionary with
-            `model`, `data` and `training`.
+        path: A file such as `checkpoint_26.pth`. None returns the network of the configuration with
+            initial weights, for training.
+        config: The configuration of the training, which `get_config()` returns: an object or a
+            dictionary with `model`, `data` and `training`.
         averaged: Take the averaged weights; False takes the weights of the last step.
         known: Further arguments of `from_network`.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or has other tensors or noise levels than
-            the network of the configuration.
-        UnknownNameError, InvalidValueError, InvalidTypeError: The configuration is of another
-            network or process.
+        CheckpointError: The file is missing or damaged, or does not have the tensors or noise
+            levels of the configuration.
+        UnknownNameError, InvalidValueError, InvalidTypeError: The configuration is wrong, or
+            describes a network or process that is not supported.
     """
     if path is None:
         with configured():
@@ -82,7 +82,7 @@ def load_score_sde(
 
 
 def bytes_of(channels: int, centred: bool) -> Range | Standardize:
-    """Return the map of bytes to [-1, 1] if a network's images are centred, else to [0, 1]."""
+    """Return the transform from bytes to [-1, 1] if images are centred, else to [0, 1]."""
     if centred:
         return Range(0, 255, levels=256)
     return Standardize((0.0,) * channels, (255.0,) * channels)
@@ -95,13 +95,13 @@ def read_config(config: Any, part: str, name: str) -> Any:
             config = config[key] if isinstance(config, Mapping) else getattr(config, key)
         except (KeyError, AttributeError) as error:
             raise InvalidTypeError(
-                f"the configuration has no {part}.{name}; give the one with which it was trained"
+                f"the configuration has no {part}.{name}; give the configuration of the training"
             ) from error
     return config
 
 
 def _flag(config: Any, part: str, name: str) -> bool:
-    """Return an entry that is True or False, and no text that would count as True."""
+    """Return an entry; raise unless it is True or False, since any text would count as True."""
     value = read_config(config, part, name)
     if not isinstance(value, bool):
         raise InvalidTypeError(
@@ -111,21 +111,21 @@ def _flag(config: Any, part: str, name: str) -> bool:
 
 
 def _name(config: Any) -> str:
-    """Return the name of a configuration's network."""
+    """Return the name of the network in a configuration."""
     name = str(read_config(config, "model", "name")).lower()
     check_name("model.name", name, ["ncsnpp", *_STAGES])
     return name
 
 
 def _check_choices(config: Any, **supported: list[str]) -> None:
-    """Raise UnknownNameError unless each entry of the model is one of those supported."""
+    """Raise UnknownNameError unless each entry of the model is supported."""
     for name, choices in supported.items():
         found = str(read_config(config, "model", name))
         check_name(f"model.{name}", found if found in choices else found.lower(), choices)
 
 
 def _network(config: Any) -> NCSNpp | NCSNv2:
-    """Return the network of a configuration, before its weights are loaded."""
+    """Make the network of a configuration, before its weights are loaded."""
 
     def model(name: str) -> Any:
         return read_config(config, "model", name)
@@ -144,7 +144,7 @@ def _network(config: Any) -> NCSNpp | NCSNv2:
     )  # fmt: skip
     if not _flag(config, "model", "conditional"):
         raise InvalidValueError(
-            "model.conditional is False, and only networks that take the time can be loaded"
+            "model.conditional is False, but only networks that take the time are supported"
         )
     if model("fir") and model("fir_kernel") not in ([1, 3, 3, 1], (1, 3, 3, 1)):
         raise InvalidValueError(f"fir_kernel must be [1, 3, 3, 1], got {model('fir_kernel')}")
@@ -161,10 +161,11 @@ def _network(config: Any) -> NCSNpp | NCSNv2:
 
 
 def _process(config: Any) -> tuple[SDE, str, str]:
-    """Return the SDE of a configuration, the prediction of its network, and the time's input."""
+    """Return the SDE of a configuration, what its network predicts, and the time input."""
     kind = str(read_config(config, "training", "sde")).lower()
     if _name(config) in _STAGES:
-        # it divides by sigma itself, and counts levels whatever training.continuous is
+        # this network divides by sigma itself, and takes the number of a level even if
+        # training.continuous is True
         check_name("training.sde", kind, ["vesde"])
         low, high = (read_config(config, "model", name) for name in ("sigma_min", "sigma_max"))
         return VESDE(low, high, levels=_levels(config)), "sigma_score", "sigma"
@@ -173,7 +174,9 @@ def _process(config: Any) -> tuple[SDE, str, str]:
     divided = _flag(config, "model", "scale_by_sigma")
     if kind != "vesde":
         if divided:
-            raise InvalidValueError("a network divided by sigma belongs to training.sde = 'vesde'")
+            raise InvalidValueError(
+                "a network whose output is divided by sigma needs training.sde = 'vesde'"
+            )
         low, high = (read_config(config, "model", name) for name in ("beta_min", "beta_max"))
         if kind == "subvpsde":
             return SubVPSDE(low, high), "eps", "999t"
@@ -198,24 +201,24 @@ def _levels(config: Any) -> int:
 
 
 def _check_levels(sde: SDE, sigmas: Tensor | None, path: str | Path) -> None:
-    """Raise CheckpointError if the noise levels in a checkpoint differ from those of its SDE."""
+    """Raise CheckpointError if the noise levels in a checkpoint differ from those of the SDE."""
     if sigmas is None or not len(sigmas):
         return
     times = torch.linspace(sde.T, sde.eps, len(sigmas), dtype=torch.float64)
-    # a file in half precision has three digits
+    # a half-precision file has three digits
     same = torch.allclose(sigmas.double(), sde.sigma(times), rtol=2e-3, atol=0)
     if not same or sde.levels not in (None, len(sigmas)):
         count = "" if sde.levels is None else f"{sde.levels:,} "
         low, high = sde.sigma(torch.tensor([sde.eps, sde.T], dtype=torch.float64)).tolist()
         raise CheckpointError(
             f"{path} has {len(sigmas):,} noise levels from {sigmas[-1]:.4g} to {sigmas[0]:.4g}, "
-            f"and the configuration {count}from {low:.4g} to {high:.4g}; take the configuration "
-            "with which it was trained"
+            f"but the configuration has {count}levels from {low:.4g} to {high:.4g}; take the "
+            "configuration of the training"
         )
 
 
 def _tensors(path: Path, averaged: bool) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Return the weights in a checkpoint by name, averaged or not, and its noise levels."""
+    """Return the weights, averaged or not, by name, and the noise levels of a checkpoint."""
     found = read_checkpoint(path, "score_sde")
     model = found.get("model") if isinstance(found, dict) else None
     if not isinstance(model, dict):
@@ -228,7 +231,7 @@ def _tensors(path: Path, averaged: bool) -> tuple[dict[str, Tensor], Tensor | No
     if averaged:
         ema = found.get("ema")
         shadow = ema.get("shadow_params") if isinstance(ema, dict) else None
-        # the frequencies of the Fourier features are not trained
+        # the frequencies of the Fourier features are not trained, so they have no average
         trained = [name for name in weights if name != "all_modules.0.W"]
         if not isinstance(shadow, list) or len(shadow) != len(trained):
             raise CheckpointError(

@@ -1,8 +1,8 @@
-r"""Turn a score of a model's numbers into one of the user's, for other libraries.
+r"""Convert a score in model units to a score in the user's units, for other libraries.
 
-With $r = m + c\,x$ for the user's numbers $r$ and the model's $x$, the states
-$\alpha_t m + c\,x_t = \alpha_t r_0 + c\,\sigma_t z$ are those of a process with the noise scale
-$c\,\sigma_t$, and their score is $\nabla\log p_t / c$ at $x_t$.
+Let $r = m + c\,x$ be a sample in the user's units, and $x$ the same sample in model units. Then
+$\alpha_t m + c\,x_t = \alpha_t r_0 + c\,\sigma_t z$ is a state of a process with the noise scale
+$c\,\sigma_t$, and its score is $\nabla\log p_t(x_t) / c$.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ __all__ = ["InUnits", "in_units"]
 
 
 def in_units(score: Score, units: bool) -> Score:
-    """Return the score of the user's numbers, or the score itself if `units` is False.
+    """Return the score in the user's units if `units` is True, else the score unchanged.
 
     Raises:
-        InvalidValueError: The user's numbers are unknown, or are no shift and one scale of the
-            model's.
+        InvalidValueError: The score's transform is unknown, or is not a shift and one common scale.
     """
     return InUnits(score) if units else score
 
 
 @dataclass(frozen=True)
 class _Schedule:
-    """Return the schedule of a process whose noise is larger by a factor."""
+    """Return the schedule of a process whose noise is multiplied by a factor c."""
 
     sde: SDE
     scale: float
@@ -45,17 +44,17 @@ class _Schedule:
 
 
 class InUnits(Wrapped):
-    """Return the score of the user's numbers.
+    """Evaluate a score in the user's units.
 
     Args:
-        score: A score whose facts have an SDE, an event shape and a transform of a shift for each
-            number and one scale.
+        score: A score whose facts have an SDE, an event shape, and a transform with a shift for
+            each entry and one common scale.
 
     Attributes:
-        sde: The process of the user's numbers.
+        sde: The process in the user's units.
 
     Raises:
-        InvalidValueError: The transform is unknown, or is another one.
+        InvalidValueError: The transform is unknown, or of another form.
     """
 
     def __init__(self, score: Score) -> None:
@@ -67,7 +66,8 @@ class InUnits(Wrapped):
                 "the units of this score are not known; leave out units=True, or give transform= "
                 "and event_shape= when you make the score"
             )
-        known.transform.log_det(known.event_shape)  # raises for a decoder, which has no inverse
+        # raises an error for a decoder, which has no inverse
+        known.transform.log_det(known.event_shape)
         self.shift, self.scale = _affine(known.transform.inverse, known.event_shape)
         self.sde = Scheduled(
             _Schedule(self.process, self.scale), T=self.process.T, eps=self.process.eps,
@@ -76,7 +76,7 @@ class InUnits(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts of the score inside, in the user's numbers."""
+        """Return the facts of the inner score, in the user's units."""
         known = super().facts
         return replace(
             known, sde=self.sde, moments=self._moments(known.moments), transform=None, pilot=None
@@ -91,7 +91,7 @@ class InUnits(Wrapped):
         return Moments(mean, var=self.scale**2 * torch.as_tensor(given.var).double())
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """Return the score `(B, *)` at states of the user's numbers."""
+        """Return the score `(B, *)` of states in the user's units."""
         alpha, _ = self.process.at(self.process.cpu_time(t), x)
         inner = (x - alpha * self.shift.to(x)) / self.scale
         return self.ask(self.score, inner, t, condition) / self.scale
@@ -100,7 +100,7 @@ class InUnits(Wrapped):
 def _affine(
     inverse: Callable[[Tensor], Tensor], event_shape: tuple[int, ...]
 ) -> tuple[Tensor, float]:
-    """Return the shift and the scale of a transform; raise InvalidValueError if it has others."""
+    """Return the shift and the common scale of a transform; raise InvalidValueError otherwise."""
     probes = torch.tensor([0.0, 1.0, -2.0], dtype=torch.float64)
     x = probes.reshape(-1, *(1 for _ in event_shape)).expand(-1, *event_shape)
     r = inverse(x)
@@ -109,7 +109,7 @@ def _affine(
         if torch.allclose(shift + scale * x, r.to(x), rtol=1e-9, atol=1e-9 * abs(scale)):
             return shift, scale
     raise InvalidValueError(
-        "the numbers of the user are no shift and one common scale of those of this model, so that "
-        "equal noise in the one is no equal noise in the other; leave out units=True, and convert "
-        "the samples by scoresde.facts(score).transform.inverse"
+        "the transform of this model is not a shift and one common scale, so noise that is equal "
+        "in all entries in model units is not equal in the user's units; leave out units=True, "
+        "and convert the samples by scoresde.facts(score).transform.inverse"
     )

@@ -1,4 +1,4 @@
-"""Compute likelihoods with error bars, bits per dimension, and latents by the probability flow."""
+"""Compute likelihoods with error bars, bits per dimension, and latents of the probability flow."""
 
 from scoresde.likelihood.bits import TRANSFORMS, Dequantization, bits_per_dim, importance_bound
 from scoresde.likelihood.bound import elbo

@@ -1,7 +1,7 @@
-r"""Compute the variational lower bound on the log-density of the reverse SDE's samples.
+r"""Compute the variational lower bound (ELBO) on the log-density of the reverse SDE's samples.
 
-Unlike the flow's log-density, it needs neither a solver nor a divergence. With
-$\lambda = \log(\alpha^2/\sigma^2)$ and $x_\lambda = \alpha x + \sigma\varepsilon$,
+Unlike the log-density of the probability flow, the bound needs neither an ODE solver nor a
+divergence. With $\lambda = \log(\alpha^2/\sigma^2)$ and $x_\lambda = \alpha x + \sigma\varepsilon$,
 
 $$ \log p_0(x) \ge
    E\big[\log \mathcal N(x;\, x_\epsilon/\alpha_\epsilon, \sigma_\epsilon^2/\alpha_\epsilon^2)\big]
@@ -9,12 +9,12 @@ $$ \log p_0(x) \ge
    - \tfrac12 \int_{\lambda_T}^{\lambda_\epsilon} E\|\varepsilon - \hat\varepsilon\|^2\, d\lambda $$
 
 with $\hat\varepsilon = -\sigma s$ (Kingma et al. 2021, eqs. 11-15, arXiv:2107.00630; Song et al.
-2021, *Maximum likelihood training*, theorem 3, arXiv:2101.09258). It bounds the density of the
-reverse SDE's samples, which equals that of the flow's only for the exact score. For the exact
-score, the only gap comes from the first term, which replaces the part of the process below eps by a
+2021, *Maximum likelihood training*, theorem 3, arXiv:2101.09258). The samples of the reverse SDE
+and of the flow have the same density only for the exact score. For the exact score the bound is
+below the log-density only because of the first term, which replaces the process below eps by a
 Gaussian. $\lambda$ is drawn by stratified sampling, one uniform draw in each of equal intervals,
-since the integrand varies little with $\lambda$. If moments are known, the integrand for Gaussian
-data with these moments, minus the known mean of that integrand, is subtracted as a control variate.
+since the integrand varies little with $\lambda$. If moments are known, a control variate is
+subtracted: the integrand for Gaussian data with these moments, minus its known mean.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ def elbo(
         sde: The process of the score; None takes `scoresde.facts(score).sde`.
         x: The points, `(B, *)`, floating-point.
         draws: The number of evaluations for each sample, at least 1.
-        seed: The seed; row i uses the noise of sample `first + i`.
-        first: The sample number of the first row.
+        seed: The seed; row i takes the noise of sample `first + i`.
+        first: The sample index of the first row.
         condition: The conditions that the score takes, one row for each sample.
         moments: The data's moments, for the prior and the control variate; by default
             `facts(score).moments`.
 
     Returns:
-        The bound as `value`; its error is the half-width of a 95 % confidence interval that
-        accounts for the random draws only; infinite if `draws` is below 8.
+        The bound as `value`, and as its error the half-width of a 95 % interval for the random
+        draws only, infinite if `draws` is below 8.
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument has a wrong value, type or
-            shape; $\sigma = 0$ at eps; or the score is guided, and so is not the gradient of any
+            shape; $\sigma = 0$ at eps; or the score is guided, so that it is not the gradient of a
             log-density.
         NonFiniteError: `x`, the score or the result has a NaN or an infinity.
     """
@@ -95,11 +95,11 @@ def elbo(
             terms.append(term.reshape(len(x), size).sum(1))
     integral = -0.5 * float(high - low) * torch.stack(terms)
     ends = _at_eps(sde, size) - _divergence_at_end(sde, x.double(), moments)
-    # differences of neighbouring strata estimate the variance within them
+    # differences between neighbouring strata estimate the variance within a stratum
     error = torch.full_like(integral[0], math.inf)
     if draws >= 8:
         square = integral.diff(dim=0) ** 2 / 2
-        # degrees of freedom (Satterthwaite 1946): few strata may have most of the variance
+        # degrees of freedom (Satterthwaite 1946), since a few strata may have most of the variance
         freedom = 2 * square.sum(0) ** 2 / (square**2).sum(0).clamp(min=1e-300)
         error = quantile(freedom.clamp(1, 2 / 3 * (draws - 1))) * (square.mean(0) / draws).sqrt()
     return LogProb(
@@ -111,7 +111,7 @@ def elbo(
 
 
 def _control(x: Tensor, epsilon: Tensor, t: Tensor, sde: SDE, moments: Moments) -> Tensor:
-    """Return the integrand of a Gaussian minus its mean over epsilon, `(B, *)`."""
+    """Return the integrand for Gaussian data minus its mean over epsilon, `(B, *)`."""
     mean, var = moments.mean, moments.var
     if moments.cov is not None:
         var = moments.cov.diagonal().reshape(x.shape[1:])
@@ -123,7 +123,7 @@ def _control(x: Tensor, epsilon: Tensor, t: Tensor, sde: SDE, moments: Moments) 
 
 
 def _at_eps(sde: SDE, size: int) -> float:
-    r"""Return $E\log\mathcal N(x; x_\epsilon/\alpha, \sigma^2/\alpha^2)$: minus its entropy."""
+    r"""Return $E\log\mathcal N(x; x_\epsilon/\alpha, \sigma^2/\alpha^2)$, minus the entropy."""
     return 0.5 * size * (float(sde.log_snr(time(sde.eps))) - math.log(2 * math.pi) - 1)
 
 

@@ -1,4 +1,4 @@
-r"""Compute log-densities of given samples, and of samples drawn together with them."""
+r"""Compute log-densities of given samples, and draw samples together with their log-densities."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ __all__ = ["EXACT", "Check", "log_prob", "sample_with_log_prob"]
 Method = Literal["auto", "exact", "hutchinson"]
 Check = Literal["full", "estimate"]
 
-# The largest dimension for which "auto" takes the exact trace; and that for which moments are read
-# from the score.
+# The largest dimension for which "auto" takes the exact trace, and the largest one for which
+# moments are read from the score.
 EXACT, _READABLE = 64, 1024
 
 
@@ -68,43 +68,45 @@ def log_prob(
     moments: Moments | None = None,
     progress: bool | None = None,
 ) -> LogProb:
-    r"""Return the log-density of samples with an error bar, by the probability flow from eps to T.
+    r"""Return the log-density of samples with error bars, from the probability flow.
 
-    Each sample has its own adaptive steps, so that its value does not depend on the batch, except
-    for the rounding of a network or of a product with a covariance. The error is the sum of four
-    parts, each a 95 % half-width:
+    Each sample has its own adaptive steps. So its value does not depend on the rest of the batch,
+    up to the rounding of a network or of a product with a covariance. The error is the sum of four
+    parts, each the half-width of a 95 % interval:
 
-    - `"solver"`: the error of the solver. The flow is solved a second time, by another method at
-      four times the tolerance (with the first four of the probes). The difference and the solver's
-      own error estimates are added, each times a measured factor (`scoresde.likelihood.flow`).
-      `error="estimate"` leaves the second solution out.
-    - `"probes"`: Student's interval over the random probes, infinite for fewer than 8. It is
-      reliable for 16 or more and Jacobians of full rank.
+    - `"solver"`: the error of the ODE solver. The flow is solved a second time, by another method
+      at four times the tolerance, with the first four probes. The error is a weighted sum of the
+      difference of the two solutions and of the solver's own error estimate
+      (`scoresde.likelihood.flow`). `error="estimate"` skips the second solution.
+    - `"probes"`: the half-width of Student's interval over the random probes, infinite for fewer
+      than 8 probes. It is reliable for 16 or more, if the Jacobian has full rank.
     - `"heat"`: the error of the correction from eps to the data (`scoresde.likelihood.heat`).
-    - `"prior"`: the error of the density at `T`. This density is the Gaussian with the moments of
-      the data, corrected by the deviation of the score from it (`scoresde.likelihood.prior`). The
-      moments are `moments=`, those of the score, or those read from the score at `T`. If they are
-      unknown and there is a condition or more than 1024 dimensions, the Gaussian is `sde.prior()`.
-      A warning is given if the correction, or under a condition its error, exceeds .05 nats times
-      the square root of the number of dimensions.
+    - `"prior"`: the error of the density at `T`. This density is a Gaussian with the moments of the
+      data, corrected by an integral of the score's deviation from that Gaussian
+      (`scoresde.likelihood.prior`). The moments are `moments=`, those in the facts of the score, or
+      those read from the score at `T`. With a condition or more than 1024 dimensions they are not
+      read from the score, and the Gaussian is `sde.prior()`. If the correction (with a condition:
+      the error of the correction) exceeds .05 nats times the square root of the number of
+      dimensions, a warning is given.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
         sde: The process of the score; None takes the one in its facts.
-        x: The points, `(B, *)`, floating-point; the model is evaluated in their dtype. Or data,
-            which are taken in the units of the model, with their conditions.
-        t: None for the density of the data; a time in [eps, T] for $p_t$ itself.
-        method: The trace: `"exact"` takes D vector-Jacobian products for each evaluation,
-            `"hutchinson"` one for each probe, and `"auto"` is exact up to 64 dimensions. With at
-            least as many probes as dimensions the trace is exact too.
+        x: The points `(B, *)`, floating-point, in model units; the model is evaluated in their
+            dtype. Or a `Data`, which is converted to model units and brings its conditions.
+        t: None for the density of the data; a time in [eps, T] for the density $p_t$.
+        method: The method for the divergence. `"exact"` takes D vector-Jacobian products for each
+            evaluation, `"hutchinson"` one for each probe, and `"auto"` is exact up to 64
+            dimensions. With at least as many probes as dimensions the trace is exact too.
         probes: The number of Rademacher probes of Hutchinson's estimate, fixed along the path; at
             least 1.
         rtol: The solver's relative tolerance.
-        atol: The absolute tolerance, of the state in units of its scale and of the density in nats.
-        error: `"full"` solves twice, with 1.8 times the evaluations; `"estimate"` uses the solver's
-            estimates alone, which are less reliable.
+        atol: The absolute tolerance of the state, in units of its scale, and of the log-density, in
+            nats.
+        error: `"full"` solves twice, which costs 1.8 times the evaluations; `"estimate"` uses only
+            the solver's estimates, which are less reliable.
         max_nfe: The largest number of evaluations of a sample in one solution.
-        seed: The seed of the probes; row i has those of sample `first + i`.
+        seed: The seed of the probes; row i takes the probes of sample `first + i`.
         first: The sample number of the first row.
         batch_size: The number of rows computed at once, to limit memory; by default all.
         condition: The conditions that the score takes, one row for each sample.
@@ -113,14 +115,14 @@ def log_prob(
             occasional lines elsewhere.
 
     Returns:
-        Values, errors and evaluations. The 640 evaluations for the constant of the prior are not
-        counted; they are made once for all samples with the same condition.
+        Values, errors and evaluations. The 640 evaluations for the normalising constant at `T` are
+        not counted; they are made once for all samples with the same condition.
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, or the score is
-            guided and so belongs to no density.
+            guided, so that it is not the gradient of a log-density.
         NonFiniteError: `x`, the score or the result has a NaN or an infinity.
-        ConvergenceError: `max_nfe` is used up.
+        ConvergenceError: A solution needs more than `max_nfe` evaluations.
 
     Examples:
         >>> import scoresde
@@ -161,7 +163,7 @@ def log_prob(
             parts.append(part)
             gaps.append(gap)
     found = LogProb.cat(parts).checked()
-    # under a condition the data differ from the Gaussian of all data: judge the error alone
+    # given a condition the data differ from the Gaussian of all data, so check only the error
     _check_end(found.parts["prior"] if given else torch.cat(gaps), math.prod(x.shape[1:]))
     return found
 
@@ -187,37 +189,37 @@ def sample_with_log_prob(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, LogProb]:
-    r"""Return draws of the flow at eps and their log-density there, from one solve.
+    r"""Draw samples by the flow at eps, and compute their log-density there in the same solution.
 
-    It is the density from which the samples are drawn, also if the model is inexact: the prior
-    transported by the flow of the model. Importance weights need this density.
+    The log-density is that of the samples' distribution, the prior transported by the flow, also if
+    the model is inexact. Importance weights need this density.
 
     Args:
         score: A score, as in `log_prob`.
         sde: The process of the score; None takes the one in its facts.
         n: The number of samples.
-        shape: The shape of one sample; by default the one in its facts.
-        method: The computation of the trace, as in `log_prob`.
+        shape: The shape of one sample; by default the one in the score's facts.
+        method: The method for the divergence, as in `log_prob`.
         probes: The number of probes of Hutchinson's estimate.
         rtol: The solver's relative tolerance.
         atol: The absolute tolerance, as in `log_prob`.
-        error: As in `log_prob`; the second solution goes back from the draws to the prior.
+        error: As in `log_prob`; here the second solution runs from the draws back to the prior.
         max_nfe: The largest number of evaluations of a sample in one solution.
-        seed: The seed, as in `scoresde.sample`, which starts from the same draws of the prior.
+        seed: The seed; `scoresde.sample` with this seed starts from the same draws of the prior.
         generator: A generator in place of the seed, as in `scoresde.sample`.
-        first: The number of the first sample of the seed.
+        first: The sample index of the first row.
         condition: The conditions that the score takes, one row for each sample.
         moments: The data's moments, for the prior.
         dtype: The dtype of the samples and of the evaluations.
         device: The device; by default that of the networks of the score.
 
     Returns:
-        The samples `(n, *)` and their `LogProb`. Its error has the parts `"solver"` and `"probes"`
-        only, since the draws at `T` come from the prior exactly.
+        The samples `(n, *)` and their `LogProb`. Its error has only the parts `"solver"` and
+        `"probes"`, since the draws at `T` follow the prior exactly.
 
     Raises:
-        InvalidValueError: $\sigma = 0$ at eps, an argument is out of range, or the score is
-            guided and so belongs to no density.
+        InvalidValueError: $\sigma = 0$ at eps, an argument is out of range, or the score is guided,
+            so that it is not the gradient of a log-density.
         NonFiniteError: The score or the result has a NaN or an infinity.
     """
     check_density(score)
@@ -256,7 +258,7 @@ def sample_with_log_prob(
 
 @dataclass(frozen=True)
 class _Divergence:
-    """Hold the settings for the divergence of a score."""
+    """Hold the settings of the method for the divergence of a score."""
 
     method: Method
     probes: int
@@ -266,7 +268,7 @@ class _Divergence:
         check_integer("probes", self.probes, 1)
 
     def trace(self, x: Tensor, moments: Moments | None) -> Trace:
-        """Return the method for samples `(B, *)`: exact, or with their probes."""
+        """Return the method for samples `(B, *)`: exact, or Hutchinson's with their probes."""
         size, method = x.shape[1:].numel(), self.method
         if size <= self.probes or method == "exact" or (method == "auto" and size <= EXACT):
             return ExactTrace()
@@ -278,7 +280,7 @@ class _Divergence:
 def _moments(
     score: Score, sde: SDE, x: Tensor, condition: Condition | None, moments: Moments | None
 ) -> Moments | None:
-    """Return the data's moments: given, known by the score, or read from the score at `T`."""
+    """Return the moments: those given, those in the score's facts, or those read from the score."""
     known, event = moments_of(score, moments), tuple(x.shape[1:])
     if known is not None or condition or not 0 < math.prod(event) <= _READABLE:
         return known
@@ -286,7 +288,7 @@ def _moments(
 
 
 def _warn_of_units(score: Score, known: Moments | None, x: Tensor) -> None:
-    """Warn if samples are so far from the data that they seem to be in the user's units."""
+    """Warn if samples are so far from the data that they are probably in the user's units."""
     transform = facts(score).transform
     if known is None or transform in (None, Identity()) or not x.numel():
         return
@@ -295,7 +297,7 @@ def _warn_of_units(score: Score, known: Moments | None, x: Tensor) -> None:
     if deviations > _FAR:
         warnings.warn(
             f"the samples are {deviations:.3g} standard deviations from the mean of the model's "
-            "data: log_prob takes tensors in model units; pass those in yours as Data(x)",
+            "data: log_prob takes tensors in model units; pass samples in your units as Data(x)",
             stacklevel=outside(),
         )
 
@@ -303,7 +305,7 @@ def _warn_of_units(score: Score, known: Moments | None, x: Tensor) -> None:
 def _log_prob(
     flow: Flow, end: LawAtEnd, shared: Tensor | None, x: Tensor, t: float | None, *, twice: bool
 ) -> tuple[LogProb, Tensor]:
-    """Return the log-densities of samples `(B, *)`, and the deviation of p_T from its Gaussian."""
+    """Return log-densities of samples `(B, *)`, and the deviation of p_T from its Gaussian."""
     sde, at, last = flow.sde, time(flow.sde.eps if t is None else t), time(flow.sde.T)
     data, size = x.double(), math.prod(x.shape[1:])
     y = data * expand(sde.alpha(at), data) if t is None else data
@@ -326,25 +328,26 @@ def _log_prob(
     return LogProb(mean(values), widths, nfe, size), gap
 
 
-# Warn if the density at T deviates from the Gaussian by more nats than this times sqrt(D). The
-# deviation is corrected, and the error of the correction is part of the error bar.
+# A warning is given if log p_T deviates from that of the Gaussian by more nats than this times
+# sqrt(D). The deviation is corrected, and the error bar includes the error of the correction.
 _OFF = 0.05
-# deviations from the mean of the data from which samples are taken for those in other units
+# samples this many standard deviations from the mean are assumed to be in other units
 _FAR = 20.0
 
 
 def _check_end(gap: Tensor, size: int) -> None:
-    """Warn if the density at `T` deviates from its Gaussian, or is uncertain, by .05 sqrt(D) nats.
+    """Warn if log p_T deviates from that of its Gaussian, or is uncertain, by .05 sqrt(D) nats.
 
-    A root mean square g over draws is a Kullback-Leibler divergence of about g² / 2.
+    If the deviation has the root mean square g, the Kullback-Leibler divergence is about g² / 2.
     """
     worst = float(gap.max()) if len(gap) else 0.0
     if worst > _OFF * math.sqrt(size):
         warnings.warn(
-            f"at the largest noise the log-density is off by {worst:.2g} nats from that of the "
-            "Gaussian with the moments of the data, or known no better: the largest noise, T or "
-            "sigma_max, is too small for these data, the moments are not theirs, or the score has "
-            "learnt little there; train for longer or with a larger one, or give the moments",
+            f"at the largest noise the log-density differs by {worst:.2g} nats from that of a "
+            "Gaussian with the moments of the data, or its error is as large; either the largest "
+            "noise (T or sigma_max) is too small for these data, or the moments are wrong, or "
+            "the score is inaccurate there; train for longer or with larger noise, or give the "
+            "moments",
             UserWarning,
             stacklevel=outside(),
         )

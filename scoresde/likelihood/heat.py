@@ -1,4 +1,4 @@
-r"""Compute the log-density of the data from that at eps, by the heat equation."""
+r"""Compute the log-density of the data from the log-density at eps, by the heat equation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from scoresde.sde import expand
 
 __all__ = ["heat_correction", "to_data"]
 
-# If the norm of tau times the score's Jacobian is below this, the data are wider than the noise in
-# all directions.
+# If the norm of tau times the score's Jacobian is below this, the data have a larger standard
+# deviation than the noise in every direction.
 _WIDE_DATA = 0.5
-# The half-width is this multiple of an estimated error.
+# The half-width divided by the estimated error.
 _SAFETY = 2
-# The smallest and the largest ratio rho of successive changes of h that the estimate uses.
+# The smallest and the largest rho that the estimate uses.
 _RATIOS = (0.5, 1.9)
-# For wide data the half-width from the changes is at most this multiple of the correction's terms.
+# For wide data the half-width from the changes is limited to this times the correction's terms.
 _MOST = 4
 
 
@@ -46,23 +46,24 @@ def heat_correction(sde_sigma: Tensor, score: Tensor, trace: Tensor) -> Tensor:
 
 
 def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
-    r"""Return $\log p_0$ minus the log-density of $x_t / \alpha_t$ at data `(B, *)`, and its error.
+    r"""Return $\log p_0$ minus the log-density of $x_t / \alpha_t$ at data `(B, *)`, and the error.
 
     Let $h(\tau)$ be the derivative of $\log p$ in $\tau$. The correction $-\tau h(\tau)$ has the
     error $\int_0^\tau (h(u) - h(\tau))\, du$. It is estimated from $d_1 = |h(\tau) - h(2\tau)|$,
     $d_2 = |h(2\tau) - h(4\tau)|$ and $\rho = d_1 / d_2$, which is 1/2 if h is linear and 2 if h is
     proportional to $1 / \tau$. If the change of $h$ grows by the factor $\rho$ whenever $\tau$ is
-    halved, the trapezoidal rule gives the error $\tfrac32 \tau d_1\, \rho / (2 - \rho)$. The
-    half-width is twice this, with $d_1$ at least $d_2 / 2$ and $\rho$ from 1/2 to 1.9. If the two
-    terms of h nearly cancel, their differences are too small to judge by. So the half-width is at
-    least twice the error for a Gaussian (`_gaussian`).
+    halved, the error is about $\tfrac32 \tau d_1\, \rho / (2 - \rho)$. The half-width is twice this
+    estimate, with $d_1$ at least $d_2 / 2$ and $\rho$ limited to [1/2, 1.9]. If the two terms of h
+    nearly cancel, the differences of h are too small for this estimate. So the half-width is also
+    at least twice the error that Gaussian data with the same terms would have (`_gaussian`).
 
-    A direction in which the data have the variance $v\tau$ adds $1 / (1 + v)$ to the norm of
-    $\tau\, \nabla s$. If the norm is below 1/2, the data are wider than the noise in all
-    directions, and $\rho$ near 2 shows that the score is inexact, such as that of a network. Then v
-    is at least the value that belongs to twice the norm, and the half-width from the differences is
-    at most four times the sum of the two terms of the correction. Neither limit lowered the
-    coverage of the half-width on 47 targets in 1 to 10 dimensions with noise from .003 to .1.
+    The half-width has two upper limits for wide data. A direction in which the data have the
+    variance $v\tau$ contributes $1 / (1 + v)$ to the norm of $\tau\, \nabla s$. So a norm below 1/2
+    means that the data are wider than the noise in every direction. For such data $\rho$ cannot be
+    near 2, unless the score is inexact, as that of a network. In this case v is at least the value
+    that belongs to twice the norm, and the half-width from the differences is at most four times
+    the sum of the two terms of the correction. Neither limit lowered the coverage of the half-width
+    on 47 targets in 1 to 10 dimensions with noise from .003 to .1.
 
     If $\sigma_t = 0$, the correction is 0.
 
@@ -96,11 +97,11 @@ def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _gaussian(trace: Tensor, square: Tensor, least: Tensor) -> Tensor:
-    r"""Return the correction's error divided by $\tau$ for a Gaussian, from $h$ at 1, 2, 4 $\tau$.
+    r"""Return the correction's error for Gaussian data over $\tau$, from $h$ at 1, 2, 4 $\tau$.
 
     If the data have the variance $v\tau$, the two terms of $h$ at $u\tau$ are $k / (v + u)$ and
-    $-q / (v + u)^2$. The ratio of the differences of the first term is $(v + 4) / (2 v + 2)$; it
-    determines v. Then both terms are integrated.
+    $-q / (v + u)^2$. The two differences of the first term have the ratio $(v + 4) / (2 v + 2)$,
+    which determines v. Then both terms are integrated.
 
     Args:
         trace: The first term, minus half the divergence, `(3, B)`.

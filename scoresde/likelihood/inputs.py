@@ -20,10 +20,11 @@ __all__ = ["check_density", "check_input", "moments_of", "time"]
 def check_input(
     score: Score, sde: SDE | None, x: Tensor, condition: Mapping[str, Any] | None
 ) -> tuple[SDE, Condition | None]:
-    """Return the process and the condition of samples, checked to fit the score.
+    """Return the process and the conditions of samples; raise unless they fit the score.
 
     Raises:
-        InvalidValueError, InvalidTypeError, ShapeError: They do not fit.
+        InvalidValueError, InvalidTypeError, ShapeError: The samples or conditions do not fit the
+            score.
         NonFiniteError: `x` holds a NaN or an infinity.
 
     Warns:
@@ -31,7 +32,7 @@ def check_input(
     """
     sde = process_of(score, sde)
     known = facts(score)
-    # a formula without a network is valid at all times
+    # a score without a network is a formula, which is valid at all times
     if known.sde is not None and sde.levels is not None and modules(score):
         warn_between(known.sde, None)
     check_batch("x", x, known.event_shape)
@@ -42,13 +43,13 @@ def check_density(score: Score) -> None:
     """Raise InvalidValueError if a score is known not to be the gradient of a log-density."""
     if facts(score).density is False:
         raise InvalidValueError(
-            "a guided or composed score is that of no density, so its flow does not give one; "
-            "give the score inside it, with the condition"
+            "a guided or composed score is not the gradient of a log-density, so its flow has no "
+            "likelihood; give the inner score, with the condition"
         )
 
 
 def moments_of(score: Score, moments: Moments | None) -> Moments | None:
-    """Return `moments`, or if it is None the moments that the score knows."""
+    """Return `moments`, or those in the score's facts if `moments` is None."""
     return facts(score).moments if moments is None else moments
 
 

@@ -1,12 +1,13 @@
-r"""Bound the log-density of what is decoded from codes, by that of the codes.
+r"""Bound the log-density of decoded samples by the log-density of their codes.
 
-With the encoder's posterior $q(e | x)$ and $p(x | e) = \mathcal N(D(e), s^2 I)$ of the decoder $D$,
+With the encoder's posterior $q(e | x)$ and $p(x | e) = \mathcal N(D(e), s^2 I)$ for the decoder
+$D$,
 
 $$ \log p(x) \ge E_{q(e | x)} \big[ \log p(x | e) + \log p(e) - \log q(e | x) \big], $$
 
-with equality where $q$ is the posterior of this model (Kingma & Welling 2014, arXiv:1312.6114;
-Vahdat et al. 2021, arXiv:2106.05931, with $p(e)$ of a score). The density $p(e)$ is that of the
-score's flow, $p(z)$ by `log_prob` times the determinant of the map from codes to its numbers.
+with equality if $q(e | x)$ is the exact posterior $p(e | x)$ (Kingma & Welling 2014,
+arXiv:1312.6114; Vahdat et al. 2021, arXiv:2106.05931, with a score for $p(e)$). The density $p(e)$
+is the `log_prob` of the standardised code z, plus the log-determinant of the map from e to z.
 """
 
 from __future__ import annotations
@@ -33,23 +34,25 @@ def latent_elbo(
 ) -> LogProb:
     r"""Return an estimate, with an error bar, of a lower bound of the log-density of samples.
 
-    It is a bound and no log-density: how far it is below depends on the encoder.
+    The gap between the bound and the log-density depends on the encoder.
 
     Args:
         score: A `Latent` whose encoder returns a mean and a standard deviation.
         x: The samples, `(B, *)`, as the encoder takes them.
-        std: The standard deviation $s$ of the decoder, in the units of `x`; as a rule the root mean
-            square of what is left after encoding and decoding.
+        std: The standard deviation $s$ of the decoder, in the units of `x`; usually the root mean
+            square error of decoded codes.
         draws: The number of codes of each sample, at least 1.
         seed: The seed of the codes.
         known: Further arguments of `log_prob`, for the density of the codes.
 
     Returns:
-        The bound as `value`. The part `"draws"` of its error is a 95 % half-width for the codes
-        drawn, infinite for one; the others are those of `log_prob`, averaged over the draws.
+        The bound as `value`. The part `"draws"` of its error is the 95 % half-width for the random
+        codes, infinite for one draw; the other parts are those of `log_prob`, averaged over the
+        draws.
 
     Raises:
-        InvalidValueError: The encoder has no posterior, or an argument is impossible.
+        InvalidValueError: The encoder returns codes without a standard deviation, or an argument is
+            out of range.
         InvalidTypeError, ShapeError, NonFiniteError: As for `log_prob`.
 
     Examples:
@@ -69,8 +72,8 @@ def latent_elbo(
         mean, spread = posterior_of(score.encoder, x)
     if spread is None:
         raise InvalidValueError(
-            "a bound needs the posterior of the codes, and this encoder returns codes alone; "
-            "return their mean and standard deviation"
+            "the bound needs the posterior of the codes, but this encoder returns only codes; let "
+            "it return their mean and standard deviation"
         )
     noise, found, values = Noise.of(seed, len(x)), list[LogProb](), list[Tensor]()
     for k in range(draws):

@@ -1,4 +1,4 @@
-"""Show the progress of the solutions that compute log-densities."""
+"""Show the progress of the ODE solutions that compute log-densities."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from scoresde.progress import Progress
 
 __all__ = ["Percent"]
 
-# The share of the time that the first of two solutions takes; the second one is less precise.
+# The share of the time that the first of two solutions takes; the second is less precise and
+# shorter.
 _FIRST = 0.67
 
-# The steps are smallest at the start, where the noise is: the share s of the way takes about the
-# share s ** _POWER of them.
+# Steps are smallest at the start, where the noise is small: the first share s of the interval takes
+# about the share s ** _POWER of all steps.
 _POWER = 0.4
 
 
 @dataclass
 class Percent:
-    """Move a bar of 100 percent while one or two solutions for a part of the batch are computed.
+    """Move a progress bar of 100 percent during one or two solutions for a part of the batch.
 
     Attributes:
         bar: The bar.
-        done: The share of all work that was done before.
+        done: The share of all work that was finished before this part.
         share: The share of this part.
         twice: True if a second, less precise solution follows the first.
     """

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from scoresde.errors import ShapeError
 from scoresde.likelihood.result import part_label
@@ -46,7 +45,8 @@ def picture(found: LogProb) -> Figure:
         else:
             values.set_yticks([0])
     else:
-        values.hist(found.value.tolist(), bins=_bins(found.value), color=paper.BLUE, alpha=0.6)
+        bars = min(60, max(8, round(math.sqrt(n))))
+        values.hist(found.value.tolist(), bins=bars, color=paper.BLUE, alpha=0.6)
         values.set(ylabel="samples")
     if n > 1 and math.isfinite(spread):
         values.axvspan(mean - spread, mean + spread, color=paper.RED, alpha=0.15, linewidth=0)
@@ -78,8 +78,3 @@ def picture(found: LogProb) -> Figure:
     title = str(found).partition("\n")[0]
     drawn.suptitle(title, fontsize="medium", color=paper.INK)
     return drawn
-
-
-def _bins(value: Tensor) -> int:
-    """Return the number of bars of a histogram, about the square root of the number of values."""
-    return min(60, max(8, round(math.sqrt(len(value)))))

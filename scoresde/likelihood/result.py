@@ -1,4 +1,4 @@
-"""Hold log-densities with their uncertainties."""
+"""Hold log-densities and their errors."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _PARTS = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LogProb(Result):
-    """Hold the log-densities of a batch, and the parts of their errors.
+    """Hold the log-densities of a batch and the parts of their errors.
 
     Attributes:
         value: The log-densities in nats, `(B,)` float64.
-        parts: 95 % half-widths of the parts of the error, by name, each `(B,)`.
-        nfe: Evaluations of the network for each sample, `(B,)`.
+        parts: The 95 % half-width `(B,)` of each part of the error, by name.
+        nfe: The evaluations of the score for each sample, `(B,)`.
         dimensions: The number of entries of one sample.
     """
 
@@ -46,7 +46,7 @@ class LogProb(Result):
 
     @property
     def error(self) -> Tensor:
-        """Return the half-width of a 95 % interval about `value`, `(B,)`: the sum of `parts`."""
+        """Return the half-width `(B,)` of a 95 % interval about `value`, the sum of `parts`."""
         return sum(self.parts.values(), torch.zeros_like(self.value))
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class LogProb(Result):
         return {**entries, "nfe": self.nfe.tolist(), "dimensions": self.dimensions}
 
     def plot(self) -> Figure:
-        """Draw each log-density with its error, a histogram of more than 40, and the error's parts.
+        """Draw log-densities with errors (more than 40 as a histogram), and the errors' parts.
 
         Raises:
             ShapeError: There is no log-density.
@@ -101,20 +101,20 @@ class LogProb(Result):
         return float(self.value.mean()), spread
 
     def spread(self) -> tuple[float, float]:
-        """Return two 95 % half-widths of the mean, whose sum is the half-width for both causes.
+        """Return two 95 % half-widths of the mean, one for each source of error; add them for both.
 
-        The first is for the choice of the samples; it is infinite for one sample. The second is for
-        the errors of the computation, which need not cancel.
+        The first is for the random choice of the samples, and infinite for one sample. The second
+        is for the errors of the computation, which may all have the same sign.
         """
         return 1.96 * self.mean()[1], float(self.error.mean())
 
     def checked(self) -> LogProb:
-        """Return itself; raise NonFiniteError if a value is NaN or infinite."""
+        """Raise NonFiniteError if a value is NaN or infinite, else return the object itself."""
         if not self.value.isfinite().all():
             rows = (~self.value.isfinite()).nonzero().flatten().tolist()
             raise NonFiniteError(
-                f"the log-density of samples {rows[:8]} is not a finite number: the point or the "
-                "score there is too large to be squared; leave such points out"
+                f"the log-density of samples {rows[:8]} is NaN or infinite, since the point or the "
+                "score there is so large that its square overflows; leave such points out"
             )
         return self
 
@@ -131,27 +131,27 @@ class LogProb(Result):
 
 
 def part_label(part: str) -> str:
-    """Return the name of a part of the error with its meaning, for texts and pictures."""
+    """Return the name of a part of the error and its meaning, for texts and pictures."""
     return f"{part}: {_PARTS[part]}" if part in _PARTS else part
 
 
 def half_width(estimates: Tensor) -> Tensor:
-    r"""Return the half-width of a 95 % interval for the mean of K estimates `(B, K)`: `(B,)`.
+    r"""Return the half-width `(B,)` of a 95 % interval for the mean of K estimates `(B, K)`.
 
-    It is Student's, $t_{K-1,\,.975}\; s / \sqrt K$. For fewer than 8 estimates it is infinite,
-    since these are too few to estimate their spread.
+    It is that of Student's interval, $t_{K-1,\,.975}\; s / \sqrt K$. For fewer than 8 estimates it
+    is infinite, since the standard deviation s is then too uncertain.
     """
     k = estimates.shape[1]
     if k < 8:
         return torch.full_like(estimates[:, 0], math.inf)
-    # row by row: the order of summation in torch.std depends on the batch
+    # row by row, since the order of summation in torch.std depends on the batch
     rows = estimates.contiguous()
     square = (rows - rows.mean(1, keepdim=True)).square().sum(1)
     return quantile(square.new_tensor(k - 1)) * (square / (k * (k - 1))).sqrt()
 
 
 def mean(estimates: Tensor) -> Tensor:
-    """Return the mean over K of estimates `(K, B)`, rounded alike in every batch, `(B,)`."""
+    """Return the mean `(B,)` of estimates `(K, B)`, rounded in the same way for every batch."""
     return estimates.T.contiguous().mean(1)
 
 
@@ -166,23 +166,26 @@ def quantile(freedom: Tensor) -> Tensor:
 def effective_sample_size(log_weights: Tensor) -> float:
     r"""Return $(\sum w)^2 / \sum w^2$, the effective number of draws of importance sampling.
 
-    For samples of `sample_with_log_prob` and a target known up to a constant, the logarithms of the
-    importance weights are `target.log_prob(x) - found.value` (Kong 1992).
+    For example, `x, found = sample_with_log_prob(...)` gives the logarithms of importance weights
+    `target.log_prob(x) - found.value` for a target density that is known up to a factor (Kong
+    1992).
 
     Args:
-        log_weights: $\log w$, `(n,)`, up to one constant.
+        log_weights: $\log w$, `(n,)`, up to an additive constant.
 
     Returns:
         A number from 1 to n.
 
     Raises:
-        InvalidValueError: There is no weight, or one is NaN or plus infinity, or all are zero.
+        InvalidValueError: There are no weights, a log-weight is NaN or plus infinity, or all
+            weights are zero.
     """
     log_w = log_weights.double().flatten()
     bad = log_w.isnan() | (log_w == math.inf)
     if len(log_w) == 0 or bad.any() or (log_w == -math.inf).all():
         raise InvalidValueError(
-            f"log-weights must be numbers, and not all -inf, got {log_w}; check the log-densities"
+            f"log-weights must be finite or -inf, and not all -inf, got {log_w}; check the "
+            "log-densities"
         )
-    log_w = log_w - log_w.max()  # twice a large number may overflow
+    log_w = log_w - log_w.max()  # twice a large log-weight may overflow
     return float(torch.exp(2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)))

@@ -1,4 +1,4 @@
-r"""Compute the divergence of a score along the flow: exactly, or by fixed random probes."""
+r"""Compute the divergence of a score along the flow, exactly or with fixed random probes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ __all__ = ["ExactTrace", "HutchinsonTrace", "Trace"]
 
 Function = Callable[[Tensor], Tensor]
 
-# The number of probes of a second solution: its difference from the first hardly depends on them.
+# The number of probes of the second solution; its difference from the first hardly depends on this
+# number.
 _FEW = 4
 
 
 class Trace(Protocol):
-    """Define the interface of methods for the divergence of a score, which return estimates."""
+    """Define the interface of methods that estimate the divergence of a score."""
 
     @property
     def count(self) -> int:
@@ -34,7 +35,7 @@ class Trace(Protocol):
     def __call__(
         self, score: Function, x: Tensor, rows: Tensor, alpha: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the score `(b, *)` and the estimates `(count, b)` for some samples of the batch.
+        """Return the score `(b, *)` and the estimates `(count, b)` for a part of the batch.
 
         Args:
             score: A function of `x`.
@@ -46,11 +47,11 @@ class Trace(Protocol):
         ...
 
     def norm(self, score: Function, x: Tensor, rows: Tensor) -> Tensor:
-        """Return the Frobenius norm of the score's Jacobian at samples of the batch, `(b,)`."""
+        """Return the Frobenius norm of the score's Jacobian for a part of the batch, `(b,)`."""
         ...
 
     def few(self) -> Trace:
-        """Return the same method with a few of its estimates, for a second solution."""
+        """Return the same method with fewer estimates, for the second solution."""
         ...
 
     def error(self, values: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ class ExactTrace:
 
 
 class HutchinsonTrace:
-    r"""Estimate the trace by Hutchinson's method with K probes, with a control variate.
+    r"""Estimate the trace by Hutchinson's method with K probes and a control variate.
 
     Let $C = \alpha^2\Sigma + \sigma^2 I$ be the covariance of $p_t$. For a random probe v the
     estimate
@@ -123,7 +124,7 @@ class HutchinsonTrace:
         return value, estimates.double() + control
 
     def norm(self, score: Function, x: Tensor, rows: Tensor) -> Tensor:
-        """Return the norm from the products with all probes."""
+        """Estimate the norm from the products with all probes."""
         return frobenius(score, x, self.probes[:, rows].to(x))
 
     def few(self) -> HutchinsonTrace:

@@ -12,22 +12,23 @@ from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
 
 __all__ = ["finite", "flat", "pair", "reach", "same_bytes", "same_units", "whole"]
 
-# Above `_LARGEST` sums of squares may overflow in float64; below `_SMALLEST` they may underflow.
+# Squares of numbers above `_LARGEST` may overflow in float64, and of numbers below `_SMALLEST`
+# underflow.
 _LARGEST, _SMALLEST = 1e140, 1e-140
 # Warn if the ranges of two compared sets differ by more than this factor.
 _APART = 32
 
 
 def flat(name: str, x: Tensor) -> Tensor:
-    """Return samples `(N, *)` as a detached float64 matrix `(N, D)`, checked to be finite."""
+    """Return samples `(N, *)` as a detached float64 matrix `(N, D)`; raise unless finite."""
     x = finite(name, x)
     check_shape(name, x)
     rows = x.reshape(len(x), x.shape[1:].numel())
     largest = float(rows.abs().max()) if rows.numel() else 0.0
     if largest > _LARGEST or 0 < largest < _SMALLEST:
         raise NonFiniteError(
-            f"{name} holds numbers up to {largest:.3g}, too {'large' if largest > 1 else 'small'} "
-            "to be squared; divide both sets by the same number"
+            f"{name} holds numbers up to {largest:.3g}, so their squares "
+            f"{'over' if largest > 1 else 'under'}flow; divide both sets by the same number"
         )
     return rows
 
@@ -36,7 +37,7 @@ def same_units(**sources: tuple[bool, float]) -> None:
     """Raise an error or warn if compared sets seem to be in different units.
 
     Args:
-        sources: For each set, True if it holds bytes, and its range, maximum minus minimum.
+        sources: The result of `reach` for each set, by name.
 
     Raises:
         InvalidTypeError: Some sets are bytes and others are not.
@@ -48,13 +49,13 @@ def same_units(**sources: tuple[bool, float]) -> None:
     (bytes_last, most), (bytes_first, least) = sources[names[-1]], sources[names[0]]
     if bytes_last and not bytes_first:
         raise InvalidTypeError(
-            f"{names[-1]} are bytes and {names[0]} are not; bring both to the same scale, for "
+            f"{names[-1]} are bytes and {names[0]} are not; convert both to the same scale, for "
             "example by x.float() / 127.5 - 1, or give the data as Data(x, transform=BYTES)"
         )
     if 0 < _APART * least < most:
         warnings.warn(
-            f"the range of {names[-1]} is {most:.4g} and that of {names[0]} {least:.4g}; are both "
-            "in the same units?",
+            f"the range of {names[-1]} is {most:.4g}, and the range of {names[0]} is {least:.4g}; "
+            "are both in the same units?",
             UserWarning,
             stacklevel=outside(),
         )
@@ -66,7 +67,7 @@ def same_bytes(**sets: Tensor) -> None:
 
 
 def reach(x: Tensor) -> tuple[bool, float]:
-    """Return a pair for `same_units`: whether the samples are bytes, and their range."""
+    """Return whether the samples are bytes, and their range (maximum minus minimum)."""
     if x.numel() == 0:
         return x.dtype == torch.uint8, 0.0
     low, high = x.double().aminmax()
@@ -86,12 +87,12 @@ def pair(x: Tensor, y: Tensor, least: int, names: tuple[str, str] = ("x", "y")) 
 
 
 def whole(*sets: Tensor) -> list[Tensor]:
-    """Return for each set a mask `(1, N)` of all its rows, as `Metric.__call__` takes it."""
+    """Return a mask `(1, N)` of all rows of each set, the form that `Metric.__call__` takes."""
     return [torch.ones(1, len(part), dtype=torch.bool, device=part.device) for part in sets]
 
 
 def finite(name: str, x: Tensor) -> Tensor:
-    """Return `x` as detached float64, checked to be real and finite."""
+    """Return `x` as detached float64; raise unless it is real and finite."""
     if not isinstance(x, Tensor) or x.is_complex():
         raise InvalidTypeError(f"{name} must be a tensor of real numbers, got {quoted(x)}")
     check_dense(name, x)

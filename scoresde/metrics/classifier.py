@@ -1,4 +1,4 @@
-"""Train a small classifier, whose last hidden layer is a feature map for data of one kind."""
+"""Train a small classifier, and use its last hidden layer as a feature map."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ class Classifier(nn.Module):
     """Classify events, and return the 64 features of the last hidden layer.
 
     Images `(C, H, W)` pass two convolutions and are pooled to 4x4; events of other shapes are
-    flattened. A call on a batch `(B, *)` returns the features `(B, 64)`, without a graph, so that a
-    classifier can be given as `features=`. Their mean square is 1 on the training data.
+    flattened. A call on a batch `(B, *)` returns the features `(B, 64)` without an autograd graph,
+    so a classifier can be passed as `features=`. The mean square of the features is 1 on the
+    training data.
 
-    Do not compare samples with data that the classifier was trained on: their features differ from
-    those of new data.
+    Do not compare samples with data that the classifier was trained on, since the features of
+    training data differ from those of new data.
 
     Args:
         event_shape: The shape of one event.
-        classes: Number of classes, at least 2.
+        classes: The number of classes, at least 2.
 
     Raises:
         ShapeError: The shape is empty.
@@ -84,8 +85,8 @@ class Classifier(nn.Module):
 
         Args:
             data: Data with labels.
-            steps: Updates, at least 1.
-            batch_size: Events of one update, at least 1.
+            steps: The number of updates, at least 1.
+            batch_size: The number of events for one update, at least 1.
             lr: The learning rate, positive.
             seed: The seed of the initial weights and of the order of the data; torch's global
                 generator is not changed.
@@ -116,7 +117,7 @@ class Classifier(nn.Module):
         size = float(self(seen).square().mean().sqrt())
         if not math.isfinite(size):
             raise NonFiniteError(
-                f"the training of the classifier diverged at lr = {lr}; take a smaller one, or "
+                f"the training of the classifier diverged at lr = {lr}; take a smaller lr, or "
                 "divide the data by their scale"
             )
         self.scale.fill_(size or 1.0)
@@ -160,7 +161,7 @@ class Classifier(nn.Module):
         """
         tensors, meta = checkpoint.load_tensors(path)
         try:
-            with forked_rng():  # the first weights are overwritten
+            with forked_rng():  # the initial weights are overwritten
                 self = cls(**meta["classifier"])
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(
@@ -174,6 +175,9 @@ def _labelled(data: Data) -> tuple[Data, Tensor, int]:
     """Return the labelled part of the data, its labels, and the number of classes."""
     label, classes = data.label, data.classes
     if label is None or classes is None or (label < 0).all():
-        raise DataError("a classifier learns from labels, and these data have none")
+        raise DataError(
+            "a classifier needs labels, but these data have none; give data with a condition "
+            "'label'"
+        )
     kept = (label >= 0).nonzero().flatten()
     return data[kept], label[kept], classes

@@ -1,4 +1,4 @@
-r"""Compute distances of single samples to data, and between histograms of classes."""
+r"""Compute distances from samples to their nearest data, and between histograms of classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scoresde.metrics.checks import finite, pair
 
 __all__ = ["nearest_distance", "total_variation"]
 
-# The most entries of a table of distances in memory at one time.
+# The largest number of distances in memory at one time.
 _ENTRIES = 2**22
 
 
@@ -20,8 +20,8 @@ _ENTRIES = 2**22
 def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
     r"""Return the distance from each sample to the nearest of `y`, $\min_j \|x_i - y_j\|$.
 
-    If `x` are generated samples and `y` training data, small distances show memorisation: compare
-    their small quantiles with those of held-out data.
+    If `x` are generated samples and `y` training data, small distances show memorisation. Compare
+    the low quantiles of the distances with those for held-out data as `x`.
 
     Args:
         x: samples, `(N, *)`.
@@ -38,7 +38,7 @@ def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
     points, others = pair(x, y, 0)
     if len(others) == 0:
         raise ShapeError("y holds no sample; pass at least one")
-    # centred, since a common offset would cost digits in the products below
+    # subtract the mean, since a common offset would cost digits in the products below
     centre = others.mean(0)
     points, others = points - centre, others - centre
     norms = others.square().sum(1)

@@ -1,4 +1,4 @@
-"""Compare samples with data by several metrics, and real data with real data as the floor."""
+"""Compare samples with data by several metrics, and other real data with data as the floor."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ from scoresde.progress import each, showing
 
 __all__ = ["METRICS", "Metric", "evaluate", "floor_of", "plan"]
 
-# The number of held-out samples that are read to find out the units of other samples.
+# The number of held-out samples that are read to infer the units of other samples.
 _LOOKED_AT = 1000
-# The epoch numbers of the random orders of samples and data; splits and training use smaller ones.
+# The epoch numbers that seed the random orders of samples and data; splits and training use smaller
+# ones.
 _OF_SAMPLES, _OF_DATA = 2**63, 2**63 + 1
 
 
 class Metric(Protocol):
-    """Define a comparison of samples with data, for all rows and for halves of them.
+    """Define a metric, which compares samples with data for several choices of rows.
 
-    A metric that needs more than 2 rows states the number in an attribute `least`.
+    A metric that needs more than 2 rows has this number as an attribute `least`.
     """
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> Mapping[str, Tensor]:
@@ -47,8 +48,8 @@ class Metric(Protocol):
         Args:
             x: Features of samples, `(n, F)`, float64.
             y: Features of reference data, `(n, F)`.
-            rows: S choices of rows of x, as masks `(S, n)`; the first chooses all rows.
-            others: S choices of as many rows of y, likewise.
+            rows: S choices of rows of x, as masks `(S, n)`; the first mask selects all rows.
+            others: The masks for y, which select as many rows.
         """
         ...
 
@@ -77,40 +78,41 @@ def evaluate(
     level: float = 0.95,
     progress: bool | None = None,
 ) -> Evaluation:
-    r"""Compare samples with data that the model has not seen.
+    r"""Compare samples with held-out data, and held-out data with each other.
 
-    The data are divided at random into two sets of n: the reference and the floor. Both samples and
-    floor are compared with the reference. The floor shows which values samples of the exact
-    distribution would reach at this n. Random halves give the intervals (`metrics.resampling`).
-    Samples and data are read batch by batch; their features are held in memory.
+    Two random sets of n are drawn from the data: the reference and the floor. The n samples and the
+    floor are both compared with the reference. The values of the floor are those that samples of
+    the exact distribution would reach at this n. Random halves of the sets give the intervals
+    (`metrics.resampling`). Samples and data are read batch by batch; their features are held in
+    memory.
 
     Args:
-        samples: A tensor `(N, *)`, an iterable of batches, data, or the file or the folder of
-            shards that `scoresde sample` writes; numbers in files, and bytes, are taken to be in
-            the units of `real`. A tensor that is compared with `Data` may be in the units of the
-            data or of the model; its mean and spread decide which. A score is an error, since its
-            samples are compared.
-        real: Likewise, or a name that `scoresde.data.load` knows. With fewer than twice as many
-            data as samples, fewer samples are used.
+        samples: A tensor `(N, *)`, an iterable of batches, a `Data`, or the file or the folder of
+            shards that `scoresde sample` writes. Numbers in files, and bytes, are assumed to be in
+            the units of `real`. A tensor that is compared with a `Data` may be in the units of the
+            data or of the model; its mean and standard deviation decide which.
+        real: The held-out data in one of these forms, or a name that `scoresde.data.load` knows. If
+            there are fewer than twice as many data as samples, fewer samples are used.
         features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
             samples at a time; None or `"pixels"` takes the flattened samples themselves;
             `"inception"` is `inception()`.
-        metrics: Names of `METRICS`, or `Metric` objects; None for all that this number of samples
-            allows. They include kid only with a feature map, since on raw numbers it depends on
-            their units.
-        train: The training data, to measure memorisation; `real` must contain none of them.
+        metrics: Names in `METRICS`, or `Metric` objects; None takes all that this number of samples
+            allows, but kid only with a feature map, since kid of raw numbers depends on their
+            units.
+        train: The training data, to measure memorisation; `real` must not contain any of them.
         seed: The seed of the split and the halves, a 64-bit number.
-        resamples: Number of halves, at least 2; 0 for no intervals.
+        resamples: The number of random halves, at least 2; 0 for no intervals.
         level: The confidence of the intervals, in (0, 1).
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
             occasional lines elsewhere.
 
     Returns:
-        For each value: the samples', the floor's, and their difference, with intervals.
+        For each figure the value of the samples, the value of the floor, and the difference, with
+        intervals.
 
     Raises:
         ShapeError: There are too few samples or data, or their features differ in size.
-        UnknownNameError: There is no metric or feature map of this name.
+        UnknownNameError: There is no metric or feature map with this name.
         DataError: A source is empty, or the held-out data are training data.
         InvalidValueError: A number is out of range.
         InvalidTypeError: A source, a feature or a metric has a wrong type, or bytes are compared
@@ -149,9 +151,9 @@ def evaluate(
             chosen, least = plan(fit, resamples, train is not None)
     if n < least:
         raise ShapeError(
-            f"these metrics need at least {least} samples and {2 * least} real ones"
-            f"{', of which halves give the intervals' if resamples else ''}; got {len(drawn)} and "
-            f"{len(data)}; give more, or name metrics that need fewer"
+            f"these metrics need at least {least} samples and {2 * least} real "
+            f"data{', of which halves give the intervals' if resamples else ''}; got {len(drawn)} "
+            f"and {len(data)}; give more, or choose metrics that need fewer"
         )
     x = drawn[order(len(drawn), seed=seed, epoch=_OF_SAMPLES)[:n]]
     y, z = (
@@ -179,14 +181,14 @@ def evaluate(
 
 
 def floor_of(size: int, n: int, *, seed: int) -> Tensor:
-    """Return the indices of the n data that form the floor."""
+    """Return the indices of the n data that become the floor."""
     return order(size, seed=seed, epoch=_OF_DATA)[n : 2 * n]
 
 
 def plan(
     metrics: str | Iterable[str | Metric], resamples: int, memory: bool
 ) -> tuple[list[Metric], int]:
-    """Return the metrics, and the fewest samples on either side that they can compare.
+    """Return the metrics, and the smallest number of samples and of data that they can compare.
 
     Args:
         metrics: As for `evaluate`.
@@ -195,7 +197,7 @@ def plan(
 
     Raises:
         UnknownNameError, InvalidTypeError, InvalidValueError: A metric is unknown or not callable,
-            there is none, or `resamples` is out of range.
+            there are no metrics, or `resamples` is out of range.
     """
     metrics = (metrics,) if isinstance(metrics, str) else metrics
     chosen = [named("metric", metric, METRICS) for metric in metrics]
@@ -210,10 +212,10 @@ def plan(
 
 
 def _not_a_score(samples: Source | Callable[..., Tensor]) -> Source:
-    """Return the samples; raise InvalidTypeError if they are a score."""
+    """Return the samples; raise InvalidTypeError for a score."""
     if callable(samples):
         raise InvalidTypeError(
-            "evaluate compares samples, and not a score; draw them first, as by x = "
+            "evaluate takes samples, not a score; draw them first, for example by x = "
             "scoresde.sample(model, sampler='fast', n=1000), or run `scoresde evaluate` on the "
             "folder of the model"
         )
@@ -221,7 +223,7 @@ def _not_a_score(samples: Source | Callable[..., Tensor]) -> Source:
 
 
 def _in_order(name: str, source: Source | None, real: Source) -> Any:
-    """Return a source; sort the columns of a table like those of the data, if these have names."""
+    """Return a source; put the columns of a table in the order of the data's columns."""
     found = None if source is None else opened(name, source)
     if not (isinstance(found, Data) and isinstance(real, Data)):
         return found
@@ -230,7 +232,7 @@ def _in_order(name: str, source: Source | None, real: Source) -> Any:
 
 
 def _in_model_units(x: Tensor, real: Data) -> Tensor:
-    """Return samples in the units of the model; convert them if they are in those of the data."""
+    """Return samples in model units; convert them if they are in the units of the data."""
     if x.dtype == torch.uint8 or x.is_complex() or x.is_nested or x.shape[1:] != real.event_shape:
         return x
     like = real.batch(slice(_LOOKED_AT))
@@ -276,7 +278,7 @@ def _read(
         if isinstance(source, Tensor) and not source.is_nested
         else None
     )
-    # no bar for what takes less than a second
+    # no bar for a comparison that takes less than a second
     with showing(
         total, f"features of {name}", unit="sample", show=progress, delay=1.0
     ) as bar:  # fmt: skip

@@ -1,4 +1,4 @@
-"""Hold the result of `evaluate`: a table, a JSON file, a picture."""
+"""Hold the result of `evaluate`, and show it as a table, a JSON file, a picture and a verdict."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["ENOUGH", "FIGURES", "OWN", "Comparison", "Evaluation", "Figure"]
 
 
 class Figure(NamedTuple):
-    """Describe a value of a metric: which values are good, and which are possible.
+    """Describe a figure that a metric returns: its good and its possible values.
 
     Attributes:
         good: Which values are good: "small", "large" or "at the floor".
@@ -37,13 +37,13 @@ class Figure(NamedTuple):
 
 
 OWN = "the samples themselves"
-"""The name of the features if there is no feature map."""
+"""The name of the features without a feature map."""
 
-# A cubic kernel of raw samples is useful only up to this many numbers per sample.
+# kid of raw samples is useful only up to this many numbers per sample.
 _FEW = 16
 
 # With fewer samples than the first number the verdict says that they are few; with fewer than the
-# second only gross faults are found.
+# second, only gross faults are found.
 ENOUGH, _COARSE = 500, 100
 
 _SQUARE = Figure("small", low=0, square=True)
@@ -62,15 +62,15 @@ FIGURES: Mapping[str, Figure] = {
     "copied": Figure("at the floor", 0, 1, share=True),
     "nearer": Figure("at the floor", 0, 1),
 }
-"""The values of the metrics of this package, by name."""
+"""The figures of the metrics of this package, by name."""
 
 
 class Comparison(NamedTuple):
-    """Hold a value for the samples, the same value for the floor, and their difference.
+    """Hold a figure for the samples, the same figure for the floor, and the difference.
 
-    The floor is real data in place of the samples. Both are compared with the same reference data
-    (and the same halves of them), so the difference is more precise than either value, and most of
-    the bias cancels.
+    The floor is real data in place of the samples. Samples and floor are compared with the same
+    reference data, and with the same halves of it. So the difference is more precise than either
+    value, and most of the bias cancels.
     """
 
     samples: Estimate
@@ -84,9 +84,9 @@ class Comparison(NamedTuple):
 
 
 def _worse(name: str, row: Comparison) -> bool:
-    """Return True if the samples' value is worse than the floor.
+    """Return True if the samples' value is worse than the floor's.
 
-    If good values are "at the floor", every other value is worse.
+    If the good value is "at the floor", values on both sides of it are worse.
     """
     good = FIGURES[name].good if name in FIGURES else "at the floor"
     above = row.gap.value > 0
@@ -94,23 +94,23 @@ def _worse(name: str, row: Comparison) -> bool:
 
 
 def _widths(gap: Estimate) -> float:
-    """Return the absolute difference in half-widths of its interval."""
+    """Return the absolute difference divided by the half-width of its interval."""
     return abs(gap.value) / abs(gap.value - (gap.low if gap.value > 0 else gap.high))
 
 
 @dataclass(frozen=True, repr=False)
 class Evaluation(Result, Mapping[str, Comparison]):
-    """Hold the comparisons of samples with data, by name.
+    """Hold the figures of samples compared with data, by name.
 
     Attributes:
         figures: The comparisons.
-        n: The number of samples; there are as many reference data, and as many for the floor.
+        n: The number of samples, of reference data, and of data in the floor.
         size: The number of features.
         features: The name of the features.
-        seed: The seed of the split of the data and of the random halves.
-        resamples: Number of halves.
+        seed: The seed for the split of the data and for the random halves.
+        resamples: The number of random halves.
         level: The confidence of the intervals.
-        spread: The mean variance of a feature of the reference data.
+        spread: The variance of the features of the reference data, averaged over features.
         left_out: The default metrics that were left out because they need more samples.
     """
 
@@ -136,8 +136,8 @@ class Evaluation(Result, Mapping[str, Comparison]):
 
     def __str__(self) -> str:
         head = (
-            f"{self.n} samples, and {self.n} real ones as the floor, against {self.n} other real "
-            f"ones\nin {self.size} features ({self.features}); intervals of {self.level:.0%} from "
+            f"{self.n} samples, and {self.n} real data as the floor, against {self.n} other real "
+            f"data\nin {self.size} features ({self.features}); intervals of {self.level:.0%} from "
             f"{self.resamples} random halves"
         )
         if not self.resamples:
@@ -151,7 +151,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
         lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
         foot = (
             [
-                "* the interval excludes 0, which happens by chance once in "
+                "* the interval of the difference excludes 0, which happens by chance once in "
                 f"{1 / (1 - self.level):.0f} times"
             ]
             if self.resamples and any(row.differs for _, row in self.items())
@@ -161,12 +161,14 @@ class Evaluation(Result, Mapping[str, Comparison]):
         return "\n".join([head, "", *lines, *foot, *self._remarks(), *said])
 
     def verdict(self) -> str:
-        """Return a sentence on the figures that distinguish the samples from data.
+        """Say in a sentence which figures distinguish the samples from data.
 
-        A figure does so if the interval of its difference from the floor excludes 0.
+        A figure distinguishes them if the interval of its difference from the floor excludes 0.
         """
         different = {name: row for name, row in self.items() if row.differs}
-        count = f"none of the {len(self)} figures tells" if len(self) > 1 else "no figure tells"
+        count = (
+            f"none of the {len(self)} figures distinguishes" if len(self) > 1 else "no figure tells"
+        )
         few = (
             f" So few samples, {self.n:,}, show coarse differences only; more held-out data show "
             "finer ones."
@@ -186,7 +188,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
         if self.n < _COARSE:
             seen = f"; {by_chance}" if worse else ""
             return (
-                f"Cannot tell: with {self.n} samples only gross faults show, and not even all of "
+                f"Undecided: with {self.n} samples only gross faults show, and not even all of "
                 f"these{seen}. Take more samples, and more held-out data (a larger held_out= of "
                 "the training)."
             )
@@ -197,10 +199,10 @@ class Evaluation(Result, Mapping[str, Comparison]):
         return f"Good: {count} the samples from real data.{few}"
 
     def _by_chance(self, worse: Sequence[str]) -> float:
-        """Return a bound of the p-value of a table with these worse figures.
+        """Return an upper bound of the p-value of a table in which these figures are worse.
 
-        It is the smaller one of two bounds: the probability of as many stars among independent
-        figures, and the p-value of the clearest star times the number of figures (Bonferroni).
+        It is the smaller of two numbers: the probability that as many independent figures are worse
+            by chance, and the smallest p-value times the number of figures (Bonferroni).
         """
         n, miss = len(self), 1 - self.level
         stars = sum(
@@ -212,10 +214,12 @@ class Evaluation(Result, Mapping[str, Comparison]):
         return min(stars, n * outside(clearest, freedom))
 
     def _remarks(self) -> list[str]:
-        """Return remarks on values of the table that may be misread."""
+        """Return remarks that prevent misreading the table."""
         remarks = []
         if self.left_out:
-            remarks.append(f"{' and '.join(self.left_out)} is left out: it needs more samples")
+            remarks.append(
+                f"{' and '.join(self.left_out)} is left out, since it needs more samples"
+            )
         squares = [row for name, row in self.items() if name in FIGURES and FIGURES[name].square]
         if {"frechet", "sliced"} & {*self} and self.spread is not None and self.features == OWN:
             remarks.append(
@@ -224,7 +228,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
             )
         if any(min(row.samples.value, row.floor.value) < 0 for row in squares):
             remarks.append(
-                "squares of distances are estimated without bias, so that those near 0 may be "
+                "squared distances are estimated without bias, so that values near 0 may be "
                 "negative"
             )
         if "kid" in self and self.features == OWN and self.size > _FEW:

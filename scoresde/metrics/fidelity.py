@@ -19,14 +19,14 @@ Layer = Literal["64", "192", "768", "2048"]
 
 @dataclass(frozen=True, eq=False)
 class Inception:
-    """Map images in [-1, 1] to features by an extractor of torch-fidelity.
+    """Map images in [-1, 1] to features by a feature extractor of torch-fidelity.
 
-    The extractor takes bytes `(B, 3, H, W)`, resizes them to 299x299 itself, and returns a tuple of
-    features. Grey images are repeated in the three channels.
+    The extractor takes bytes `(B, 3, H, W)`, resizes them to 299x299, and returns a tuple of
+    features. A grey image becomes three equal channels.
 
     Args:
         extractor: A `torch_fidelity.FeatureExtractorInceptionV3`, or a callable like it.
-        batch_size: Images in one call of the extractor.
+        batch_size: The number of images in one call of the extractor.
 
     Raises:
         InvalidValueError: `batch_size` is below 1.
@@ -57,11 +57,11 @@ class Inception:
 
 @door
 def inception(layer: Layer = "2048", *, device: str | torch.device = "cpu") -> Inception:
-    """Return the feature map of FID and KID; its weights, 91 MB, are downloaded at the first call.
+    """Return the feature map of FID and KID; the first call downloads its weights, 91 MB.
 
     Args:
-        layer: `"2048"`, the last pooling layer, or one of the earlier ones `"64"`, `"192"` and
-            `"768"`, which need fewer samples.
+        layer: `"2048"`, the last pooling layer, or an earlier layer, `"64"`, `"192"` or `"768"`,
+            whose fewer features need fewer samples.
         device: The device of the network.
 
     Raises:
@@ -75,13 +75,10 @@ def inception(layer: Layer = "2048", *, device: str | torch.device = "cpu") -> I
         raise MissingExtraError.of("torch-fidelity", "fidelity", "Inception") from error
     try:
         extractor = FeatureExtractorInceptionV3("inception", [layer], verbose=False)
-    except OSError as error:  # URLError is one
+    except OSError as error:  # URLError is an OSError
         raise DataError(
             f"cannot download the weights of Inception ({error}); connect this machine to the "
             "network once, or choose other features"
         ) from error
-    return Inception(_on(extractor.to(device), device))
-
-
-def _on(extractor: Any, device: str | torch.device) -> Any:
-    return lambda images: extractor(images.to(device))
+    network = extractor.to(device)
+    return Inception(lambda images: network(images.to(device)))

@@ -1,4 +1,4 @@
-r"""Compute the Fréchet distance between Gaussians fitted to features, batch by batch if need be.
+r"""Compute the Fréchet distance between Gaussians fitted to features, optionally batch by batch.
 
 The squared Fréchet (Wasserstein-2) distance between two Gaussians is
 
@@ -8,8 +8,8 @@ $$d^2 = \|\mu_x - \mu_y\|^2 + \mathrm{tr}\big(C_x + C_y - 2 (C_x^{1/2} C_y C_x^{
 apply it to two sets of images, with the mean and covariance of a network's features.
 
 If $C = R^T R$, the trace is $\min_U \|R_x - U R_y\|_F^2$ over orthogonal $U$ (Masarotto et al.
-2019, arXiv:1801.01990). This sum of squares is precise for singular covariances too, where square
-roots of matrices lose half of the digits. With the nuclear norm $\|\cdot\|_*$ it is
+2019, arXiv:1801.01990). This sum of squares is precise for singular covariances too, for which
+matrix square roots lose half of the digits. With the nuclear norm $\|\cdot\|_*$ it is
 $\|R_x\|_F^2 + \|R_y\|_F^2 - 2 \|R_x R_y^T\|_*$.
 """
 
@@ -33,7 +33,7 @@ __all__ = ["Frechet", "GaussianFit", "frechet_distance"]
 
 @dataclass(frozen=True, eq=False)
 class GaussianFit:
-    r"""Hold a Gaussian fitted to features; the sum of two fits is the fit to both sets.
+    r"""Hold a Gaussian fitted to features; adding two fits gives the fit to both sets together.
 
     The scatter S of both sets together (the sum of squares about their mean) is (Chan, Golub &
     LeVeque 1983, doi:10.1080/00031305.1983.10483115)
@@ -45,7 +45,7 @@ class GaussianFit:
     $(R_1; R_2; \sqrt{n_1 n_2 / (n_1 + n_2)}\, \delta^T)$.
 
     Attributes:
-        n: Number of samples.
+        n: The number of samples.
         mean: The mean of the features, `(F,)`, float64.
         root: The root R of the scatter, `(r, F)`; r is at most F.
     """
@@ -56,7 +56,7 @@ class GaussianFit:
 
     @classmethod
     def of(cls, source: Source, features: Features | None = None) -> GaussianFit:
-        """Return the fit to all samples of a source, with one batch at a time in memory.
+        """Fit a Gaussian to all samples of a source, with one batch at a time in memory.
 
         Args:
             source: A tensor `(N, *)`, batches, a file, or a folder of shards.
@@ -124,9 +124,9 @@ def frechet_distance(
 ) -> float:
     r"""Return the squared Fréchet distance $d^2$ between the Gaussians fitted to two sets.
 
-    With Inception's features this is the FID. Its bias is positive, and about proportional to
-    1 / N: compare distances only at equal N, and report next to them the distance between two sets
-    of real data.
+    With Inception's features this is the FID. Its bias is positive and about proportional to 1 / N.
+    So compare distances only at equal N, and also report the distance between two sets of real
+    data.
 
     Args:
         x: samples, `(N, *)`, N at least 2; or a fit.
@@ -155,16 +155,16 @@ def frechet_distance(
 
 @dataclass(frozen=True)
 class Frechet:
-    r"""Compute the squared Fréchet distance of n samples, and an estimate of its limit.
+    r"""Compute the squared Fréchet distance of n samples, and an estimate of its limit for large n.
 
-    The limit is that for n to infinity. The bias is proportional to 1/n to leading order, so it is
-    twice as large for n/2 samples and cancels in
+    To leading order the bias is proportional to 1/n. So it is twice as large for n/2 samples, and
+    cancels in
 
     $$ 2 d^2_n - \overline{d^2_{n/2}}, $$
 
     where the mean is over random halves (Chong & Forsyth 2020, arXiv:1911.07023, here with two
-    sample sizes, n and n/2). The values of the halves are corrected likewise. If n is below twice
-    the number of features, the bias is not of this order, and no limit is returned.
+    sample sizes, n and n/2). If n is below twice the number of features, the bias is not
+    proportional to 1/n, and no limit is returned.
     """
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
@@ -179,7 +179,7 @@ class Frechet:
 
 
 def _squared(x: Tensor, y: Tensor) -> Tensor:
-    """Return the squared distance by a faster formula that is less accurate near 0."""
+    """Compute the squared distance by a formula that is faster but less accurate near 0."""
     a, b = ((f - f.mean(0)) / math.sqrt(len(f) - 1) for f in (x, y))
     spread = a.square().sum() + b.square().sum()
     if len(a) > a.shape[1]:
@@ -191,7 +191,7 @@ def _squared(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _reduced(rows: Tensor) -> Tensor:
-    """Return a matrix R with the same R^T R as `rows`, and no more rows than columns."""
+    """Return a matrix R with R^T R = rows^T rows, and with at most as many rows as columns."""
     if len(rows) <= rows.shape[1]:
         return rows
     root: Tensor = torch.linalg.qr(rows, mode="r")[1]

@@ -4,19 +4,20 @@ $$ \widehat{\mathrm{MMD}}^2 = \frac{1}{n (n - 1)} \sum_{i \ne j} k(x_i, x_j)
    + \frac{1}{m (m - 1)} \sum_{i \ne j} k(y_i, y_j) - \frac{2}{n m} \sum_{i, j} k(x_i, y_j), $$
 
 the U-statistic of Gretton et al. (2012, JMLR 13, lemma 6). For equal distributions its mean is 0,
-so that it may be negative. Three kernels are used:
+so it may be negative. Three kernels are used:
 
 - cubic, $k(a, b) = (a^T b / F + 1)^3$ of features of size F: the KID of Bińkowski et al. (2018,
-  arXiv:1801.01401), here of all samples and not of blocks of them; it detects differences of the
-  first three moments only;
+  arXiv:1801.01401), here computed from all samples instead of blocks of samples; it detects only
+  differences of the first three moments;
 - Gaussian, $k(a, b) = \exp(-\|a - b\|^2 / 2 s^2)$: it detects every difference of distributions,
-  and best those of the size of s;
+  and best differences on the length scale s;
 - distance, $k(a, b) = -\|a - b\|$: the energy distance (Sejdinovic et al. 2013,
   doi:10.1214/13-AOS1140).
 
-Terms of a kernel that depend on one argument only cancel in the estimate. The cubic kernel is
-computed without them, which saves digits. About a centre c, with $p = (a - c)^T (b - c) / F$,
-$u = c^T (a - c) / F$, $w = c^T (b - c) / F$, $K = c^T c / F + 1$ and $G = K + u + w$,
+Terms of a kernel that depend on only one argument cancel in the estimate. The cubic kernel is
+computed without such terms, which improves the precision. About a centre c, with
+$p = (a - c)^T (b - c) / F$, $u = c^T (a - c) / F$, $w = c^T (b - c) / F$, $K = c^T c / F + 1$ and
+$G = K + u + w$,
 
 $$ k(a, b) - k(a, c) - k(c, b) + k(c, c) = p^3 + 3 p^2 G + 3 p G^2 + 3 u w (G + K). $$
 """
@@ -66,7 +67,7 @@ class Kernel:
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
         """Return `mmd`, `kid` or `energy` for each choice of rows."""
-        # centred, since products lose digits to a common offset
+        # subtract the mean, since products of numbers with a common offset lose digits
         centre = y.mean(0)
         x, y = x - centre, y - centre
         kernel: Callable[[Tensor, Tensor], Tensor]
@@ -76,7 +77,7 @@ class Kernel:
         elif self.kind == "cubic":
             name, kernel = "kid", partial(_cubic, centre=centre)
         else:
-            name, kernel = "energy", _negative_distance
+            name, kernel = "energy", lambda a, b: -torch.cdist(a, b)
         v, w = rows.double(), others.double()
         n, m = v.sum(1), w.sum(1)
         within = sum(
@@ -95,7 +96,7 @@ def kernel_distance(
     kernel: Literal["gaussian", "cubic"] = "gaussian",
     bandwidth: float | None = None,
 ) -> float:
-    r"""Return an estimate of the squared maximum mean discrepancy between two distributions.
+    r"""Estimate the squared maximum mean discrepancy between two distributions.
 
     Args:
         x: Samples or features, `(N, *)`, N at least 2.
@@ -105,7 +106,7 @@ def kernel_distance(
             reference samples.
 
     Returns:
-        An estimate, unbiased for a given bandwidth, which may be negative.
+        The estimate, which may be negative, and is unbiased for a given bandwidth.
 
     Raises:
         ShapeError: Fewer than two samples, or events of different shape.
@@ -157,12 +158,8 @@ def _gaussian(a: Tensor, b: Tensor, scale: float) -> Tensor:
     return torch.exp(-0.5 * (torch.cdist(a, b) / scale).square())
 
 
-def _negative_distance(a: Tensor, b: Tensor) -> Tensor:
-    return -torch.cdist(a, b)
-
-
 def _cubic(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
-    """Return the cubic kernel of centred arguments, without terms that depend on one of them."""
+    """Return the cubic kernel of centred arguments, without terms in only one argument."""
     size = len(centre)
     p, u, w = a @ b.mT / size, (a @ centre / size)[:, None], b @ centre / size
     at = centre @ centre / size + 1

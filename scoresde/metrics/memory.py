@@ -1,6 +1,7 @@
 r"""Measure memorisation: compare the distances of samples and held-out data to training data.
 
-Let $d(\cdot)$ be the distance to the nearest training point, for n samples x and m held-out data y.
+Let x be one of n samples, y one of m held-out data, and $d(\cdot)$ the distance to the nearest
+training point.
 
 - copied: the share of samples with $d(x)$ below the q-quantile of $d(y)$. It is q if samples and
   held-out data have the same distribution.
@@ -11,7 +12,7 @@ Let $d(\cdot)$ be the distance to the nearest training point, for n samples x an
 $$ C_T = \Big(\frac12 - \mathrm{nearer}\Big) \Big/ \sqrt{\frac{n + m + 1}{12\, n m}}, $$
 
 which is then standard normal, and is far below 0 for copies (Meehan, Chaudhuri & Dasgupta 2020,
-arXiv:2004.05675, here without their division of space into cells).
+arXiv:2004.05675, here without dividing the space into cells).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = ["Copies", "Memorisation", "memorisation"]
 
 
 class Memorisation(NamedTuple):
-    """Hold the shares `copied` and `nearer`, and the statistic `c_t` (see the module)."""
+    """Hold the shares `copied` and `nearer`, and the statistic `c_t` of the module."""
 
     copied: float
     nearer: float
@@ -62,14 +63,14 @@ class Copies:
         """Return both values for each choice of rows.
 
         Raises:
-            DataError: A larger share than `quantile` of the held-out data are training data.
+            DataError: More than the share `quantile` of the held-out data are training data.
         """
         drawn, held = nearest_distance(x, self.train), nearest_distance(y, self.train)
         known = float((held == 0).double().mean())
         if known > self.quantile:
             raise DataError(
-                f"{known:.1%} of the held-out data are equal to training data, so that "
-                "memorisation cannot be measured; give data that were not trained on"
+                f"{known:.1%} of the held-out data are equal to training data, so memorisation "
+                "cannot be measured; give held-out data that were not used for training"
             )
         copied, nearer = [], []
         for i, j in zip(rows, others, strict=True):
@@ -84,11 +85,11 @@ class Copies:
 @door
 @torch.no_grad()
 def memorisation(x: Tensor, held: Tensor, train: Tensor, *, quantile: float = 0.01) -> Memorisation:
-    """Return measures of how much nearer samples are to training data than held-out data are.
+    """Measure how much nearer to the training data samples are than held-out data.
 
     Args:
         x: Samples or their features, `(N, *)`.
-        held: Held-out data, with the distribution of the training data, `(M, *)`.
+        held: Held-out data `(M, *)` from the same distribution as the training data.
         train: The training data, `(T, *)`.
         quantile: A sample counts as copied below this quantile of the held-out distances.
 

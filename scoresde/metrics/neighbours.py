@@ -1,16 +1,16 @@
 r"""Compute precision, recall, density and coverage: the overlap of the supports of two sets.
 
-The support of a set is estimated by a union of balls, $\bigcup_j B(y_j, r_k(y_j))$: one about each
-point, with the distance to its k-th nearest neighbour in the set as the radius. For n samples x and
-m real points y,
+The support of a set is estimated by a union of balls, $\bigcup_j B(y_j, r_k(y_j))$. Each point is
+the centre of a ball, whose radius is the distance to the point's k-th nearest neighbour in the set.
+For n samples x and m real points y,
 
-- precision: the share of x in some ball of y; recall: the share of y in some ball of x
+- precision: the share of x that lie in a ball of y; recall: the share of y that lie in a ball of x
   (Kynkäänniemi et al. 2019, arXiv:1904.06991);
 - density: the mean number of balls of y that a sample lies in, divided by k; coverage: the share of
-  balls of y that hold a sample (Naeem et al. 2020, arXiv:2002.09797).
+  balls of y that contain a sample (Naeem et al. 2020, arXiv:2002.09797).
 
-One outlier among y has a large ball, which raises precision; one among x raises recall. Density and
-coverage are robust to outliers. If x and y have the same continuous distribution, their
+An outlier among y has a large ball, which raises precision; an outlier among x raises recall.
+Density and coverage are less affected. If x and y have the same continuous distribution, their
 expectations are 1 for density, and $1 - \prod_{i=1}^{k} (m - i) / (m + n - i)$ for coverage.
 """
 
@@ -60,14 +60,14 @@ class Neighbours:
 
     @property
     def least(self) -> int:
-        """Return the smallest number of rows that a choice may have."""
+        """Return the smallest number of rows that can be compared."""
         return self.k + 1
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
         """Return the four values for each choice of rows.
 
         Raises:
-            ShapeError: A choice has no more than k rows.
+            ShapeError: A choice has at most k rows.
         """
         least = int(min(rows.sum(1).min(), others.sum(1).min()))
         if least <= self.k:
@@ -100,7 +100,7 @@ def precision_recall(x: Tensor, y: Tensor, *, k: int = 5) -> Support:
         The four values; precision, recall and coverage lie in [0, 1].
 
     Raises:
-        ShapeError: No more than k samples, or events of different shape.
+        ShapeError: A set has at most k samples, or events have different shapes.
         InvalidValueError: `k` is below 1.
         InvalidTypeError: One of the sets is not a tensor of real numbers.
         NonFiniteError: One of them holds a NaN or an infinity.
@@ -111,19 +111,19 @@ def precision_recall(x: Tensor, y: Tensor, *, k: int = 5) -> Support:
 
 
 class _BallOverlaps:
-    """Find which points lie in which balls about `centres`, for any subset of both sets.
+    """Find the points that lie in balls around centres, for any subset of points and centres.
 
-    The radius of a ball is the distance to the k-th neighbour in the subset. The k-th neighbour
-    within a random half of the rows is about the 2k-th among all rows. So the nearest 4k + 40
-    neighbours are stored: with a probability above 1 - 1e-10 at least k of them are in the half.
+    The radius of a ball is the distance to the k-th neighbour in the subset. The k-th neighbour in
+    a random half of the rows is about the 2k-th among all rows. So the 4k + 40 nearest neighbours
+    are stored; at least k of them are in the half with a probability above 1 - 1e-10.
     """
 
     def __init__(self, centres: Tensor, points: Tensor, k: int) -> None:
         self.k, self.sizes = k, (len(centres), len(points))
         count = min(len(centres) - 1, 4 * k + 40)
-        # each centre's distances to its neighbours, in ascending order, and their numbers
+        # for each centre the distances to its neighbours, in ascending order, and their indices
         to_neighbours, neighbours = [], []
-        # pairs of a centre and a point that may lie in its ball, and the distances between them
+        # pairs of a centre and a point that may lie in its ball, and their distances
         pairs, between = [], []
         for start, part in _chunks(centres, max(self.sizes)):
             i = torch.arange(len(part))
@@ -140,7 +140,7 @@ class _BallOverlaps:
         (self.ball, self.point), self.between = torch.cat(pairs, 1), torch.cat(between)
 
     def shares(self, centres: Tensor, points: Tensor) -> tuple[float, float, int]:
-        """Return the share of points in balls, the share of balls with points, and all such pairs.
+        """Return the share of points in a ball, the share of balls with a point, and the pairs.
 
         Args:
             centres: The mask of the centres whose balls are used.

@@ -1,40 +1,41 @@
-r"""Compute intervals for comparisons from their spread over random halves of both sets.
+r"""Compute intervals for figures from their spread over random halves of both sets.
 
-A bootstrap gives the rows of a sample random weights. The weights here are 0 and 2, each for half
-of the rows. Let $\theta_n$ be the value of n rows, $\theta_b$ the value of the half b, and
-$\bar\theta$ its mean over B halves. To first order $\theta_b - \bar\theta$ is distributed like
+A bootstrap gives the rows of a sample random weights. Here the weights are 0 and 2, each for half
+of the rows. Let $\theta_n$ be the figure for all n rows, $\theta_b$ the figure for the half b, and
+$\bar\theta$ the mean over B halves. To first order $\theta_b - \bar\theta$ is distributed like
 $\theta_n - E \theta_n$ (Praestgaard & Wellner 1993, doi:10.1214/aop/1176989011; the variance is
-that of the jackknife that leaves out half of the rows, Shao & Wu 1989,
-doi:10.1214/aos/1176347263). So the interval for $E \theta_n$ is $\theta_n \pm t\, s$, where s is
-the standard deviation of $\theta_b$ and t a quantile of Student's t distribution. It is cut to the
-possible values. The degrees of freedom are $1 / (1 / (B - 1) + 7 / n)$. The first term is the error
-of $s^2$ from B halves. The second is its error from n rows whose contributions have a kurtosis of
-15, as squares of normal numbers have.
+that of the jackknife that leaves out half of the rows, Shao & Wu 1989, doi:10.1214/aos/1176347263).
+So the interval for $E \theta_n$ is $\theta_n \pm t\, s$, where s is the standard deviation of
+$\theta_b$ and t a quantile of Student's t distribution. The interval is limited to possible values.
+The degrees of freedom are $1 / (1 / (B - 1) + 7 / n)$. The first term accounts for the error of
+$s^2$ from B halves, and the second for its error from n rows, if the contributions of rows have the
+kurtosis 15 of squared normal numbers.
 
 Most distances here are squares, $\theta = \|m\|^2$ with a mean m. Then the variance of $\theta_n$
 depends on the true value $\theta$: it is about $s^2 \theta / \theta_n$ far from 0, and nearly
-constant near 0. The interval contains all $\theta$ that lie within t standard deviations of
-$\theta_n$, with the standard deviation at $\theta$, as Wilson (1927,
-doi:10.1080/01621459.1927.10502953) proposed for shares. For the variance
+constant near 0. As Wilson (1927, doi:10.1080/01621459.1927.10502953) proposed for shares, the
+interval contains all $\theta$ for which $\theta_n$ is within t standard deviations of $\theta$,
+with the standard deviation that belongs to $\theta$. For the variance
 
 $$ s^2 \Big(1 + \frac{\theta - \theta_n}{\sqrt{\theta_n^2 + 9 s^2}}\Big) \quad\text{it is}\quad
    \theta_n + \delta \pm \sqrt{t^2 s^2 + \delta^2}, \qquad
    \delta = \frac{t^2 s^2}{2 \sqrt{\theta_n^2 + 9 s^2}}. $$
 
-It is cut to possible values too: a square is at least 0, and at least the bias
-$\bar\theta - \theta_n$ minus s / 2 for the error of that bias. If two distributions are equal,
-$\theta_n$ has no term of first order and s is up to $\sqrt 3$ times too large; the cut compensates
-for this. The 9 was chosen on a dozen pairs of distributions at n = 100.
+This interval is limited to possible values too. Its lower end is at least 0, and at least
+$\bar\theta - \theta_n - s / 2$: the bias, less a margin for the error of the bias. If two
+distributions are equal, $\theta_n$ has no term of first order and s is up to $\sqrt 3$ times too
+large; the limit compensates for this. The 9 was chosen on a dozen pairs of distributions at n =
+100.
 
-Drawing rows with replacement is not used, since it repeats rows: a repeated row is its own
-neighbour at distance 0, pairs of one row enter the means over different pairs, and the bias of the
-Fréchet distance doubles. The coverage of the intervals is measured by
+Rows are not drawn with replacement, since that repeats rows: a repeated row would be its own
+neighbour at distance 0, pairs of equal rows would enter means over different rows, and the bias of
+the Fréchet distance would double. The coverage of the intervals is measured by
 `examples/benchmarks/intervals`.
 
-If a share is 0 or 1, all halves agree. So the interval of a share of n samples is extended to
-include Wilson's interval for n independent trials, and the interval of a difference of two shares
-to include Newcombe's (`metrics.interval`). If all halves agree in another value, its interval has
-no width, and no difference is reported.
+If a share is 0 or 1, it is the same in all halves. So the interval of a share of n samples is
+extended to include Wilson's interval for n independent trials, and the interval of a difference of
+two shares to include Newcombe's (`metrics.interval`). If another figure is the same in all halves,
+its interval has no width, and no difference is reported.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ from scoresde.metrics.interval import student
 
 __all__ = ["Estimate", "check_resamples", "estimate", "halves"]
 
-# The variance of a square begins to grow at about this many s (the square root of the 9 above).
+# The variance of a square grows beyond about this many s (the square root of the 9 above).
 _FLAT = 3
 
 
 class Estimate(NamedTuple):
-    """Hold a value, and an interval for its expectation at this number of samples."""
+    """Hold a value, and an interval for its expectation at the same number of samples."""
 
     value: float
     low: float
@@ -76,10 +77,10 @@ def halves(n: int, resamples: int, *, seed: int, stream: int = 0) -> Tensor:
     """Return masks `(1 + resamples, n)`: the first selects all n rows, the others random halves.
 
     Args:
-        n: Number of rows, at least 2.
-        resamples: Number of halves: 0, or at least 2.
+        n: The number of rows, at least 2.
+        resamples: The number of halves: 0, or at least 2.
         seed: The seed, a 64-bit number.
-        stream: The number of the set; each number gives other halves.
+        stream: The number of the set; different numbers give independent halves.
 
     Raises:
         InvalidValueError: A number is out of range.
@@ -98,7 +99,9 @@ def check_resamples(resamples: int) -> None:
     """Raise InvalidValueError unless `resamples` is 0 or an integer of at least 2."""
     check_integer("resamples", resamples, 0)
     if resamples == 1:
-        raise InvalidValueError("resamples must be 0 or at least 2, got 1: one half has no spread")
+        raise InvalidValueError(
+            "resamples must be 0 or at least 2, got 1; a single half gives no standard deviation"
+        )
 
 
 def estimate(
@@ -109,17 +112,17 @@ def estimate(
     square: bool = False,
     samples: float = math.inf,
 ) -> Estimate:
-    r"""Return the value for all rows, with the interval from its halves.
+    r"""Return the value for all rows, with the interval from the halves.
 
     Args:
         values: `(1 + B,)`, the value for all rows and for B halves, B = 0 or at least 2.
         level: The confidence of the interval, in (0, 1).
         limits: The smallest and the largest possible expectation.
-        square: True if the value estimates a square, whose error grows with it.
-        samples: Number of rows.
+        square: True if the value estimates a square, whose standard error grows with the square.
+        samples: The number of rows.
 
     Returns:
-        The estimate; without halves the ends are the value itself.
+        The estimate. Without halves both ends of the interval are the value.
 
     Raises:
         InvalidValueError: `level` is out of range.

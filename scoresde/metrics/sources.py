@@ -24,7 +24,7 @@ Features: TypeAlias = Callable[[Tensor], Tensor]
 """A map from a batch `(B, *)` to its features `(B, F)`."""
 
 Source: TypeAlias = Tensor | Data | str | os.PathLike[str] | Iterable[Tensor]
-"""Samples: a tensor `(N, *)`, data, an iterable of batches, or the path of a file or folder."""
+"""Samples: a tensor `(N, *)`, a `Data`, an iterable of batches, or the path of a file or folder."""
 
 # The largest number of samples in one call of a feature map.
 _ROWS = 1024
@@ -32,10 +32,10 @@ _AS_THEY_ARE = Identity()
 
 
 def opened(name: str, source: Source | Any) -> Source:
-    """Load the data of a name or a file, make an array or a table a tensor, or return a source.
+    """Load a source given by name or file, convert an array or a table, return others as they are.
 
     Raises:
-        InvalidTypeError: An array or a table holds something else than numbers.
+        InvalidTypeError: An array or a table holds something other than numbers.
     """
     if isinstance(source, str | os.PathLike) and not _shards(Path(source)):
         return data.load(source)
@@ -53,11 +53,12 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
             once; a `Data`, read batch by batch; the folder of shards that `scoresde sample`
             writes, or one `.safetensors` file, with the key `x`; or what `scoresde.data.load`
             reads.
-        units: The transform of bytes, and of the numbers in files of samples, to model units.
+        units: The transform that maps bytes, and the numbers in files of samples, to model units.
 
     Raises:
-        InvalidTypeError: The source, or a batch of it, is something else.
-        ShapeError: A batch is a single number, or its events have another shape than those before.
+        InvalidTypeError: The source, or one of its batches, has another type.
+        ShapeError: A batch is a single number, or its events have another shape than those of
+            earlier batches.
         DataError: A file or folder holds no samples.
         CheckpointError: A shard is damaged.
     """
@@ -97,11 +98,11 @@ def features_of(
     Args:
         name: The name of the source, for errors.
         source: As for `batches`.
-        features: The map, whose networks run in evaluation mode; without it the samples themselves,
-            flattened, are the features.
+        features: The feature map, whose networks run in evaluation mode; without it the flattened
+            samples are the features.
         units: As for `batches`.
-        seen: A dictionary that receives under the name what `metrics.checks.reach` returns for the
-            samples.
+        seen: A dictionary in which the result of `metrics.checks.reach` for the samples is stored
+            under the name.
 
     Raises:
         ShapeError: The map does not return one row per sample.
@@ -115,7 +116,7 @@ def features_of(
             if features is None:
                 yield flat(name, part).cpu()
                 continue
-            # a copy, since a map may change it in place
+            # a copy, since a feature map may change its input in place
             found = flat(f"features({name})", features(part.clone()))
             if len(found) != len(part):
                 raise ShapeError(

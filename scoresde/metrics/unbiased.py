@@ -1,7 +1,7 @@
 r"""Estimate distances between two distributions from samples, without bias.
 
-If the distributions are equal, plug-in estimates of both distances are positive. The estimates here
-then have mean 0: they may be negative, and can be averaged over sets of samples.
+For equal distributions plug-in estimates of these distances are positive. The estimates here have
+mean 0 instead. So they may be negative, and can be averaged over sets of samples.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     r"""Return the energy distance $2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|$ of two distributions.
 
     It is 0 for equal distributions and positive for others, in the units of the samples (Székely &
-    Rizzo 2013, doi:10.1016/j.jspi.2013.03.018). The means over pairs of one set leave out the
-    distance of each sample to itself; so the estimate is unbiased (a U-statistic).
+    Rizzo 2013, doi:10.1016/j.jspi.2013.03.018). The means over pairs in one set leave out the
+    distance of each sample to itself, so the estimate is unbiased (a U-statistic).
 
     Args:
         x: samples, `(N, *)`, N at least 2.
@@ -51,25 +51,25 @@ def sliced_wasserstein(
 ) -> float:
     r"""Return an unbiased estimate of the sliced Wasserstein distance $E_u\, W_2^2(u^T X, u^T Y)$.
 
-    The directions u are uniform on the sphere. For projections the distance is that of the quantile
-    functions, $W_2^2 = \int_0^1 (Q_x - Q_y)^2$ (Rabin et al. 2011,
+    The directions u are uniform on the sphere. In one dimension the distance is that of the
+    quantile functions, $W_2^2 = \int_0^1 (Q_x - Q_y)^2$ (Rabin et al. 2011,
     doi:10.1007/978-3-642-24785-9_37). Both sets are split into halves, with the quantile functions
     $Q_{x,h}$ and $Q_{y,h}$, and the square is replaced by a product of independent differences,
 
     $$ \widehat{W_2^2} = \frac12 \sum_{h} \int_0^1
        (Q_{x,1} - Q_{y,h})(Q_{x,2} - Q_{y,3-h}), \qquad h \in \{1, 2\}. $$
 
-    Its mean is the integral of the square of the mean difference. For equal distributions it is 0,
-    where the plug-in estimate is of the order of 1 / N. The samples must be independent.
+    Its mean is the integral of the squared mean difference. For equal distributions this is 0,
+    while the plug-in estimate is of the order of 1 / N. The samples must be independent.
 
     Args:
         x: samples, `(N, *)`, N at least 2; one is left out if N is odd.
-        y: samples, as many.
+        y: samples, `(N, *)`.
         projections: number of directions, at least 1.
         generator: the generator of the directions, on the CPU; by default torch's global one.
 
     Returns:
-        The estimate, which may be negative; in squared units of the samples, per direction.
+        The mean over directions, which may be negative, in squared units of the samples.
 
     Raises:
         ShapeError: the two sets have events of different shapes, or fewer than two samples.
@@ -80,7 +80,7 @@ def sliced_wasserstein(
     a, b = pair(x, y, 2)
     if len(a) != len(b):
         raise ShapeError(
-            f"quantiles are compared one by one: give as many samples on both sides, not "
+            "x and y must have equal numbers of samples, whose quantiles are compared; got "
             f"{len(a)} and {len(b)}"
         )
     check_integer("projections", projections, 1)
@@ -92,8 +92,8 @@ def sliced_wasserstein(
 class Sliced:
     """Compute `sliced`, the squared sliced Wasserstein-2 distance of `sliced_wasserstein`.
 
-    The directions are the same for the samples and the floor. With few directions in many
-    dimensions the value depends on the choice of the directions.
+    The directions are the same for the samples and the floor. In many dimensions with few
+    directions the value depends on the seed.
 
     Args:
         projections: Number of directions, at least 1.
@@ -112,7 +112,7 @@ class Sliced:
         check_integer("seed", self.seed, 0)
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """Return `sliced` for each choice of rows, as many of x as of y."""
+        """Return `sliced` for each choice of rows, which must select as many of x as of y."""
         u = _directions(x.shape[1], self.projections, seeded(self.seed))
         a, b = x @ u, y @ u
         values = [_mean_of_directions(a[i], b[j]) for i, j in zip(rows, others, strict=True)]
@@ -126,7 +126,7 @@ def _directions(size: int, count: int, generator: torch.Generator | None) -> Ten
 
 
 def _mean_of_directions(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean over directions of the estimate, from projected samples `(N, P)`."""
+    """Return the mean of the estimate over P directions, from projected samples `(N, P)`."""
     half = len(a) // 2
     (x1, x2), (y1, y2) = (
         part[: 2 * half].mT.reshape(-1, 2, half).sort()[0].unbind(1) for part in (a, b)

@@ -1,7 +1,7 @@
 r"""Define the parts of a U-Net in 1, 2 or 3 dimensions: convolution, residual block, attention.
 
-Every part maps `(B, C, *spatial)` to a tensor of the same layout. Each sample is normalised
-separately (GroupNorm, not BatchNorm), so that a sample never depends on the rest of its batch.
+Every part maps `(B, C, *spatial)` to a tensor with the same order of axes. Each sample is
+normalised separately (GroupNorm, not BatchNorm), so it never depends on the rest of its batch.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ def conv(
     padding: Padding = "zeros",
     zero: bool = False,
 ) -> nn.Module:
-    """Return a convolution whose output has the size of its input / `stride`, rounded up.
+    """Return a convolution whose output has 1 / `stride` of the input's size, rounded up.
 
-    `zero=True` sets its weights to zero: a residual block is then the identity map before training.
+    `zero=True` sets the weights to zero, so that a residual block starts as the identity map.
     """
     layer: nn.Module = CONV[spatial](
         inputs, outputs, kernel, stride=stride, padding=kernel // 2, padding_mode=padding
@@ -53,10 +53,10 @@ class ResidualBlock(nn.Module):
     et al. 2017, arXiv 1709.07871; for diffusion Dhariwal & Nichol 2021, 2105.05233).
 
     Args:
-        channels: Number of channels in and out.
-        features: Length of the embedding.
+        channels: The number of input and of output channels.
+        features: The length of the embedding.
         spatial: 1, 2 or 3.
-        dropout: Probability of dropping an activation before the second convolution.
+        dropout: The probability of dropping an activation before the second convolution.
         padding: `"zeros"` or `"circular"`.
     """
 
@@ -80,9 +80,9 @@ class ResidualBlock(nn.Module):
 
 
 def silu(h: Tensor, *, kept: Tensor) -> Tensor:
-    """Return the SiLU of h, written over h unless h is `kept` or a gradient may need it.
+    """Return the SiLU of h; overwrite h unless it is `kept` or a gradient may need it.
 
-    This saves a tenth of the time of a network without gradients.
+    Overwriting saves a tenth of the time of a network without gradients.
     """
     return F.silu(h, inplace=h is not kept and not torch.is_grad_enabled())
 
@@ -90,8 +90,9 @@ def silu(h: Tensor, *, kept: Tensor) -> Tensor:
 def film(norm: nn.GroupNorm, h: Tensor, e: Tensor) -> Tensor:
     """Return (1 + a) norm(h) + b for `h` `(B, C, *)`, with (a, b) = `e` `(B, 2 C)`.
 
-    One GroupNorm of the channels of all samples computes this in a fourth of the time, with 1 + a
-    and b as its weights. It needs the usual layout, and a batch whose size is a constant.
+    A faster way, which takes a fourth of the time, is a single GroupNorm over the channels of all
+    samples with the weights 1 + a and the biases b. It needs contiguous memory and a batch size
+    that is not symbolic.
     """
     scale, shift = e.chunk(2, dim=1)
     if not torch.compiler.is_compiling() and h.is_contiguous() and len(h):
@@ -107,7 +108,7 @@ class Attention(nn.Module):
     """Add self-attention over all positions (Vaswani et al. 2017, arXiv 1706.03762) to the input.
 
     Args:
-        channels: Number of channels in and out; heads have about 32 channels each.
+        channels: The number of input and of output channels; each head has about 32 channels.
         spatial: 1, 2 or 3.
     """
 
@@ -128,7 +129,7 @@ class Attention(nn.Module):
 
 
 def padded(x: Tensor, patch: int, padding: Padding) -> Tensor:
-    """Return `(B, C, *S)` with sides that `patch` divides, by zeros or periodically."""
+    """Pad `(B, C, *S)`, with zeros or periodically, so that `patch` divides its sides."""
     for axis, n in enumerate(x.shape[2:], 2):
         lack = -n % patch
         if lack and padding == "circular":
@@ -139,13 +140,13 @@ def padded(x: Tensor, patch: int, padding: Padding) -> Tensor:
 
 
 def to_patches(x: Tensor, patch: int) -> Tensor:
-    """Map `(B, C, *S)` to `(B, C patch^n, *(S / patch))`: entries of a patch become channels."""
+    """Map `(B, C, *S)` to `(B, C patch^n, *(S / patch))`, turning a patch into channels."""
     axes = [f"x{i}" for i in range(x.ndim - 2)]
     return rearrange(x, _fine(axes) + " -> " + _coarse(axes), **_sizes(axes, patch))
 
 
 def from_patches(x: Tensor, patch: int) -> Tensor:
-    """Return the inverse of `to_patches`."""
+    """Map `(B, C patch^n, *(S / patch))` to `(B, C, *S)`, the inverse of `to_patches`."""
     axes = [f"x{i}" for i in range(x.ndim - 2)]
     return rearrange(x, _coarse(axes) + " -> " + _fine(axes), **_sizes(axes, patch))
 

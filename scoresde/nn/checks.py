@@ -1,4 +1,4 @@
-"""Check the state and the noise scale that a network is called with."""
+"""Check the state and the noise scale that a network receives."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError
 
 
 def check_dtype(x: Tensor, weights: torch.dtype) -> None:
-    """Raise InvalidTypeError unless `x` has the weights' floating-point dtype or is autocast."""
+    """Raise InvalidTypeError unless `x` has the dtype of the weights or autocast is on."""
     check_floating("x", x)
     casts = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
     if x.dtype != weights and not casts:

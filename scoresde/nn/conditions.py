@@ -1,8 +1,8 @@
 r"""Prepare the conditions of a network: classes, vectors and fields, by name.
 
-A vector or field enters a network as its entries and one flag for each entry. The flag is 1 if the
-entry is known. If the entry is NaN, or the condition is not passed, both flag and entry are 0. A
-missing label counts as one further class.
+A network receives the entries of a vector or field and one flag for each entry. The flag is 1 if
+the entry is known. If an entry is NaN, or the condition is not passed, entry and flag are 0. A
+missing label counts as one more class.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Shape = int | tuple[int, ...]
 
 
 class Network(nn.Module):
-    r"""Keep the constructor's arguments and the conditions of a network `net(x, c, **condition)`.
+    r"""Store the constructor's arguments and the conditions of a network `net(x, c, **condition)`.
 
-    This is the base class of `UNet`, `DiT` and `MLP`. The numbers c, one for each sample, are the
-    noise level as the network receives it, $-\tfrac18 \log(\alpha^2 / \sigma^2)$ in a `ScoreModel`.
+    This is the base class of `UNet`, `DiT` and `MLP`. The number c of each sample is the noise
+    level; in a `ScoreModel` it is $-\tfrac18 \log(\alpha^2 / \sigma^2)$.
 
     Attributes:
         embedding: The embedding of c and of the labels.
-        outer: Names of the attributes whose weights act on the data or the conditions directly.
-            Adam updates these weights when Muon updates the others.
+        outer: The names of the attributes whose weights act directly on the data or the conditions.
+            With Muon, Adam updates these weights.
     """
 
     outer = ("embedding", "stem", "joined", "head")
@@ -50,10 +50,11 @@ class Network(nn.Module):
         return copy.deepcopy(self._config)
 
     def declared(self, event_shape: Sequence[int]) -> dict[str, Shape]:
-        """Return the conditions of the network, for events of shape `event_shape`.
+        """Return the conditions that the network takes for events of shape `event_shape`.
 
         Returns:
-            A dict from names to numbers of classes, or to the shape of one sample's tensor.
+            A mapping from names to the number of classes, or to the shape of the condition of one
+            sample.
         """
         classes: dict[str, Shape] = {**self.embedding.classes}
         return classes | {
@@ -62,16 +63,16 @@ class Network(nn.Module):
         }
 
     def grown(self, num_classes: int | Mapping[str, int]) -> Self:
-        """Return a copy with more classes, whose output for the old classes is the same.
+        """Return a copy with more classes and the same output for the old classes.
 
         A new class starts with the embedding of the missing label.
 
         Args:
-            num_classes: The new numbers of classes, as in the constructor; labels that are left out
+            num_classes: The new numbers of classes, as in the constructor; names that are left out
                 keep their numbers.
 
         Raises:
-            InvalidValueError: The network has more classes than that, or a vector or field of the
+            InvalidValueError: The network has more classes already, or a vector or field with the
                 same name.
         """
         classes = classes_of(num_classes)
@@ -87,7 +88,7 @@ class Network(nn.Module):
         classes, self._shapes = classes_of(config["num_classes"]), shapes_of(condition)
         _check_apart(classes, self._shapes)
         self._config = config | {"num_classes": _plain(classes)}
-        if self._shapes:  # files of networks without conditions have no such key
+        if self._shapes:  # files of networks without conditions do not have this key
             self._config["condition"] = {
                 name: shape if isinstance(shape, int) else list(shape)
                 for name, shape in self._shapes.items()
@@ -102,14 +103,14 @@ class Network(nn.Module):
                 check_name("condition", name, known)
             raise InvalidValueError(
                 f"got a {name}, but this network was built without conditions; pass num_classes= "
-                f"or condition= when building it, or leave the {name} out"
+                f"or condition= when you build it, or leave the {name} out"
             )
 
 
 def classes_of(num_classes: object) -> dict[str, int]:
     """Return the numbers of classes by name, sorted.
 
-    A single number counts the classes of the condition `label`.
+    A single number is the number of classes of the condition `label`.
     """
     if num_classes is None:
         return {}
@@ -144,16 +145,16 @@ def shapes_of(condition: object) -> dict[str, Shape]:
 
 
 def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return a condition with zeros for its missing entries, joined to their flags along axis 1.
+    """Replace missing entries of a condition by zeros, and append the flags along axis 1.
 
     Args:
-        name: Name of the condition.
-        value: `(B, *shape)`, NaN where an entry is missing; None if all are.
+        name: The name of the condition.
+        value: `(B, *shape)`, with NaN for missing entries; None if all are missing.
         like: The state `(B, *)`; the result has its batch size, dtype and device.
-        shape: Shape of one sample's condition, `(k, *)`; a side of 0 stands for any size.
+        shape: The shape of the condition of one sample, `(k, *)`; a side of 0 stands for any size.
 
     Returns:
-        `(B, 2 k, *)`; with `value=None` all sides after the channels are 1.
+        `(B, 2 k, *)`; if `value` is None, all sides after the channels are 1.
     """
     n = like.shape[0]
     if value is None:
@@ -176,7 +177,7 @@ def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...
 def split(
     shapes: Mapping[str, Shape], spatial: int
 ) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
-    """Return the lengths of vectors, and the shapes of fields; a side of 0 stands for any size."""
+    """Split shapes into lengths of vectors and shapes of fields; a side of 0 is any size."""
     vectors, fields = {}, {}
     for name, shape in shapes.items():
         if isinstance(shape, int):
@@ -194,9 +195,9 @@ def split(
 
 
 def resized(field: Tensor, size: Sequence[int]) -> Tensor:
-    """Return a field `(B, k, *)` on the grid of the state.
+    """Resample a field `(B, k, *)` to the grid of the state.
 
-    A coarser field is repeated, a finer one averaged over cells.
+    The values of a coarser field are repeated, and those of a finer field averaged over cells.
     """
     if field.shape[2:] == size:
         return field
@@ -218,18 +219,18 @@ def _called(name: str) -> str:
 
 
 def _names(named: Mapping[Any, Any]) -> list[str]:
-    """Return the names, sorted, so that a network does not depend on the order of conditions."""
+    """Return sorted names, so that a network does not depend on the order of conditions."""
     for name in named:
         if not isinstance(name, str) or not name.isidentifier() or name == "self":
             raise InvalidValueError(
-                f"a condition is passed as a keyword argument, and {quoted(name)} cannot be its "
-                "name; give it a name of letters"
+                "a condition is passed as a keyword argument, so its name cannot be "
+                f"{quoted(name)}; give it a name of letters"
             )
     return sorted(named)
 
 
 def _plain(classes: Mapping[str, int]) -> int | dict[str, int] | None:
-    """Return the numbers of classes as files store them: one number if there is only `label`."""
+    """Return the numbers of classes in the form of files: one number if there is only `label`."""
     if set(classes) <= {"label"}:
         return classes.get("label")
     return dict(classes)

@@ -1,13 +1,13 @@
 r"""Define DiT, a transformer over patches of signals, images and volumes.
 
-Peebles & Xie (2022), arXiv:2212.09748. The patches of $x$ and their places become tokens $h$, which
-pass through blocks of attention and of an MLP,
+Peebles & Xie (2022), arXiv:2212.09748. Each patch of $x$, with an encoding of its position, becomes
+a token $h$. The tokens pass through blocks of attention and an MLP,
 
 $$ h \leftarrow h + g_1\,\mathrm{attention}((1 + a_1)\,\mathrm{norm}(h) + b_1), \qquad
    h \leftarrow h + g_2\,\mathrm{mlp}((1 + a_2)\,\mathrm{norm}(h) + b_2), $$
 
-where $a, b, g$ are linear in the embedding of $c$ and the conditions, and 0 at first (adaLN-Zero):
-every block begins as the identity map.
+where $a, b, g$ are linear in the embedding of $c$ and the conditions, and are 0 before training
+(adaLN-Zero), so that every block starts as the identity map.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,30 +32,30 @@ __all__ = ["DiT"]
 class DiT(Network):
     r"""Map `x` of shape `(B, C, *spatial)`, of any size, by a transformer `net(x, c, **condition)`.
 
-    The default sizes are for long training. After 40 seconds of one core (one seed, the tuning
-    variants of `examples/benchmarks/recipes.py`) their held-out loss was .53 on 8x8 digits and .38
-    on signals, that of `width=64, depth=4` .47 and .33, and that of the U-Net that
-    `scoresde.suggest` chooses .44 and .29.
+    The default sizes are for long training. After 40 seconds on one core (one seed, the tuning
+    variants of `examples/benchmarks/recipes.py`) the held-out loss on 8x8 digits and on signals was
+    .53 and .38 with the defaults, .47 and .33 with `width=64, depth=4`, and .44 and .29 with the
+    U-Net that `scoresde.suggest` chooses.
 
     Args:
-        in_channels: Number of channels of `x`.
-        out_channels: Number of channels of the output; those of `x` by default.
-        width: Length of a token, a multiple of `heads`.
-        depth: Number of blocks.
-        heads: Heads of the attention of each block.
-        patch: Side of the patches that become tokens. Sizes that it does not divide are padded and
-            cropped.
+        in_channels: The number of channels of `x`.
+        out_channels: The number of output channels; by default that of `x`.
+        width: The length of a token, a multiple of `heads`.
+        depth: The number of blocks.
+        heads: The number of attention heads in each block.
+        patch: The side of the patches that become tokens. Sizes that it does not divide are padded
+            and cropped.
         spatial: Number of spatial dimensions: 1, 2 or 3.
         embedding: How `c` is embedded: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
-        seed: Seed of the random frequencies of `"fourier"`.
-        num_classes: Number of classes, or numbers of classes by name, as in `UNet`.
-        dropout: Dropout probability within the MLPs.
+        seed: The seed of the random frequencies of `"fourier"`.
+        num_classes: The number of classes, or numbers of classes by name, as in `UNet`.
+        dropout: The dropout probability in the MLPs.
         condition: Further conditions by name, vectors and fields, as in `UNet`.
 
     Raises:
-        InvalidValueError: On a rank or a number of channels other than the network's, a `c` that
-            is not `(B,)`, a label out of range, or a condition that the network was not built for.
-        InvalidTypeError: On integer inputs, or inputs of another precision than the weights.
+        InvalidValueError: `x` has another rank or number of channels than the network, `c` is not
+            `(B,)`, a label is out of range, or the network was built without one of the conditions.
+        InvalidTypeError: An input has integers, or another precision than the weights.
 
     Examples:
         >>> net = DiT(1, width=16, depth=2, heads=2, num_classes=3)
@@ -105,7 +105,7 @@ class DiT(Network):
         fold = patch**spatial
         known = 2 * sum(shape[0] for shape in self.fields.values())
         self.stem = conv(fold * in_channels, width, spatial, kernel=1)
-        # a sum of two linear maps is one of joined channels
+        # the sum of two linear maps equals one linear map of the concatenated channels
         self.joined = conv(fold * known, width, spatial, kernel=1) if known else None
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.film = _zero(nn.Linear(width, 2 * width))
@@ -173,15 +173,16 @@ class Block(nn.Module):
 
 
 def modulated(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return tokens normalised one by one, scaled by 1 + `scale` and shifted."""
+    """Normalise each token, multiply it by 1 + `scale`, and add `shift`."""
     return torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), 1 + scale)
 
 
 def places(grid: Sequence[int], width: int) -> Tensor:
-    r"""Return the places of a grid's tokens as waves, `(L, width)`, in float32.
+    r"""Encode the positions of a grid's tokens by sines and cosines, `(L, width)` float32.
 
-    Each axis has an equal share of sines and cosines of geometric frequencies, from 1 down to about
-    $10^{-4}$ radians a place (Vaswani et al. 2017, arXiv:1706.03762); what is left over is 0.
+    Each axis has the same number of sines and cosines, with geometric frequencies from 1 down to
+    about $10^{-4}$ radians per position (Vaswani et al. 2017, arXiv:1706.03762). Remaining entries
+    are 0.
     """
     count = width // (2 * len(grid))
     frequencies = 1e4 ** -(torch.arange(count) / max(count, 1))
@@ -192,7 +193,7 @@ def places(grid: Sequence[int], width: int) -> Tensor:
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:
-    """Return a layer with weights that are zero."""
+    """Set the weights of a layer to zero, and return the layer."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

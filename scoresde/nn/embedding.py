@@ -5,8 +5,8 @@ A network receives $c = \tfrac14 \log(\sigma/\alpha)$, one number per sample in 
 into many smooth functions of it. A small MLP maps these to a vector. The embeddings of the labels
 and a linear map of the vectors are added, and the sum modulates every block.
 
-Cosines and sines are evaluated in float32 or more, whatever the precision of the network: in
-bfloat16 a phase of several turns has no correct digit.
+Cosines and sines are computed in float32 or float64, whatever the precision of the network, since
+the phase is too large for half precision: in bfloat16 no digit of it would be right.
 """
 
 import math
@@ -26,9 +26,9 @@ _NONE: Mapping[str, Tensor | None] = MappingProxyType({})
 
 
 class Waves(nn.Module):
-    """Map `c` to cosines and sines of fixed frequencies, which stay float32 after `net.half()`.
+    """Map `c` to cosines and sines with fixed frequencies, which stay float32 after `net.half()`.
 
-    They are float32 under any default dtype, since another dtype would change or round them.
+    The frequencies are float32 under every default dtype of torch, so that they do not change.
     """
 
     frequencies: Tensor
@@ -44,7 +44,8 @@ class Waves(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         precise = self.frequencies
-        convert: Any = super()._apply  # untyped in some releases of torch
+        # this function has no type annotations in some releases of torch
+        convert: Any = super()._apply
         convert(fn, recurse)
         if self.frequencies.dtype != precise.dtype:
             self.frequencies = precise.to(self.frequencies.device)
@@ -59,9 +60,10 @@ class Fourier(Waves):
     nor changes torch's global generator.
 
     Args:
-        features: Length of the embedding; even.
-        scale: Standard deviation $s$ of the frequencies. The range of $c$ is about 4 units wide.
-        seed: Seed of the frequencies.
+        features: The length of the embedding, even.
+        scale: The standard deviation $s$ of the frequencies. The range of $c$ has a width of about
+            4.
+        seed: The seed of the frequencies.
     """
 
     def __init__(self, features: int, *, scale: float = 1.0, seed: int = 0) -> None:
@@ -79,11 +81,11 @@ class Sinusoidal(Waves):
     The frequencies lie between $\tfrac12$ and 50 radians per unit of c.
 
     Source: Vaswani et al. 2017, section 3.5 (arXiv 1706.03762). Ho et al. 2020 (2006.11239) apply
-    it to the step number 0 ... 1000. Here the frequencies suit the range of $c$: the slowest wave
-    is monotone over most of it, and the fastest resolves differences of 1/50.
+    it to the step number 0 ... 1000. Here the frequencies fit the range of $c$: the lowest
+    frequency is monotone over most of it, and the highest resolves differences of 1/50.
 
     Args:
-        features: Length of the embedding; even.
+        features: The length of the embedding, even.
     """
 
     def __init__(self, features: int) -> None:
@@ -92,7 +94,7 @@ class Sinusoidal(Waves):
 
 
 class LogSNR(nn.Module):
-    r"""Return the number $c = -\tfrac18 \log \mathrm{SNR}$ itself as the only feature.
+    r"""Return the number $c = -\tfrac18 \log \mathrm{SNR}$ as the only feature.
 
     Source: Kingma et al. 2021 (arXiv 2107.00630), who condition on the log-SNR.
     """
@@ -103,22 +105,23 @@ class LogSNR(nn.Module):
 
 
 class Embedding(nn.Module):
-    r"""Compute the vector that modulates a network from $c$, the labels and the vectors.
+    r"""Compute the embedding of $c$, the labels and the vectors, which modulates a network.
 
-    It is silu(MLP(wave(c)) + the labels' embeddings + a linear map of the vectors and their flags).
+    The embedding is silu(MLP(wave(c)) + embeddings of the labels + a linear map of the vectors).
+    The linear map also receives one flag per vector, which says whether the vector is missing.
 
     Args:
         kind: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
-        features: Length of the vector.
+        features: The length of the embedding.
         classes: The number $K$ of classes of each label, by name. The label -1, or no label, gives
-            the unconditional score. That score is trained by hiding labels at random (Ho & Salimans
+            the unconditional score, which is trained by hiding labels at random (Ho & Salimans
             2022, arXiv 2207.12598).
         vectors: The length of each vector, by name.
         seed: Seed of the random frequencies of `"fourier"`.
 
     Raises:
         InvalidValueError: `kind` is unknown, or a label lies outside $-1 \ldots K - 1$. Labels are
-            checked on the CPU only, since reading them from a device would wait for its work.
+            checked on the CPU only, since reading them from a device would wait for it.
         InvalidTypeError: Labels are not integers, or vectors are not floating point.
         ShapeError: A vector has another length.
     """
@@ -150,7 +153,8 @@ class Embedding(nn.Module):
         )
         self.classes, self.vectors = dict(classes or {}), dict(vectors or {})
         rows, length = _rows(self.classes), sum(self.vectors.values())
-        # one table for all labels; the row of each missing label comes after those of its classes
+        # one table for all labels; after the rows of a label's classes comes the row for the
+        # missing label
         self.label = nn.Embedding(rows, features) if rows else None
         self.vector = nn.Linear(2 * length, features) if length else None
 
@@ -171,15 +175,15 @@ class Embedding(nn.Module):
         return nn.functional.silu(y)
 
     def grow(self, classes: Mapping[str, int]) -> None:
-        """Add classes to labels, or new labels; existing classes keep their embeddings."""
+        """Add classes or new labels; existing classes keep their embeddings."""
         parts, first = {}, 0
         for name, n in self.classes.items():
             if classes.get(name, n) < n:
                 raise InvalidValueError(
-                    f"the network has {n} classes of {name}, more than {classes[name]}; keep them "
-                    "all, even if some of them do not occur"
+                    f"the network already has {n} classes of {name}, more than {classes[name]}; "
+                    "keep all of them, even if some do not occur"
                 )
-            assert self.label is not None  # since there are classes
+            assert self.label is not None  # there are classes, so there is a table
             rows = self.label.weight.detach()[first : first + n + 1]
             parts[name] = torch.cat([rows, rows[-1:].expand(classes.get(name, n) - n, -1)])
             first += n + 1
@@ -197,7 +201,7 @@ def _rows(classes: Mapping[str, int]) -> int:
 
 
 def _indices(name: str, label: Tensor | None, c: Tensor, classes: int) -> Tensor:
-    """Return the rows of the label table, int64 `(B,)`; a missing label has the last row."""
+    """Return the rows in the label's table, int64 `(B,)`; a missing label has the last row."""
     if label is None:
         return torch.full(c.shape, classes, dtype=torch.long, device=c.device)
     if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
@@ -208,15 +212,15 @@ def _indices(name: str, label: Tensor | None, c: Tensor, classes: int) -> Tensor
         )
     label = label.long()
     if label.device.type != "cpu" or torch.compiler.is_compiling():
-        # labels on a device are not read; a wrong one becomes a row that the table does not have,
-        # so that the lookup raises an error
+        # labels on a device are not read; a label out of range becomes a row outside the table, so
+        # that the lookup raises an error
         label = torch.where((label < -1) | (label >= classes), _NO_ROW, label)
     elif label.numel():
         low, high = int(label.min()), int(label.max())
         if not (-1 <= low and high < classes):
             raise InvalidValueError(
-                f"{name} must lie in 0 ... {classes - 1}, or be -1 where it is missing; got "
-                f"values from {low} to {high}"
+                f"{name} must lie in 0 ... {classes - 1}, or be -1 if it is missing; got values "
+                f"from {low} to {high}"
             )
     return torch.where(label < 0, classes, label)
 
@@ -224,7 +228,8 @@ def _indices(name: str, label: Tensor | None, c: Tensor, classes: int) -> Tensor
 def _half(features: int) -> int:
     if features < 2 or features % 2:
         raise InvalidValueError(
-            f"an embedding by waves needs an even number of features, at least 2, got {features}"
+            "an embedding by sines and cosines needs an even number of features, at least 2, got "
+            f"{features}"
         )
     return features // 2
 

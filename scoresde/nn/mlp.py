@@ -21,15 +21,15 @@ class MLP(Network):
 
     Each hidden layer is $h \leftarrow S h + W_2\,\mathrm{silu}((1 + a)\,W_1\,\mathrm{norm}(h) + b)$
     Here $a$ and $b$ are computed from the embedding of $c$ and the labels. $S$ is the identity if
-    the widths agree, else a linear map.
+    both layers have the same width, else a linear map.
 
     Args:
-        features: Number of entries of a vector, or the shape of one event.
-        hidden: Width of each hidden layer.
+        features: The number of entries of a vector, or the shape of one event.
+        hidden: The width of each hidden layer.
         embedding: How `c` is embedded: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
         seed: Seed of the random frequencies of `"fourier"`.
-        num_classes: Number of classes, or numbers of classes by name, or None; as in `UNet`.
-        dropout: Dropout probability inside the hidden layers.
+        num_classes: The number of classes, numbers of classes by name, or None, as in `UNet`.
+        dropout: The dropout probability in the hidden layers.
         condition: A mapping from names to shapes of further conditions: the length of a vector, or
             the shape of a tensor, which is flattened. They are concatenated to the state `x`.
 

@@ -1,9 +1,9 @@
 r"""Define NCSN++ and DDPM++, the U-Nets of Song et al. (2021), arXiv:2011.13456, appendix H.
 
-Residual blocks of BigGAN change the resolution, and images are resampled by a short filter (FIR).
-Sums of two branches are divided by $\sqrt 2$. The input can also enter, and the output can be
-summed, at every resolution (a pyramid). The layers have the names and the order of the authors'
-files, so that their weights are loaded by name.
+Residual blocks of BigGAN change the resolution, and a short filter (FIR) resamples images. Sums of
+two branches are divided by $\sqrt 2$. Optionally the image is added at every resolution, and the
+outputs of all resolutions are summed (pyramids). The layers have the names and order of the
+authors' checkpoints, whose weights are loaded by name.
 """
 
 from __future__ import annotations
@@ -39,24 +39,26 @@ class NCSNpp(nn.Module):
     r"""Map images `(B, C, size, size)` by NCSN++ or DDPM++, `net(x, c)`.
 
     Args:
-        channels: Channels of the image.
-        size: Side of the image. Each level after the first has half the side of the one before.
-        width: Channels of the first level before its factor; a multiple of 4.
-        mult: For each level, the factor by which its channels exceed `width`.
-        blocks: Residual blocks of a level on the way down; there is one more on the way up.
-        attention: Sides at which a level has self-attention.
-        dropout: Dropout probability inside the residual blocks.
-        fourier: Scale of the random Fourier features of `c`; None embeds `c` by sines and cosines,
-            as DDPM does.
-        fir: Resample by the filter (1, 3, 3, 1); False averages to go down and repeats to go up.
+        channels: The number of channels of the image.
+        size: The side of the image. Each further level has half the side of the previous one.
+        width: The base number of channels, a multiple of 4.
+        mult: For each level, its number of channels divided by `width`.
+        blocks: The number of residual blocks of a level on the way down; on the way up there is one
+            more.
+        attention: The sides of levels with self-attention.
+        dropout: The dropout probability in the residual blocks.
+        fourier: The scale of the random Fourier features of `c`; None embeds `c` by sines and
+            cosines, as DDPM does.
+        fir: Resample by the filter (1, 3, 3, 1); False averages pixels on the way down and repeats
+            them on the way up.
         rescale: Divide sums of two branches by $\sqrt 2$.
-        pyramid_in: Add the image at lower resolutions to the features: `"none"` (not at all),
+        pyramid_in: Add the downsampled image to the features of each resolution: `"none"` (do not),
             `"input_skip"` (by a sum) or `"residual"` (through further convolutions).
         pyramid_out: Sum the outputs of all resolutions (the authors' `"output_skip"`).
         centred: True if the image lies in [-1, 1]; False maps it from [0, 1] to [-1, 1] first.
 
     Raises:
-        UnknownNameError: `pyramid_in` is none of the three names.
+        UnknownNameError: `pyramid_in` is another name.
         InvalidValueError: A number is out of range, or `size` cannot be halved for each level.
 
     Examples:
@@ -148,13 +150,13 @@ class NCSNpp(nn.Module):
 
     @classmethod
     def ve(cls, **changes: Any) -> Self:
-        """Return NCSN++ as trained under the variance-exploding SDE; it predicts `sigma_score`."""
+        """Return the NCSN++ for the variance-exploding SDE, which predicts `sigma_score`."""
         preset: dict[str, Any] = {"fourier": 16.0, "fir": True, "pyramid_in": "residual"}
         return cls(**(preset | changes))
 
     @classmethod
     def vp(cls, **changes: Any) -> Self:
-        """Return DDPM++ as trained under variance-preserving SDEs; it predicts `eps`."""
+        """Return the DDPM++ for variance-preserving SDEs, which predicts `eps`."""
         preset: dict[str, Any] = {"fourier": None, "fir": False, "pyramid_in": "none"}
         return cls(**(preset | changes))
 

@@ -53,7 +53,7 @@ class Sines(nn.Module):
 class Resample(nn.Module):
     """Halve or double the height and width of images.
 
-    This is done with an FIR filter, or by averaging 2x2 pixels (down) and repeating pixels (up).
+    It uses an FIR filter, or averages 2x2 pixels (down) and repeats pixels (up).
     """
 
     def __init__(self, fir: bool) -> None:
@@ -128,7 +128,7 @@ class ResidualBlock(nn.Module):
         self.Conv_2 = convolution(into, out, kernel=1) if change_of_shape else nn.Identity()
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Return the features at the block's new resolution; `c` is the embedding `(B, wide)`."""
+        """Return the features at the new resolution; `c` is the embedding `(B, wide)`."""
         h = self.Conv_0(self.resized(F.silu(self.GroupNorm_0(x))))
         h = h + self.Dense_0(c)[:, :, None, None]
         h = self.Conv_1(self.Dropout_0(F.silu(self.GroupNorm_1(h))))

@@ -1,9 +1,9 @@
 r"""Define NCSNv2, the RefineNet of Song & Ermon (2020), arXiv:2006.09011, appendix B.
 
-Residual blocks with dilated convolutions (Yu & Koltun 2016, arXiv:1511.07122) lead down, blocks of
-RefineNet (Lin et al. 2017, arXiv:1611.06612) lead up, and InstanceNorm++ normalises. The network
-knows no noise level: it predicts $\sigma$ times the score. The layers have the names of the
-authors' files, so that their weights are read by name.
+On the way down there are residual blocks with dilated convolutions (Yu & Koltun 2016,
+arXiv:1511.07122), on the way up blocks of RefineNet (Lin et al. 2017, arXiv:1611.06612).
+InstanceNorm++ normalises. The network does not receive the noise level; it predicts $\sigma$ times
+the score. The layers have the names of the authors' checkpoints, whose weights are loaded by name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from scoresde.nn.checks import check_dtype, check_level
 
 __all__ = ["NCSNv2"]
 
-# For each number of stages, from the finest on: width, whether it halves the side, dilation.
+# For each number of stages, the stages from the finest on: the width, whether the stage halves the
+# side, the dilation.
 _STAGES: dict[int, list[tuple[str, int, bool, int]]] = {
     4: [("1", 1, False, 1), ("2", 2, True, 1), ("3", 2, False, 2), ("4", 2, False, 4)],
     5: [("1", 1, False, 1), ("2", 2, True, 1), ("3", 2, True, 1), ("4", 4, False, 2),
@@ -32,17 +33,17 @@ _STAGES: dict[int, list[tuple[str, int, bool, int]]] = {
 
 
 class NCSNv2(nn.Module):
-    r"""Return $\sigma\,\nabla\log p_\sigma(x)$ of images, `net(x, c)`, at any noise level.
+    r"""Map images to $\sigma\,\nabla\log p_\sigma(x)$ by NCSNv2, `net(x, c)`, at any noise level.
 
     Args:
-        channels: Channels of the image.
-        size: Its side, halved once by 4 stages, twice by 5 and three times by 6.
-        width: Channels of the first stage.
-        stages: 4 for images below 96 pixels, 5 up to 128 and 6 beyond, in the paper.
-        centred: The image lies in [-1, 1]; False maps [0, 1] to it first.
+        channels: The number of channels of the image.
+        size: The side of the image; 4 stages halve it once, 5 twice and 6 three times.
+        width: The number of channels of the first stage.
+        stages: The paper uses 4 for images below 96 pixels, 5 up to 128 pixels, and 6 beyond.
+        centred: True if the image lies in [-1, 1]; False maps it from [0, 1] to [-1, 1] first.
 
     Raises:
-        InvalidValueError: An argument is impossible.
+        InvalidValueError: An argument is out of range, or `size` cannot be halved often enough.
 
     Examples:
         >>> net = NCSNv2(size=8, width=4)
@@ -68,7 +69,8 @@ class NCSNv2(nn.Module):
         plan = _STAGES[stages]
         if size < 1 or size % 2 ** sum(halves for _, _, halves, _ in plan):
             raise InvalidValueError(
-                f"a side of {size} cannot be halved as often as {stages} stages do; give another"
+                f"{stages} stages cannot halve a side of {size} often enough; give another size or "
+                "fewer stages"
             )
         self.config: dict[str, Any] = {
             "channels": channels, "size": size, "width": width, "stages": stages,
@@ -87,7 +89,8 @@ class NCSNv2(nn.Module):
             blocks.append(ResidualBlock(now, now, False, dilation, shortcut=False))
             self.add_module(f"res{name}", nn.ModuleList(blocks))
         widths = [factor * width for _, factor, *_ in plan]
-        # the coarsest stage has the first block; each block has the width of the next finer stage
+        # the first block belongs to the coarsest stage; each block has the width of the next finer
+        # stage
         for k, name in enumerate(self._refines()):
             place = len(plan) - 1 - k
             own, finer = widths[place], widths[max(place - 1, 0)]
@@ -100,7 +103,7 @@ class NCSNv2(nn.Module):
         return {4: "1 2 3 4", 5: "1 2 3 4 5", 6: "1 2 31 3 4 5"}[len(self.stages)].split()
 
     def declared(self, event_shape: tuple[int, ...]) -> dict[str, int | tuple[int, ...]]:
-        """Return the conditions that it takes: none."""
+        """Return an empty dict, since the network has no conditions."""
         return {}
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
@@ -111,7 +114,7 @@ class NCSNv2(nn.Module):
             c: `(B,)`; it is not used.
 
         Raises:
-            ShapeError, InvalidTypeError, InvalidValueError: `x` or `c` cannot be taken.
+            ShapeError, InvalidTypeError, InvalidValueError: `x` or `c` has a wrong shape or dtype.
         """
         check_shape("x", x, (self.channels, self.size, self.size))
         check_dtype(x, self.begin_conv.weight.dtype)
@@ -130,7 +133,7 @@ class NCSNv2(nn.Module):
 
 
 class InstanceNormPlus(nn.Module):
-    """Scale each channel to mean 0 and variance 1, and add its mean relative to the others.
+    """Standardise each channel, and add its mean standardised over the channels.
 
     InstanceNorm++ of Song & Ermon (2019), arXiv:1907.05600, appendix A, without conditions.
     """
@@ -142,7 +145,7 @@ class InstanceNormPlus(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised state, of the shape of `x`."""
+        """Return the normalised features, of the shape of `x`."""
         mean = x.mean((2, 3))
         off = mean - mean.mean(1, keepdim=True)
         var = off.square().sum(1, keepdim=True) / (off.shape[1] - 1)
@@ -151,14 +154,14 @@ class InstanceNormPlus(nn.Module):
 
 
 class MeanPooled(nn.Module):
-    """Apply a convolution, and halve the side by means."""
+    """Apply a convolution, and average 2x2 pixels."""
 
     def __init__(self, into: int, out: int, kernel: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(into, out, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the state at half the side."""
+        """Return the features with half the side."""
         return F.avg_pool2d(self.conv(x), 2)
 
 
@@ -167,7 +170,7 @@ def _dilated(into: int, out: int, dilation: int) -> nn.Conv2d:
 
 
 class ResidualBlock(nn.Module):
-    """Add two convolutions, each after a norm and ELU, to the state or to a convolution of it."""
+    """Add two convolutions, each after a norm and ELU, to the features or to their convolution."""
 
     def __init__(self, into: int, out: int, halves: bool, dilation: int, *, shortcut: bool) -> None:
         super().__init__()
@@ -181,7 +184,7 @@ class ResidualBlock(nn.Module):
             self.shortcut = _dilated(into, out, dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the state `(B, out, *)`."""
+        """Return the features `(B, out, *)`."""
         h = self.conv1(F.elu(self.normalize1(x)))
         h = self.conv2(F.elu(self.normalize2(h)))
         out: Tensor = self.shortcut(x) + h
@@ -189,7 +192,7 @@ class ResidualBlock(nn.Module):
 
 
 class Residuals(nn.Module):
-    """Add two convolutions of the state, each after ELU, a number of times."""
+    """Add two convolutions of the features, each after ELU, several times."""
 
     def __init__(self, channels: int, times: int) -> None:
         super().__init__()
@@ -200,7 +203,7 @@ class Residuals(nn.Module):
                 self.add_module(f"{i}_{j}_conv", layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the state, of the shape of `x`."""
+        """Return the features, of the shape of `x`."""
         for i in range(1, self.times + 1):
             h = x
             for j in (1, 2):
@@ -210,14 +213,14 @@ class Residuals(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Add convolutions of states, each brought to the size of the first."""
+    """Add convolutions of several features, each resized to the size of the first."""
 
     def __init__(self, into: Sequence[int], out: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(n, out, 3, padding=1) for n in into)
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """Return the state at the size of the first one."""
+        """Return the features at the size of the first."""
         size = states[0].shape[2:]
         parts = [conv(x) for conv, x in zip(self.convs, states, strict=True)]
         grown = [F.interpolate(h, size, mode="bilinear", align_corners=True) for h in parts]
@@ -225,7 +228,7 @@ class Fusion(nn.Module):
 
 
 class Pooling(nn.Module):
-    """Add to the state two rounds of pooling by maxima and a convolution."""
+    """Add two rounds of maximum pooling and a convolution to the features."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -233,7 +236,7 @@ class Pooling(nn.Module):
         self.convs = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the state, of the shape of `x`."""
+        """Return the features, of the shape of `x`."""
         x = path = F.elu(x)
         for conv in self.convs:
             path = conv(F.max_pool2d(path, 5, stride=1, padding=2))
@@ -242,7 +245,7 @@ class Pooling(nn.Module):
 
 
 class RefineBlock(nn.Module):
-    """Combine the states of two resolutions into one, at the finer of the two."""
+    """Combine the features of two resolutions at the finer one."""
 
     def __init__(self, into: Sequence[int], out: int, *, last: bool) -> None:
         super().__init__()
@@ -252,7 +255,7 @@ class RefineBlock(nn.Module):
         self.output_convs = Residuals(out, 3 if last else 1)
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """Return the state `(B, out, *)`."""
+        """Return the features `(B, out, *)`."""
         found = [adapt(x) for adapt, x in zip(self.adapt_convs, states, strict=True)]
         h = found[0] if self.msf is None else self.msf(found)
         out: Tensor = self.output_convs(self.crp(h))

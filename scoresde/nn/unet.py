@@ -10,10 +10,10 @@ $$
 \qquad h = \mathrm{down}_i(x),
 $$
 
-so all coarser resolutions are one residual branch of the finer one. This is the U-Net of
+so all coarser resolutions together are a residual branch of the finer one. This is the U-Net of
 Ronneberger et al. (2015, arXiv 1505.04597) with a sum in place of the concatenation. With `patch=2`
-the first layer is a pixel-unshuffle: the finest and most expensive resolution then has a quarter of
-the positions.
+the first layer is a pixel-unshuffle. Then the finest resolution, the most expensive one, has a
+quarter of the positions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,14 +41,14 @@ from .checks import check_dtype, check_level
 from .conditions import Network, classes_of, flagged, resized, split
 from .embedding import Embedding
 
-# Widths that grow as 1 : 2 : 3, as in ADM (Dhariwal & Nichol 2021, arXiv:2105.05233).
+# Widths in the ratio 1 : 2 : 3, as in ADM (Dhariwal & Nichol 2021, arXiv:2105.05233).
 _SMALL: dict[str, Any] = {"channels": (32, 64, 96), "bounded": True}
 _BASE = _SMALL | {"channels": (64, 128, 192), "attention": (2,)}
 _LARGE = _BASE | {"channels": (128, 256, 384), "blocks": 2}
 
 
 class Level(nn.Module):
-    """Apply one resolution of the U-Net; `below` is the next coarser one, and contains the rest."""
+    """Apply one resolution of the U-Net; `below` is the next coarser one, which holds the rest."""
 
     def __init__(
         self,
@@ -110,36 +110,37 @@ class UNet(Network):
     r"""Map `x` of shape `(B, C, *spatial)`, of any size, by a U-Net `net(x, c, **condition)`.
 
     Args:
-        in_channels: Number of channels of `x`.
-        out_channels: Number of channels of the output; those of `x` by default.
-        channels: Channels at each resolution, finest first. Each resolution has half the positions
-            of the one before along every axis. Half an odd size is rounded up, and the output still
-            has the shape of the input. Coarse resolutions are cheap: add them down to about 4
-            positions a side before you add blocks.
-        blocks: Residual blocks of each resolution on the way down, and as many on the way up; a
-            single number holds for all resolutions.
-        spatial: Number of spatial dimensions: 1, 2 or 3.
-        patch: Side of the patches that the first layer folds into channels; 1 for none. Sizes that
-            it does not divide are padded and cropped.
-        attention: Numbers of the resolutions with self-attention; 0 is the finest.
+        in_channels: The number of channels of `x`.
+        out_channels: The number of output channels; by default that of `x`.
+        channels: The number of channels at each resolution, finest first. Each resolution has half
+            the size of the previous one along every axis; half an odd size is rounded up, and the
+            output still has the shape of the input. Coarse resolutions are cheap, so add them down
+            to a size of about 4 before you add blocks.
+        blocks: The number of residual blocks of each resolution on the way down, and on the way up;
+            a single number applies to all resolutions.
+        spatial: The number of spatial dimensions: 1, 2 or 3.
+        patch: The side of the patches that the first layer turns into channels; 1 for none. Sizes
+            that it does not divide are padded and cropped.
+        attention: The indices of the resolutions with self-attention; 0 is the finest.
         embedding: How `c` is embedded: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
         features: Length of the embedding.
         seed: Seed of the random frequencies of `"fourier"`.
-        num_classes: Number of classes of the condition `label`, or a mapping from names to numbers
-            of classes; None for no labels. The output for the label -1, or without a label, is
-            unconditional.
-        dropout: Dropout probability inside the residual blocks.
+        num_classes: The number of classes of the condition `label`, or a mapping from names to
+            numbers of classes; None for no labels. The output for the label -1, or without a label,
+            is unconditional.
+        dropout: The dropout probability in the residual blocks.
         padding: `"zeros"`, or `"circular"` for periodic data. With `"circular"`, a cyclic shift of
-            `x` and its fields shifts the output likewise, if the shift is a multiple of
-            `patch * 2 ** (len(channels) - 1)` and this number divides the size.
-        bounded: Divide the result y of the coarser resolutions by sqrt(1 + mean(y^2)) before it is
-            added. Otherwise y may grow by orders of magnitude under a high learning rate, and
+            `x` and its fields causes the same shift of the output, if the shift is a multiple of m
+            = `patch * 2 ** (len(channels) - 1)` and m divides the size.
+        bounded: Divide the result y of the coarser resolutions by sqrt(1 + mean(y^2)) before adding
+            it. Without this, y may grow by orders of magnitude at a high learning rate, and
             dominate the finer features.
         condition: A mapping from names to shapes of further conditions. A number k declares a field
             of k channels on the grid of `x`, `(k, *sizes)` a field of these sizes, and `(n,)` a
-            vector. Fields are resampled to the grid of `x` and concatenated to its channels: a
-            coarser field is repeated, a finer one averaged over cells. Vectors enter the embedding,
-            as classes do. A missing entry is NaN; a missing condition is left out of the call.
+            vector. Fields are resampled to the grid of `x` and concatenated to its channels; values
+            of a coarser field are repeated, and those of a finer field averaged over cells. Vectors
+            and classes enter the embedding. A missing entry is NaN; a missing condition is left out
+            of the call.
 
     Raises:
         InvalidValueError: `x` has another rank or number of channels than the network, `c` is not
@@ -213,7 +214,7 @@ class UNet(Network):
             num_classes=num_classes,
             dropout=dropout,
             padding=padding,
-            **({"bounded": True} if bounded else {}),  # older files have no such key
+            **({"bounded": True} if bounded else {}),  # older files do not have this key
         )
         vectors, self.fields = split(self._shapes, spatial)
         self.in_channels, self.spatial = in_channels, spatial
@@ -248,7 +249,7 @@ class UNet(Network):
 
         Args:
             in_channels: Number of channels of `x`.
-            changes: Other arguments of `UNet`, also in place of those of the preset.
+            changes: Further arguments of `UNet`, which override those of the preset.
 
         Examples:
             >>> UNet.small(3, spatial=1, num_classes=10).config["channels"]
@@ -266,7 +267,7 @@ class UNet(Network):
 
     @classmethod
     def large(cls, in_channels: int, **changes: Any) -> Self:
-        """Return a U-Net of widths 128, 256, 384, two blocks and attention at the coarsest.
+        """Return a U-Net of widths 128, 256, 384, with two blocks and attention at the coarsest.
 
         It has about 20 million parameters in two dimensions. The arguments are those of `small`.
         """

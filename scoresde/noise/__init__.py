@@ -1,4 +1,4 @@
-"""Draw random numbers as a pure function of seed, sample index, time and number of the draw."""
+"""Draw random numbers that are a pure function of seed, sample index, time and draw number."""
 
 from scoresde.noise.source import Noise, seeds_of
 

@@ -1,6 +1,6 @@
-"""Draw standard normal random numbers, and combinations of values of a Brownian path.
+"""Draw standard normal numbers, and linear combinations of the values of a Brownian path.
 
-On the CPU the numbers are made in parts that fit its cache; on other devices all at once.
+On the CPU the numbers are made in parts that fit its cache, on other devices all at once.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def normal(source: Source, low: Source | None, like: Tensor) -> Tensor:
 
     Args:
         source: The source of the words.
-        low: The source of the second 32-bit words, which supply the low-order bits in double
-            precision; None for single precision.
+        low: The source of a second 32-bit word for each number, which gives the lower bits in
+            double precision; None for single precision.
         like: A tensor of the shape, dtype and device wanted, of single or double precision.
     """
     rows, size = like.shape
@@ -59,7 +59,7 @@ def normal(source: Source, low: Source | None, like: Tensor) -> Tensor:
         shape = len(place), len(wanted), 1 if width <= FINE // 2 else 2, FINE // 2
         if whole:
             fine(lanes, below, place.reshape(shape), scratch)
-        else:  # the last counter makes more numbers than are needed
+        else:  # the last counter may give more numbers than needed
             numbers = scratch("numbers", shape, found.dtype)
             fine(lanes, below, numbers, scratch)
             place[:] = numbers.reshape(len(place), -1)[:, :width]
@@ -75,18 +75,18 @@ def walk(
     keep: Sequence[Instant],
     like: Tensor,
 ) -> tuple[Tensor, dict[Instant, Tensor]]:
-    r"""Return the sum $\sum_u c_u (W(u) - W(base))$, and the values to keep.
+    r"""Return the sum $\sum_u c_u (W(u) - W(\text{base}))$, and a dictionary of the values to keep.
 
-    The sum has the shape of `like`; a dict holds the values at the instants in `keep`.
+    The sum and each value have the shape of `like`.
 
     Args:
         source: A function `(node, device)` that returns the source of random words for that node of
             the path (see `Step.node`).
-        steps: The steps that compute values from known ones.
+        steps: The steps that compute further values of the path from the known ones.
         known: The known values by instant, each `(B, size)`.
         form: The coefficients c by instant u.
         base: The instant whose value is subtracted.
-        keep: The instants whose values are returned if they are known or computed.
+        keep: The instants whose values are returned, as far as they are known or computed.
         like: A tensor of the shape, dtype and device wanted, of single or double precision.
     """
     sources = [source(step.node, like.device) for step in steps]
@@ -97,7 +97,7 @@ def walk(
         return _combined(form, base, values), {u: values[u] for u in held}
     kind = np.float64 if like.dtype == torch.float64 else np.float32
     found = np.empty((rows, size), dtype=kind)
-    # known values are returned as they are
+    # known values are returned unchanged
     stored = {u: known[u] if u in known else torch.empty_like(like) for u in held}
     arrays = {u: value.numpy() for u, value in known.items()}
     targets = {u: value.numpy() for u, value in stored.items() if u not in known}
@@ -127,7 +127,7 @@ def walk(
 
 
 def _slots(steps: Sequence[Step], kept: Set[Instant]) -> list[int]:
-    """Return for each step the number of its buffer.
+    """Return the number of the buffer in which each step writes its value.
 
     A buffer is reused once the value in it is no longer needed.
     """
@@ -149,10 +149,10 @@ def _combined(form: Form, base: Instant, values: Mapping[Instant, Any]) -> Any:
 
 
 def _node(step: Step, source: Source, part: _Part, scratch: Scratch) -> Any:
-    """Return the standard normal random numbers of a node, on the CPU.
+    """Return the standard normal numbers of a node, on the CPU.
 
-    They are full-precision ones for the node at the end of the path, and 16-bit ones
-    (`normals.COARSE` of them per counter) for all others.
+    The node at the end of the path has numbers of full precision. All other nodes have 16-bit
+    numbers, `normals.COARSE` for each counter.
     """
     rows, columns = part
     unit = COARSE if step.node else FINE
@@ -176,7 +176,7 @@ def _walk_on_device(
     known: Mapping[Instant, Tensor],
     like: Tensor,
 ) -> dict[Instant, Tensor]:
-    """Return the values after all steps, by the same operations as in `walk`."""
+    """Compute the values of all steps by the same operations as `walk`, on a device."""
     values = {START: torch.zeros_like(like), **known}
     for step, source in zip(steps, sources, strict=True):
         unit = COARSE if step.node else FINE
@@ -192,7 +192,7 @@ def _walk_on_device(
 
 
 def _parts(rows: int, size: int, most: int = _PART) -> Iterator[_Part]:
-    """Yield parts of at most `most` numbers: several whole rows, or some columns of one row."""
+    """Yield parts of at most `most` numbers: several whole rows, or some columns of one."""
     if size > most:
         for i in range(rows):
             for j in range(0, size, most):

@@ -1,4 +1,4 @@
-"""Use torch's global generators and give them back as they were, one thread at a time."""
+"""Use torch's global generators and restore their state, one thread at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 __all__ = ["forked_rng"]
 
-# torch has one generator for all threads: two blocks at a time would draw from each other's numbers
+# all threads share torch's generator, so two concurrent blocks would draw each other's numbers
 _lock = threading.RLock()
 
 
@@ -21,8 +21,9 @@ def forked_rng(seed: int | None = None, device: torch.device | None = None) -> I
     Blocks in several threads run one after the other.
 
     Args:
-        seed: An integer of at least 0, of which the lowest 63 bits count; None keeps the state.
-        device: A device whose generator is seeded and restored besides the CPU's.
+        seed: An integer of at least 0, of which the lowest 63 bits are used; None keeps the current
+            state.
+        device: A device whose generator is seeded and restored too, besides that of the CPU.
     """
     cuda = device is not None and device.type == "cuda"
     with _lock, torch.random.fork_rng([device] if cuda else []):

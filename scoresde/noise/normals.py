@@ -1,14 +1,15 @@
 r"""Make normal numbers from random words, in numpy on the CPU and in torch on other devices.
 
 Box & Muller (1958), *A note on the generation of random normal deviates*, turn two uniform numbers
-into two normal ones, $\sqrt{-2 \log u}\,(\cos 2 \pi v, \sin 2 \pi v)$. In single precision u and v
-are made from words w of 32 bits, $u = (w + 1/2)\,2^{-32}$, so that $|z| \le 6.7637$. In double
-precision a second word gives 32 further bits of each, so that the numbers of both precisions agree
-up to rounding.
+u, v into two normal numbers, $\sqrt{-2 \log u}\,(\cos 2 \pi v, \sin 2 \pi v)$. In single precision
+u and v are made from words w of 32 bits, $u = (w + 1/2)\,2^{-32}$, so that $|z| \le 6.7637$. In
+double precision a second word adds 32 lower bits to u and to v. So the numbers of both precisions
+agree up to rounding in single precision.
 
-These are fine numbers. Where many numbers are added, 16 bits suffice for each: a coarse number is
-one of the means of $2^{16}$ equally probable cells of the normal distribution, scaled to unit
-variance. Its fourth moment is 2e-4 too small; that of a sum is closer to the normal one.
+These are called fine numbers. A coarse number needs only 16 bits, and is used where many numbers
+are added. To define it, cut the normal distribution into $2^{16}$ cells of equal probability. The
+16 bits choose a cell, and the number is the mean over this cell, scaled so that the variance is 1.
+The fourth moment of a coarse number is 2e-4 too small; the error of a sum's is smaller.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 FINE, COARSE = 4, 8
-"""How many numbers one counter gives: fine ones by Box and Muller, coarse ones of 16 bits."""
+"""The number of fine normal numbers that one counter gives, and of coarse ones."""
 
 _CELLS = 2**16
 _LOW = 2**32 - 1
@@ -45,12 +46,13 @@ _TURN = math.pi * 2.0**-31
 
 
 def fine(lanes: Words, low: Words | None, found: NDArray[Any], scratch: Scratch) -> None:
-    """Write the numbers of lanes `(2, R, C)`.
+    """Write the fine normal numbers of the words in lanes `(2, R, C)` to `found`.
 
     Args:
-        lanes: The words; radii come from the first lane, angles from the second.
+        lanes: The words. The first lane gives the radii, and the second the angles.
         low: The lower words for double precision; None for single precision.
-        found: The array to write to, `(R, C, 2, 2)`, or `(R, C, 1, 2)` for the first two of four.
+        found: The array to write to: `(R, C, 2, 2)` for all four numbers of each counter, or
+            `(R, C, 1, 2)` for the first two.
         scratch: Buffers.
     """
     u, v = lanes[0].view(np.uint32), lanes[1].view(np.int32)
@@ -77,7 +79,8 @@ def fine(lanes: Words, low: Words | None, found: NDArray[Any], scratch: Scratch)
     log(radius, radius)
     radius *= kind(-2)
     np.sqrt(radius, radius)
-    # the words of a lane give two neighbouring numbers, which are copied as one complex number
+    # the two words of a lane give two neighbouring numbers, which are copied together as one
+    # complex number
     pair = np.complex64 if low is None else np.complex128
     places = found.view(pair)
     for k, turn in enumerate((cos, sin)[: found.shape[2]]):
@@ -87,7 +90,7 @@ def fine(lanes: Words, low: Words | None, found: NDArray[Any], scratch: Scratch)
 
 
 def fine_on_device(lanes: list[Tensor], low: list[Tensor] | None = None) -> Tensor:
-    """Return the numbers `(R, 4 C)` of the lanes of `lanes_on_device`, as `fine` does."""
+    """Return the fine numbers `(R, 4 C)` of the lanes that `lanes_on_device` returns."""
     dtype = torch.float32 if low is None else torch.float64
     radius, angle = (_halves(lane, signed=bool(i)).to(dtype) for i, lane in enumerate(lanes))
     if low is None:
@@ -100,7 +103,7 @@ def fine_on_device(lanes: list[Tensor], low: list[Tensor] | None = None) -> Tens
 
 
 def coarse(lanes: Words, scratch: Scratch) -> NDArray[np.uint16]:
-    """Return the indices `(R, 8 C)` in `table` of the coarse numbers of lanes `(2, R, C)`."""
+    """Return, for lanes `(2, R, C)`, the positions of the coarse numbers in `table`, `(R, 8 C)`."""
     _, rows, columns = lanes.shape
     cells = scratch("cells", (rows, columns, 2), np.uint64)
     cells[:, :, 0], cells[:, :, 1] = lanes
@@ -108,24 +111,24 @@ def coarse(lanes: Words, scratch: Scratch) -> NDArray[np.uint16]:
 
 
 def coarse_on_device(lanes: list[Tensor]) -> Tensor:
-    """Return the indices `(R, 8 C)` in `table` for the lanes of `lanes_on_device`, int64."""
+    """Return what `coarse` does, int64, for the lanes that `lanes_on_device` returns."""
     cells = [lane >> shift & _CELLS - 1 for lane in lanes for shift in range(0, 64, 16)]
     return torch.stack(cells, dim=-1).flatten(1)
 
 
 @functools.cache
 def table() -> Tensor:
-    """Return the $2^{16}$ coarse numbers, float32."""
+    """Return the $2^{16}$ possible coarse numbers, float32."""
     edges = torch.special.ndtri(torch.linspace(0, 1, _CELLS + 1, dtype=torch.float64))
     density = torch.exp(-edges.square() / 2)
-    # the mean over a cell, up to a factor
+    # the mean over each cell, up to a common factor
     z = density[:-1] - density[1:]
     return (z / z.square().mean().sqrt()).float()
 
 
 @functools.cache
 def table_on(device: torch.device) -> Tensor:
-    """Return `table` on a device; it is copied once."""
+    """Return `table` on a device, copied there once."""
     return table().to(device)
 
 

@@ -11,25 +11,26 @@ brownien*) and Ciesielski (1961, *Hölder conditions for realizations of Gaussia
 it ends at a leaf, the cell of depth $L$, whose number has the variance of all deeper ones. Hence
 $W(t)$ has the variance $t$, and $W(s), W(t)$ have the covariance $\min(s, t)$ unless both times lie
 inside the same leaf. So the increments over a grid with at most one time inside each leaf are
-exactly independent and normal. Two times inside the same leaf share all numbers but that of the
-leaf, so the values on two grids belong to one path up to $\sqrt{\ell_L / 4}$.
+exactly independent and normal. Values at two times inside the same leaf use the same numbers, so
+their covariance is not exact. Therefore the values on two different grids belong to one path only
+up to an error with the standard deviation $\sqrt{\ell_L / 4}$.
 
 At the middle of a cell $[a, b]$, W is $(W(a) + W(b)) / 2 + \sqrt{\ell_n}\, z_n / 2$. So the value
-at a time follows from the values at the ends of any cell that contains it, by one number for each
-level.
+at a time follows from the values at the ends of any cell that contains it, with one normal number
+for each halving.
 
-The length of a leaf is at most $2^{-15}$ of the horizon and at most $2^{-13}$ of the distance to
-the nearer end, since the grids of some processes are much finer near the ends.
+The length of a leaf is at most $2^{-15}$ of the path, and at most $2^{-13}$ of the distance to the
+nearer end of the path, since the grids of some processes are much finer near the ends.
 
 The space-time Lévy area of $[s, t]$, $h = t - s$ (Foster, Lyons & Oberhauser 2020, *An optimal
 polynomial approximation of Brownian motion*, arXiv:1904.06998),
 
 $$ H = \frac1h \int_s^t (W_u - W_s)\,du - \frac{W_t - W_s}2 \sim \mathcal N(0, h / 12), $$
 
-is independent of the increment. Given the path at times $u_j$ in the interval, it is the area of
-the path's chords plus a normal number of variance $\sum_j (u_{j+1} - u_j)^3 / 12 h^2$. The $u_j$
-are the dyadic points that cut the interval into 16 to 32 parts, or into fewer if the leaves are too
-wide. So the path determines all but at most 1/256 of the variance.
+is independent of the increment. Given the path at times $u_j$ in the interval, it is the area under
+the chords of the path plus a normal number of variance $\sum_j (u_{j+1} - u_j)^3 / 12 h^2$. The
+$u_j$ are the dyadic points that cut the interval into 16 to 32 parts, or into fewer if the leaves
+are too wide. So the numbers of the path determine H up to 1/256 of its variance.
 """
 
 from __future__ import annotations
@@ -54,18 +55,18 @@ __all__ = [
 ]
 
 Instant = int | float
-"""A time: an integer in units of $2^{-60}$ for the end of a cell, a float for any other time."""
+"""A time: an integer in units of $2^{-60}$ if it is the end of a cell, otherwise a float."""
 
 Form = dict[Instant, float]
-"""A linear combination of the path's values."""
+"""A linear combination of values of the path: the coefficient of each instant."""
 
-# a leaf is at most 2**-_FINE of the distance to either end
+# the length of a leaf is at most 2**-_FINE of the distance to either end
 _FINE = 13
 # the depth of the leaves nearest to the ends
 _DEEPEST = 60
-# the area uses the path at 2**_CUTS points or more
+# the area uses the path's values at 2**_CUTS points or more
 _CUTS = 4
-# the largest number of values that are kept beside the last one
+# the largest number of values that are kept besides the last one
 _KEPT = 6
 
 START, END = 0, 2**_DEEPEST
@@ -82,7 +83,8 @@ class Step:
         high: The instant to its right whose value is used.
         theta: The position between these two instants, from 0 to 1.
         std: The standard deviation given the values at both.
-        node: The index of the normal number z: 0 for the end, $2^n + i$ for cell i of depth n.
+        node: The index of the normal number z: 0 for the end of the path, $2^n + i$ for cell i of
+            depth n.
     """
 
     instant: Instant
@@ -101,7 +103,7 @@ def leaf(t: float) -> int:
 
 
 def resolved(s: float, t: float) -> bool:
-    """Return True if s < t and the two do not both lie inside one leaf."""
+    """Return True if s < t, and s and t do not lie inside the same leaf."""
     depth = leaf(s)
     i, theta = _cell(s, depth)
     return s < t and (theta == 0 or math.ldexp(t, depth) >= i + 1)
@@ -115,9 +117,10 @@ def instant(t: float) -> Instant:
 
 
 def steps(wanted: Collection[Instant], known: Collection[Instant]) -> list[Step]:
-    """Return steps that compute the values at wanted instants from known ones, in order.
+    """Return the steps that compute the values at wanted instants from known values, in order.
 
-    The values do not depend on which are known: each is always computed from the same two others.
+    Which values are known does not change the results, since each value is always computed from the
+    same two others.
     """
     found: dict[Instant, Step] = {}
     have = {START, *known}
@@ -136,7 +139,7 @@ def steps(wanted: Collection[Instant], known: Collection[Instant]) -> list[Step]
 
 
 def area(s: float, t: float) -> tuple[Form, float]:
-    """Return sqrt(12 / h) H as a form in the path's values, and the std given these values."""
+    """Return sqrt(12 / h) H as a linear form in the path's values, and its std given them."""
     h = t - s
     # inside a leaf the path is not exact
     depth = min(_CUTS + math.ceil(-math.log2(h)), leaf(s), leaf(t))
@@ -154,9 +157,9 @@ def area(s: float, t: float) -> tuple[Form, float]:
 
 
 def worth_keeping(s: Instant, h: float) -> list[Instant]:
-    """Return the instants whose values are useful for steps of about h down from s, nearest first.
+    """Return the instants whose values the next steps of about h below s use, nearest first.
 
-    These are s, and the left ends of those cells around it that are not much smaller than h.
+    These are s, and the left ends of the cells around s that are not much smaller than h.
     """
     depth = min(max(math.ceil(-math.log2(h)) + 1, 0), _DEEPEST)
     left = dict.fromkeys(_ends(s, n)[0] for n in range(depth, -1, -1))
@@ -164,8 +167,8 @@ def worth_keeping(s: Instant, h: float) -> list[Instant]:
 
 
 def _descent(where: Instant, have: Collection[Instant]) -> Iterator[Step]:
-    """Yield the steps from the smallest cell around an instant with known ends down to it."""
-    # down to its leaf, or to the cell whose middle it is
+    """Yield the steps to an instant from the smallest cell around it with known ends."""
+    # down to the leaf of the instant, or to the cell that has it as its middle
     last = leaf(where) if isinstance(where, float) else _DEEPEST - (where & -where).bit_length()
     depth = last
     while not all(end in have for end in _ends(where, depth)):
@@ -184,7 +187,7 @@ def _descent(where: Instant, have: Collection[Instant]) -> Iterator[Step]:
 
 
 def _ends(where: Instant, depth: int) -> tuple[int, int]:
-    """Return the instants of the ends of the cell of a depth around an instant."""
+    """Return the two ends of the cell of this depth around an instant."""
     if isinstance(where, int):
         i = where >> _DEEPEST - depth
     else:
@@ -193,7 +196,7 @@ def _ends(where: Instant, depth: int) -> tuple[int, int]:
 
 
 def _cell(t: float, depth: int) -> tuple[int, float]:
-    """Return the number of the cell of a depth that contains t, and the position of t in it."""
+    """Return the number of the cell of this depth that contains t, and the position of t in it."""
     position = math.ldexp(t, depth)
     i = math.floor(position)
     return i, position - i

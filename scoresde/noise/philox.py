@@ -1,16 +1,17 @@
 r"""Compute random words from keys and counters by Philox 4x32-10.
 
 Philox (Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*) maps a counter of four
-words of 32 bits to four random words. For each key of 64 bits this is a permutation of all
-counters. The words $c_0, \dots, c_3$ are kept in two lanes of 64 bits, $l = 2^{32} c_0 + c_1$ and
-$r = 2^{32} c_2 + c_3$. With the multipliers $M_0, M_1$ and the round's key $k_0, k_1$ a round is
+words of 32 bits to four random words. For each 64-bit key this map is a permutation of all
+counters. The four words $c_0, \dots, c_3$ are stored in two 64-bit integers, called lanes,
+$l = 2^{32} c_0 + c_1$ and $r = 2^{32} c_2 + c_3$. One of the ten rounds, with the multipliers
+$M_0, M_1$ and its key $k_0, k_1$, is
 
 $$ (l, r) \to \big(M_1 \lfloor r / 2^{32} \rfloor \oplus 2^{32} (l \oplus k_0), \;
                    M_0 \lfloor l / 2^{32} \rfloor \oplus 2^{32} (r \oplus k_1)\big)
    \bmod 2^{64} . $$
 
-There are three implementations: in Python for one counter, in numpy for the CPU, where it is faster
-than torch, and in torch for every other device, with integers of 64 bits.
+There are three implementations: in Python for one counter, in numpy for the CPU (faster there than
+torch), and in torch with 64-bit integers for all other devices.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Counter = tuple[Words, Words, Words, Words]
 
 _LOW = 2**32 - 1
 _FACTORS = 0xD2511F53, 0xCD9E8D57
-# the golden ratio and sqrt(3) - 1, which are added to the key in every round
+# the golden ratio and sqrt(3) - 1, which are added to the two words of the key after each round
 _STEPS = 0x9E3779B9, 0xBB67AE85
 _ROUNDS = 10
 
@@ -46,7 +47,7 @@ class Scratch:
         self._kept: dict[str, NDArray[Any]] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Return the buffer of this name, with arbitrary content; the next call reuses it."""
+        """Return the buffer with this name, whose content is arbitrary; later calls reuse it."""
         size = math.prod(shape)
         kept = self._kept.get(name)
         if kept is None or kept.size < size or kept.dtype != dtype:
@@ -55,9 +56,9 @@ class Scratch:
 
 
 def block(key: int, counter: int) -> int:
-    """Return the 128 random bits of a counter of 128 bits under a key of 64 bits.
+    """Return the 128 random bits of a 128-bit counter under a 64-bit key.
 
-    In both integers the first word has the lowest bits.
+    In the counter and in the key the first word has the lowest bits.
 
     Examples:
         >>> hex(block(0, 0))
@@ -75,12 +76,12 @@ def block(key: int, counter: int) -> int:
 
 
 def keys_of(k0: Words, k1: Words) -> Words:
-    """Return the keys `(10, 2, R, 1)` of all rounds from the two words of R keys."""
+    """Return the keys of all ten rounds, `(10, 2, R, 1)`, from the two words of R keys."""
     return np.array(list(_round_keys(k0, k1)), dtype=np.uint64).reshape(_ROUNDS, 2, -1, 1)
 
 
 def lanes(keys: Words, counter: Counter, scratch: Scratch) -> Words:
-    """Return the two lanes `(2, R, C)` of counters, in memory of the scratch.
+    """Return the random words of R x C counters as lanes `(2, R, C)`, in a buffer of `scratch`.
 
     Args:
         keys: The keys of each round, `(10, 2, R, 1)` or `(10, 2, 1, 1)`.
@@ -108,14 +109,14 @@ def lanes(keys: Words, counter: Counter, scratch: Scratch) -> Words:
         np.multiply(product, _BOTH, product)
         np.left_shift(found, _HALF, found)
         np.bitwise_xor(found, product, found)
-        if i % 2:  # every other round, the key of this one and that of the next one together
+        if i % 2:  # the remaining rounds in pairs, each with the key of its first and second round
             key = keys[i] << _HALF
             np.bitwise_xor(found, key | keys[i + 1] if i + 1 < _ROUNDS else key, found)
     return found
 
 
 def lanes_on_device(key: tuple[Any, Any], counter: tuple[Any, Any, Any, Any]) -> list[Tensor]:
-    """Return the two lanes of counters, int64 with the bits of `lanes`, each `(R, C)`.
+    """Return the two lanes of random words, `(R, C)` each, int64 with the same bits as `lanes`.
 
     Args:
         key: The two words of the keys, integers or tensors `(R, 1)`, int64.

@@ -1,16 +1,17 @@
-r"""Compute the words of the samples of a batch, a pure function of seed, index and place.
+r"""Compute random words for the samples of a batch, as a pure function of seed, index and place.
 
-A place is a time t, the number k of a draw, and its purpose. Its tag is (with sizes in bits)
+A place consists of a time t, the number k of a draw, and the purpose of the draw. Its tag is
+(numbers after a colon are sizes in bits)
 
 $$ \text{Philox}(\text{seed};\; \text{bits of } t : 64,\ k : 32,\ \text{purpose} : 32), $$
 
-so that no two places of a seed have the same tag. The words of sample `index` are
+so two places of one seed never have the same tag. The words of sample `index` are
 
 $$ \text{Philox}(\text{tag}_{0 \ldots 63};\;
    \text{block} : 32,\ \text{index} : 40,\ \text{tag}_{64 \ldots 119} : 56), $$
 
-so that no two words of a draw have the same counter. The probability that among N draws two have
-the same key and counter is below $N^2 / 2^{121}$.
+so two words of one draw never have the same counter. Two of N draws have the same key and counter
+with a probability below $N^2 / 2^{121}$.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from scoresde.noise.philox import Scratch, Words
 __all__ = ["INDICES", "Rows", "Source", "in_numpy"]
 
 INDICES = 2**40
-"""The number of samples of one seed."""
+"""The largest number of samples of one seed."""
 
 _WORD = 2**64
 _LOW = 2**32 - 1
@@ -39,7 +40,7 @@ _FEW = 6
 
 
 def in_numpy(device: torch.device) -> bool:
-    """Return True if words for a device are made by numpy, the fastest on the CPU."""
+    """Return True if numpy makes the words for a device, which is fastest on the CPU."""
     return device.type == "cpu"
 
 
@@ -60,9 +61,9 @@ class Rows:
         """Return the source of the words of a place.
 
         Args:
-            place: The place: time, number and purpose in an integer of 128 bits.
+            place: The place: time, draw number and purpose packed into a 128-bit integer.
             device: The device on which the words are needed.
-            second: A further integer of 64 bits on which the words depend.
+            second: A further 64-bit integer on which the words depend.
         """
         if self.seed is not None:
             tag = philox.block(self.seed, place)
@@ -77,17 +78,17 @@ class Rows:
         return Source(words, self.on(device)[1])
 
     def reseeded(self, place: int) -> list[int]:
-        """Return other seeds, a function of the seeds and of a place."""
+        """Return new seeds, which are a function of the seeds and a place."""
         made = {seed: philox.block(seed, place) % _WORD for seed in {*self.seeds}}
         return [made[seed] for seed in self.seeds]
 
     def on(self, device: torch.device) -> tuple[Any, Any]:
-        """Return seeds and indices `(B, 1)`: numpy arrays for the CPU, else tensors, made once."""
+        """Return seeds and indices `(B, 1)`, numpy arrays for the CPU, else tensors; cached."""
         if in_numpy(device):
             return self._arrays
         if device not in self._moved:
             seeds, indices = (torch.from_numpy(a.view(np.int64)) for a in self._arrays)
-            # consecutive indices are made on the device instead of copied
+            # consecutive indices are made on the device, which avoids a copy
             self._moved[device] = (
                 seeds.to(device) if self.seed is None else None,
                 torch.arange(*self._range, device=device).unsqueeze(1)
@@ -109,7 +110,7 @@ class Rows:
 
 
 class Source:
-    """Make the words of one place.
+    """Make the random words of one place for all samples.
 
     Args:
         tag: The four words of the place's tag, integers or `(B, 1)`.
@@ -119,12 +120,12 @@ class Source:
     def __init__(self, tag: list[Any], indices: Any) -> None:
         self._key = tag[:2]
         self._low, self._high = indices & _LOW, indices >> 32
-        # the rest of the tag fills the bits of the counter above the index
+        # the remaining bits of the tag go into the counter, above the index
         self._high = self._high | (tag[2] & 2**24 - 1) << 8
         self._top = tag[2] >> 24 | (tag[3] & 2**24 - 1) << 8
 
     def lanes(self, rows: slice, blocks: range, scratch: Scratch) -> Words:
-        """Return the lanes `(2, R, C)` of some rows and blocks, on the CPU."""
+        """Return the lanes `(2, R, C)` for a range of rows and a range of blocks, on the CPU."""
         low, high = self._low[rows], self._high[rows]
         if isinstance(self._top, int) and len(low) * len(blocks) <= _FEW:
             return self._few(low, high, blocks, scratch)
@@ -135,7 +136,7 @@ class Source:
         return philox.lanes(keys, (columns, low, high, top), scratch)
 
     def lanes_on_device(self, blocks: int) -> list[Tensor]:
-        """Return the lanes of all rows and of so many blocks, `(B, blocks)` each."""
+        """Return the two lanes for all rows and the first `blocks` blocks, `(B, blocks)` each."""
         columns = torch.arange(blocks, device=self._low.device)
         counter = columns, self._low, self._high, self._top
         return philox.lanes_on_device((self._key[0], self._key[1]), counter)
@@ -162,12 +163,12 @@ def _all() -> Words:
 
 
 def _counted(n: int) -> Words:
-    """Return the integers from 0 to n - 1."""
+    """Return the integers from 0 to n - 1, cached."""
     return _all()[:n] if n <= len(_all()) else np.arange(n, dtype=np.uint64)
 
 
 def _split(words: int) -> list[int]:
-    """Return the four words of an integer of 128 bits, the lowest first."""
+    """Return the four words of a 128-bit integer, the lowest first."""
     return [words >> shift & _LOW for shift in range(0, 128, 32)]
 
 
@@ -176,7 +177,7 @@ def _array(word: Any) -> Words:
 
 
 def _philox(key: list[Any], counter: list[Any]) -> list[Any]:
-    """Return the four words of one counter for each of B keys; words are integers or `(B, 1)`."""
+    """Apply Philox to one counter under each of B keys; words are integers or arrays `(B, 1)`."""
     if isinstance(key[0], Tensor):
         whole = [word + torch.zeros_like(key[0]) for word in counter]
         lanes: Any = philox.lanes_on_device(

@@ -1,9 +1,9 @@
-r"""Draw the noise of a batch as a pure function of seed, sample index, time and number of draw.
+r"""Draw the noise of a batch as a pure function of seed, sample index, time and draw number.
 
 The numbers come from a counter-based generator, and a Brownian path is a fixed function of such
-numbers. There is no state, so a sample depends neither on the other samples, nor on its batch, nor
-on earlier draws. Numbers are made on the device where they are needed, from random words that are
-the same on every device.
+numbers. The generator has no state. So the noise of a sample depends neither on the other samples
+of the batch nor on earlier draws. Numbers are made on the device where they are needed, from random
+words that are the same on every device.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Noise", "seeds_of"]
 _WORD = 2**64
 # the largest number of normal numbers of one sample in a draw
 _SIZE = 2**34
-# the purposes of words; a purpose plus _LOW gives the lower words that double precision needs
+# the purposes of draws; a purpose plus _LOW names the second words that double precision needs
 _FRESH, _PATH, _AREA, _FORK, _LOW = range(5)
 _FORKS = 8
 
@@ -38,8 +38,8 @@ class Noise:
 
     Args:
         seeds: One integer in [0, 2**64) for each sample.
-        indices: One index in [0, 2**40) for each sample; sample i of seed k is the same in every
-            batch.
+        indices: One index in [0, 2**40) for each sample. The noise of sample i of seed k is the
+            same in every batch.
         horizon: The last time of the Brownian path, which starts at 0.
 
     Examples:
@@ -65,7 +65,7 @@ class Noise:
         self.seeds = _within("a seed", seeds, _WORD)
         self.indices = _within("an index", indices, INDICES)
         self.horizon = horizon
-        # values of the path that the next step uses again, with their shape, dtype and device
+        # the values of the path that the next step will use, with their shape, dtype and device
         self._path: tuple[object, dict[path.Instant, Tensor]] = None, {}
         self._forks: dict[int, Noise] = {}
 
@@ -78,11 +78,11 @@ class Noise:
         return len(self.seeds)
 
     def __getitem__(self, part: slice) -> Noise:
-        """Return the noise of these samples of the batch."""
+        """Return the noise of a part of the batch."""
         return Noise(self.seeds[part], self.indices[part], horizon=self.horizon)
 
     def fork(self, k: int) -> Noise:
-        """Return independent noise for the same samples, for repeated steps and inner loops.
+        """Return independent `Noise` for the same samples, for repeated steps and inner loops.
 
         Raises:
             InvalidValueError: k is not in [0, 2**64).
@@ -92,7 +92,7 @@ class Noise:
             _within("the number of a fork", [k], _WORD)
             seeds = self._rows.reseeded(_place(k, 0, _FORK))
             fork = Noise(seeds, self.indices, horizon=self.horizon)
-            # keep few forks, since each keeps the values of its path
+            # cache only a few forks, since each caches values of its path
             if len(self._forks) >= _FORKS:
                 self._forks.clear()
             self._forks[k] = fork
@@ -108,21 +108,23 @@ class Noise:
 
         Raises:
             InvalidValueError: The time is NaN, or k is outside its range.
-            ShapeError: The batch has another length.
+            ShapeError: `like` has another number of samples.
         """
         if not 0 <= k < 2**32:
-            raise InvalidValueError(f"a draw is numbered below 2**32, got {k}; fork for more")
+            raise InvalidValueError(
+                f"the number of a draw must lie in [0, 2**32), got {k}; use fork() for more draws"
+            )
         flat = self._flat(like)
         z = self._fine(flat, _bits(float(t)), k, _FRESH)
         return z.reshape(like.shape).to(like.dtype)
 
     def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        r"""Return $(W_t - W_s) / \sqrt{t - s}$ of one Brownian path per sample, standard normal.
+        r"""Return $(W_t - W_s) / \sqrt{t - s}$ of a Brownian path for each sample, standard normal.
 
-        Increments over any intervals belong to one path, in whatever order they are drawn; over a
-        grid they are independent. W at a time is computed from some twenty numbers of 16 bits.
-        Values that the next, earlier time needs again are kept between calls, so that a step down a
-        grid draws 11 to 15 numbers.
+        All increments belong to one path, in whatever order they are drawn. Increments over the
+        intervals of one grid are independent. W at one time is computed from about twenty 16-bit
+        numbers. Values that the next, earlier time will need are cached, so that a step of a
+        sampler draws 11 to 15 numbers.
 
         Args:
             like: A tensor `(B, *)` with the shape, dtype and device of the result.
@@ -143,10 +145,11 @@ class Noise:
         $$ H = \frac1h \int_s^t (W_u - W_s)\,du - \frac{W_t - W_s}2, \qquad h = t - s $$
 
         The result is standard normal and independent of the increment. The integral is
-        $h^{3/2} (z / 2 + a / \sqrt{12})$ with `increment` z and `area` a. Over the intervals of a
-        grid the distribution is exact. At most 1/16 of the standard deviation comes from a number
-        of the interval instead of the path, except for intervals near the resolution of the path.
-        Arguments and errors are those of `increment`.
+        $h^{3/2} (z / 2 + a / \sqrt{12})$ with `increment` z and `area` a. Over the intervals of one
+        grid the distribution is exact. H follows from the path up to an error of at most 1/16 of
+        its standard deviation, which is a further normal number of the interval; for intervals near
+        the resolution of the path the error is larger. Arguments and errors are those of
+        `increment`.
         """
         low, high = self._interval(s, t)
         form, rest = path.area(low, high)
@@ -174,7 +177,7 @@ class Noise:
     def _fine(
         self, flat: Tensor, time: int, k: int, purpose: int, second: int | None = None
     ) -> Tensor:
-        """Return the normal numbers of a time, a draw and a purpose."""
+        """Return the fine normal numbers of a time, a draw number and a purpose."""
         words = self._rows.source(_place(time, k, purpose), flat.device, second)
         low = None
         if flat.dtype == torch.float64:
@@ -182,9 +185,9 @@ class Noise:
         return drawing.normal(words, low, flat)
 
     def _walk(self, flat: Tensor, form: path.Form, base: path.Instant, h: float) -> Tensor:
-        """Return a linear combination of the path's values, each minus the value at the base."""
+        r"""Return $\sum_u c_u (W(u) - W(\text{base}))$ for the coefficients c of `form`."""
         alike = flat.shape, flat.dtype, flat.device
-        # a local name, since another thread may replace the attribute
+        # read the attribute once, since another thread may replace it
         of, known = self._path
         known = known if of == alike else {}
         steps = path.steps([*form, base], known)
@@ -198,7 +201,7 @@ class Noise:
         return self._rows.source(_place(node, 0, _PATH), device)
 
     def _flat(self, like: Tensor) -> Tensor:
-        """Return an empty tensor `(B, size)` like a batch, of single or double precision."""
+        """Return an empty tensor `(B, size)` like a batch, in single or double precision."""
         if like.shape[0] != len(self):
             raise ShapeError(
                 f"noise for {len(self)} samples was asked for a batch of {like.shape[0]}"
@@ -222,20 +225,20 @@ def seeds_of(
 ) -> tuple[list[int], list[int]]:
     """Return the seeds and indices of `n` samples from the arguments of the user.
 
-    `seed=k` gives samples `first + i` of seed k. n seeds are drawn from a generator, or one from
-    each of n generators. With neither, one seed is drawn from torch's global generator; a forked
-    process, whose generator is a copy of its parent's, adds random bits until the generator is
-    seeded.
+    `seed=k` gives the samples `first`, `first + 1`, ... of seed k. A generator gives n seeds, and a
+    list of n generators gives one seed each. Without both, one seed is drawn from torch's global
+    generator. A forked process has a copy of its parent's generator, so it adds random bits to this
+    seed, unless the generator was seeded after the fork.
 
     Raises:
-        InvalidValueError: Both a seed and a generator, a list of another length than n, or a sample
-            number outside [0, 2**40).
+        InvalidValueError: Both a seed and a generator are given, a list has another length than n,
+            or a sample index lies outside [0, 2**40).
     """
     if seed is not None and generator is not None:
         raise InvalidValueError("give seed= or generator=, not both")
     if not 0 <= first <= INDICES - n:
         raise InvalidValueError(
-            f"samples of a seed are numbered below 2**40, got first = {first} and n = {n}"
+            f"the sample indices of a seed lie in [0, 2**40), got first = {first} and n = {n}"
         )
     if generator is None:
         if seed is None:
@@ -246,8 +249,8 @@ def seeds_of(
         return [int(draw) for draw in draws], [first] * n
     if not isinstance(generator, Sequence):
         raise InvalidTypeError(
-            f"generator= takes a torch.Generator or a list of them, got {generator!r}; "
-            "an integer is a seed="
+            f"generator= takes a torch.Generator or a list of them, got {generator!r}; pass an "
+            "integer as seed="
         )
     if len(generator) != n:
         raise InvalidValueError(f"a list of {len(generator)} generators for n = {n} samples")
@@ -256,7 +259,7 @@ def seeds_of(
 
 
 class _Fork:
-    """Hold random bits that distinguish a forked process from its parent, whose generator it has.
+    """Hold random bits that distinguish the seeds of a forked process from those of its parent.
 
     Attributes:
         inherited: The seed of the copied generator; None in a process that was not forked.
@@ -277,17 +280,17 @@ if hasattr(os, "register_at_fork"):  # Windows has no forks
 
 
 def _own_bits() -> int:
-    """Return the bits of a forked process that uses the copied generator, else 0."""
+    """Return the random bits of a forked process while it uses the copied generator, else 0."""
     return _Fork.bits if torch.initial_seed() == _Fork.inherited else 0
 
 
 def _place(time: int, k: int, purpose: int) -> int:
-    """Return a time, a draw's number and its purpose as one integer of 128 bits: a place."""
+    """Pack a time, a draw number and a purpose into one 128-bit integer, called a place."""
     return time | k << 64 | purpose << 96
 
 
 def _within(what: str, values: Sequence[int], end: int) -> tuple[int, ...]:
-    """Return values as integers, checked to lie in [0, end)."""
+    """Return values as integers; raise unless they lie in [0, end)."""
     found = _integers(what, values)
     for value in (min(found), max(found)) if found else ():
         if not 0 <= value < end:
@@ -306,7 +309,7 @@ def _integers(what: str, values: Sequence[int]) -> tuple[int, ...]:
 
 
 def _bits(t: float) -> int:
-    """Return the bit pattern of a time, which is a part of the key of its numbers."""
+    """Return the bits of a time, which become part of the tag of its numbers."""
     if t != t:
         raise InvalidValueError("the time of a draw is NaN; give a number")
     return int(struct.unpack("<Q", struct.pack("<d", t + 0.0))[0])

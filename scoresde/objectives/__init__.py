@@ -1,4 +1,4 @@
-r"""Compute the objectives of score matching, and weight them in time.
+r"""Compute the losses of score matching, and weight them in time.
 
 Each loss estimates the Fisher divergence $\mathbb E\,\lambda(t)\,\|s_\theta - \nabla\log p_t\|^2$
 up to a constant. All have the same scale: no factor ½, and the sum over the event. `dsm_loss`
@@ -30,7 +30,7 @@ from scoresde.objectives.weights import (
 LOSSES: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {"dsm": dsm_loss, "ism": ism_loss, "ssm": ssm_loss, "fd_ssm": fd_ssm_loss}
 )
-"""Losses by name; bind further arguments of one with `functools.partial`."""
+"""The losses by name; bind further arguments of a loss with `functools.partial`."""
 
 __all__ = [
     "LOSSES",

@@ -37,11 +37,11 @@ def dsm_loss(
        x_t = \alpha_t x_0 + \sigma_t z $$
 
     Vincent (2011), *A connection between score matching and denoising autoencoders*; in continuous
-    time Song et al. (2021), eq. 7, arXiv:2011.13456. On an SDE with levels it is the ladder's
-    discrete objective. Its minimum is not 0: see `dsm_floor`.
+    time Song et al. (2021), eq. 7, arXiv:2011.13456. On an SDE with levels, times are drawn from
+    the levels. The minimum of the loss is not 0: see `dsm_floor`.
 
-    If $\sigma$ is small compared with the data, the gradient is mostly noise from $z / \sigma$. A
-    control variate, a term of mean 0, then gives the second form,
+    If $\sigma$ is small compared with the data, the gradient is mostly noise from $z / \sigma$.
+    Subtracting a control variate, a term of mean 0, gives the second form,
 
     $$ \lambda(t)\,\Big(\|s_\theta(x_t)\|^2 +
        \tfrac{2}{\sigma_t} z^T \big(s_\theta(x_t) - s_\theta(\alpha_t x_0)\big)
@@ -56,12 +56,12 @@ def dsm_loss(
         sde: The process; None takes the one in the score's facts.
         x: Clean data `(B, *)`, floating-point.
         t: Times `()` or `(B,)` in `[0, T]` with $\sigma_t > 0$; `None` draws them.
-        noise: The source of times and noise, for as many samples as `x` has.
+        noise: The source of times and noise, with one entry for each sample.
         condition: The condition, passed to the score.
         weight: $\lambda$, a function of `(sde, t)`.
         law: The distribution of the times; `None` takes that of the SDE. The result includes its
             importance weights.
-        control_variate: Use the second form, with the same mean and two evaluations.
+        control_variate: Use the second form, which has the same mean and takes two evaluations.
         generator: A generator from which a seed is drawn in place of `noise=`; by default torch's
             global generator.
 
@@ -73,7 +73,7 @@ def dsm_loss(
         ShapeError: The score or the noise has another shape than `x`, or `t` is neither `()` nor
             `(B,)`.
         NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity. This is
-            checked on the CPU only: on other devices it would stall every step.
+            checked on the CPU only, since on other devices the check would stall every step.
         InvalidValueError: $\sigma_t = 0$, or the score belongs to another SDE.
 
     Examples:
@@ -86,7 +86,7 @@ def dsm_loss(
         generator=generator, further=lambda sigma, scale: (sigma, scale / sigma**2),
     )  # fmt: skip
     _check_noise(p.sde, p.time, p.sigma)
-    # sigma s + z is of order one at all times, unlike s + z / sigma
+    # sigma s + z is of order 1 at all times, unlike s + z / sigma
     sigma, scale = p.further
     scaled = sigma * p.score(p.x)
     if not control_variate:
@@ -102,13 +102,13 @@ def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight =
     $$ \frac{\lambda(t)}{\sigma_t^2} \sum_j \frac{\alpha_t^2 v_j}{\alpha_t^2 v_j + \sigma_t^2}. $$
 
     Here $v_j$ are the variances of the data along the principal axes, and the sum is the variance
-    of the noise given $x_t$. For other data with this covariance the smallest possible loss is at
-    most this number.
+    of the noise given $x_t$. For other data with the same covariance the smallest possible loss is
+    at most as large.
 
     Args:
         sde: The process.
         t: Times of any shape.
-        moments: Moments whose mean or variance is a tensor of the event's shape, or a covariance.
+        moments: Moments with a mean or variance of the event's shape, or with a covariance.
         weight: $\lambda$.
 
     Returns:
@@ -130,7 +130,7 @@ def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight =
         var = torch.linalg.eigvalsh(moments.cov.double()).clamp(min=0)
     else:
         var = torch.as_tensor(moments.var, dtype=torch.float64)
-        if not var.ndim:  # one number for all entries of the event
+        if not var.ndim:  # `var` is one number for all entries of the event
             var = var.expand(torch.as_tensor(moments.mean).shape)
         var = var.flatten()
     noise = sde.sigma(time) ** 2
@@ -141,4 +141,4 @@ def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight =
 
 def _check_noise(sde: SDE, t: Tensor, sigma: Tensor) -> None:
     other = "ism_loss, ssm_loss or fd_ssm_loss"
-    check_noise(sigma, t, f"stay at or above eps = {sde.eps}, or use {other}")
+    check_noise(sigma, t, f"choose times at or above eps = {sde.eps}, or use {other}")

@@ -1,4 +1,4 @@
-r"""Describe losses and weights as strings, to check that a run is resumed with the same ones."""
+r"""Describe losses and weights as strings, to check that a resumed run has the same ones."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["described"]
 
 
 def described(part: object) -> str:
-    """Return a string for a loss or a weight with its bound arguments, the same in every process.
+    """Return a string for a loss or a weight and its bound arguments, equal in every process.
 
-    A function is described by its qualified name, a partial by its arguments too, and anything else
-    by its repr, or by its class if the repr has an address.
+    A function is described by its qualified name, a partial by its function and arguments, and
+    anything else by its repr, or by its class if the repr contains a memory address.
 
     Args:
         part: A loss, a weight, or an argument bound in one.

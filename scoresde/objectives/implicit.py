@@ -7,12 +7,12 @@ matching*),
 $$ \mathbb E\|s_\theta - \nabla\log p_t\|^2 = \mathbb E\big[2\,\mathrm{tr}\,\nabla s_\theta +
    \|s_\theta\|^2\big] + \text{const}, $$
 
-if $p_t s_\theta$ vanishes at infinity. The trace is computed exactly; or it is estimated by
-$v^T \nabla s_\theta\,v$ with a random vector $v$, where $\mathbb E\,v v^T = I$; or this product is
-approximated from two values of the score.
+if $p_t s_\theta$ vanishes at infinity. There are three ways to get the trace: exactly; as
+$v^T \nabla s_\theta\,v$ with a random vector $v$, where $\mathbb E\,v v^T = I$; or with this
+product approximated by a finite difference of two scores.
 
-These losses need no noise. At $t = 0$ of a VP, EDM or flow SDE they are score matching of the data
-themselves. The default weight $\sigma_t^2$ is 0 there; use `power(0)`.
+These losses also work without noise. At $t = 0$ of a VP, EDM or flow SDE they match the score of
+the data distribution. The default weight $\sigma_t^2$ is 0 there; use `power(0)`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from scoresde.sde import SDE, Score, TimeLaw, expand
 __all__ = ["Projection", "fd_ssm_loss", "ism_loss", "ssm_loss"]
 
 Projection = Literal["rademacher", "gaussian", "sphere"]
-r"""The distribution of the random $v$, with $\mathbb E\,v v^T = I$.
+r"""The names of the distributions of $v$, each with $\mathbb E\,v v^T = I$.
 
 Random signs ("rademacher") give the smallest variance.
 """
@@ -65,12 +65,12 @@ def ism_loss(
             `(x, t, condition)`.
         sde: The process; None takes the one in the score's facts.
         x: Clean data `(B, *)`, floating-point.
-        t: Times `()` or `(B,)` in `[0, T]`, also times without noise; `None` draws them.
+        t: Times `()` or `(B,)` in `[0, T]`, where $\sigma_t$ may be 0; `None` draws them.
         law: The distribution of the times; `None` takes that of the SDE.
         condition: The condition, passed to the score.
         weight: $\lambda$, a function of `(sde, t)`, positive at the times given.
-        exact: The largest number of dimensions with an exact trace.
-        noise: The source of times, noise and signs, for as many samples as `x` has.
+        exact: The largest number of dimensions for which the trace is exact.
+        noise: The source of times, noise and signs, with one entry for each sample.
         generator: A generator from which a seed is drawn in place of `noise=`.
 
     Returns:
@@ -81,8 +81,8 @@ def ism_loss(
         ShapeError: The score has another shape than `x`, or `t` is neither `()` nor `(B,)`.
         NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity. This is
             checked on the CPU only: on other devices it would stall every step.
-        InvalidValueError: The weight is 0 because there is no noise, the score is not
-            differentiable, or the score belongs to another SDE.
+        InvalidValueError: The weight is 0 since $\sigma_t = 0$, the score is not differentiable, or
+            the score belongs to another SDE.
 
     Examples:
         >>> from scoresde import VPSDE, Noise
@@ -120,13 +120,13 @@ def ssm_loss(
     variance_reduced: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Return the sliced score matching loss of each sample, from one random direction each.
+    r"""Return the sliced score matching loss of each sample, with one random direction each.
 
     $$ \lambda(t)\,\big(2\,v^T \nabla s_\theta(x_t, t)\,v + \|s_\theta(x_t, t)\|^2\big). $$
 
-    This is the variance-reduced form. The other form has $(v^T s_\theta)^2$, with the same mean, as
-    its last term (Song et al. 2019, eqs. 7 and 8, arXiv:1905.07088). Both need one derivative, in
-    any dimension.
+    This is the variance-reduced form. The other form has $(v^T s_\theta)^2$ as its last term, with
+    the same mean (Song et al. 2019, eqs. 7 and 8, arXiv:1905.07088). Both need one derivative,
+    whatever the dimension.
 
     Args:
         score: A score, as in `ism_loss`.
@@ -203,8 +203,8 @@ def fd_ssm_loss(
         weight: $\lambda$.
         projection: The distribution of v, as in `ssm_loss`.
         step: $h / \sigma_t$, positive; h itself if $\sigma_t = 0$. In single precision the
-            difference loses digits if `step` is below about 1e-3, or h below about 1e-5 of the
-            state: standardise data far from 0 or of a large scale.
+            difference loses digits if `step` is below about 1e-3, or if h is below about 1e-5 times
+            the state; so standardise data that are large or far from 0.
         noise: The source of times, noise and directions.
         generator: A generator from which a seed is drawn in place of `noise=`.
 
@@ -241,10 +241,10 @@ def fd_ssm_loss(
 
 
 def _check_weighted(p: Perturbed) -> Perturbed:
-    """Return a perturbed batch; raise if its weight is 0 because there is no noise."""
+    """Return a perturbed batch; raise if its weight is 0 since it has no noise."""
     if ((p.sigma == 0) & (p.scale == 0)).any():
         raise InvalidValueError(
-            f"without noise, at t = {quoted(p.time)}, the weight is 0 and nothing would be "
+            f"at t = {quoted(p.time)} there is no noise, so the weight is 0 and nothing would be "
             "learned; pass weight=power(0)"
         )
     return p
@@ -253,7 +253,7 @@ def _check_weighted(p: Perturbed) -> Perturbed:
 def _differentiate(
     p: Perturbed, derivative: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return the score at the states and `derivative` of both, `(B,)`; works under no_grad too."""
+    """Return the score at the states, and `derivative(score, states)` `(B,)`, under no_grad too."""
     recording = torch.is_grad_enabled()
     with torch.enable_grad():
         state = p.x.detach().requires_grad_()
@@ -276,7 +276,7 @@ def _vjp(score: Tensor, x: Tensor, v: Tensor) -> Tensor:
 
 
 def _trace(score: Tensor, x: Tensor) -> Tensor:
-    r"""Return $\mathrm{tr}\,\nabla s$, `(B,)`, from the gradient of each entry of the score."""
+    r"""Return $\mathrm{tr}\,\nabla s$, `(B,)`, from one gradient for each entry of the score."""
     shape = len(x), x.shape[1:].numel()
     trace = x.new_zeros(len(x))
     for i, entry in enumerate(score.reshape(shape).unbind(1)):

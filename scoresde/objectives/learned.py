@@ -27,19 +27,19 @@ __all__ = ["LearnedWeight"]
 class LearnedWeight(nn.Module):
     r"""Learn the weight $\lambda(t)\,e^{-u(t)}$ of a loss together with the score.
 
-    Let $\ell(t)$ be the loss of an event of D dimensions with the weight $\lambda$. If its residual
-    is modelled as normal with the variance $e^{u(t)}$, the negative log-likelihood is, up to
-    factors and constants,
+    Let $\ell(t)$ be the loss with the weight $\lambda$, for events of D dimensions. If the weighted
+    residual, whose square is $\ell$, is modelled as $N(0, e^{u(t)} I)$, the negative log-likelihood
+    is, up to factors and constants,
 
     $$ e^{-u(t)}\,\ell(t) + D\,u(t), \quad\text{smallest at}\quad
        e^{u(t)} = \mathbb E\,\ell(t) / D. $$
 
-    With this weight all times contribute gradients of the same size (Kendall et al. 2018,
+    With the learned weight all times contribute gradients of the same size (Kendall et al. 2018,
     arXiv:1705.07115; as a function of the noise level Karras et al. 2023, eq. 14,
-    arXiv:2312.02696). The loss must be positive, as `dsm_loss` is and the implicit losses are not.
+    arXiv:2312.02696). The loss must be positive: `dsm_loss` is, and the implicit losses are not.
 
-    Call it like any loss; `Trainer(..., loss=LearnedWeight(dsm_loss))` optimises and saves its
-    parameters, which are not needed after training.
+    Call it like any loss. `Trainer(..., loss=LearnedWeight(dsm_loss))` optimises and saves its
+    parameters, which are needed only for training.
 
     Args:
         loss: A loss `(score, sde, x, *, t, noise, condition, weight) -> (B,)`.
@@ -50,8 +50,8 @@ class LearnedWeight(nn.Module):
 
     Raises:
         InvalidTypeError: An argument has another type.
-        InvalidValueError: `loss` is a partial that binds a weight or a law, or one of the implicit
-            losses, which are negative on average and would drive u to minus infinity.
+        InvalidValueError: `loss` is a partial that binds a weight or a law; or it is an implicit
+            loss, which is negative on average, so that u would go to minus infinity.
 
     Examples:
         >>> from scoresde import Noise, VESDE
@@ -81,8 +81,8 @@ class LearnedWeight(nn.Module):
         for name, instead in (("weight", "base"), ("law", "law")):
             if name in _bound(loss):
                 raise InvalidValueError(
-                    f"LearnedWeight gives the loss its {name}, so the one bound in "
-                    f"{described(loss)} would be lost; give LearnedWeight {instead}="
+                    f"LearnedWeight sets the {name} of the loss, so the one bound in "
+                    f"{described(loss)} would be ignored; pass {instead}= to LearnedWeight"
                 )
         self.loss, self.base, self.law = loss, base, law
         self.waves = Fourier(features)
@@ -129,5 +129,5 @@ class LearnedWeight(nn.Module):
 
 
 def _bound(loss: object) -> Mapping[str, Any]:
-    """Return the keyword arguments bound in a partial; none for any other loss."""
+    """Return the keyword arguments that a partial binds; empty for any other loss."""
     return loss.keywords if isinstance(loss, functools.partial) else {}

@@ -1,4 +1,4 @@
-r"""Check the arguments that all objectives share, and perturb the data."""
+r"""Check the common arguments of the losses, and perturb the data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
     "weight_at",
 ]
 
-# The numbers that identify the draws of times and of noise in `Noise.normal`.
+# The draw numbers of times and noise in `Noise.normal`.
 _TIMES, _STATES = range(2)
 
 
@@ -45,12 +45,12 @@ class Perturbed:
     Attributes:
         sde: The process.
         x: States $x_t$, `(B, *)`.
-        z: Their noise, `(B, *)`.
-        time: Their times, `()` or `(B,)`, float64.
+        z: The noise, `(B, *)`.
+        time: The times, `()` or `(B,)`, float64.
         clean: $\alpha_t x_0$, `(B, *)`.
         sigma: $\sigma_t$, `()` or `(B,)`, float64.
         scale: $\lambda(t)$ times the importance weight of t, `()` or `(B,)`, float64.
-        further: Further coefficients that the loss asked for, ready to multiply `x`.
+        further: Further coefficients that the loss needs, ready to multiply `x`.
         noise: The source of further random numbers.
         score: A function of states `(B, *)` that returns the checked score at these times.
     """
@@ -67,10 +67,11 @@ class Perturbed:
     score: Callable[[Tensor], Tensor]
 
     def weighted(self, errors: Tensor, scale: Tensor) -> Tensor:
-        """Return the loss of each sample: errors `(B,)` times a scale, one of `further`.
+        """Return the loss of each sample: errors `(B,)` times a scale from `further`.
 
         Raises:
-            NonFiniteError: A loss is NaN or infinite, and this is checked (see `passing`).
+            NonFiniteError: A loss is NaN or infinite, on a device where this is checked (see
+                `passing`).
         """
         return checked_loss(scale.reshape(scale.shape[:1]).to(errors.dtype) * errors)
 
@@ -80,11 +81,11 @@ _passing: ContextVar[bool] = ContextVar("passing", default=False)
 
 @contextmanager
 def passing() -> Iterator[None]:
-    """Let losses in the block return NaN and infinity, in place of raising an error.
+    """Let losses in the block return NaN and infinity instead of raising an error.
 
-    A trainer needs this: it checks many losses at once, and one of several processes must not stop
-    alone. Outside the block NaN and infinity are an error on the CPU. On other devices they are not
-    checked, since that would stall every step.
+    A trainer needs this, since it checks many losses at once, and since one of several processes
+    must not stop without the others. Outside the block NaN and infinity raise an error on the CPU.
+    On other devices they are not checked, since that would stall every step.
     """
     before = _passing.set(True)
     try:
@@ -94,17 +95,17 @@ def passing() -> Iterator[None]:
 
 
 def checks_finite(x: Tensor) -> bool:
-    """Return True if a NaN on the device of `x` is an error: see `passing`."""
+    """Return True if a NaN on the device of `x` raises an error; see `passing`."""
     return x.device.type == "cpu" and not _passing.get()
 
 
 def checked_loss(loss: Tensor) -> Tensor:
-    """Return the loss of each sample `(B,)`; where this is checked, raise unless it is finite."""
+    """Return the loss of each sample `(B,)`; raise unless finite, on devices that check it."""
     if checks_finite(loss) and not loss.isfinite().all():
         bad = (~loss.isfinite()).nonzero().flatten().tolist()
         raise NonFiniteError(
-            f"the loss is NaN or infinite in samples {bad[:8]}: the score, its derivative or their "
-            "squares are; check the score at these states, or scale the data"
+            f"the loss is NaN or infinite in samples {bad[:8]}, since the score, its derivative or "
+            "a square is; check the score at these states, or scale the data"
         )
     return loss
 
@@ -122,10 +123,10 @@ def perturb(
     generator: torch.Generator | None = None,
     further: Callable[[Tensor, Tensor], Sequence[Tensor]] = lambda sigma, scale: (),
 ) -> Perturbed:
-    r"""Return the perturbed batch; the arguments and errors are those of the objectives.
+    r"""Perturb a batch; the arguments and errors are those of the losses.
 
-    All coefficients go to the device of `x` in one copy: those of $x_t$, those of the score, and
-    `own(sigma, scale)`, which the loss computes for itself.
+    All coefficients are copied to the device of `x` together: those of $x_t$, those of the score,
+    and the result of `further(sigma, scale)`.
     """
     known = facts(score)
     if known.sde is not sde or sde is None:
@@ -134,9 +135,9 @@ def perturb(
         check_unused(score)
     check_data(x)
     if t is not None and law is not None:
-        raise InvalidValueError("t= and law= exclude each other; give the times or their law")
+        raise InvalidValueError("give either the times, t=, or their distribution, law=")
     if isinstance(condition, Condition) and _passing.get():
-        given: Condition | None = condition  # a trainer has checked it already
+        given: Condition | None = condition  # a trainer has already checked this
     else:
         given = Condition.of(condition, len(x), known.conditions, x.device)
     noise = noise_of(noise, generator, x)
@@ -147,7 +148,7 @@ def perturb(
     columns = [sde.alpha(time), sigma, *further(sigma, scale)]
     clock, count = time, len(columns)
     if time.numel() > 1 and x.device.type != "cpu" and x.dtype.itemsize >= 4:
-        # the score receives rounded times, so compute its coefficients at these
+        # the score receives rounded times, so compute its coefficients at the rounded times
         rounded = time.to(x.dtype).double()
         owner, theirs = coefficients_of(score, rounded)
         *ready, column = on_device(x, *columns, *theirs, rounded)
@@ -163,7 +164,7 @@ def perturb(
 
 
 def weight_at(weight: Weight, sde: SDE, time: Tensor) -> Tensor:
-    """Return a weight at times, checked to be one finite number >= 0 for each time."""
+    """Return a weight at the times; raise unless it is a finite number >= 0 for each time."""
     lam = weight(sde, time)
     shape = getattr(lam, "shape", None)
     if shape != time.shape:
@@ -175,14 +176,14 @@ def weight_at(weight: Weight, sde: SDE, time: Tensor) -> Tensor:
         raise NonFiniteError(f"the weight is NaN or infinite: {quoted(lam)} at t = {quoted(time)}")
     if checks_finite(lam) and (lam < 0).any():
         raise InvalidValueError(
-            f"the weight is negative, which would reward errors of the score: {quoted(lam)} at "
-            f"t = {quoted(time)}; give one that is at least 0"
+            f"the weight is negative, {quoted(lam)} at t = {quoted(time)}, which would reward "
+            "errors of the score; give a weight that is at least 0"
         )
     return lam
 
 
 def noise_of(noise: Noise | None, generator: torch.Generator | None, x: Tensor) -> Noise:
-    """Return `noise`, or noise of a seed drawn from a generator (None: torch's global one)."""
+    """Return `noise`, or noise of a seed drawn from a generator (by default torch's global one)."""
     if noise is None:
         (seed,), _ = seeds_of(1, None, generator, 0)
         return Noise.of(seed, len(x))
@@ -196,7 +197,7 @@ def noise_of(noise: Noise | None, generator: torch.Generator | None, x: Tensor) 
 def times_of(
     sde: SDE, t: Tensor | float | None, law: TimeLaw | None, noise: Noise
 ) -> tuple[Tensor, Tensor]:
-    """Return times and their importance weights, float64: `t`, or times drawn from a law."""
+    """Return times and importance weights, float64: the given `t`, or times drawn from a law."""
     if t is not None:
         time = sde.as_time(t)
         check_times(time, torch.empty(len(noise)))
@@ -209,10 +210,10 @@ def times_of(
 
 
 def check_data(x: Tensor) -> None:
-    """Raise unless data are floating-point numbers `(B, *)`; where this is checked, finite ones."""
+    """Raise unless data are floating-point `(B, *)`, and finite on devices that check this."""
     check_batch("x", x, finite=checks_finite(x))
 
 
 def event_sum(x: Tensor) -> Tensor:
-    """Return the sum over the event, `(B, *)` to `(B,)`."""
+    """Sum over the event, `(B, *)` to `(B,)`."""
     return x.reshape(len(x), math.prod(x.shape[1:])).sum(1)

@@ -1,4 +1,4 @@
-r"""Weight the errors of the score at each time.
+r"""Define the weights of a loss at each time.
 
 A weight is a function $\lambda$ of `(sde, t)` that returns a tensor of the shape of `t`, and
 multiplies $\|s_\theta - \nabla\log p_t\|^2$. The errors of the score, of the predicted noise and of
@@ -20,13 +20,13 @@ from scoresde.sde import SDE
 __all__ = ["WEIGHTS", "Weight", "edm", "flow", "g2", "min_snr", "power", "sigma2"]
 
 Weight = Callable[[SDE, Tensor], Tensor]
-r"""A weight $\lambda(t)$ of the objective, from `(sde, t)`."""
+r"""A function `(sde, t)` that returns the weight $\lambda(t)$ of a loss."""
 
 
 def sigma2(sde: SDE, t: Tensor) -> Tensor:
     r"""Return $\lambda = \sigma_t^2$, the weight of noise prediction.
 
-    It was used by Song & Ermon (2019), arXiv:1907.05600.
+    Song & Ermon (2019), arXiv:1907.05600, use it.
 
     Examples:
         >>> import torch
@@ -83,7 +83,7 @@ class _Power:
 def power(p: float) -> Weight:
     r"""Return the weight $\lambda = \sigma_t^p$; `power(2)` is `sigma2`.
 
-    `power(0)` weights all errors of the score equally, also at times without noise.
+    `power(0)` weights the errors of the score equally at all times, also where $\sigma_t = 0$.
 
     Args:
         p: The power, at least 0.
@@ -112,10 +112,10 @@ class _EDM:
 
 
 def edm(var: float = 1.0) -> Weight:
-    r"""Return EDM's weight, with which the target of its preconditioned network has variance 1.
+    r"""Return the weight of EDM, for which the effective target of the network has variance 1.
 
     $\lambda = \sigma^2 (1 + \tilde\sigma^2 / v)$ with $\tilde\sigma = \sigma/\alpha$ and $v$ the
-    data's variance. As a weight of the denoiser's error it is
+    data's variance. In terms of the denoiser's error this weight is
     $(\tilde\sigma^2 + v) / (\tilde\sigma^2 v)$ (Karras et al. 2022, table 1, arXiv:2206.00364).
 
     Args:
@@ -149,8 +149,8 @@ class _MinSNR:
 def min_snr(gamma: float = 5.0, var: float = 1.0) -> Weight:
     r"""Return $\lambda = \sigma^2 \min(1, \gamma / \text{SNR})$, with SNR $= \alpha^2 v/\sigma^2$.
 
-    As a weight of the denoiser's error it is proportional to $\min(\text{SNR}, \gamma)$, which
-    limits the gradients at little noise (Hang et al. 2023, arXiv:2303.09556).
+    In terms of the denoiser's error it is proportional to $\min(\text{SNR}, \gamma)$, which limits
+    the gradients where the noise is small (Hang et al. 2023, arXiv:2303.09556).
 
     Args:
         gamma: $\gamma$, positive.
@@ -173,5 +173,4 @@ WEIGHTS: Mapping[str, Weight] = MappingProxyType(
         "power": power(0.0),
     }
 )
-"""Weights by name; `dataclasses.replace` changes their parameters. `edm` and `min_snr` are for data
-of unit variance."""
+"""The weights by name. `edm` and `min_snr` are for data of variance 1."""

@@ -50,11 +50,11 @@ def animate(
 ) -> Path:
     """Write an animation of a run from noise to data, with a pause at the samples at its end.
 
-    The axes are the same in all frames. If noise is far wider than data, those of signals and of
-    points in the plane are logarithmic beyond the data, and those of other points end at twice
-    the range of the samples; images and volumes have limits of their own in each frame.
-    States are read one by one; at most twice as many as frames are kept, and of these only the
-    samples shown.
+    The axes are the same in all frames. If the noise is far wider than the data, the axes of
+    signals and of points in the plane are logarithmic outside the range of the data, and the axes
+    of other points end at twice the range of the samples. The limits of images and volumes are
+    chosen for each frame. States are read one by one. At most 2 `frames` states are kept, and only
+    the shown samples of each.
 
     Args:
         states: The states that `scoresde.trajectory` yields.
@@ -62,13 +62,13 @@ def animate(
         transform: The transform of the data, such as `model.transform`; samples are drawn in the
             units of the data.
         names: The names of the entries of points, or of the channels of signals.
-        frames: The largest number of frames, at least 2, evenly taken from the states.
+        frames: The largest number of frames, at least 2, evenly spaced among the states.
         seconds: The duration, at most 600.
         n: The number of samples shown; by default 1,000 points, 16 images, 12 signals, 4 volumes.
         columns: Images per row.
         scale: The magnification of an image's pixels; by default enough for 600 pixels.
-        labels: A label of each sample of the run, strings or integers: colours of points and
-            signals, and words above images.
+        labels: A label of each sample of the run, strings or integers. Labels are shown as colours
+            of points and signals, and as words above images.
 
     Returns:
         The path, which a notebook shows by `IPython.display.Image(path)`, or a page by
@@ -124,7 +124,7 @@ class _View:
     words: list[str]
 
     def frames(self, states: list[Tensor]) -> list[_Axes]:
-        """Return the axes for each state: of images their own, of others the same for all."""
+        """Return the axes of each state, which are the same for all states except for images."""
         ends = [self._ends(x) for x in states]
         what, whole = kind(states[0].shape[1:]), [*map(_around, zip(*ends, strict=True))]
         if what in ("images", "volumes"):
@@ -142,7 +142,7 @@ class _View:
         return (x if self.transform is None else self.transform.inverse(x.double())).double()
 
     def _ends(self, x: Tensor) -> Frame:
-        """Return the limits of the axes of one state: of each entry, each channel, or a pixel."""
+        """Return the limits of the axes of one state, by entry, by channel, or for all pixels."""
         what = kind(x.shape[1:])
         if what in ("images", "volumes"):
             # with the limits of the data, all pixels of noise would be black or white
@@ -203,7 +203,8 @@ class _Axes:
 
     Attributes:
         frame: The two ends of every axis.
-        inner: The interval of each beyond which it is logarithmic, or None for linear axes.
+        inner: The interval of every axis outside which the axis is logarithmic, or None for linear
+            axes.
     """
 
     frame: Frame
@@ -229,7 +230,7 @@ def _around(ends: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _evenly_chosen(states: Iterable[StateLike], frames: int, n: int | None) -> Iterator[_Shot]:
-    """Yield at most `frames` states, about evenly spaced, the first and the last among them."""
+    """Yield at most `frames` states, about evenly spaced, including the first and the last."""
     kept: list[_Shot] = []
     times: list[float] = []
     last, stride = None, 1

@@ -112,13 +112,13 @@ def pareto(
 ) -> Figure:
     """Draw errors against costs, with shaded intervals, in panels side by side.
 
-    Both axes are logarithmic. An error below 1e-8 times the largest error of its panel is within
-    rounding, and is drawn at 1e-8 times that largest error; points whose cost or error is not
+    Both axes are logarithmic. An error below 1e-8 times the largest error of its panel may be
+    rounding, so it is drawn at 1e-8 times that largest error. Points whose cost or error is not
     positive are left out.
 
     Args:
-        panels: A mapping from the title of a panel to its curves, which are themselves named for
-            the legend; a name has the same colour in all panels.
+        panels: A mapping from the title of a panel to its curves, a mapping from the names in the
+            legend. A name has the same colour in all panels.
         x: The name of the costs, below the axes.
         y: The name of the errors, beside the axes.
         ax: The Axes to draw into; by default a new figure.

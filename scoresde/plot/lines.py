@@ -34,14 +34,14 @@ def signals(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw signals as lines, a panel for each channel; more than 12 as bands and a few lines.
+    """Draw signals as lines, or more than 12 as bands of quantiles, a panel for each channel.
 
     The bands contain 50 and 90 % of the values at each time; the thick line is the median. They are
     computed for each time separately, so the median need not resemble any signal.
 
     Args:
-        x: `(N, C, T)`, or `(N, T)` for one channel; or several sets by name. Of more than six
-            channels the first six are drawn.
+        x: `(N, C, T)`, or `(N, T)` for one channel; or several sets by name. At most the first six
+            channels are drawn.
         transform: The transform of the data; signals are drawn in the units of the data.
         at: The positions of the values along the axis, `(T,)`; by default 0 to T - 1.
         truth: One signal `(C, T)` or `(T,)`, drawn above the others.

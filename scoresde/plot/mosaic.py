@@ -54,10 +54,11 @@ def images(
         scale: The factor by which each image is enlarged, without blur; by default so that the
             longest side of the picture has at least 600 pixels. Images beyond 4,096 pixels are left
             out, with a note.
-        limits: The values of black and white. By default those of the transform if it has any;
-            else 0 and 255 for bytes; else -1 and 1 if the largest absolute value is between 0.5 and
-            1.5; else an interval with 99 % of the values. In this last case grey images are drawn
-            in colours with a scale, and for others the limits are written below.
+        limits: The values of black and white. The default is the limits of the transform if it has
+            any; else 0 and 255 for bytes; else -1 and 1 if the largest absolute value is between
+            0.5 and 1.5; else an interval with 99 % of the values. In this last case grey images are
+            drawn in colours with a colour scale, and the limits of other images are written below
+            them.
         labels: A label of each image, `(N,)`, strings or integers, written above it unless it is
             empty. The same labels serve every set.
         title: The title.
@@ -282,7 +283,7 @@ def _sheet(
     """Return a figure with sets of images side by side, without resampling their pixels."""
     notes = "; ".join(dict.fromkeys([*(part.note for part in parts.values()), note]))
     notes = notes.strip("; ")
-    # in a given Axes a pixel may be smaller than one of the picture, and a line of text not
+    # in a given Axes an image pixel may be smaller than a picture pixel, but a line of text may not
     below, notes = (textwrap.fill(notes, 34), "") if ax is not None else ("", notes)
     heading = title if ax is None else None  # the title of a given Axes is set elsewhere
     top = (_LINE if any(parts) else 0) + (_LINE + 8 if heading else 0)

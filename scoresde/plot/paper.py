@@ -1,7 +1,7 @@
 """Make figures, check the numbers drawn in them, and write them to files atomically.
 
-A new figure sets its colours explicitly, white with dark text: neither a style of matplotlib nor
-the background of a page changes it. matplotlib is imported when something is drawn.
+A new figure is white with dark text. Its colours are set explicitly, so a style of matplotlib or
+the background of a page does not change them. matplotlib is imported when something is drawn.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ COLOURS = (
     BLUE, RED, "#c08a1e", "#2a8a6f", "#7a4e9f", "#1f9bb5", "#8a5a44", "#c05a9d", "#6b8e23", GREY
 )  # fmt: skip
 OTHERS = (*COLOURS[2:], *COLOURS[:2])
-"""The colours of what is neither data nor samples, such as classes."""
+"""The colours of other things than data and samples, such as classes."""
 _OWN = {"data": BLUE, "floor": BLUE, "samples": RED}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
@@ -54,7 +54,7 @@ _LARGEST = 1e150
 
 
 def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
-    """Return numbers as a float64 vector; raise unless they are finite and at least one."""
+    """Return numbers as a float64 vector; raise if there are none, or if one is not finite."""
     tensor = as_numbers(name, values, dtype=torch.float64)
     if tensor.ndim != 1 or len(tensor) == 0:
         raise ShapeError(f"{name} must be a vector of numbers, got shape {tuple(tensor.shape)}")
@@ -94,7 +94,7 @@ def interval(name: str, ends: tuple[float, float]) -> tuple[float, float]:
 
 
 def span(numbers: Tensor, share: float = 0.01) -> tuple[float, float]:
-    """Return an interval with all but a share of the numbers, so without the outliers.
+    """Return an interval that contains all numbers but a share of outliers.
 
     Its width is positive even if all numbers are equal.
     """
@@ -106,11 +106,11 @@ def span(numbers: Tensor, share: float = 0.01) -> tuple[float, float]:
 
 
 def tones(labels: Iterable[str], *, data: bool = False) -> dict[str, str]:
-    """Return the colour of each set by its label: data are blue, samples red, others neither.
+    """Return the colours of sets by their labels: blue for data, red for samples, other for others.
 
     Args:
-        labels: The labels; a single set has the empty one.
-        data: A single set is data, and not samples.
+        labels: The labels; the label of a single set is empty.
+        data: True if a single set is data, and not samples.
 
     Examples:
         >>> tones(["data", "samples"]) == {"data": BLUE, "samples": RED}
@@ -138,7 +138,7 @@ def plain(text: object, most: int = 40) -> str:
 def figure(
     size: tuple[float, float], *, layout: Literal["constrained"] | None = "constrained"
 ) -> Figure:
-    """Return an empty figure, for panels made elsewhere; `dress` sets their colours.
+    """Return an empty figure; the caller makes its panels, and `dress` sets their colours.
 
     Args:
         size: Width and height in inches.
@@ -195,7 +195,7 @@ def sheet(
     if rows * columns == 1:
         return drawn, [ax]
     ax.set_axis_off()
-    share = 0.74  # the rest is for the labels of the axes
+    share = 0.74  # the rest of the area is for the labels of the axes
     panels = [
         ax.inset_axes(
             ((c + 1 - share) / columns, 1 - (r + share) / rows, share / columns, share / rows)
@@ -222,7 +222,7 @@ def legend(ax: Axes, **options: Any) -> None:
         for handle in drawn.legend_handles:
             if handle is not None and hasattr(
                 handle, "set_sizes"
-            ):  # dots, which may be too small to tell their colour
+            ):  # dots may be too small for their colours to be told apart
                 handle.set(sizes=[25.0], alpha=0.9)
 
 

@@ -21,8 +21,8 @@ __all__ = ["Frame", "below", "frame_of", "points", "squared"]
 
 # The largest number of dots of a scatter.
 _DOTS = 20_000
-# The largest ratio of the sides of a plane whose axes have the same scale; that of entries with
-# names is smaller, since they may have different units.
+# The largest ratio of the sides of a plane whose axes have the same scale. It is smaller for
+# entries with names, since they may have different units.
 _EVEN, _EVEN_NAMED = 4.0, 3.0
 
 Frame = list[tuple[float, float]]
@@ -46,15 +46,15 @@ def points(
 
     The axes contain 99 % of every set, so that outliers do not set the scale; the number of points
     outside is written below. Both axes of a plane have the same scale, so that a circle is round,
-    unless one range is more than 4 times the other; 3 times if the entries have names, and so
-    perhaps different units.
+    unless one range is more than 4 times the other (3 times if the entries have names, since these
+    may have different units).
 
     Args:
-        x: `(N, d)` or `(N,)`; or several sets of one d by name, such as data and samples.
+        x: `(N, d)` or `(N,)`; or several sets with the same d by name, such as data and samples.
         transform: The transform of the data; points are drawn in the units of the data, as are
             density, truth and frame.
-        density: The true law, of event shape `(1,)` or `(2,)`, drawn in the background. The axes
-            then span four standard deviations of its components.
+        density: The true distribution, of event shape `(1,)` or `(2,)`, drawn in the background.
+            The axes then span four standard deviations of its components.
         truth: A point to mark, `(d,)`.
         names: The names of the entries, beside the axes.
         labels: A label of each sample, `(N,)`, strings or integers: each has its own colour. The
@@ -233,7 +233,7 @@ def _histogram(
 
 
 def _of_whole(sets: dict[str, Tensor], column: int, ends: tuple[float, float]) -> list[float]:
-    """Return the edges of bins about whole numbers if a set has whole numbers only, else none."""
+    """Return the edges of bins about integers if a set holds only integers, else none."""
     low, high = math.floor(ends[0]), math.ceil(ends[1])
     whole = any(bool((part[:, column] == part[:, column].round()).all()) for part in sets.values())
     count = high - low + 1
@@ -250,7 +250,8 @@ def _plane(
     a, b = columns
     dot = min(size, max(1.0, 8_000 / max(map(len, sets.values()))))  # the same for all sets
     for label, part in sets.items():
-        step = math.ceil(len(part) / _DOTS)  # more dots would cover each other
+        # at most _DOTS dots, since more would cover each other
+        step = math.ceil(len(part) / _DOTS)
         part = part[::step]
         ax.scatter(
             part[:, a].numpy(), part[:, b].numpy(), s=dot,

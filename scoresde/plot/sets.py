@@ -58,9 +58,9 @@ class Given:
 def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
     """Return checked samples in the units of the data.
 
-    `Data` are converted by their transform, bytes are unchanged, and for others `transform` is
-    inverted. If samples are drawn beside data and no `transform` is given, samples in model units
-    are recognised by their mean and spread, and converted.
+    `Data` are converted by their own transform, bytes are unchanged, and the inverse of `transform`
+    is applied to other samples. If samples are drawn beside data and no `transform` is given,
+    samples in model units are recognised by their mean and spread, and converted.
 
     Args:
         name: The name of the samples in errors.
@@ -148,7 +148,7 @@ def _of_classes(data: Data) -> Tensor | list[str]:
 
 
 def groups(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor]:
-    """Return the sets divided by the labels of the samples, with at most as many as colours.
+    """Divide the sets by the labels of the samples, into at most as many groups as colours.
 
     Labels are sorted, so that each has the same colour in any order of the samples.
     """
@@ -168,13 +168,13 @@ def groups(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor
 
 
 def _natural(word: str) -> list[tuple[bool, int, str]]:
-    """Return the key of an order in which "label 2" comes before "label 10"."""
+    """Return a sort key that puts "label 2" before "label 10"."""
     parts = re.split(r"(\d+)", word)
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _ends(transform: Transform | None) -> tuple[float, float] | None:
-    """Return the least and the largest value of quantised data, else None."""
+    """Return the smallest and the largest value of quantised data, else None."""
     if transform is None or transform.levels is None:
         return None
     low, high = transform.inverse(torch.tensor([-1.0, 1.0], dtype=torch.float64)).tolist()

@@ -1,4 +1,4 @@
-"""Draw samples of any shape by the picture that suits them."""
+"""Draw samples of any shape by the picture for their kind."""
 
 from __future__ import annotations
 
@@ -42,16 +42,17 @@ def samples(
     Options that do not apply to a kind are ignored.
 
     Args:
-        x: `(N, *)`, a tensor, an array, a list or `scoresde.data.Data`; or several sets by name. Of
-            data the first 10,000 are drawn, in their own units, with the names of their columns.
+        x: `(N, *)`, a tensor, an array, a list or `scoresde.data.Data`; or several sets by name.
+            The first 10,000 samples of data are drawn, in their own units, with the names of their
+            columns.
         transform: The transform of the data, such as `model.transform`; samples are drawn in the
             units of the data.
-        density: The true law of points on the line or in the plane.
+        density: The true distribution of points on the line or in the plane.
         names: The names of the entries of points, or of the channels of signals.
         labels: A label of each sample, `(N,)`, strings or integers, or data with these classes:
             written above images, and shown as colours of points and signals. The same labels serve
             every set.
-        columns: Images per row.
+        columns: The number of images per row.
         scale: The magnification of an image's pixels.
         limits: The values of black and white of images; by default as in `images`.
         title: The title.

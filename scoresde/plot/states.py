@@ -56,10 +56,10 @@ def paths(
 
 
 def single(x: Tensor, transform: Transform | None = None) -> Tensor:
-    """Return samples of a state, in the units of the data if a transform is given, in float32.
+    """Return the samples of a state in float32, in the units of the data if a transform is given.
 
     Raises:
-        InvalidValueError: A number is too large for that.
+        InvalidValueError: A number is too large for float32.
         NonFiniteError: A number is not finite.
     """
     numbers = paper.finite("a state", x)
@@ -103,7 +103,7 @@ def checked_states(states: Iterable[StateLike]) -> Iterator[tuple[float, Tensor]
 
 
 def words(times: Sequence[float]) -> list[str]:
-    """Return the labels of times; "denoised" for a last state at the time of the one before."""
+    """Return the labels of times. If the last two times are equal, the last label is "denoised"."""
     labels = [f"t = {t:.3g}" for t in times]
     if len(times) > 1 and times[-1] == times[-2]:
         labels[-1] = "denoised"
@@ -111,14 +111,14 @@ def words(times: Sequence[float]) -> list[str]:
 
 
 def share_axis(panels: Sequence[Axes], states: Tensor) -> list[str]:
-    """Give panels of states the same vertical axis, logarithmic beyond the last state if need be.
+    """Give panels the same vertical axis, logarithmic outside the last state if noise is far wider.
 
     Args:
         panels: The panels.
         states: States `(K, n, *)`, which the axis contains.
 
     Returns:
-        Notes for the picture, one or none.
+        A list with one note for the picture, or an empty list.
     """
     inner, outer = ends_of(states[-1]), ends_of(states)
     return [note for panel in panels for note in stretch(panel.yaxis, inner, outer)][:1]

@@ -37,7 +37,7 @@ def is_far(inner: Ends, outer: Ends) -> bool:
 
 
 def stretch(axis: Any, inner: Ends, outer: Ends) -> list[str]:
-    """Make an axis of a panel contain `outer`, and logarithmic beyond `inner` if it is far wider.
+    """Make an axis contain `outer`, and logarithmic outside `inner` if `outer` is far wider.
 
     With the centre c and half the width h of `inner`, the place of a number is (x - c) / h up to 1,
     and 1 + k log((x - c) / h) beyond.
@@ -48,7 +48,7 @@ def stretch(axis: Any, inner: Ends, outer: Ends) -> list[str]:
         outer: The interval of everything that is drawn.
 
     Returns:
-        Notes for the picture, one or none.
+        A list with one note for the picture, or an empty list.
     """
     outer = min(outer[0], inner[0]), max(outer[1], inner[1])
     limit = axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim
@@ -78,7 +78,7 @@ def stretch(axis: Any, inner: Ends, outer: Ends) -> list[str]:
 
 
 def _ticks(inner: Ends, outer: Ends) -> Sequence[float]:
-    """Return ticks at round numbers within the inner interval, and powers of ten beyond it."""
+    """Return ticks at round numbers in the inner interval, and at powers of ten outside it."""
     from matplotlib.ticker import MaxNLocator
 
     within = MaxNLocator(4).tick_values(*inner)

@@ -39,16 +39,17 @@ def field(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    r"""Draw a score in the plane as arrows, over $p_t$ and points of it.
+    r"""Draw a score in the plane as arrows, over $p_t$ and samples of $p_t$.
 
     The length of an arrow increases with the norm of the score, up to the distance between two
-    arrows. A score of median norm is almost half as long; this norm is written below.
+    arrows. At the median norm, which is written below, an arrow is almost half as long.
 
     Args:
         score: A score of event shape (2,).
         x: Points of $p_t$, `(N, 2)`, which set the axes.
         t: The time.
-        density: The law of the data, whose $p_t$ under the score's SDE is drawn in the background.
+        density: The distribution of the data, whose $p_t$ under the score's SDE is drawn in the
+            background.
         arrows: The number of arrows along each side, at least 2.
         names: The names of the two entries.
         title: The title; by default the time.
@@ -58,7 +59,8 @@ def field(
         The figure.
 
     Raises:
-        ShapeError: `x` is not `(N, 2)`, the density is not of the plane, or the names are not two.
+        ShapeError: `x` is not `(N, 2)`, the density is not in the plane, or there are not two
+            names.
         NonFiniteError: The score, or a point, is not finite.
         InvalidValueError: A density is given, but the SDE of the score is unknown.
 
@@ -75,7 +77,7 @@ def field(
         raise ShapeError(f"a field is drawn in the plane, of x (N, 2); got {tuple(points.shape)}")
     sde = facts(score).sde
     if density is not None and sde is None:
-        raise InvalidValueError("p_t is unknown as the score has no SDE; leave the density out")
+        raise InvalidValueError("p_t is unknown, since the score has no SDE; leave the density out")
     _check_plane(2, density, names)
     ends = frame_of({"": points})
     drawn, (panel,) = paper.sheet(ax, (5, 5))
@@ -122,13 +124,14 @@ def trajectory(
 ) -> Figure:
     """Draw a run from noise to data: paths of particles, or a strip of images, signals, volumes.
 
-    If the first states are far wider than the last, the axes are logarithmic beyond the last.
+    If the first states are far wider than the last ones, the axes are logarithmic outside the range
+    of the last ones.
 
     Args:
         states: The states that `scoresde.trajectory` yields, read once; only what is drawn is kept.
         transform: The transform of the data, such as `model.transform`; points and signals are
             drawn in the units of the data. Leave it out for states of `trajectory(units=True)`.
-        density: The law of the data in the plane, drawn in the background.
+        density: The distribution of the data in the plane, drawn in the background.
         n: The number of samples; by default 60 particles, or 4 rows of a strip.
         names: The names of the entries.
         title: The title.
@@ -140,7 +143,7 @@ def trajectory(
     Raises:
         InvalidTypeError: `states` holds something else.
         InvalidValueError: There is no state; a run can be read only once.
-        ShapeError: States have different shapes, the density is not of their plane, or there are
+        ShapeError: States have different shapes, the density has another event shape, or there are
             more or fewer names than entries.
         NonFiniteError: A state is not finite.
 
@@ -205,17 +208,17 @@ def strip(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw images, signals or volumes on their way from noise: a row for each, time to the right.
+    """Draw the states of images, signals or volumes from noise to data, one row for each sample.
 
-    Images and volumes have limits of their own at each time, since noise may be far wider than
-    data. Signals have one axis for all times, which is logarithmic beyond the last states if the
-    first are far wider.
+    The limits of images and volumes are chosen at each time, since noise may be far wider than
+    data. Signals have one axis for all times, which is logarithmic outside the range of the last
+    states if the first states are far wider.
 
     Args:
         states: The states that `scoresde.trajectory` yields, read once.
         transform: The transform of the data, as for `trajectory`.
         n: The number of samples, at least 1.
-        steps: The number of states, evenly taken with both ends, at least 2.
+        steps: The number of states, evenly spaced from the first to the last, at least 2.
         title: The title.
         ax: The Axes to draw into; by default a new figure.
 
@@ -232,7 +235,7 @@ def strip(
 
 
 def _check_plane(d: int, density: Target | None, names: Sequence[str]) -> None:
-    """Raise ShapeError unless a density is of the plane, and there is a name for each entry."""
+    """Raise ShapeError unless a density is in the plane, and there is a name for each entry."""
     if density is not None and (d != 2 or density.event_shape != (2,)):
         raise ShapeError(
             f"a density is drawn in the plane, event shape (2,); got one of {density.event_shape} "

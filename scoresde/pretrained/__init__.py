@@ -1,1 +1,1 @@
-"""Read, describe and share files of models, without running code from them."""
+"""Read, describe and upload model files, without running code from them."""

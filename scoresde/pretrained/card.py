@@ -1,8 +1,8 @@
-"""Write the model card, a README.md beside a model, which the Hugging Face Hub shows.
+"""Write the model card, the README.md in a model's folder, which the Hugging Face Hub shows.
 
 It describes the SDE and the network, the transform of the data, the training, the evaluation and
-the samples. One line holds the checksum of all others. If it still fits, the card is rewritten
-with the model; if not, the card was edited by hand, and it is left unchanged.
+the samples. One line holds a checksum of all other lines. If the checksum is right, the card is
+rewritten with the model. Otherwise somebody has edited the card, and it is not changed.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _MARK = re.compile(r"^<!-- scoresde ([0-9a-f]{16}):.*-->\n", re.MULTILINE)
 
 
 def write(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write the card of the model in a folder, unless its card was edited by hand.
+    """Write the card of the model in a folder, unless the card there was edited.
 
     Args:
-        folder: The folder; its `config.toml`, `samples.png` and `report.json` or
+        folder: The folder. Its files `config.toml`, `samples.png` and `report.json` or
             `report/report.json` are used if they exist.
         config: The description in the model's file.
 
@@ -58,10 +58,10 @@ def text(folder: Path, config: Mapping[str, Any], *, name: str, licence: str | N
 
     Args:
         folder: As for `write`.
-        config: The description in the model's file; its author is not trusted.
-        name: The name with which `from_pretrained` loads the model.
-        licence: The licence of the weights, by its name on the hub, such as "mit"; by default the
-            licence in the description.
+        config: The description in the model's file, which is not trusted.
+        name: The name by which `from_pretrained` loads the model.
+        licence: The name of the weights' licence on the hub, such as "mit"; by default that in the
+            description.
     """
     head, body = _front_matter(config, licence), "\n".join(_body(config, folder, name))
     mark = f"<!-- scoresde {_digest(head + body)}: rewritten with the model, until it is edited -->"
@@ -69,16 +69,16 @@ def text(folder: Path, config: Mapping[str, Any], *, name: str, licence: str | N
 
 
 def check_licence(value: object) -> None:
-    """Raise InvalidValueError unless a value can be the name of a licence."""
+    """Raise InvalidValueError unless the value can be the name of a licence."""
     if licence_of(value) is None:
         raise InvalidValueError(
-            f"a licence has a name of letters and digits, such as 'mit' or 'cc-by-4.0', got "
+            "a licence is given by its name, such as 'mit' or 'cc-by-4.0', got "
             f"{str(value)[:100]!r}"
         )
 
 
 def is_generated(path: Path) -> bool:
-    """Return True if a card was written by `write` and has not been edited since."""
+    """Return True if `write` wrote the card and nobody has edited it since."""
     try:
         text = checkpoint.read_bytes(path).decode()
     except (CheckpointError, UnicodeError):
@@ -142,7 +142,7 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
 
 
 def _code(name: str, known: Mapping[str, int | tuple[int, ...]], config: Mapping[str, Any]) -> str:
-    """Return a program that draws 16 samples in the units of the data, with all conditions."""
+    """Return a program that draws 16 samples in the units of the data, with every condition."""
     given = {
         key: f"torch.arange(16) % {kind}" if isinstance(kind, int) else f"torch.zeros({kind})"
         for key, kind in known.items()
@@ -168,7 +168,7 @@ def _code(name: str, known: Mapping[str, int | tuple[int, ...]], config: Mapping
 
 
 def _kinds(options: Mapping[str, Any], event: tuple[int, ...]) -> dict[str, int | tuple[int, ...]]:
-    """Return the conditions that a network takes, each a number of classes or a shape."""
+    """Return the conditions of a network by name, each a number of classes or a shape."""
     classes, shapes = options.get("num_classes"), options.get("condition")
     named = classes if isinstance(classes, Mapping) else {"label": classes}
     found: dict[str, int | tuple[int, ...]] = {
@@ -198,12 +198,12 @@ def _table(rows: Mapping[str, str | None]) -> Iterator[str]:
 
 
 def _process(kind: str) -> Iterator[str]:
-    """Yield the formulas of the process, from the docstring of the SDE's class."""
+    """Yield the formulas of the process, taken from the docstring of the SDE's class."""
     if kind not in SDES:
         return
     kernel = r"$\mathcal N(x_t; \alpha_t x_0, \sigma_t^2 I)$"
     formulas = re.split(r"\n\n(?:Args|Examples):", inspect.getdoc(SDES[kind]) or "")[0]
-    text = f"The score is that of data under the perturbation kernel {kernel}.\n\n{formulas}\n"
+    text = f"The score belongs to data with the perturbation kernel {kernel}.\n\n{formulas}\n"
     yield _INLINE.sub(r"\\\\(\1\\\\)", text)  # the hub's syntax for inline formulas
 
 
@@ -217,14 +217,14 @@ def _training(training: object, folder: Path) -> Iterator[str]:
     if shown is None:
         yield f"{steps} with {code(_called('TrainConfig', training))}.\n"
         return
-    yield f"{steps}. To repeat it, save the file below as `config.toml`, and have the data:\n"
+    yield f"{steps}. To repeat it, get the data and save this as `config.toml`:\n"
     yield block("bash", "scoresde train --config config.toml --out run/")
     summary = "<details><summary>config.toml</summary>"
     yield f"{summary}\n\n{block('toml', shown)}\n</details>\n"
 
 
 def _called(name: str, fields: Mapping[str, Any]) -> str:
-    """Return the Python call that makes a configuration, with those of its parts."""
+    """Return the Python call that makes a configuration, with the calls that make its parts."""
     named = (
         f"{k}={_called(k.capitalize(), v) if isinstance(v, Mapping) and k in _PARTS else repr(v)}"
         for k, v in fields.items()

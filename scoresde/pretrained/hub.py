@@ -17,7 +17,7 @@ from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraErro
 __all__ = ["check", "fetch", "is_repo", "push"]
 
 _PATIENCE = 10.0  # seconds
-# errors of the client, and of the libraries below it, if the hub cannot be reached
+# errors of the client and of its libraries if the hub cannot be reached
 _UNREACHABLE = {
     "ConnectionError", "OfflineModeIsEnabled", "Timeout", "TimeoutError", "TimeoutException",
     "TransportError",
@@ -25,8 +25,7 @@ _UNREACHABLE = {
 _REPO = r"\w[\w.-]*/\w[\w.-]*"
 _HINTS = {
     "GatedRepoError": "ask for access on its page, and log in with `hf auth login`",
-    "RepositoryNotFoundError": "there is none of that name, or it is private: then log in with "
-    "`hf auth login`",
+    "RepositoryNotFoundError": "there is no such repository, or it needs `hf auth login`",
     "RemoteEntryNotFoundError": "it is not a model of scoresde: it has no model.safetensors",
     "LocalTokenNotFoundError": "log in with `hf auth login`, or pass token=",
     "LocalEntryNotFoundError": "the hub cannot be reached, and the model was not fetched before",
@@ -47,7 +46,7 @@ def check(repo_id: str) -> None:
 
 
 def fetch(name: str) -> Path:
-    """Return the file of a model of the hub; download it unless it is in the hub's cache.
+    """Return the file of a model on the hub; download it unless it is in the cache.
 
     Raises:
         MissingExtraError: huggingface_hub is not installed.
@@ -58,14 +57,14 @@ def fetch(name: str) -> Path:
     known = {"revision": revision or None}
     with _errors(f"there is no folder {name!r}, and no model of that name came from the hub"):
         offline = not _is_reachable(client, repo, **known)
-        # config.json too, by which the hub counts downloads
+        # config.json too, since the hub counts downloads by this file
         for file in ("config.json", "model.safetensors"):
             path = client.hf_hub_download(repo, file, local_files_only=offline, **known)
         return Path(path)
 
 
 def _is_reachable(client: Any, repo: str, revision: str | None) -> bool:
-    """Return True if the hub answers a request: a failing download would retry for 30 s."""
+    """Return True if the hub answers a request, since a failing download would retry for 30 s."""
     try:
         client.HfApi().model_info(repo, revision=revision, timeout=_PATIENCE)
     except Exception as error:
@@ -78,7 +77,7 @@ def _is_reachable(client: Any, repo: str, revision: str | None) -> bool:
 def push(
     contents: Mapping[str, bytes], repo_id: str, *, private: bool | None, token: str | None
 ) -> str:
-    """Upload files to a repository, and return its address.
+    """Upload files to a repository, and return its URL.
 
     Args:
         contents: The contents of the files, by their names in the repository.
@@ -114,10 +113,11 @@ def _client(purpose: str) -> Any:
 
 @contextmanager
 def _errors(what: str) -> Iterator[None]:
-    """Replace every error of the hub or the network in the block by a CheckpointError."""
+    """Turn every error of the hub or the network in the block into a CheckpointError."""
     try:
         yield
-    except Exception as error:  # errors of the client and of the network share no base class
+    # the errors of the client and of the network have no common base class
+    except Exception as error:
         kinds = [kind.__name__ for kind in type(error).__mro__]
         hint = next((_HINTS[kind] for kind in kinds if kind in _HINTS), None)
         first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")

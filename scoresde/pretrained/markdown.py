@@ -12,8 +12,8 @@ _SIGNS = re.compile(r"([\\`*_{}\[\]<>#|!~$&:])")
 
 
 def code(value: object) -> str:
-    """Return a value as code in one line, also for a table."""
-    text = _line(value, 2_000).replace("|", "¦")  # no escape of | works in every table
+    """Return a value as inline code, which may stand in a table."""
+    text = _line(value, 2_000).replace("|", "¦")  # in some Markdown tables | cannot be escaped
     fence = _fence(text, 1)
     pad = " " if text[:1] == "`" or text[-1:] == "`" or not text else ""
     return f"{fence}{pad}{text}{pad}{fence}"
@@ -25,7 +25,7 @@ def plain(value: object) -> str:
 
 
 def block(language: str, text: str) -> str:
-    """Return a code block, whose fence is longer than any in the text."""
+    """Return a code block with a fence that is longer than any fence in the text."""
     fence = _fence(text, 3)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
 
@@ -36,7 +36,7 @@ def quoted(text: str) -> str:
 
 
 def licence_of(value: object) -> str | None:
-    """Return a value if it can be the name of a licence, else None."""
+    """Return the value if it can be the name of a licence, else None."""
     return value if isinstance(value, str) and _LICENCE.fullmatch(value) else None
 
 

@@ -1,4 +1,4 @@
-"""Remove the paths of this machine from a configuration."""
+"""Remove local paths from a configuration."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _OF_THE_HUB = re.compile(r"hf:\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+){0,2}")
 
 
 def config_toml(folder: Path) -> str | None:
-    """Return the text of a folder's `config.toml`, with paths cut to names, or None.
+    """Return the text of a folder's `config.toml` with paths reduced to names, or None.
 
-    Comments are removed, since they may be private. A link is not followed, since it may lead to
+    Comments are removed, since they may be private. A link is not followed, since it may point to
     any file.
     """
     path = folder / "config.toml"
@@ -36,7 +36,7 @@ def config_toml(folder: Path) -> str | None:
 
 
 def without_paths(value: Any) -> Any:
-    """Return a tree of tables, lists and strings with each path cut to its last name."""
+    """Return nested tables, lists and strings with each path reduced to its last name."""
     if isinstance(value, Mapping):
         return {name: without_paths(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -50,6 +50,6 @@ def without_paths(value: Any) -> Any:
 
 
 def _condition(value: Any) -> Any:
-    """Return an entry of a list with its path cut, but with its prefix `NAME=` kept."""
+    """Return an entry of a list with its path reduced to the last name; keep a prefix `NAME=`."""
     found = re.match(r"\w+=", value) if isinstance(value, str) else None
     return without_paths(value) if found is None else found[0] + without_paths(value[found.end() :])

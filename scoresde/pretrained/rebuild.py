@@ -1,8 +1,8 @@
-"""Make the SDE and the network that a file describes, without trusting the file.
+"""Make the SDE and the network that an untrusted file describes.
 
-A few bytes can describe a network of terabytes, or one whose layers take minutes to make. So the
-network is made on the meta device first, without memory for its numbers. An error is raised as
-soon as its tensors are more or larger than those in the file.
+A few bytes can describe a network of terabytes, or a network whose layers take minutes to make. So
+the network is first made on the meta device, where tensors have no memory. An error is raised as
+soon as it has more or larger tensors than the file.
 """
 
 from __future__ import annotations
@@ -47,31 +47,34 @@ DIFFUSERS = frozenset(
         "UNet3DConditionModel",
     }
 )  # fmt: skip
-"""The names of the networks of diffusers that are rebuilt."""
+"""The names of the diffusers networks that can be made from a description."""
 MOST = 100_000
-"""The largest number of levels of an SDE, and of steps of a sampler."""
+"""The largest number of levels of an SDE and of steps of a sampler."""
 LARGEST = 2**31
-"""The largest number of entries of an event, or of a condition."""
+"""The largest number of entries of an event or of a condition."""
 
 
 def check_description(config: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError if the event shape or the number of steps is impossible."""
+    """Raise CheckpointError if the event shape or the number of steps is not valid."""
     shape, steps = config["event_shape"], config.get("steps")
     sides = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
     if not sides or not 0 < len(shape) <= 16 or math.prod(shape) > LARGEST:
-        raise CheckpointError(f"{path} describes no model: its event shape is {str(shape)[:200]}")
+        raise CheckpointError(
+            f"{path} does not describe a model: its event shape is {str(shape)[:200]}"
+        )
     if steps is not None and (type(steps) is not int or not 1 <= steps <= MOST):
         raise CheckpointError(
-            f"{path} describes no model: it has {str(steps)[:200]} steps, and the number of "
-            f"steps must be from 1 to {MOST:,}"
+            f"{path} does not describe a model: its number of steps is {str(steps)[:200]}, but "
+            f"must be from 1 to {MOST:,}"
         )
 
 
 def unknown(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the parts of a model that its file does not hold, such as a class of the user's.
+    """Return the parts of a model that its file cannot describe, such as a user's network class.
 
     Returns:
-        The names of these classes by the argument of `from_pretrained`, "net", "sde" or "time".
+        A mapping from the argument of `from_pretrained`, "net", "sde" or "time", to the name of the
+        class.
     """
     parts = {"net": {*_NETS, *DIFFUSERS}, "sde": SDES}
     found = {k: config[k]["type"] for k, known in parts.items() if config[k]["type"] not in known}
@@ -82,12 +85,12 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
     """Return the SDE of a stored model; its class must be one of this package.
 
     Raises:
-        CheckpointError: The class is not of this package, or the SDE has too many levels.
+        CheckpointError: The class is not one of this package, or the SDE has too many levels.
     """
     fields = {name: value for name, value in config["sde"].items() if name != "type"}
     kind = _kind(SDES, "sde", config["sde"]["type"])
     if sum(1 for _ in _leaves(fields)) > MOST:
-        raise CheckpointError(f"its SDE is described by more than {MOST:,} numbers")
+        raise CheckpointError(f"the description of its SDE has more than {MOST:,} numbers")
     sde: SDE = kind(**fields)
     if (sde.levels or 0) > MOST:
         raise CheckpointError(f"its SDE has {sde.levels:,} levels, more than {MOST:,}")
@@ -95,19 +98,19 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
 
 
 def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return the network of a stored model with initial weights.
+    """Make the network of a stored model, with initial weights.
 
-    Its class must be one of this package, or of diffusers if that is installed.
+    Its class must be one of this package, or one of diffusers if that is installed.
 
     Args:
         config: The description of the model.
-        tensors: The tensors of the model; the names of those of the network begin with `net.`, or
+        tensors: The tensors of the model. Names of the network's tensors begin with `net.`, or with
             `net.net.` for a network of another library.
 
     Raises:
-        CheckpointError: The class is another one, or the network has other tensors.
-        MissingExtraError: The class is of diffusers, which is not installed.
-        ScoreSDEError, RuntimeError: The network fails for an empty batch.
+        CheckpointError: The class is not allowed, or the network does not fit the tensors.
+        MissingExtraError: The class is one of diffusers, which is not installed.
+        ScoreSDEError, RuntimeError: The network raises an error for an empty batch.
     """
     name, options, shape = config["net"]["type"], config["net"]["config"], config["event_shape"]
     prefix = "net." if config["net"].get("called", "plain") == "plain" else "net.net."
@@ -115,7 +118,7 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
     stored = {key: value for key, value in tensors.items() if key.startswith(prefix)}
     if sum(1 for _ in _leaves(options)) > 2 * len(stored) + 64:
         raise _too_large(stored)
-    # the initial weights are overwritten, so making them must not change torch's global generator
+    # the initial weights are overwritten, so drawing them must not change torch's global generator
     with forked_rng():
         with torch.device("meta"), Limit(stored):
             outline = make()
@@ -124,7 +127,7 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
         net = make()
         if name not in _NETS:
             return net
-        net = net.float()  # also under another default dtype
+        net = net.float()  # independent of the default dtype
         nothing = torch.empty(0, *shape, dtype=torch.float32)
         declared: Any = net.declared
         kinds = declared(shape).values()
@@ -151,12 +154,12 @@ _DRAWN = {torch.ops.aten.normal_, torch.ops.aten.uniform_}
 
 
 class Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Raise CheckpointError as soon as more or larger tensors are made than are stored."""
+    """Raise CheckpointError as soon as more or larger tensors are made than the file holds."""
 
     def __init__(self, stored: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.stored = stored
-        # with a margin for temporary tensors, and for tensors that are made twice
+        # allow more, for temporary tensors and tensors that are made twice
         self.tensors = 2 * len(stored) + 64
         self.numbers = 2 * sum(value.numel() for value in stored.values()) + 2**16
 
@@ -169,7 +172,7 @@ class Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func.overloadpacket in _DRAWN and args[0].is_meta:
-            return args[0]  # a meta tensor has no numbers to change
+            return args[0]  # a meta tensor has no numbers
         out = func(*args, **(kwargs or {}))
         if isinstance(out, Tensor) and not any(isinstance(a, Tensor) for a in args):
             self.tensors -= 1
@@ -202,7 +205,7 @@ def _leaves(value: object) -> Iterator[object]:
 def _kind(table: Mapping[str, Any], what: str, kind: str) -> Any:
     if kind not in table:
         raise CheckpointError(
-            f"this model has a {what} of the class {kind}, which is not scoresde's; "
-            f"pass it: from_pretrained(folder, {what}=...)"
+            f"the {what} of this model has the class {kind}, which scoresde does not define; pass "
+            f"it: from_pretrained(folder, {what}=...)"
         )
     return table[kind]

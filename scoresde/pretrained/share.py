@@ -1,4 +1,4 @@
-"""Collect the files of a model's folder for an upload: the model and its descriptions."""
+"""Collect the files of a model's folder that are uploaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scoresde.pretrained.private import config_toml
 
 __all__ = ["contents"]
 
-# files of a run's folder that are copied unchanged; its checkpoints are not uploaded
+# files of a run's folder that are uploaded unchanged; checkpoints are not uploaded
 _COPIED = [
     "samples.png", "loss.png", "report.json", "report.png", "report/report.json",
     "report/report.png",
@@ -23,7 +23,7 @@ _COPIED = [
 def contents(folder: Path, *, name: str, licence: str | None = None) -> dict[str, bytes]:
     """Return the contents of all files to upload, by their names in the repository.
 
-    The model is read once, so that the bytes that were verified are the bytes that are sent.
+    The model is read only once, so that exactly the verified bytes are uploaded.
 
     Args:
         folder: The folder of `model.safetensors`.
@@ -37,7 +37,7 @@ def contents(folder: Path, *, name: str, licence: str | None = None) -> dict[str
     path, readme = folder / "model.safetensors", folder / "README.md"
     model = checkpoint.read_bytes(path)
     _, config = store.read(path, model)
-    for file in ("report", "config.toml"):  # neither is read by _plain
+    for file in ("report", "config.toml"):  # _plain does not read these two files
         if (folder / file).is_symlink():
             raise _link(folder / file)
     toml = config_toml(folder)
@@ -66,6 +66,6 @@ def _plain(path: Path) -> bytes:
 
 def _link(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path} is a link or no regular file, and is not shared; put a copy in its place, or "
-        "remove it"
+        f"{path} is not a regular file, or is a link, so it is not uploaded; replace it by a copy, "
+        "or remove it"
     )

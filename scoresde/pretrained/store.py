@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 PIPELINE = "model_index.json"
-"""The file that names the parts of a pipeline of diffusers."""
+"""The file that lists the parts of a diffusers pipeline."""
 _MODELS = Path(__file__).parents[1] / "models"
 _DESCRIPTION: Mapping[str, type] = {"sde": dict, "net": dict, "event_shape": list, "predicts": str}
 
@@ -40,11 +40,11 @@ _DESCRIPTION: Mapping[str, type] = {"sde": dict, "net": dict, "event_shape": lis
 def locate(folder: str | Path) -> Path:
     """Return the file of a model, given its folder, the file itself, or its name.
 
-    A name without a dot or a separator means the folder of that name if it holds a model or a run,
-    and otherwise a packaged model. A name like `runs/exp1` is looked up on the hub only if there is
-    no folder `runs`; if there is one, the name is treated as a path that does not exist. A name
-    with a revision, like `runs/exp1@main`, always means a model of the hub. For the folder of a
-    pipeline of diffusers, the file that lists its parts is returned.
+    A name without a dot or a separator means the folder with this name if it holds a model or a
+    run, and otherwise a packaged model. A name such as `runs/exp1` is looked up on the hub only if
+    there is no folder `runs`; otherwise it is treated as a path. A name with a revision, such as
+    `runs/exp1@main`, always means a model on the hub. For the folder of a diffusers pipeline, the
+    file that lists its parts is returned.
 
     Raises:
         CheckpointError: There is no such model.
@@ -54,8 +54,8 @@ def locate(folder: str | Path) -> Path:
         if not _is_model(path):
             return packaged(str(folder)) / "model.safetensors"
         warnings.warn(
-            f"{str(folder)!r} is read from the folder './{folder}'; the packaged model of this "
-            "name is read only where there is no such folder",
+            f"{str(folder)!r} is read from the folder './{folder}'; the packaged model with this "
+            "name is read only if there is no such folder",
             UserWarning,
             stacklevel=outside(),
         )
@@ -64,16 +64,16 @@ def locate(folder: str | Path) -> Path:
     if isinstance(folder, str) and hub.is_repo(folder):
         if "@" not in folder and path.parent.is_dir():
             raise CheckpointError(
-                f"there is no folder {folder!r}, but there is a folder {str(path.parent)!r}"
-                f"{checkpoint.did_you_mean(path)}; for a model of the hub of that name, give "
-                f"the revision: {folder + '@main'!r}"
+                f"there is no folder {folder!r}, but there is a folder "
+                f"{str(path.parent)!r}{checkpoint.did_you_mean(path)}; for a model on the hub with "
+                f"this name, give the revision: {folder + '@main'!r}"
             )
         return hub.fetch(folder)
     return packaged(str(folder)) / "model.safetensors"
 
 
 def in_package(path: Path) -> bool:
-    """Return True for a file of a packaged model, which nothing is written beside."""
+    """Return True for a file in the package, where nothing may be written."""
     return _MODELS.resolve() in path.resolve().parents
 
 
@@ -93,7 +93,7 @@ def _is_packaged(name: str | Path) -> bool:
 
 
 def _is_model(path: Path) -> bool:
-    """Return True for a file, and for a folder with a model or with checkpoints."""
+    """Return True for a file, and for a folder with a model or checkpoints."""
     return (
         path.is_file() or (path / "model.safetensors").exists() or bool(checkpoint.steps_in(path))
     )
@@ -107,7 +107,7 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
         raw: The content of the file, if it has been read already.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or of another format, or holds no model.
+        CheckpointError: The file is missing, is damaged, has another format, or holds no model.
     """
     try:
         tensors, config = checkpoint.load_tensors(path, raw)
@@ -126,15 +126,15 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
             if who := checkpoint.holder(path.parent):
                 raise CheckpointError(
                     f"the run in {path.parent} has no checkpoint so far, and is running ({who}); "
-                    "wait for the first one, after as many steps as --save-every"
+                    "wait for the first one, after --save-every steps"
                 ) from error
             raise CheckpointError(
                 f"the run in {path.parent} has no checkpoint so far; `scoresde train --config "
                 f"{shlex.quote(str(settings))}` continues it"
             ) from error
         raise CheckpointError(
-            f"{error}; to write it again from the checkpoints beside it, repeat the training "
-            "command of the run, even if the run is complete"
+            f"{error}; to write it again from the checkpoints beside it, run the training command "
+            "again, even if the run is complete"
         ) from error
     missing = [name for name in _DESCRIPTION if name not in config]
     missing += [name for name in ("mean", "var") if name not in tensors]
@@ -154,7 +154,7 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
 
 
 def _theirs(folder: Path) -> str:
-    """Return what to do with a folder of diffusers, or an empty string for another folder."""
+    """Return advice for a folder of diffusers, or "" for any other folder."""
     try:
         name = entry_of(checkpoint.read_json(folder / "config.json"), "_class_name")
     except CheckpointError:
@@ -175,7 +175,7 @@ def entry_of(config: object, *names: str) -> Any:
 
 
 def count_text(count: object) -> str:
-    """Return an integer as text with commas between thousands, or the text of any other value."""
+    """Return an integer as text with commas between thousands; return any other value as text."""
     return f"{count:,}" if isinstance(count, int) else str(count)
 
 
@@ -189,12 +189,12 @@ def packaged(name: str) -> Path:
     if name not in names:
         if os.path.exists(name):
             raise CheckpointError(
-                f"{name!r} is not a packaged model; read the folder of that name with "
+                f"{name!r} is not a packaged model; read the folder with this name by "
                 f"ScoreModel.from_pretrained({name!r})"
             )
         raise CheckpointError(
-            f"there is no folder {name!r} and no packaged model of that name; "
-            f"packaged are {', '.join(names) or 'none'}{checkpoint.did_you_mean(Path(name))}"
+            f"there is no folder {name!r} and no packaged model with this name; the packaged "
+            f"models are {', '.join(names) or 'none'}{checkpoint.did_you_mean(Path(name))}"
         )
     return _MODELS / name
 
@@ -206,10 +206,11 @@ def sde_fields(sde: SDE) -> dict[str, Any]:
 
 
 def net_config(net: object) -> dict[str, Any] | None:
-    """Return the constructor's arguments of a network if its `config` holds them as JSON, or None.
+    """Return the constructor's arguments of a network if its `config` has them as JSON, else None.
 
-    Networks of this package have such a `config`; other networks may have any object of that name.
-    Names that begin with an underscore, such as the path of a network of diffusers, are left out.
+    Networks of this package have such a `config`; other networks may have any other object under
+    this name. Names that begin with an underscore are left out, such as the path of a diffusers
+    network.
     """
     config: Any = getattr(net, "config", None)
     if not isinstance(config, Mapping):
@@ -223,6 +224,6 @@ def net_config(net: object) -> dict[str, Any] | None:
 
 
 def call_text(fields: Mapping[str, Any]) -> str:
-    """Return the Python call that makes a described SDE or network."""
+    """Return the Python call that makes the described SDE or network."""
     named = ", ".join(f"{k}={v!r}" for k, v in fields.items() if k != "type")
     return f"{fields.get('type')}({named})"

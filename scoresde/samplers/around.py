@@ -16,10 +16,10 @@ __all__ = ["Around"]
 
 @dataclass(frozen=True)
 class Around(Sampler):
-    """Define the base class of samplers that run another one, with its attributes and steps.
+    """Define the base class of samplers that run another one, whose attributes they have.
 
     Args:
-        sampler: The sampler that is run.
+        sampler: The inner sampler.
     """
 
     sampler: Sampler
@@ -84,7 +84,7 @@ class Around(Sampler):
         return self.sampler.declared(event)
 
     def checked(self, condition: Condition) -> Condition:
-        """Return the inner sampler's conditions, after its checks."""
+        """Return the inner sampler's conditions, after checking them."""
         return self.sampler.checked(condition)
 
     def states(self, steps: int) -> int:

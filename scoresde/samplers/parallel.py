@@ -1,18 +1,18 @@
 r"""Compute the evaluations of a run in parallel, by fixed-point iteration.
 
-A run of N evaluations is a system of equations, one for each evaluated state, whose solution is
-the sequential run. Each round approximates the score near the state $x_i$ of the last round by
+The N states at which a run evaluates the score solve a system of N equations. Each round of the
+iteration approximates the score near the state $x_i$ of the last round by
 
 $$ s(x, t_i) \approx s(x_i, t_i) + h_i (x - x_i), $$
 
-runs the sampler under this model, which costs no evaluation, and evaluates the score at all the
-new states at once. Any sampler with a fixed number of evaluations can be run in this way, with its
-noise and with the earlier evaluations that a multistep method uses. In the first round the slope
-$h_i$ is $-1 / (\alpha^2 v + \sigma^2)$, that of Gaussian data of mean variance v. Later it is the
-slope of the secant along the last change of the state, limited to the interval from $-1/\sigma^2$,
-the slope for a single data point, to 0. A slope of 0 in the coordinates of the reverse SDE is
-Picard's iteration (Shih et al. 2023, arXiv:2305.16317). Tang et al. (2024, arXiv:2402.09970) use
-earlier rounds too, by Anderson acceleration.
+runs the sampler with this model of the score, which costs no evaluation, and then evaluates the
+score at all new states at once. This works for every sampler with a fixed number of evaluations,
+including its noise and the earlier evaluations of a multistep method. In the first round the slope
+$h_i$ is $-1 / (\alpha^2 v + \sigma^2)$, the slope for Gaussian data with the mean variance v. Later
+it is the secant's slope along the last change of the state, limited to the interval from
+$-1/\sigma^2$, the slope for a single data point, to 0. A slope of 0 in the coordinates of the
+reverse SDE gives Picard iteration (Shih et al. 2023, arXiv:2305.16317). Tang et al. (2024,
+arXiv:2402.09970) also use earlier rounds, by Anderson acceleration.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ __all__ = ["Parallel"]
 
 @dataclass(frozen=True)
 class Parallel(Around):
-    r"""Run a sampler with many evaluations at a time, for few samples on a device with free cores.
+    r"""Run a sampler with many evaluations at once, for few samples on a device with idle cores.
 
-    The samples are those of the sampler, up to the tolerance. There are fewer evaluations in
-    sequence, but more in total: on the digits of the package 100 steps of DDIM took 15 rounds of 20
-    evaluations for each sample at the tolerance .001, or 12 rounds of 200 (see the page "Devices").
-    `Samples.info["sequential"]` has the number of rounds for each sample, and `Samples.nfe` the
-    number of all evaluations.
+    The samples are those of the sampler up to the tolerance. Fewer evaluations follow each other,
+    but there are more in total. For example, 100 steps of DDIM on the packaged digits took 15
+    rounds of 20 evaluations for each sample at the tolerance .001, or 12 rounds of 200 (see the
+    page "Devices"). `Samples.info["sequential"]` is the number of rounds of each sample, and
+    `Samples.nfe` the total number of evaluations.
 
-    A state is accepted if it moved by at most `tolerance` since its score was evaluated, and all
-    states before it are accepted. Each round accepts at least one state, so there are never more
-    rounds than evaluations of the sampler. How an error of that size grows later depends on the
-    sampler and on the sample: the median difference of the digits was 1 to 4 times the tolerance,
-    that of samples near the boundary between two digits up to 150 times. Each sample is iterated
-    separately, so it does not depend on the rest of its batch.
+    A state is accepted if it has moved by at most `tolerance` since its score was evaluated, and
+    all earlier states are accepted. Each round accepts at least one state, so there are never more
+    rounds than evaluations of the sampler. How much such an error grows later depends on the
+    sampler and the sample. For the digits the median difference from the sequential samples was 1
+    to 4 times the tolerance, and up to 150 times for samples near the boundary between two digits.
+    Each sample is iterated separately, so it does not depend on the rest of its batch.
 
-    For each sample, three states are kept for every evaluation of the sampler.
+    Memory: three states for every evaluation of every sample.
 
     Args:
         sampler: The sampler, which must not be adaptive or couple the samples of a batch.
         tolerance: The largest root mean square change of a state over its entries, in units of
             $\sqrt{\alpha^2 v + \sigma^2}$.
-        width: The number of evaluations of one sample at a time, at least 1.
+        width: The number of evaluations of one sample in a round, at least 1.
 
     Raises:
         InvalidTypeError: The sampler chooses its steps itself, couples samples, or uses more than
-            the values of the score, as `MALA` does.
+            the values of the score, such as `MALA`.
         InvalidValueError: The tolerance is not positive, or the width not at least 1.
 
     Examples:
@@ -91,22 +91,22 @@ class Parallel(Around):
 
     @property
     def stepwise(self) -> bool:
-        """Return False, since a step alone has nothing to compute in parallel."""
+        """Return False, since a single step has nothing to compute in parallel."""
         return False
 
     @property
     def differentiable(self) -> bool:
-        """Return False, since the iteration has no graph of the sampler's run."""
+        """Return False, since the iteration has no autograd graph of the sampler's run."""
         return False
 
     def cost(self, steps: int) -> int:
-        """Return the largest number of evaluations, with a round for each of the sampler's."""
+        """Return an upper bound of the evaluations, with a round for each of the sampler's."""
         return self.width * self.sampler.cost(steps)
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the states of the sampler, each as soon as it is final for all samples."""
+        """Yield the states of the sampler, each as soon as it is accepted for all samples."""
         models, shown = _Models(rsde, x.shape), 0
         while True:
             run = _Modelled(rsde, models)
@@ -124,7 +124,7 @@ class Parallel(Around):
 
 
 class _Modelled(ReverseSDE):
-    """Reverse an SDE by models of the score, and keep the states at which they were evaluated."""
+    """Reverse an SDE with models of the score, and record the states of their evaluations."""
 
     def __init__(self, rsde: ReverseSDE, models: _Models) -> None:
         super().__init__(
@@ -172,12 +172,12 @@ class _Models:
         self._round = 0
         # lists of N tensors `(B, ...)` in the first run, stacked after it
         self._t: Any = []
-        self._x: Any = []  # where the model has the value `_value`
+        self._x: Any = []  # the state at which the model has the value `_value`
         self._value: Any = []
         self._slope: Any = []
         self._steepest: Any = []  # -1 / sigma^2
-        self._unit: Any = []  # of changes: the standard deviation of the state
-        self._fresh = torch.zeros(0)  # True where the value is one of the score
+        self._unit: Any = []  # the unit of changes, the standard deviation of the state
+        self._fresh = torch.zeros(0)  # True if the value is that of the score at this state
 
     def value_at(self, i: int, x: Tensor, t: Tensor | float) -> Tensor:
         """Return the model of the i-th evaluation at states `(B, *)`."""
@@ -196,7 +196,7 @@ class _Models:
         return value
 
     def _begin(self, x: Tensor, time: Tensor) -> None:
-        """Append the score of Gaussian data, as the first model of the next evaluation."""
+        """Append the score of Gaussian data as the first model of the next evaluation."""
         sde, known = self._rsde.sde, self._rsde.moments or Moments(0.0, var=1.0)
         alpha, sigma = sde.alpha(time), sde.sigma(time)
         variance = alpha**2 * known.mean_variance() + sigma**2
@@ -211,8 +211,8 @@ class _Models:
         """Evaluate the score at the first states that are not accepted.
 
         Args:
-            seen: The states `(B, *)` of each evaluation in the run under the models.
-            tolerance: The change of a state that is accepted.
+            seen: The states `(B, *)` of each evaluation in the run with the models.
+            tolerance: The largest change of an accepted state.
             width: The number of states of each sample that are evaluated.
         """
         n, batch = len(seen), len(seen[0])
@@ -226,15 +226,15 @@ class _Models:
         moved = _inner(new - self._x, new - self._x)
         moved = (moved / max(math.prod(new.shape[2:]), 1)).sqrt() / self._unit
         accepted = ((moved.cpu() <= tolerance) & self._fresh).long().cumprod(0).sum(0)
-        # the state after the accepted ones does not move again; NaN is not below the tolerance
+        # the first state after the accepted ones will not move again; a NaN is not accepted
         accepted = accepted.clamp(min=min(self._round, n))
         self.final = int(accepted.min()) if batch else n
         if self.final == n:
             return
         self._round += 1
         self.rounds += accepted < n
-        # a batch has the same shape in each round, so that a network's results do not depend on
-        # the other samples
+        # the batch has the same shape in each round, so that a network's rounding does not depend
+        # on the other samples
         width = min(width, n)
         i = (accepted.clamp(max=n - width)[:, None] + torch.arange(width)).flatten()
         b = torch.arange(batch).repeat_interleave(width)
@@ -243,7 +243,7 @@ class _Models:
         self._replace(i[use], b[use], new, value[use])
 
     def _replace(self, i: Tensor, b: Tensor, new: Tensor, value: Tensor) -> None:
-        """Centre the models of evaluations i of samples b at new states, with values there."""
+        """Set new states and values for the models of evaluations i of samples b."""
         x = new[i, b]
         step, change = x - self._x[i, b], value - self._value[i, b]
         secant = _inner(step[None], change[None])[0] / _inner(step[None], step[None])[0]

@@ -1,7 +1,7 @@
-r"""Define the base class of samplers: hyperparameters and one method, `step`.
+r"""Define the base class of samplers, with hyperparameters as fields and a method `step`.
 
-`step(rsde, x, t, s, noise)` turns a draw of $p_t$ into a draw of $p_s$, $s \le t$. The loop over a
-time grid is `trajectory`, which multistep and adaptive methods override.
+`step(rsde, x, t, s, noise)` turns a draw from $p_t$ into a draw from $p_s$, $s \le t$. The loop
+over a time grid is `trajectory`; multistep and adaptive methods override it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class NoiseLike(Protocol):
     """Declare the methods of a sampler's source of randomness, such as `scoresde.Noise`."""
 
     def normal(self, like: Tensor, t: Tensor | float, k: int = 0) -> Tensor:
-        """Return the k-th standard normal draw at time t, like `like`."""
+        """Return the k-th standard normal draw at time t, of the shape of `like`."""
         ...
 
     def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
@@ -51,9 +51,9 @@ class State:
     Attributes:
         t: The time, a float64 scalar tensor.
         x: The samples `(B, *)` at that time.
-        denoised: $E[x_0 | x_t]$ if the method or the last step computed it, else `None`.
-        nfe: Evaluations of the score for each sample so far.
-        passes: Network passes in these evaluations.
+        denoised: $E[x_0 | x_t]$ if it was computed, else `None`.
+        nfe: The evaluations of the score for each sample so far.
+        passes: The network passes in these evaluations.
 
     Examples:
         >>> import scoresde
@@ -75,15 +75,15 @@ class State:
 
     @classmethod
     def of(cls, rsde: ReverseSDE, t: Tensor, x: Tensor, denoised: Tensor | None = None) -> State:
-        """Return the state of a run at time `t`, with its evaluations and passes so far."""
+        """Return the state of a run at time `t`, with the evaluations and passes so far."""
         return cls(t, x, denoised, rsde.nfe, rsde.passes)
 
 
 class Sampler(abc.ABC):
     """Define a sampling method as a frozen dataclass of its hyperparameters.
 
-    The facts that a run uses, such as the order, are attributes of the class, or properties if they
-    depend on the hyperparameters.
+    Properties that a run uses, such as the order, are attributes of the class, or Python properties
+    if they depend on the hyperparameters.
 
     Attributes:
         steps: The default number of steps.
@@ -103,9 +103,9 @@ class Sampler(abc.ABC):
 
     @property
     def order(self) -> int | None:
-        """Return the order of convergence in the number of steps, for the method without noise.
+        """Return the order of convergence in the number of steps, of the method without noise.
 
-        It is None if the method does not converge with more steps, such as Langevin dynamics with a
+        It is None if more steps do not make the method converge, as for Langevin dynamics with a
         fixed step size, or if the method chooses its steps itself. For a multistep method it is the
         number of evaluations that a step uses, once there are so many.
         """
@@ -118,9 +118,9 @@ class Sampler(abc.ABC):
 
     @property
     def conditional(self) -> bool:
-        r"""Return True if a step draws from $p(x_s | x_t)$: its noise is that of the reverse SDE.
+        r"""Return True if a step draws from $p(x_s | x_t)$, with the noise of the reverse SDE.
 
-        Other noise, as at `eta` or `tau` other than 1, is right for marginals alone.
+        Other noise, as with `eta` or `tau` other than 1, gives the right marginals only.
         """
         shares = (getattr(self, name, 1.0) for name in ("eta", "tau"))
         return self.stochastic and not self.invariant and all(share == 1.0 for share in shares)
@@ -132,27 +132,27 @@ class Sampler(abc.ABC):
 
     @property
     def coupled(self) -> bool:
-        """Return True if a sample depends on the others of its batch."""
+        """Return True if a sample depends on other samples of its batch."""
         return False
 
     @property
     def between(self) -> bool:
-        """Return True if the score is evaluated between times of the grid, as no ladder allows."""
+        """Return True if the score is evaluated between times of the grid, so not on ladders."""
         return False
 
     @property
     def invariant(self) -> bool:
-        r"""Return True if `step` at s = t moves samples and leaves $p_t$ unchanged: a corrector."""
+        r"""Return True for a corrector, whose `step` at s = t moves samples and keeps $p_t$."""
         return False
 
     @property
     def stepwise(self) -> bool:
-        """Return True if a run consists of calls of `step`, which an outer sampler may make."""
+        """Return True if a run only calls `step`, so that an outer sampler can call it instead."""
         return True
 
     @property
     def takes_start(self) -> bool:
-        """Return True if a run can begin at given states, as in `sample(x=...)`."""
+        """Return True if a run can start at given states, as in `sample(x=...)`."""
         return True
 
     @property
@@ -162,31 +162,31 @@ class Sampler(abc.ABC):
 
     @property
     def auditioned(self) -> bool:
-        """Return True if the method's settings are chosen for a model by their errors."""
+        """Return True if the method has settings that are chosen for a model by trying them."""
         return False
 
     @property
     def differentiable(self) -> bool:
-        """Return True if samples can be differentiated in their initial states and the score."""
+        """Return True if samples can be differentiated in the initial states and the score."""
         return all(v.differentiable for v in vars(self).values() if isinstance(v, Sampler))
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """Return the names of the conditions that the sampler uses itself."""
+        """Return the names of the conditions that the sampler itself uses."""
         return ()
 
     def declared(self, event: tuple[int, ...]) -> Mapping[str, Field]:
-        """Return the kinds of the sampler's `conditions`, for events of a shape."""
+        """Return the kinds of the sampler's `conditions`, for events of this shape."""
         return {}
 
     def checked(self, condition: Condition) -> Condition:
-        """Return the sampler's `conditions`, after a check that they fit together."""
+        """Check that the sampler's `conditions` fit together, and return them."""
         return condition
 
     # Budgets and grids
 
     def cost(self, steps: int) -> int:
-        """Return the largest number of evaluations in a run; it must be linear in `steps`."""
+        """Return an upper bound of the evaluations in a run, which must be linear in `steps`."""
         return steps * self.nfe_per_step
 
     def states(self, steps: int) -> int:
@@ -194,12 +194,12 @@ class Sampler(abc.ABC):
         return steps
 
     def steps_for(self, nfe: int) -> int:
-        """Return the largest number of steps with at most `nfe` evaluations; 0 if there is none."""
+        """Return the largest number of steps with at most `nfe` evaluations, or 0."""
         start = self.cost(0)
         return max(nfe - start, 0) // (self.cost(1) - start)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Sampler:
-        """Return this sampler set up for a score; by default unchanged.
+        """Return the sampler set up for a score; by default unchanged.
 
         Args:
             facts: The facts of the score.
@@ -209,7 +209,7 @@ class Sampler(abc.ABC):
         return self
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return the default grid of this sampler, `(steps + 1,)`: here that of the SDE.
+        """Return the default grid of the sampler, `(steps + 1,)`; here the default grid of the SDE.
 
         Args:
             sde: The process.
@@ -220,7 +220,7 @@ class Sampler(abc.ABC):
 
     @abc.abstractmethod
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_s from the draw `x` of p_t.
+        """Turn a draw `x` from p_t into a draw from p_s.
 
         Args:
             rsde: The reverse SDE.
@@ -239,25 +239,26 @@ class Sampler(abc.ABC):
             yield State.of(rsde, s, x)
 
     def finish(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
-        r"""Return $E[x_0 | x_t]$ at the end of a run, by one evaluation and without noise."""
+        r"""Return $E[x_0 | x_t]$ at the end of a run, by one evaluation without noise."""
         return rsde.denoise(x, t)
 
 
 class Adaptive(Sampler):
-    """Define a method that chooses the steps of each sample between two times of the grid.
+    """Define a method that chooses its own steps between two times of the grid.
 
-    Its default grid is T and eps. A limit on the evaluations does not determine the number of
-    steps; the method raises an error when the limit is reached.
+    Its default grid is T and eps. A limit on the evaluations does not set the number of steps; the
+    method raises an error when it reaches the limit.
 
-    Rounding may decide whether a step is accepted. A float32 network rounds differently in batches
-    of another size, and then a sample may be another solution within the tolerance. With the same
-    `batch_size` a sample is the same bit for bit, whatever the number of samples.
+    Rounding can decide whether a step is accepted, and the rounding of a float32 network depends on
+    the size of the batch. So in a batch of another size, a sample may be another solution within
+    the tolerance. With the same `batch_size` a sample is the same bit for bit, whatever the number
+    of samples.
 
     Attributes:
         rtol: The tolerance relative to the state, in units in which noise and data are of order 1.
         atol: The absolute tolerance, in the same units.
         max_nfe: The largest number of evaluations between two times of the grid.
-        least: The number of evaluations of the shortest run.
+        least: The number of evaluations of the shortest possible run.
     """
 
     steps: ClassVar[int] = 1
@@ -281,11 +282,11 @@ class Adaptive(Sampler):
         return self.max_nfe
 
     def steps_for(self, nfe: int) -> int:
-        """Return 1, one step from T to eps, if `nfe` allows the shortest run, else 0."""
+        """Return 1, for one step from T to eps, if `nfe` allows the shortest run, else 0."""
         return int(nfe >= self.least)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
-        """Return this method with `max_nfe` of at most `nfe`, but enough for the shortest run."""
+        """Return this method with `max_nfe` limited to `nfe`, but enough for the shortest run."""
         if nfe is None:
             return self
         most = max(min(self.max_nfe, nfe), self.least)

@@ -1,4 +1,4 @@
-"""Draw samples from a score: `sample`, `trajectory`, and the request behind both."""
+"""Draw samples from a score by `sample` and `trajectory`, which both make a `Run`."""
 
 from scoresde.sampling.doors import sample, trajectory
 from scoresde.sampling.learn import pilot

@@ -1,9 +1,9 @@
-r"""Choose the setting of the fast sampler by trying all settings on the starts of a pilot run.
+r"""Choose the setting of the fast sampler by trying all settings from a pilot run's initial states.
 
-A pilot predicts the errors of a grid as if the score were evaluated on the exact trajectory. In few
-steps the states are not near it. So for few steps every setting of `SETTINGS` is run from the
-initial states of the pilot run. The setting is chosen whose samples end nearest to the last states
-of the pilot run; the worst tenth of the samples is ignored. Then numbers are fitted for the weights
+A pilot predicts the errors of a grid for scores evaluated on the exact trajectory. With few steps
+the states are far from it. So for few steps every setting in `SETTINGS` is run from the initial
+states of the pilot run. The setting whose samples are nearest to the pilot run's final states is
+chosen; the worst tenth of the samples is ignored. Then numbers are fitted for the weights
 of the best settings (`scoresde.sampling.fit`), and taken if they win on starts that no number was
 fitted on.
 """
@@ -27,8 +27,8 @@ from scoresde.sde import SDE, Condition, Score
 
 __all__ = ["audition", "few", "runs_of"]
 
-# The largest number of evaluations of all runs together, three times that of a pilot. For more
-# steps than this allows, one setting was best on nearly all problems.
+# The largest number of evaluations of all runs together, three times that of a pilot. With more
+# steps, the same setting was best on nearly all problems.
 _EVALUATIONS = 192
 # A setting, or a fit, is taken only if its error is below this fraction of the error without it.
 _MARGIN = 0.9
@@ -36,15 +36,15 @@ _MARGIN = 0.9
 _FITS = 4
 # The fewest trajectories that a fit is made on.
 _FEWEST = 16
-# The share of the samples, the worst ones, that the error ignores.
+# The share of the worst samples, which the error ignores.
 _LEFT_OUT = 0.1
-# The number of entries of the states that are evaluated at once. Nothing is fitted if the states of
-# a pilot run have more, since a fit needs all of them.
+# The largest number of entries of states that are evaluated at once. Nothing is fitted if the
+# states of a pilot run have more, since a fit needs all of them.
 _NUMBERS = 2**20
 
 
 def few(steps: int) -> bool:
-    """Return True for the numbers of steps for which settings are tried."""
+    """Return True if settings are tried for this number of steps."""
     return 1 < steps <= _EVALUATIONS // len(SETTINGS)
 
 
@@ -64,17 +64,17 @@ def audition(
     progress: bool | None = None,
     device: torch.device | str | None = None,
 ) -> Pilot:
-    """Return the pilot with the best setting for few steps, and the same pilot for many.
+    """Return the pilot with the best setting for few steps; for many steps return it unchanged.
 
     Args:
         score: The score.
         sde: The process.
         pilot: The pilot.
-        states: The states of the pilot run, `(K, n, *)`, or the first and the last of them,
-            `(2, n, *)`, if nothing is to be fitted.
+        states: The states of the pilot run, `(K, n, *)`, or the initial and final states,
+            `(2, n, *)`, if nothing is fitted.
         steps: The number of steps.
         condition: The conditions of the run.
-        progress: Show a bar, as for `sample`.
+        progress: Show a progress bar, as `sample` does.
         device: The device; by default that of the score's networks.
     """
     if not few(steps):
@@ -121,6 +121,6 @@ def audition(
 
 
 def _error(squares: Tensor) -> float:
-    """Return the root mean square of errors, from their squares `(n,)`, without the worst ones."""
+    """Return the root mean square of errors from their squares `(n,)`, without the worst tenth."""
     kept = squares.sort().values[: max(round((1 - _LEFT_OUT) * len(squares)), 1)]
     return float(kept.mean().sqrt())

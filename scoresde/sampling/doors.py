@@ -1,4 +1,4 @@
-r"""Draw samples of a score by solving its SDE backwards in time: `sample` and `trajectory`."""
+r"""Draw samples from a score by solving its SDE backwards in time: `sample` and `trajectory`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def _shown(door: F) -> F:
-    """Add the arguments of `Run.of` to the signature of a function, and check them at its call."""
+    """Add the arguments of `Run.of` to the signature of a function, and check them at each call."""
     plain = inspect.signature(door)
     asked = [p for p in plain.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = [p for p in inspect.signature(Run.of).parameters.values() if p.kind == p.KEYWORD_ONLY]
@@ -53,53 +53,55 @@ def sample(
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` with `x` `(B, *)` and `t` `(B,)`.
         sde: The process of the score; by default the one in the score's facts.
-        sampler: A name of `SAMPLERS`, or a sampler object.
+        sampler: A name in `SAMPLERS`, or a sampler object.
         n: The number of samples; by default 1, or the length of `x`.
         shape: The shape of one sample, without the batch; by default the one in the score's facts.
-        steps: Steps of the sampler; by default the number in the score's facts, all levels of an
-            SDE with levels, or the sampler's default.
-        nfe: The largest number of evaluations of the score for each sample, including that of
+        steps: The number of steps of the sampler; by default the number in the score's facts, all
+            levels of an SDE with levels, or the sampler's default.
+        nfe: The largest number of evaluations of the score for each sample, including the one for
             `denoise`; instead of `steps`.
-        times: The decreasing times of the grid, within `[0, T]`; instead of `steps`.
-        x: The initial states, draws `(n, *shape)` of the law at `times[0]`; by default draws of the
-            prior.
-        seed: The seed; sample `first + i` depends on the seed and on this number alone.
+        times: The decreasing times of the grid, in `[0, T]`; instead of `steps`.
+        x: The initial states `(n, *shape)` at `times[0]`; by default draws from the prior.
+        seed: The seed; sample `first + i` depends only on the seed and on `first + i`.
         generator: A generator from which n seeds are drawn, or a list of n generators, in place of
-            `seed`. With neither, one seed is drawn from torch's global generator.
-        first: The number of the first sample of the seed.
-        batch_size: Samples at a time, to bound memory. Every chunk has exactly this size (the last
-            one is padded), so that a network's results do not depend on `n`.
-        denoise: End with $E[x_0 | x_\epsilon]$, by one more evaluation, in place of a draw of
-            $p_\epsilon$.
+            `seed`. Without both, one seed is drawn from torch's global generator.
+        first: The sample index of the first sample.
+        batch_size: The number of samples to draw at once, which limits the memory. Every chunk has
+            exactly this size (the last one is padded), so that a network's rounding does not depend
+            on `n`.
+        denoise: Return $E[x_0 | x_\epsilon]$, which takes one more evaluation, instead of draws
+            from $p_\epsilon$.
         condition: The conditions that the score takes, by name: a tensor with one row for each
-            sample, or one row or number for all, such as `{"label": 7}`. Without a condition the
-            samples have the law of all data, which a model learns from the part of its training
-            whose conditions were left out; the command `scoresde sample` draws all classes in turn.
-        moments: Mean and variance of the data, for the prior; by default those in the score's
+            sample, or one row or number for all samples, such as `{"label": 7}`. Without a
+            condition the samples follow the distribution of all data; a model has learnt this
+            distribution from the part of its training in which conditions were hidden. (The command
+            `scoresde sample` draws all classes in turn instead.)
+        moments: The mean and variance of the data, for the prior; by default those in the score's
             facts.
         pilot: The result of `scoresde.pilot`, for samplers that use one, such as "fast"; by default
-            the score's. A `ScoreModel` measures its pilot at the first use, by 64 evaluations of 32
-            samples, and keeps it. False uses no pilot.
-        grad: Let samples be differentiated in `x`, in conditions, and in the weights of the score.
-            Networks are evaluated again in the backward pass, so that a run keeps a few states of
-            each step, and no activations; under `units`, bytes become floats.
-        units: Return samples in the user's units, as the data were before their transform.
-        progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
-        device: The device; by default that of `x` or of the networks of the score.
+            the one in the score's facts. A `ScoreModel` measures its pilot at the first use, by 64
+            evaluations of 32 samples, and keeps it. False uses no pilot.
+        grad: Make samples differentiable in `x`, in conditions, and in the weights of the score.
+            The backward pass evaluates networks again, so that a run stores a few states of each
+            step, and no activations. With `units`, bytes become floats.
+        units: Return samples in the user's units, those of the data before their transform.
+        progress: True shows a progress bar; None shows one in a terminal or a notebook, and lines
+            elsewhere.
+        device: The device; by default that of `x` or of the score's networks.
         dtype: The floating-point dtype of the samples; by default that of `x`, or float32.
 
     Returns:
         Samples `(n, *shape)`, finite.
 
     Raises:
-        UnknownNameError: The sampler's name is unknown, or that of a condition.
+        UnknownNameError: The name of the sampler, or of a condition, is unknown.
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
-        NonFiniteError: `x` or the score has a NaN or an infinity, or samples do not fit `dtype`.
+        NonFiniteError: `x` or the score has a NaN or an infinity, or samples overflow `dtype`.
         DeviceError: The score and the states are on different devices.
         MemoryLimitError: A chunk does not fit into memory.
 
     Warns:
-        UserWarning: The classes of the score have names, and none is given.
+        UserWarning: The score has named classes, but no class is given.
 
     Examples:
         >>> import scoresde
@@ -118,21 +120,21 @@ def trajectory(
     sampler: str | Sampler = "pc",
     **options: Unpack[Options],
 ) -> Iterator[State]:
-    """Yield the states of a sampling run, one at a time; stop early by `break`.
+    """Yield the states of a sampling run one by one; `break` stops it early.
 
     The arguments are those of `sample`, without `batch_size`. The first state is the initial one.
-    With `denoise`, the last state has the time and samples of the state before it, and `denoised`
-    besides. States are copies, and may be changed in place.
+    With `denoise`, the last state repeats the time and the samples of the state before it, and also
+    has `denoised`. States are copies, which you may change in place.
 
     Args:
         score: A score, as in `sample`.
         sde: The process; by default the one in the score's facts.
-        sampler: A name of `SAMPLERS`, or a sampler object.
+        sampler: A name in `SAMPLERS`, or a sampler object.
         options: The keyword arguments of `sample`.
 
     Returns:
-        An iterator of `State(t, x, denoised, nfe, passes)`. Wrong arguments raise errors in the
-        call itself.
+        An iterator of `State(t, x, denoised, nfe, passes)`. Wrong arguments raise errors
+        immediately, before the first state is requested.
 
     Examples:
         >>> import scoresde

@@ -1,18 +1,19 @@
 r"""Fit the weights of the fast sampler to the trajectories of a pilot run.
 
-Every update of a run is a weighted sum of the state $y$ and of residuals $R_j$ of earlier
-evaluations. The states of a pilot run at the same time, $y^*$, are nearly exact. During a run from
-the initial states of the pilot run each update adds numbers $\delta$ to its weights,
+An update of a run is a weighted sum of the state $y$ and of the residuals $R_j$ of earlier
+evaluations. The state of the pilot run at the same time, $y^*$, is nearly exact. To fit the
+weights, a run starts from the initial states of the pilot run. Each update adds corrections
+$\delta$ to its weights,
 
 $$ \delta = \arg\min_\delta \sum \Big|y^* - y_\text{new} - \delta_0 y - \sum_j \delta_j R_j\Big|^2
    + \lambda \sum_j \delta_j^2\, |R_j|^2, \qquad R_0 = y, $$
 
-and continues from the state that they give. So they also lead back the states that earlier steps
-have led astray, which no prediction under the covariance of the exact trajectories does. The sums
-are over entries and over two thirds of the trajectories, without a tenth of these that the update
-without numbers left farthest away. The other third shows whether the numbers are of use.
+and the run continues from the corrected state. So the corrections also reduce the errors of earlier
+steps, which the covariance of exact trajectories does not describe. The sums are over entries and
+over two thirds of the trajectories, without the tenth of these with the largest errors before the
+correction. The other third is used to test the corrections.
 
-A few numbers that lead each step back to trajectories of many steps are the idea of Wang et al.
+Correcting each step towards trajectories of many steps by a few numbers is the idea of Wang et al.
 (2024), arXiv:2411.06503.
 """
 
@@ -36,7 +37,7 @@ from scoresde.sde.coordinates import half_log_snr
 
 __all__ = ["Fitting", "Updated", "fitted_on", "ridge", "states_at"]
 
-# lambda, and the share of the trajectories, the farthest ones, that a fit leaves out.
+# lambda, and the share of the trajectories with the largest errors, which a fit leaves out.
 _RIDGE, _LEFT_OUT = 1e-4, 0.1
 
 
@@ -60,13 +61,13 @@ class Updated(Around):
 
 
 class Fitting:
-    """Fit the numbers of each update of a run.
+    """Fit the corrections of each update of a run.
 
     Args:
         exact: The states of the pilot run at the times of the run, `(N + 1, n, *)`.
 
     Attributes:
-        rows: The numbers of the updates so far.
+        rows: The corrections of the updates so far.
     """
 
     def __init__(self, exact: Tensor) -> None:
@@ -82,7 +83,7 @@ class Fitting:
         frame: Frame,
         i: int,
     ) -> Tensor:
-        """Return the coordinates at time i, by weights with fitted numbers."""
+        """Return the coordinates at time i, computed with corrected weights."""
         terms = [state, *residuals[: len(step[1])]]
         new = weighted_sum(step, state, residuals, noise, frame, i)
         gap = frame.from_state(self.exact[i].to(new), i) - new
@@ -93,12 +94,12 @@ class Fitting:
 
 
 def fitted_on(n: int) -> int:
-    """Return the number of the first trajectories, of n, that a fit is made on."""
+    """Return how many of n trajectories, the first ones, are used for a fit."""
     return n - n // 3
 
 
 def states_at(pilot: Pilot, states: Tensor, sde: SDE, times: Tensor) -> Tensor:
-    """Return the states of a pilot run at other times of a grid, `(N + 1, n, *)`."""
+    """Interpolate the states of a pilot run to other times, `(N + 1, n, *)`."""
     shape = (-1, *(1 for _ in states.shape[1:]))
     alpha = sde.alpha(sde.time(2 * pilot.ell)).to(states).reshape(shape)
     y = interpolated(pilot.ell, (states / alpha).flatten(1), half_log_snr(sde, times))
@@ -106,7 +107,7 @@ def states_at(pilot: Pilot, states: Tensor, sde: SDE, times: Tensor) -> Tensor:
 
 
 def ridge(gap: Tensor, *terms: Tensor) -> tuple[float, ...]:
-    """Return the coefficients of terms `(n, D)` that explain a gap `(n, D)` best."""
+    """Return the coefficients of terms `(n, D)` whose sum is nearest to a gap `(n, D)`."""
     distance = gap.square().sum(1)
     kept = distance.argsort()[: max(round((1 - _LEFT_OUT) * len(gap)), 1)]
     columns = torch.stack([term[kept].flatten() for term in terms])

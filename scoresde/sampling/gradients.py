@@ -1,8 +1,8 @@
-"""Differentiate samples without keeping the activations of the networks.
+"""Differentiate samples without storing the activations of networks.
 
-In the backward pass the networks of a run are evaluated again, one after another (Chen et al. 2016,
-*Training deep nets with sublinear memory cost*, arXiv:1604.06174). So a run keeps a few states of
-each step, and no activations.
+The backward pass evaluates the networks of a run again, one after another (Chen et al. 2016,
+*Training deep nets with sublinear memory cost*, arXiv:1604.06174). So a run stores only a few
+states of each step.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["check_differentiable", "checkpointed"]
 
 
 class _Nested(Exception):  # noqa: N818
-    """Signal that a score computes a gradient itself, so that its activations must be kept."""
+    """Signal that a score computes a gradient itself, so that its activations must be stored."""
 
 
 def checkpointed(score: Score) -> Callable[..., Any]:
-    """Return a function that evaluates a score without keeping its activations.
+    """Return a function that evaluates a score without storing its activations.
 
-    If a score computes gradients itself, as posteriors do, it is evaluated in the ordinary way.
+    A score that computes gradients itself, such as a posterior, is evaluated in the ordinary way.
 
     Args:
         score: The score; its networks are in evaluation mode in the backward pass too.
@@ -42,7 +42,7 @@ def checkpointed(score: Score) -> Callable[..., Any]:
 
     def evaluate(function: Callable[[Tensor, Tensor], Any], x: Tensor, t: Tensor) -> Any:
         nonlocal nested
-        # the context holds the user's present autocast setting
+        # the context stores the user's current autocast setting
         asked, first = contextvars.copy_context(), True
 
         def again(x: Tensor, t: Tensor) -> Any:
@@ -52,7 +52,8 @@ def checkpointed(score: Score) -> Callable[..., Any]:
                 return in_user_settings(function, x, t)
             if running:
                 raise _Nested
-            with in_evaluation(layers_of(score), thread):  # in this thread, or in one of autograd
+            # in this thread, or in a thread of autograd
+            with in_evaluation(layers_of(score), thread):
                 return asked.copy().run(in_user_settings, function, x, t)
 
         if nested:
@@ -78,8 +79,8 @@ def check_differentiable(sampler: Sampler) -> None:
     """
     if torch.is_inference_mode_enabled():
         raise InvalidValueError(
-            "no gradient is recorded under torch.inference_mode; leave that mode, or leave "
-            "grad=True out"
+            "torch.inference_mode does not record gradients; leave this mode, or leave grad=True "
+            "out"
         )
     if not sampler.differentiable:
         raise InvalidTypeError(

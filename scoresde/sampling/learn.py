@@ -1,4 +1,4 @@
-r"""Measure a pilot, the covariance of a score's residual, by one small sampling run."""
+r"""Measure a pilot, the covariance of a score's residual, in a small sampling run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scoresde.sde.spacings import even_times
 
 __all__ = ["KEPT", "SAMPLES", "STEPS", "pilot", "pilot_run"]
 
-# The largest number of entries in the states of one part of a run, to bound memory.
+# The largest number of entries of the states in one part of a run, which limits the memory.
 _NUMBERS = 2**26
 # Of several orders this one ended nearest to the flow on the arena's tuning problems.
 _METHOD = TauMultistep(order=5, corrector=4)
@@ -36,17 +36,17 @@ _GAUSSIAN = 0.05
 
 KEPT = 2**25
 """The largest number of entries of the states of a pilot run that are all kept."""
-# The most samples and steps, beyond which nothing is gained.
+# The largest numbers of samples and steps; more do not improve a pilot.
 _MOST = {"n": 100_000, "steps": 10_000}
 
 SAMPLES = 32
 """The number of samples of a pilot run."""
 STEPS = 63
-"""The number of steps of a pilot run; it takes one evaluation more."""
+"""The number of steps of a pilot run, which takes one evaluation more."""
 
 
 class _Recorder(Wrapped):
-    """Record the states at which a score is evaluated, and its values."""
+    """Record the states at which a score is evaluated, and the values of the score."""
 
     def __init__(self, score: Score, update: Callable[[], object]) -> None:
         super().__init__(score)
@@ -92,24 +92,25 @@ def pilot(
 ) -> Pilot:
     r"""Measure how a score's residual varies along the probability flow.
 
-    `n` samples are drawn on a grid that is uniform in log-SNR. The residual is the denoiser minus
-    the denoiser of the Gaussian with the data's moments. The pilot is the covariance of the
-    residual over the grid. `samplers.Fast(pilot=...)` uses it for any number of steps, and
-    `model.pilot = pilot(model, sde)` stores it in a `ScoreModel` and its file.
+    It draws `n` samples on a grid that is uniform in log-SNR. The residual is the score's denoiser
+    minus the denoiser of the Gaussian with the data's moments. The pilot is the covariance of the
+    residuals at all pairs of grid points. `samplers.Fast(pilot=...)` uses it for any number of
+    steps, and `model.pilot = pilot(model, sde)` stores it in a `ScoreModel` and in the model's
+    file.
 
     Args:
         score: A score, as for `sample`.
         sde: The process; by default the one in the score's facts.
         shape: The shape of one event, if it is not in the score's facts.
-        moments: The data's moments. `None` takes those in the score's facts, or else estimates them
-            from the run: the mean from its first evaluations, at T, and one variance from its last,
-            at eps. Of a full covariance only the mean variance is used, unless the data are nearly
-            Gaussian, since the rest of the denoiser then bends more.
-        n: Samples in the batch, at least 2.
-        steps: Steps of the run, at least 5; fewer if the SDE has fewer levels.
+        moments: The data's moments. `None` takes those in the score's facts. If there are none, it
+            estimates them from the run: the mean from the first evaluations, at T, and one variance
+            from the last ones, at eps. A full covariance is replaced by its mean variance unless
+            the data are nearly Gaussian, since the residual is then smoother.
+        n: The number of samples, at least 2.
+        steps: The number of steps, at least 5; fewer are taken if the SDE has fewer levels.
         budgets: Numbers of steps, up to 24, for which the orders and the grid of "fast" are chosen
-            too. For each number 8 settings are run, and that one is chosen whose samples end
-            nearest to the last states of the pilot run; then the weights of the best ones are
+            too. For each number, 8 settings are run, and the one whose samples are nearest to the
+            final states of the pilot run is chosen. Then the weights of the best settings are
             fitted to these states.
         condition: The conditions of the score, with one row for each of the n samples.
         seed: The seed of the samples.
@@ -121,7 +122,8 @@ def pilot(
         The pilot. Its `nfe` is its cost without `budgets`, `steps + 1` evaluations for each sample.
 
     Raises:
-        InvalidValueError: There are fewer than 2 samples, 5 steps or 6 levels, or far too many.
+        InvalidValueError: There are fewer than 2 samples, 5 steps or 6 levels, or too many samples
+            or steps.
         ScoreSDEError: The run fails, as in `sample`.
 
     Examples:
@@ -161,7 +163,7 @@ def pilot_run(
 ) -> tuple[Pilot, Tensor]:
     """Return the result of `pilot`, and the states of the run, `(K, n, *)`.
 
-    Of a run with too many numbers only the first and the last states are returned, `(2, n, *)`.
+    If a run has too many numbers, only the initial and final states are returned, `(2, n, *)`.
     """
     sde = process_of(score, sde)
     check_integer("n", n, 2)
@@ -175,7 +177,7 @@ def pilot_run(
         steps = min(steps, sde.levels - 1)
     times = even_times(sde, steps)
     moments = facts(score).moments if moments is None else moments
-    # large events are run in parts, unless the moments are estimated from all samples
+    # large events are run in parts, unless moments must be estimated from all samples
     event = math.prod(shape or facts(score).event_shape or ())
     part = n if moments is None else min(n, max(1, _NUMBERS // (len(times) * max(event, 1))))
     condition = Condition.of(condition, n, facts(score).conditions, torch.device("cpu"))
@@ -217,7 +219,7 @@ def _gaussians(moments: Moments) -> list[Moments]:
 
 
 def _estimated(sde: SDE, times: Tensor, x: Tensor, values: Tensor) -> Moments:
-    """Return moments from a run: the mean from its first states, one variance from its last."""
+    """Estimate moments from a run: the mean from its first values, the variance from its last."""
     alpha, sigma = sde.at(times, x)
     denoised = (x + sigma**2 * values) / alpha
     mean = denoised[0].mean(0)
@@ -225,7 +227,7 @@ def _estimated(sde: SDE, times: Tensor, x: Tensor, values: Tensor) -> Moments:
 
 
 def _residuals(moments: Moments, sde: SDE, times: Tensor, x: Tensor, values: Tensor) -> Tensor:
-    """Return the residuals `(M, K)` of the trajectories and dimensions of a run."""
+    """Return the residuals `(M, K)` of a run, with a row for each dimension of each trajectory."""
     frame = frame_of(moments, sde, times, x[0])
     factors = frame.coefficients(frame.denoising)
     found = []

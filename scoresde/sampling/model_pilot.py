@@ -1,4 +1,4 @@
-"""Measure the pilot of a model by a run that depends on the model alone."""
+"""Measure the pilot of a model in a run that depends only on the model."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def pilot_of_model(
 ) -> tuple[Pilot | None, Tensor | None]:
     """Return the pilot of a model, and the states of its run, `(K, n, *)` or `(2, n, *)`.
 
-    The numbers are rounded as in the file of a model, so that a saved model draws the same samples.
+    The numbers are rounded as in a model's file, so that a saved model draws the same samples.
 
     Args:
         model: The model.
         progress: Show a bar, as for `sample`.
 
     Returns:
-        The pilot; None if the SDE has fewer than 6 levels, or with a warning if the run fails.
+        The pilot; None if the SDE has fewer than 6 levels, or, with a warning, if the run fails.
     """
     if model.sde.levels is not None and model.sde.levels < 6:
         return None, None
     try:
         with torch.autocast(device_of(model).type, enabled=False):
             found, states = pilot_run(model, condition=_typical(model), progress=progress)
-    except Exception as error:  # of any network, such as one that needs a condition
+    except Exception as error:  # a network may raise any error, for example if it needs a condition
         warnings.warn(
-            f'no pilot could be measured for "fast", which is run without one: {error}; '
+            f'no pilot could be measured for "fast", which runs without one: {error}; '
             "pilot=False skips the measurement",
             UserWarning,
             stacklevel=outside(),
@@ -52,23 +52,23 @@ def pilot_of_model(
 
 
 def lacks_setting(pilot: Pilot, steps: int | None) -> bool:
-    """Return True if the setting for a number of steps has not been chosen, but should be."""
+    """Return True if the setting for this number of steps should still be chosen."""
     return steps is not None and few(steps) and steps not in pilot.choices
 
 
 def evaluations_of(steps: int) -> int:
-    """Return the evaluations, sample by sample, of a pilot and the choice for a number of steps."""
+    """Return the number of evaluations of single samples for a pilot and the choice for `steps`."""
     return SAMPLES * (STEPS + 1 + steps * runs_of(steps))
 
 
 def with_setting(
     model: ScoreModel, pilot: Pilot, states: Tensor | None, steps: int, progress: bool | None
 ) -> tuple[Pilot, Tensor | None]:
-    """Return a pilot with the setting for a number of steps, and the states of its run.
+    """Return the pilot with the setting for `steps`, and the states of its run.
 
     Args:
         model: The model.
-        pilot: Its pilot.
+        pilot: The pilot of the model.
         states: The states of the pilot run, as from `pilot_of_model`; None repeats the run.
         steps: The number of steps.
         progress: Show a bar, as for `sample`.
@@ -88,7 +88,7 @@ def with_setting(
 
 
 def _typical(model: ScoreModel) -> dict[str, Tensor] | None:
-    """Return conditions for a pilot: all classes in turn, and numbers with the known moments."""
+    """Return conditions for a pilot run: classes in turn, and numbers with the known moments."""
     kinds, found = facts(model).conditions or {}, dict[str, Tensor]()
     known = model.condition_units.moments()
     for k, (name, kind) in enumerate(kinds.items()):

@@ -78,5 +78,6 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
 )
 """The samplers by the names that `sampler=` accepts.
 
-"euler" is DDIM, Euler's method on the flow. k-diffusion's "dpmpp_sde" is SEEDS-2.
+"euler" is DDIM, which is Euler's method for the flow. "dpmpp_sde", a name of k-diffusion, is
+SEEDS-2.
 """

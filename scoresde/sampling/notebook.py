@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["model_page", "run_page", "samples_page"]
 
-# The number of samples shown of each kind, and the largest number of entries, of steps and of
-# seconds that they may take.
+# The number of samples to show of each kind, and the largest numbers of entries, steps and seconds
+# that drawing them may take.
 _N: Mapping[str, int] = {"points": 500, "signals": 8, "images": 8, "volumes": 2}
 _NUMBERS, _STEPS, _SECONDS = 2**21, 12, 3.0
 
 
 def model_page(model: ScoreModel) -> str:
-    """Return the properties of a model as an HTML table, with samples if these take 3 s at most."""
+    """Return an HTML table of a model's properties, with samples if they take at most 3 s."""
     known = model.facts
     parameters = sum(p.numel() for p in model.net.parameters())
     rows = {
@@ -87,9 +87,9 @@ def _table(rows: Mapping[str, str]) -> str:
 
 
 def _samples(model: ScoreModel) -> Figure | None:
-    """Return a figure of a few samples, or None if drawing them would take long or fails.
+    """Return a figure of a few samples, or None if drawing them is slow or fails.
 
-    A network from elsewhere can raise any error; the table is shown nevertheless.
+    A user's network can raise any error, and the table must be shown nevertheless.
     """
     n = _N[plot.kind(model.event_shape)]
     if n * math.prod(model.event_shape) > _NUMBERS:

@@ -1,4 +1,4 @@
-"""Warn of samples of a model with classes that are drawn without one."""
+"""Warn if a model with named classes is sampled without a class."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["warn_of_open_classes"]
 
 
 def warn_of_open_classes(known: Facts, condition: Mapping[str, Any] | None) -> None:
-    """Warn if the classes of a score have names, and none is given."""
+    """Warn if the score has named classes, but no class is given."""
     for name, kind in (known.conditions or {}).items():
         if isinstance(kind, Classes) and len(kind.names) > 1 and name not in (condition or {}):
             warnings.warn(
-                f"no {name!r} is given, so the samples are of the model without it, which is "
-                f"usually worse: it has learnt from the steps in which {name!r} was left out; "
+                f"no {name!r} is given, so the unconditional model is sampled, which is usually "
+                f"worse, since it has learnt only from the steps in which {name!r} was hidden; "
                 f"condition={{{name!r}: {kind.names[0]!r}}} draws one class, a list of names one "
                 f"for each sample, and {{{name!r}: -1}} all without this warning",
                 UserWarning,

@@ -1,4 +1,4 @@
-"""Check the arguments of a sampling request, one by one."""
+"""Check the arguments of a sampling request."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ __all__ = [
     "with_pilot",
 ]
 
-# A warning is given above these ratios: of the noise to the data in float32, and of the size of
-# samples to that of the data, for scores in general and for guided ones.
+# A warning is given if these ratios are exceeded: of noise to data in float32, and of the size of
+# samples to that of the data, for ordinary scores and for guided ones.
 _LARGEST_NOISE, _LARGEST_GROWTH, _LARGEST_GUIDED = 1e9, 30, 5
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Hold the length of a run: a number of steps or evaluations, or the times; at most one.
+    """Hold the length of a run: a number of steps, a number of evaluations, or the times.
 
     Args:
         steps: The number of steps of the sampler.
-        nfe: The number of evaluations of the score for each sample, with that of the denoising.
+        nfe: The number of evaluations of the score for each sample, including the final denoising.
         grid: The times of the grid.
         denoise: Reserve one evaluation for the denoising at the end.
     """
@@ -72,7 +72,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         if sum(choice is not None for choice in (self.steps, self.nfe, self.grid)) > 1:
-            raise InvalidValueError("steps=, nfe= and times= exclude each other; give one")
+            raise InvalidValueError("give only one of steps=, nfe= and times=")
 
     def times(
         self, sde: SDE, sampler: Sampler, suits: int | None, moments: Moments | None
@@ -86,7 +86,8 @@ class Budget:
             moments: The data's moments, if known.
 
         Raises:
-            InvalidValueError: This SDE has no grid of so many steps or evaluations, or these times.
+            InvalidValueError: The SDE has no grid with this number of steps or evaluations, or does
+                not allow these times.
             ShapeError: The given times are not one-dimensional.
         """
         grid = None if self.grid is None else checked_times(sde, self.grid, given=True)
@@ -107,14 +108,14 @@ class Budget:
         steps = sampler.steps_for(nfe - self.denoise)
         if steps < 1:
             raise InvalidValueError(
-                f"nfe = {nfe} is too few for one step of {quoted(sampler)}; give more"
+                f"nfe = {nfe} is too small for one step of {quoted(sampler)}; give a larger number"
             )
         if sde.levels is not None and steps >= sde.levels:
             most = sde.levels - 1
             raise InvalidValueError(
-                f"nfe = {nfe} allows {steps} steps, but this SDE has levels={sde.levels} and so at "
-                f"most {most} steps; give nfe={sampler.cost(most) + self.denoise}, or neither "
-                "nfe= nor steps= to visit every level"
+                f"nfe = {nfe} allows {steps} steps, but this SDE has levels={sde.levels}, so at "
+                f"most {most} steps; give nfe={sampler.cost(most) + self.denoise}, or leave out "
+                "nfe= and steps= to use every level"
             )
         return steps
 
@@ -127,7 +128,7 @@ def conditions_of(
     event: tuple[int, ...],
     device: torch.device,
 ) -> Condition | None:
-    """Return the conditions of n samples, both for the score and for the sampler.
+    """Return the conditions of n samples, for the score and for the sampler.
 
     Raises:
         InvalidValueError: A condition of the sampler is missing.
@@ -150,40 +151,40 @@ def conditions_of(
 
 
 def sampler_of(sampler: str | Sampler, sde: SDE, known: Facts) -> Sampler:
-    """Return the sampler of this name, or the given one; raise if it cannot run under the score."""
+    """Return the sampler, given by name or as an object; raise if it does not fit the score."""
     found = named("sampler", sampler, SAMPLERS)
     if known.flow is False and not found.conditional:
         raise InvalidTypeError(
-            f"{quoted(found)} has other noise than the reverse SDE, and this score is right with "
-            "that noise alone, since it does not see y; take Ancestral() or EulerMaruyama(), or a "
-            "network that has y as a condition"
+            f"{quoted(found)} does not use the noise of the reverse SDE, but this score is right "
+            "only with that noise, since it does not receive y; take Ancestral() or "
+            "EulerMaruyama(), or a network with y as a condition"
         )
     if found.between and sde.levels is not None:
         raise InvalidValueError(
-            f"{quoted(found)} evaluates the score between the times of its grid, but this SDE has "
-            f"levels={sde.levels} and is defined only at them; take another sampler, such as 'pc', "
+            f"{quoted(found)} evaluates the score between the times of its grid, but this SDE is "
+            f"defined only at its levels, levels={sde.levels}; take another sampler, such as 'pc', "
             "'ald' or 'dpmpp_2m', or a continuous SDE"
         )
     return found
 
 
 def check_start(x: Tensor | None, method: Sampler) -> None:
-    """Raise unless the initial states `x` are None, or finite and allowed by the method."""
+    """Raise unless `x` is None, or finite and the method allows given initial states."""
     if x is None:
         return
     check_batch("x", x)
     check_not_constant("x", x)
     if not method.takes_start:
         raise InvalidValueError(
-            f"{type(method).__name__} draws its initial states itself; leave x= out, or continue "
-            "from x by another sampler"
+            f"{type(method).__name__} draws its initial states itself; leave x= out, or use "
+            "another sampler to continue from x"
         )
 
 
 def event_shape(
     of_score: tuple[int, ...] | None, shape: Sequence[int] | None, x: Tensor | None
 ) -> tuple[int, ...]:
-    """Return the event shape; raise if those of the score, of `shape` and of `x` differ."""
+    """Return the event shape; raise if `shape`, `x` and the score disagree."""
     given = {
         "the score": None if of_score is None else tuple(of_score),
         "shape=": None if shape is None else as_event("shape", shape),
@@ -221,19 +222,20 @@ def dtype_of(dtype: torch.dtype | None, x: Tensor | None) -> torch.dtype:
 
 
 def check_prior(x: Tensor | None, moments: Moments | None, sde: SDE, times: Tensor) -> None:
-    """Raise if a run starts below T without the moments that its initial distribution needs."""
+    """Raise if a run starts below T, but the moments for its initial distribution are unknown."""
     if x is None and moments is None and not math.isclose(times[0], sde.T, rel_tol=1e-6):
         raise InvalidValueError(
-            f"times starts at {float(times[0]):.6g}, below T = {sde.T}, where the law of the "
-            "samples is unknown; give the start as x=, or the data's moments as moments="
+            f"times starts at {float(times[0]):.6g}, below T = {sde.T}, where the distribution of "
+            "the states is unknown; give initial states as x=, or the data's moments as moments="
         )
 
 
 def warn_of_large_noise(sde: SDE, sampler: Sampler, moments: Moments | None, start: float) -> None:
-    """Warn if a fixed grid begins at noise so large that float32 loses the data.
+    """Warn if a fixed grid starts with noise so large that float32 rounds the data away.
 
-    Most of its steps then only reduce noise, and the others are too long, so methods lose precision
-    or diverge. `Adaptive` methods are exempt, since they choose their steps themselves.
+    Most steps then only reduce noise, and the remaining ones are too long, so methods lose
+    precision or diverge. `Adaptive` methods do not have this problem, since they choose their steps
+    themselves.
     """
     ends = torch.tensor([start, sde.eps], dtype=torch.float64)
     noise, least = (-0.5 * sde.log_snr(ends)).exp().tolist()
@@ -241,20 +243,21 @@ def warn_of_large_noise(sde: SDE, sampler: Sampler, moments: Moments | None, sta
     scale = max(scale, 1e-300)  # the scale is 0 for constant data
     if noise > _LARGEST_NOISE * scale and not sampler.adaptive:
         warnings.warn(
-            f"at t = {start:.6g} the noise is {noise / scale:.3g} times the data, so that most "
-            "steps only reduce noise, and the samples may be wrong; choose a smaller T or less "
-            "noise, or an adaptive method such as 'dopri5'",
+            f"at t = {start:.6g} the noise is {noise / scale:.3g} times the data, so most steps "
+            "only reduce noise, and the samples may be wrong; choose a smaller T or less noise, "
+            "or an adaptive method such as 'dopri5'",
             UserWarning,
             stacklevel=outside(),
         )
 
 
 def warn_of_growth(x: Tensor, moments: Moments | None, known: Facts) -> None:
-    """Warn if samples are too large for a distribution with these moments.
+    """Warn if samples are implausibly large for a distribution with these moments.
 
-    By Markov's inequality this happens by chance in less than one of 900 runs, for any law. For
-    guided scores the limit is lower, and is exceeded by chance in less than one of 25 runs:
-    guided samples lie within the range of the data, and guided scores are often stiff.
+    By Markov's inequality this happens by chance in less than one of 900 runs, for any
+    distribution. For guided scores the limit is lower, and is exceeded by chance in less than one
+    of 25 runs, since guided samples should lie in the range of the data, and guided scores are
+    often stiff.
     """
     if moments is None or x.numel() == 0:
         return
@@ -279,8 +282,8 @@ def transform_of(known: Facts) -> Transform:
     """
     if known.transform is None:
         raise InvalidValueError(
-            "units=True needs the transform of the data, which is not in this score's facts; "
-            "leave units out, and convert the samples yourself"
+            "units=True needs the transform of the data, but this score's facts have none; leave "
+            "units out, and convert the samples yourself"
         )
     return known.transform
 
@@ -291,8 +294,8 @@ def facts_of(score: object) -> Facts:
     if hidden is not None:
         warnings.warn(
             f"the score uses a {type(hidden).__name__} but hides its facts (SDE, event shape, "
-            "moments, steps and pilot); derive the score from scoresde.Wrapped, or store the model "
-            "as its attribute `score`",
+            "moments, steps and pilot); make the score a subclass of scoresde.Wrapped, or store "
+            "the model as its attribute `score`",
             UserWarning,
             stacklevel=outside(),
         )
@@ -302,13 +305,13 @@ def facts_of(score: object) -> Facts:
 def with_pilot(
     known: Facts, method: Sampler, pilot: Pilot | bool | None, steps: int, progress: bool | None
 ) -> Facts:
-    """Return the facts of a score with a pilot, which is measured if it has not been yet.
+    """Return the facts of a score with its pilot, after measuring the pilot if necessary.
 
     Args:
         known: The facts of the score.
-        method: The method, which uses a pilot.
-        pilot: A pilot; by default that of the score.
-        steps: The number of steps, for which the setting is chosen too if the method has settings.
+        method: The method, if it uses a pilot.
+        pilot: A pilot; by default the one in the facts.
+        steps: The number of steps; if the method has settings, the setting for it is chosen too.
         progress: Show a bar, as for `sample`.
     """
     if isinstance(pilot, Pilot):
@@ -319,7 +322,7 @@ def with_pilot(
 
 
 def check_end(x: Tensor) -> None:
-    """Raise an error if the samples have a NaN or an infinity after the last step."""
+    """Raise an error if the last step gave a NaN or an infinity."""
     if not x.isfinite().all():
         bad = (~x.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
         raise NonFiniteError(

@@ -1,7 +1,7 @@
 r"""Check and run a sampling request.
 
-The initial state is a draw of the law at the first time. The sampler steps down the grid. At the
-end its `finish`, by default Tweedie's formula, removes the remaining noise.
+A run draws the initial states, takes the sampler's steps down the grid, and removes the remaining
+noise by the sampler's `finish`, by default Tweedie's formula.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from scoresde.units import Transform
 
 __all__ = ["Options", "Run", "Samples"]
 
-# The largest number of entries in a chunk; no memory holds more.
+# The largest number of entries in a chunk; more do not fit into any memory.
 _LARGEST = 2**36
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
 
 class Options(TypedDict, total=False):
-    """Declare the keyword arguments of `Run.of`, for `sample` and `trajectory`."""
+    """Declare the keyword arguments of `Run.of` for `sample` and `trajectory`."""
 
     n: int | None
     shape: Sequence[int] | None
@@ -64,7 +64,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """Hold a sampling request, checked before the first evaluation; made by `Run.of`.
+    """Hold a sampling request, which `Run.of` makes after checking all arguments.
 
     Attributes:
         score: The score.
@@ -73,11 +73,12 @@ class Run:
         shape: The shape of one sample.
         times: The grid, `(N + 1,)`, decreasing, float64.
         noise: The noise of each sample.
-        start: The states at `times[0]`, or None for a draw of the prior.
+        start: The states at `times[0]`, or None for draws from the prior.
         denoise: True if the run ends with the sampler's `finish`.
         condition: The conditions that the score takes.
         moments: The data's moments, if known.
-        transform: The transform of the data if samples are returned in the user's units, else None.
+        transform: The transform of the data, if samples are returned in the user's units, else
+            None.
         grad: True if samples can be differentiated.
         progress: Show a bar; None shows one in a terminal or a notebook.
         device: The device of the states.
@@ -196,11 +197,12 @@ class Run:
         """Draw the samples.
 
         Args:
-            batch_size: Samples at a time, to bound memory. Every chunk has exactly this size, the
-                last one padded, so that a network's results do not depend on n.
+            batch_size: The number of samples to draw at once, which limits the memory. Every chunk
+                has exactly this size (the last one is padded), so that a network's rounding does
+                not depend on n.
 
         Raises:
-            NonFiniteError: The score has a NaN or an infinity, or samples do not fit the dtype.
+            NonFiniteError: The score has a NaN or an infinity, or samples overflow the dtype.
             DeviceError: The score and the states are on different devices.
             MemoryLimitError: A chunk does not fit into memory.
         """
@@ -229,15 +231,15 @@ class Run:
         return Samples(x, nfe, passes, info)
 
     def states(self) -> Iterator[State]:
-        """Yield the states of the run, one at a time; stop early by `break`.
+        """Yield the states of the run one by one; `break` stops it early.
 
-        The first state is the initial one. With `denoise` the last state has the time and samples
-        of the state before it, and `denoised` besides. States may be changed in place.
+        The first state is the initial one. With `denoise` the last state repeats the time and the
+        samples of the state before it, and also has `denoised`. States may be changed in place.
         """
         layers = layers_of(self.score)
         with self._bar(1) as bar, contextlib.closing(self._copies()) as steps:
             while True:
-                # the user's code runs between two states, and may train the score
+                # code of the user runs between two states, and may train the score
                 with self._in_full_precision(), in_evaluation(layers):
                     state = next(steps, None)
                 if state is None:
@@ -255,7 +257,7 @@ class Run:
 
     @contextmanager
     def _in_full_precision(self) -> Iterator[None]:
-        """Run the block, except for the score, in full precision, with or without gradients."""
+        """Run the block in full precision, except the score, with gradients only if `grad`."""
         with torch.set_grad_enabled(self.grad), full_precision():
             yield
 
@@ -266,7 +268,7 @@ class Run:
             yield bar
 
     def _rows(self, i: int, size: int) -> Run:
-        """Return the run of samples i ... i + size - 1, padded by repeating the last sample."""
+        """Return the run of `size` samples from i on, padded by repeating the last sample."""
         rows = [min(row, self.n - 1) for row in range(i, i + size)]
         seeds = [self.noise.seeds[row] for row in rows]
         indices = [self.noise.indices[row] for row in rows]
@@ -286,8 +288,8 @@ class Run:
         )  # fmt: skip
 
     def _states(self, rsde: ReverseSDE) -> Iterator[State]:
-        """Yield the states, without copies; the caller turns gradients off."""
-        # half precision could not represent the noise schedule
+        """Yield the states without copying them; the caller turns gradients off."""
+        # half precision cannot represent the noise schedule
         work = torch.promote_types(self.dtype, torch.float32)
         with in_memory(
             f"{self.n} samples of shape {self.shape} at once do not fit into memory; "
@@ -302,7 +304,8 @@ class Run:
             for state in self.sampler.trajectory(rsde, x, self.times, self.noise):
                 x = state.x
                 yield state
-            # a state that was not finite earlier is an error of the score
+            # the score has already been checked, so an earlier state that is not finite raises
+            # there
             rsde.settle()
             request.check_end(x)
             if self.denoise:
@@ -312,13 +315,13 @@ class Run:
                 yield State.of(rsde, self.times[-1], x, x0)
 
     def _prior(self) -> Moments:
-        """Return the Gaussian law at the first time."""
+        """Return the Gaussian distribution at the first time."""
         start = self.times[0]
         if self.moments is None or math.isclose(start, self.sde.T, rel_tol=1e-6):
             return self.sde.prior(self.moments)
         return self.moments.at(self.sde.alpha(start), self.sde.sigma(start))
 
     def _samples(self, end: State) -> Tensor:
-        """Return the samples of the last state, cast to the dtype unless they are transformed."""
+        """Return the samples of the last state in the user's units, or cast to the dtype."""
         x = end.x if end.denoised is None else end.denoised
         return x if self.transform is not None else narrowed("samples", x, self.dtype)

@@ -15,7 +15,7 @@ __all__ = ["Samples", "page_of"]
 
 
 def page_of(name: str, shown: object) -> str:
-    """Return what a notebook shows, by a function of a module that imports this one."""
+    """Return the HTML for a notebook, by a function of a module that imports this one."""
     pages: Any = import_module("scoresde.sampling.notebook")
     page: str = getattr(pages, name)(shown)
     return page
@@ -23,14 +23,14 @@ def page_of(name: str, shown: object) -> str:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Samples:
-    """Hold the samples of a run, and their cost.
+    """Hold the samples of a run and their cost.
 
     Attributes:
         x: The samples `(n, *shape)`.
         nfe: The largest number of evaluations of the score for a sample.
         passes: The number of network passes in these evaluations.
-        info: Further results of the sampler or the score, by name, with one number for each sample,
-            `(n,)`: `residual` of a posterior, `ess` and `log_evidence` of particles.
+        info: Further results of the sampler or the score by name, each `(n,)`, such as `residual`
+            of a posterior, or `ess` and `log_evidence` of particles.
     """
 
     x: Tensor

@@ -1,9 +1,9 @@
-r"""Draw many samples into a folder of shards, by several processes, and resume after a stop.
+r"""Draw many samples into a folder of shards, with several processes, and resume after a stop.
 
-Shard c holds the samples $cb \dots cb + b - 1$ of a request, drawn by one process as one chunk. So
-it does not depend on the number of processes, on the number of shards or on interruptions. A valid
-shard is not drawn again. Each file also stores the request, since a folder holds samples of one
-request only.
+Shard c holds the samples $cb \dots cb + b - 1$ of a request, which one process draws as one chunk.
+So a shard does not depend on the number of processes, the number of shards or interruptions. A
+valid shard is not drawn again. Each file also stores the request, since a folder may hold only
+samples of one request.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _NAME = re.compile(r"shard-[0-9]{5,}\.safetensors")
 class Shards:
     """Draw samples into a folder, in files of `size` samples; the last may hold fewer.
 
-    Several processes must call the same methods in the same order. From `draw` on, for as long as
-    this object lives, no other process draws into the folder.
+    All processes must call the same methods in the same order. From `draw` until this object is
+    deleted, no other process can draw into the folder.
 
     Args:
         folder: The folder, created if it is missing.
@@ -58,7 +58,7 @@ class Shards:
         return self.folder / f"shard-{number:05d}.safetensors"
 
     def rows(self, number: int) -> range:
-        """Return the numbers of the samples in shard `number`."""
+        """Return the indices of the samples in shard `number`."""
         return range(number * self.size, min((number + 1) * self.size, self.n))
 
     def draw(
@@ -68,12 +68,12 @@ class Shards:
         *,
         scratch: bool = False,
     ) -> int:
-        """Draw the missing shards, and wait until all processes have drawn theirs.
+        """Draw the missing shards, and wait for all processes.
 
         Args:
             chunk: A function of `rows` that returns tensors `(len(rows), *)` by name.
-            request: Everything that samples depend on besides their number, as JSON values.
-            scratch: Draw shards of another request again, and remove those beyond `n`, instead of
+            request: All values on which samples depend, besides their index, as JSON.
+            scratch: Replace shards of another request, and remove shards beyond `n`, instead of
                 raising an error.
 
         Returns:
@@ -99,7 +99,7 @@ class Shards:
         return len(missing)
 
     def joined(self) -> dict[str, Tensor]:
-        """Return all samples in their order, by name.
+        """Return all samples in order, by name.
 
         Raises:
             CheckpointError: A shard is missing, or does not fit the others.
@@ -122,7 +122,7 @@ class Shards:
         return {name: torch.cat([tensors[name] for tensors, _ in found]) for name in first}
 
     def remove(self) -> None:
-        """Remove the shards, and the folder unless something else is in it.
+        """Remove the shards, and the folder unless it holds anything else.
 
         Raises:
             CheckpointError: Another process draws into the folder.
@@ -157,7 +157,7 @@ class Shards:
         return [k for k, length in found.items() if length != len(self.rows(k))]
 
     def _length(self, number: int, request: Mapping[str, Any], scratch: bool) -> int:
-        """Return the number of samples of this request in a shard, 0 if damaged or missing."""
+        """Return the number of samples of this request in a shard; 0 if damaged or missing."""
         path = self.path(number)
         if not path.exists():
             return 0
@@ -168,7 +168,7 @@ class Shards:
         known = meta.get("request")
         stored = known if isinstance(known, Mapping) else {}
         changes = [
-            f"{name} was {stored.get(name)!r} and is {value!r}"
+            f"{name} was {stored.get(name)!r} and is now {value!r}"
             for name, value in request.items()
             if stored.get(name) != value
         ]

@@ -14,24 +14,24 @@ from scoresde.sde import SDE
 
 __all__ = ["check_first", "checked_times"]
 
-# The smallest difference of the log signal-to-noise ratio that is no rounding.
+# Smaller differences of the log signal-to-noise ratio are treated as rounding.
 _ROUNDING = 1e-9
 
 
 def checked_times(sde: SDE, times: Tensor | Sequence[float], *, given: bool = False) -> Tensor:
-    """Return a grid as a float64 tensor that decreases, at levels if the SDE has levels.
+    """Return a grid as a decreasing float64 tensor, at levels if the SDE has levels.
 
     Args:
         sde: The process.
         times: The grid.
-        given: The user has chosen the times.
+        given: True if the user gave the times.
 
     Raises:
-        InvalidValueError: The times do not decrease, are no levels, or, if they are given or
-            levels, two of them have the same signal-to-noise ratio.
-        ShapeError: They are not one-dimensional.
+        InvalidValueError: The times do not decrease, or are not levels of the SDE; or two times
+            that the user gave, or two levels, have the same signal-to-noise ratio.
+        ShapeError: The times are not one-dimensional.
     """
-    grid = sde.as_time(times).clone()  # not a view of the user's tensor
+    grid = sde.as_time(times).clone()  # a copy, not a view of the user's tensor
     if grid.ndim != 1 or len(grid) == 0:
         raise ShapeError(f"times must be one-dimensional and not empty, got {tuple(grid.shape)}")
     if not (grid.diff() < 0).all():
@@ -51,8 +51,8 @@ def checked_times(sde: SDE, times: Tensor | Sequence[float], *, given: bool = Fa
         i = int((~(rises > _ROUNDING)).nonzero()[0])
         raise InvalidValueError(
             f"at the times {float(grid[i]):.6g} and {float(grid[i + 1]):.6g} the signal-to-noise "
-            f"ratio of {type(sde).__name__} is the same, so that there is no step between them; "
-            "leave out one of the two"
+            f"ratio of {type(sde).__name__} is the same, so there is nothing to do between them; "
+            "leave one of them out"
         )
     return grid
 
@@ -61,7 +61,7 @@ def check_first(sde: SDE, start: float) -> None:
     """Raise if alpha / sigma is 0 at the start."""
     if not sde.log_snr(torch.tensor(start, dtype=torch.float64)) > -math.inf:
         raise InvalidValueError(
-            f"at t = {start:.6g} the state of {type(sde).__name__} is noise alone: alpha / sigma "
-            "is 0, and samplers divide by it; choose a smaller T, for example "
-            f"T = {0.999 * start:.6g}"
+            f"at t = {start:.6g} the state of {type(sde).__name__} is pure noise, since alpha / "
+            "sigma is 0, and samplers divide by it; choose a smaller T, for example T = "
+            f"{0.999 * start:.6g}"
         )

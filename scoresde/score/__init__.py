@@ -1,4 +1,4 @@
-r"""Make scores of networks, denoisers, energies and other scores."""
+r"""Make scores from networks, denoisers, energies and other scores."""
 
 from scoresde.score.centred import Centred
 from scoresde.score.energy import EnergyScore, gradient

@@ -1,8 +1,8 @@
-r"""Shift a score, for states whose centre moves with time.
+r"""Shift the states of a score by a function of time and condition.
 
 A bridge to a known y has the states $x_t = \alpha_t x_0 + \beta_t y + \sigma_t z$, which no SDE of
-`scoresde.sde` has. The centred states $u = x_t - \beta_t y$ are those of such an SDE, with data
-drawn from $p(x_0 | y)$.
+`scoresde.sde` has. The centred states $u = x_t - \beta_t y$ follow such an SDE, with the data
+distribution $p(x_0 | y)$.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Centred"]
 
 Shift = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
-# The largest shift at t = 0 that counts as 0, relative to the shift at the times of a call.
+# A shift at t = 0 counts as 0 up to this share of the shift at the times of the call.
 _ROUNDING = 1e-5
 
 
@@ -31,7 +31,7 @@ class Centred(Wrapped):
     r"""Turn a score in x into a score in $u = x - \text{shift}(t, \text{condition})$.
 
     Both have the same value, $\nabla_u \log p_t(u) = \nabla_x \log p_t(x)$. Sampling, training and
-    likelihood then run in u. The data are the same in u and x, since the shift is 0 at t = 0.
+    likelihoods then use the states u. Data are the same in u and x, since the shift is 0 at t = 0.
 
     For example DDBM-VP (Zhou et al. 2023, eq. 8, arXiv:2309.16948): let $\alpha$ and $\sigma$ be
     those of a VP SDE, and $q_t = \alpha_T^2 \sigma_t^2 / (\sigma_T^2 \alpha_t^2)$. The shift is
@@ -39,9 +39,9 @@ class Centred(Wrapped):
     $\sigma_t \sqrt{1 - q_t}$.
 
     Args:
-        score: The score in x, whose `facts` have the SDE of u.
-        shift: A function of times `(B,)` and of the conditions, `(B, *)` or broadcast to it; 0 at
-            t = 0, which is checked at every call.
+        score: The score in x. Its `facts` hold the SDE of u.
+        shift: A function of times `(B,)` and the conditions. It returns a tensor that broadcasts to
+            `(B, *)`, and 0 at t = 0, which is checked at every call.
 
     Raises:
         InvalidTypeError: The shift is not a function of t and the conditions.
@@ -60,7 +60,7 @@ class Centred(Wrapped):
     @door
     def __init__(self, score: Score, shift: Shift) -> None:
         super().__init__(score)
-        with contextlib.suppress(ValueError):  # of a function without a signature
+        with contextlib.suppress(ValueError):  # the function has no signature
             bind(shift, inspect.signature(shift), ("t", "condition"), {})
         self.shift = shift
 
@@ -71,14 +71,14 @@ class Centred(Wrapped):
 
         Raises:
             InvalidValueError: The shift is not 0 at t = 0, or uses a condition that is not given.
-            InvalidTypeError, ShapeError: It is not a tensor that broadcasts to the states.
+            InvalidTypeError, ShapeError: The shift is not a tensor that broadcasts to the states.
         """
         centre = self._centre(x, t, condition)
         start = self._centre(x, torch.zeros_like(t), condition).detach().abs().amax()
         if not start <= _ROUNDING * centre.detach().abs().amax():
             raise InvalidValueError(
-                f"the shift must be 0 at t = 0, where u is x_0, and is up to {float(start):.3g}; "
-                "shift only the noisy states"
+                f"the shift must be 0 at t = 0, where u = x_0, but is up to {float(start):.3g}; "
+                "correct the shift"
             )
         return self.ask(self.score, x + centre, t, condition)
 
@@ -96,6 +96,6 @@ class Centred(Wrapped):
             return value.to(x).expand_as(x)
         except RuntimeError as error:
             raise ShapeError(
-                f"the shift must return the shape of the states, {tuple(x.shape)}, or one that is "
-                f"broadcast to it; got {tuple(value.shape)}"
+                f"the shift must return the shape of the states, {tuple(x.shape)}, or a shape that "
+                f"broadcasts to it; got {tuple(value.shape)}"
             ) from error

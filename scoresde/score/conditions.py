@@ -25,16 +25,17 @@ _STORED = "condition_units."
 def kinds_of(
     net: nn.Module, event_shape: tuple[int, ...], names: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Classes | Field] | None:
-    """Return the conditions that a network takes by name, or None if it declares none.
+    """Return the conditions that a network takes, by name, or None if it declares none.
 
-    A network declares its conditions by a method `declared(event_shape)` that returns for each name
-    a number of classes or the shape of a tensor, as the networks of `scoresde.nn` do; or by a JSON
-    `config` whose `num_classes` is the number of classes of `label`.
+    A network declares its conditions in one of two ways. It may have a method
+    `declared(event_shape)`, which returns for each name a number of classes or the shape of a
+    tensor, as the networks of `scoresde.nn` do. Or it may have a JSON `config` with the number of
+    classes of `label` under `num_classes`.
 
     Args:
         net: The network.
         event_shape: The shape of one sample.
-        names: For each condition the names of its classes, or of the entries of a vector.
+        names: For each condition the names of its classes, or of its entries if it is a vector.
     """
     declared: Any = getattr(net, "declared", None)
     if callable(declared):
@@ -61,8 +62,8 @@ def read_kind(value: Any) -> Classes | Field:
     """Return the kind of condition that `written` wrote.
 
     Raises:
-        CheckpointError: It is too large.
-        ScoreSDEError, TypeError: It is neither a number of classes nor a shape.
+        CheckpointError: The shape or the number of classes is too large.
+        ScoreSDEError, TypeError: The value is neither a number of classes nor a shape.
     """
     if (value if isinstance(value, int) else math.prod(value)) > LARGEST:
         raise CheckpointError(f"it takes conditions of more than {LARGEST:,} numbers or classes")
@@ -80,8 +81,9 @@ class ConditionUnits(Precise):
     r"""Shift and scale vector and field conditions to mean 0 and variance 1.
 
     Args:
-        moments: By name the mean and the standard deviation, as `Data.condition_moments()` returns
-            them: numbers, or tensors that broadcast to the condition's shape.
+        moments: The mean and the standard deviation of each condition by name, as
+            `Data.condition_moments()` returns them. They are numbers, or tensors that broadcast to
+            the condition's shape.
         kinds: The conditions that the network takes, or None if unknown.
 
     Raises:
@@ -108,13 +110,13 @@ class ConditionUnits(Precise):
             mean, std = (torch.as_tensor(part, dtype=torch.float32).clone() for part in pair)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InvalidTypeError(
-                f"the moments of condition {name!r} are a mean and a standard deviation, got "
+                f"the moments of condition {name!r} must be a mean and a standard deviation, got "
                 f"{quoted(pair)}"
             ) from error
         if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
             raise InvalidValueError(
-                f"condition {name!r} must have a finite mean and a standard deviation above 0, 1 "
-                "where it does not vary"
+                f"condition {name!r} must have a finite mean and a standard deviation above 0; use "
+                "1 where the condition does not vary"
             )
         for part in (mean, std):
             if kind is not None and not _broadcasts(part.shape, kind.shape):

@@ -1,7 +1,7 @@
 r"""Call networks of other libraries as `net(x, time, **condition)`.
 
 Each library calls its networks in its own way. Each class here wraps a network of one library;
-`CONVENTIONS` has these classes by the names that files use.
+`CONVENTIONS` maps the names in files to these classes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Called(nn.Module):
 
 
 class AzulaMean(Called):
-    """Return the mean of azula's posterior."""
+    """Return the mean of the posterior that a denoiser of azula predicts."""
 
     def process(self) -> SDE | None:
         """Return the process of the denoiser's schedule, on [0, 1]."""
@@ -57,21 +57,21 @@ class DiffusersNetwork(Called):
     """Return the output of a network of diffusers, without a learned variance.
 
     Attributes:
-        missing: The class that stands for a missing label, or None if the network has none.
+        missing: The number of the class for a missing label, or None if there is no such class.
     """
 
     def __init__(self, net: Callable[..., Any]) -> None:
         super().__init__(net)
         config = getattr(net, "config", None)
-        # a DiT has one class more than its configuration counts
+        # a DiT has one more class than its configuration says
         self.missing: int | None = getattr(config, "num_embeds_ada_norm", None)
         self.classes: int | None = getattr(config, "num_class_embeds", None) or self.missing
 
     def forward(self, x: Tensor, t: Tensor, /, **condition: Tensor) -> Tensor:
-        """Return the output, `(B, *)`; the condition `label` is called class_labels there.
+        """Return the output, `(B, *)`; the condition `label` is passed as `class_labels`.
 
         Raises:
-            InvalidValueError: A label is missing, and the network has no class for that.
+            InvalidValueError: A label is missing, and the network has no class for missing labels.
         """
         label = condition.pop("label", None)
         if self.classes is not None:
@@ -82,11 +82,11 @@ class DiffusersNetwork(Called):
         return out.chunk(2, dim=1)[0] if out.shape[1] == 2 * x.shape[1] else out
 
     def _labels(self, label: Tensor | None, x: Tensor) -> Tensor:
-        """Return a class for each sample."""
+        """Return the number of a class for each sample."""
         if self.missing is not None:
             given = x.new_full((len(x),), -1, dtype=torch.int64) if label is None else label
             return torch.where(given < 0, self.missing, given)
-        # the numbers are looked at on the CPU alone, since a GPU would have to wait
+        # labels are checked on the CPU only, since reading them from a GPU would wait for it
         seen = label is not None and label.device.type == "cpu" and not is_compiling()
         if label is None or (seen and bool((label < 0).any())):
             raise InvalidValueError(
@@ -110,7 +110,7 @@ class EDMNetwork(Called):
 
 
 class ReversedVelocity(Called):
-    """Return the velocity in the opposite direction of time."""
+    """Return minus the velocity of a network whose time runs from noise to data."""
 
     def forward(self, x: Tensor, t: Tensor, /, **condition: Tensor) -> Tensor:
         """Return minus the velocity, `(B, *)`."""
@@ -121,7 +121,8 @@ class SbiEstimator(Called):
     """Call an estimator of sbi with the condition `x` as the observation.
 
     Attributes:
-        predicts: What it returns: `"flow"`, the velocity theta_1 - theta_0, or `"score"`.
+        predicts: What the estimator returns: `"flow"`, the velocity theta_1 - theta_0, or
+            `"score"`.
     """
 
     def __init__(self, net: Callable[..., Any]) -> None:
@@ -129,7 +130,7 @@ class SbiEstimator(Called):
         self.predicts = "flow" if hasattr(net, "noise_scale") else "score"
 
     def process(self) -> SDE:
-        """Return the process of the estimator's kernel, or `FlowSDE()` for flow matching."""
+        """Return the process that the estimator was trained for, `FlowSDE()` for flow matching."""
         if self.predicts == "flow":
             return FlowSDE()
         net: Any = self.net
@@ -158,7 +159,7 @@ CONVENTIONS: Mapping[str, type[Called]] = MappingProxyType(
 
 
 def wrapped(net: Callable[..., Any], convention: str = "plain") -> nn.Module:
-    """Wrap a network for a convention; a module of the plain convention is returned unchanged."""
+    """Wrap a network for a convention; return a module of the plain convention unchanged."""
     if convention == "plain" and isinstance(net, nn.Module):
         return net
     return CONVENTIONS[convention](net)

@@ -1,4 +1,4 @@
-r"""Make a score from a scalar energy: $-\nabla_x E$ does not depend on the normalising constant."""
+r"""Make a score from a scalar energy E, as $-\nabla_x E$."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EnergyScore(nn.Module):
     Args:
         energy: A module or a function `(x, t) -> (B,)` of `x` `(B, *)` and `t` `(B,)`; with a
             condition, `(x, t, condition)`.
-        sde: The process, if it belongs to one.
+        sde: The process for which the energy is made, if any.
         event_shape: The shape of one sample, if known.
         moments: The data's moments, if known.
 
@@ -56,7 +56,7 @@ class EnergyScore(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        r"""Return $-\nabla_x E(x, t)$, `(B, *)`; also under `no_grad`.
+        r"""Return $-\nabla_x E(x, t)$, `(B, *)`; this works under `no_grad` too.
 
         While gradients are recorded it can be differentiated again, in x and in the weights.
 
@@ -84,12 +84,12 @@ def gradient(
     t: Tensor,
     condition: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    r"""Return $\nabla_x$ of a function of each sample, like `x`; also under `no_grad`.
+    r"""Return $\nabla_x$ of a function with one value per sample, `(B, *)`, under `no_grad` too.
 
     While gradients are recorded it can be differentiated again, in x and in the weights.
 
     Args:
-        what: The noun for errors, such as "an energy".
+        what: The name of the function's value in error messages, such as "an energy".
         function: A function `(x, t, condition) -> (B,)`.
         x: States `(B, *)`.
         t: Times `(B,)`.
@@ -117,12 +117,12 @@ def gradient(
 
 def _checked(what: str, value: Tensor, x: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
-        raise InvalidTypeError(f"{what} is a tensor (B,), got {type(value).__name__}")
+        raise InvalidTypeError(f"{what} must be a tensor (B,), got {type(value).__name__}")
     if not value.is_floating_point():
         raise InvalidTypeError(f"{what} must be floating point, got {value.dtype}")
     if value.shape != x.shape[:1]:
         raise ShapeError(
-            f"{what} is one number per sample, expected ({len(x)},), got "
+            f"{what} must be one number per sample, of the shape ({len(x)},), got "
             f"{tuple(value.shape)}; sum over the event, or squeeze"
         )
     return value

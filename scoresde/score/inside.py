@@ -12,7 +12,6 @@ import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,27 +25,29 @@ __all__ = [
     "lost_facts", "modules",
 ]  # fmt: skip
 
-# Types not searched: they hold no network, or too much (classes, Python modules).
+# Types that are not searched, since they hold no network, or refer to too many other objects
+# (classes, Python modules).
 _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, Tensor, str, bytes, int, float)
-# Libraries whose functions read no network of the user's by a global name.
+# Libraries whose functions do not use a network of the user as a global.
 _LIBRARIES = frozenset({"torch", "scoresde"})
 
-# Reentrant: a generator that is collected may leave its block while the lock is held.
+# Reentrant, since garbage collection may close a generator, and so leave its block, while the lock
+# is held.
 _lock = threading.RLock()
-# For each layer that is evaluated now: the threads that do, and its mode to restore at the end.
+# For each layer that is being evaluated: the threads that evaluate it, and the mode to restore.
 _running: weakref.WeakKeyDictionary[nn.Module, tuple[list[int], bool]]
 _running = weakref.WeakKeyDictionary()
-# The layers that are trained now, and by which thread.
+# The layers that are being trained, with the thread that trains each.
 _learning: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
 
 
 def modules(score: object) -> list[nn.Module]:
-    """Return every outermost network inside a score.
+    """Return the networks inside a score, without those inside another network.
 
-    The search covers its attributes and slots, those of its class, lists, mappings and weak
-    references, partials, methods and closures, and the global names that a function, a `__call__`
-    or a property uses. It runs no code of the user's: a network that can be found only by running
-    code, for example under a computed name, is not returned.
+    The search covers the attributes and slots of the score and its class; lists, mappings and weak
+    references; partials, methods and closures; and the globals that a function, a `__call__` or a
+    property uses. It runs no code of the user. So it does not find a network that only running code
+    can find, for example under a computed name.
 
     Args:
         score: Any score, or anything else.
@@ -63,15 +64,17 @@ def modules(score: object) -> list[nn.Module]:
             found.append(part)
             inside = list(part.modules())
             seen.update(map(id, inside))
-            # other attributes of a module may hold networks too, such as a second score
-            waiting += [value for module in inside for value in _plain_attributes(module)]
+            # attributes of a module that are not submodules may hold networks too, such as a second
+            # score
+            waiting += [
+                value
+                for module in inside
+                for name, value in vars(module).items()
+                if name not in _TORCH
+            ]
         else:
             waiting += _parts(part)
     return found
-
-
-def _plain_attributes(module: nn.Module) -> Iterator[object]:
-    return (value for name, value in vars(module).items() if name not in _TORCH)
 
 
 _TORCH = frozenset(vars(nn.Module()))
@@ -94,7 +97,8 @@ def _parts(part: object) -> Iterable[object]:
         defaults = [part.__defaults__, part.__kwdefaults__, part.__dict__]
         if part.__module__ and part.__module__.partition(".")[0] in _LIBRARIES:
             return [*cells, *defaults]
-        return [*cells, *defaults, *_globals_of(part.__code__, part.__globals__)]
+        known = part.__globals__
+        return [*cells, *defaults, *(known[n] for n in _names_in(part.__code__) if n in known)]
     attributes = list(vars(part).values()) if hasattr(part, "__dict__") else []
     return attributes + _of_class(part)
 
@@ -126,21 +130,16 @@ def _is_filled(cell: types.CellType) -> bool:
     return True
 
 
-def _globals_of(code: types.CodeType, names: Mapping[str, Any]) -> list[object]:
-    """Return the values of the global names that a function, or one inside it, reads."""
-    return [names[name] for name in _names_in(code) if name in names]
-
-
 @functools.lru_cache
 def _names_in(code: types.CodeType) -> tuple[str, ...]:
-    """Return the global names in a code object, in an order that is the same in every process."""
+    """Return the global names in a code object, in the same order in every process."""
     names = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
     return tuple(dict.fromkeys([*names, *(name for const in inner for name in _names_in(const))]))
 
 
 def layers_of(score: object) -> set[nn.Module]:
-    """Return the networks inside a score, and all layers of theirs."""
+    """Return the networks inside a score, with all their layers."""
     return {layer for module in modules(score) for layer in module.modules()}
 
 
@@ -155,22 +154,22 @@ def evaluating(score: object) -> Iterator[None]:
 def in_evaluation(layers: Iterable[nn.Module], thread: int | None = None) -> Iterator[None]:
     """Run layers in evaluation mode within the block.
 
-    Each gets its own mode back when the last block that runs it ends, also if blocks are nested,
-    interleaved or in several threads.
+    The mode of each layer is restored when the last block that uses the layer ends. Blocks may be
+    nested or interleaved, and may run in several threads.
 
     Args:
         layers: The layers.
-        thread: The thread for which they run; None is this one.
+        thread: The thread that evaluates the layers; None for the current one.
 
     Raises:
-        TrainingError: Another thread trains a layer, and so changes its weights meanwhile.
+        TrainingError: Another thread trains a layer, which changes its weights.
     """
     listed, here = list(layers), threading.get_ident() if thread is None else thread
     with _lock:
         if any(_learning.get(layer, here) != here for layer in listed):
             raise TrainingError(
-                "another thread trains this model, which changes its weights and its mode at any "
-                "time; evaluate the trainer's averaged model, trainer.model, or a copy made before"
+                "another thread is training this model, so its weights and mode may change at any "
+                "time; evaluate the averaged model, trainer.model, or a copy that you made before"
             )
         for layer in listed:
             _running.setdefault(layer, ([], layer.training))[0].append(here)
@@ -181,16 +180,17 @@ def in_evaluation(layers: Iterable[nn.Module], thread: int | None = None) -> Ite
         with _lock:
             changed = [layer for layer in listed if layer.training]
             for layer in listed:
-                threads, mode = _running.get(layer, ([here] * 2, False))  # if it is collected now
+                # in case garbage collection closes the generator here
+                threads, mode = _running.get(layer, ([here] * 2, False))
                 threads.remove(here)
                 if not threads:
                     _running.pop(layer, None)
                     layer.training = mode
     if changed:
         warnings.warn(
-            f"{type(changed[0]).__name__} was set to training mode while it was evaluated, by the "
-            "score itself or by another thread: layers such as dropout may have been at work; "
-            "evaluate a copy, copy.deepcopy(model)",
+            f"{type(changed[0]).__name__} was set to training mode during an evaluation, by the "
+            "score itself or by another thread, so layers such as dropout may have changed the "
+            "result; evaluate a copy, copy.deepcopy(model)",
             RuntimeWarning,
             stacklevel=outside(),
         )
@@ -201,16 +201,16 @@ def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Set layers to training mode within the block, and restore the mode of each after it.
 
     Raises:
-        TrainingError: A layer learns already, in another such block, or is evaluated by another
-            thread.
+        TrainingError: A layer is already being trained in another such block, or another thread
+            evaluates it.
     """
     listed, here = list(layers), threading.get_ident()
     with _lock:
-        # two optimisers of one weight may end the process
+        # two optimisers of the same weight may crash the process
         if any(layer in _learning for layer in listed):
             raise TrainingError(
-                "the model is trained already, by a Trainer of another thread or around this one; "
-                "train a copy, copy.deepcopy(model)"
+                "the model is already being trained, by another thread or by a trainer that "
+                "called this one; train a copy, copy.deepcopy(model)"
             )
         check_unused(listed)
         _learning.update(dict.fromkeys(listed, here))
@@ -236,8 +236,8 @@ def check_unused(score: object) -> None:
             threads, mode = _running.get(layer, ([], False))
             if mode and any(thread != here for thread in threads):
                 raise TrainingError(
-                    "another thread evaluates this model, for samples or likelihoods, and has set "
-                    "it to evaluation mode, without its dropout; let that thread evaluate a copy, "
+                    "another thread is evaluating this model and has set it to evaluation mode, "
+                    "which turns dropout off; let that thread evaluate a copy, "
                     "copy.deepcopy(model)"
                 )
 
@@ -246,7 +246,7 @@ def device_of(score: object) -> torch.device:
     """Return the device of the first parameter inside a score, or the CPU.
 
     Raises:
-        DeviceError: The device is meta, which holds no numbers.
+        DeviceError: The parameters are on the meta device, which holds no numbers.
     """
     parameters = (p for module in modules(score) for p in module.parameters())
     found = next(parameters, None)
@@ -254,13 +254,13 @@ def device_of(score: object) -> torch.device:
 
 
 def dtype_of(module: nn.Module, default: torch.dtype) -> torch.dtype:
-    """Return the dtype of a module's first floating-point parameter; the default if it has none."""
+    """Return the dtype of a module's first floating-point parameter, or the default without one."""
     found = (p.dtype for p in module.parameters() if p.is_floating_point())
     return next(found, default)
 
 
 def lost_facts(score: object) -> nn.Module | None:
-    """Return a network inside a score that has facts although the score has none, or None."""
+    """Return a network that has facts inside a score that has none, or None."""
     if facts(score) != Facts():
         return None
     inside = (part for module in modules(score) for part in module.modules())

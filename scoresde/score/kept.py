@@ -1,8 +1,8 @@
-"""Keep the pilot of a model: one that was set by the user, or one measured at its first use.
+"""Keep the pilot of a model, which the user set or which was measured at its first use.
 
-A measured pilot belongs to the weights that it was measured with; after they have changed it is
-measured again. It is a function of the model alone, so that samples do not depend on which call
-measured it.
+A measured pilot is valid for the weights at the time of the measurement; after they have changed it
+is measured again. It depends on the model only, so samples do not depend on the call that measured
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Piloted"]
 
 # One measurement at a time: a second thread waits for the result of the first.
 _lock = threading.RLock()
-# attributes that change a score if they change, and those that do not
+# attributes that the score depends on, and attributes that it does not depend on
 _PLAIN = (bool, int, float, str, torch.dtype, SDE)
 _APART = {"training", "pilot_seconds", "steps"}
 
@@ -44,7 +44,7 @@ class Piloted(Precise):
 
     @property
     def pilot(self) -> Pilot | None:
-        """Return the pilot that was set, or measured with the present weights, or None."""
+        """Return the pilot that was set, or that was measured with the current weights, or None."""
         kept = self._kept
         current = kept.weights is None or kept.fits(_weights(self))
         return kept.pilot if current else None
@@ -55,11 +55,11 @@ class Piloted(Precise):
 
     @property
     def given_pilot(self) -> Pilot | None:
-        """Return the pilot that was set, which is a part of the model, or None."""
+        """Return the pilot that the user set, or None."""
         return self._kept.pilot if self._kept.weights is None else None
 
     def recall_pilot(self, pilot: Pilot) -> None:
-        """Take a pilot that was measured earlier with the present weights."""
+        """Store a pilot that was measured earlier with the current weights."""
         self._kept = _Kept(pilot, None, _weights(self))
 
     def measured_pilot(
@@ -67,13 +67,14 @@ class Piloted(Precise):
     ) -> Pilot | None:
         """Return the pilot; measure it if there is none, by 64 evaluations of 32 samples.
 
-        It is kept until the weights change, and saved with the model. The samples have all classes
-        in turn; their other conditions are normal numbers with the moments of these conditions.
+        The pilot is kept until the weights change, and saved with the model. The pilot run takes
+        all classes in turn, and draws other conditions from a normal distribution with their mean
+        and standard deviation.
 
         Args:
-            progress: Show a bar, as for `sample`.
-            steps: A number of steps for which the setting of "fast" is chosen too, by at most 192
-                further evaluations of the same samples.
+            progress: Show a progress bar, as `sample` does.
+            steps: A number of steps for which the settings of "fast" are chosen too, with at most
+                192 further evaluations of the same samples.
 
         Returns:
             The pilot; None if it cannot be measured, as with fewer than 6 levels.
@@ -98,14 +99,14 @@ class Piloted(Precise):
 
 
 class _Kept:
-    """Hold a pilot, and what it was measured with.
+    """Hold a pilot, and the weights with which it was measured.
 
     Args:
         pilot: The pilot.
         states: The states of the pilot run, or None.
-        weights: The weights that it was measured with; None for a pilot that was set.
-        after: The weights after the measurement. An attribute that it changed, such as a count of
-            calls, is not compared.
+        weights: The weights before the measurement; None for a pilot that the user set.
+        after: The weights after the measurement. An attribute that the measurement itself changed,
+            such as a count of calls, is not compared.
     """
 
     def __init__(
@@ -131,11 +132,11 @@ class _Kept:
 
 
 def _weights(module: nn.Module) -> tuple[Any, ...]:
-    """Return what changes with the numbers of a module, read at most once a device.
+    """Return values that change if the weights or settings of a module change.
 
-    That is which tensors they are, how often each was changed, and a checksum of its numbers, since
-    changes by way of `.data` are not counted; and the hooks of its layers with their
-    attributes that are numbers, words or SDEs, such as what a model predicts.
+    For each tensor these are its identity, its version counter, and a checksum of its numbers,
+    since the counter does not count changes through `.data`. For each layer they are its hooks, and
+    its attributes that are numbers, strings or SDEs.
     """
     plain = {(id(part), k): v for part in module.modules() for k, v in _plain(part).items()}
     tensors = [*module.parameters(), *module.buffers()]

@@ -1,10 +1,11 @@
-r"""Make a score of an autoencoder's codes a model of what its decoder returns.
+r"""Make a model of samples from an autoencoder and a score of its codes.
 
 An encoder turns samples into codes, and a decoder turns codes back (Vahdat et al. 2021,
-arXiv:2106.05931; Rombach et al. 2022, arXiv:2112.10752). The score is that of the codes, in its own
-units, shifted and scaled. A variational encoder returns a mean and a standard deviation for each
-code, and its decoder was trained on draws. These spread further than the means: the units are to be
-those of draws, which `codes` returns.
+arXiv:2106.05931; Rombach et al. 2022, arXiv:2112.10752). The score is a score of the codes, after a
+shift and a scale that standardise them. A variational encoder returns a mean and a standard
+deviation for each code, and its decoder was trained on draws from this distribution. The draws have
+a larger variance than the means, so codes must be standardised by the moments of draws, which
+`codes` returns.
 """
 
 from __future__ import annotations
@@ -26,21 +27,22 @@ from scoresde.units import Identity, Transform
 
 __all__ = ["Latent", "codes", "draw", "posterior_of"]
 
-_AT_ONCE = 64  # samples that are encoded or decoded at once, to limit memory
+_AT_ONCE = 64  # the number of samples that are encoded or decoded at once, which limits the memory
 
 
 class Latent(Wrapped):
-    """Return a score of codes whose units are those of what the decoder makes of them.
+    """Return a score of codes; `units=True` decodes its samples.
 
-    The score itself, its shape, its moments and its log-densities are those of the codes; with
-    `units=True` samples are decoded. The log-density of a decoded sample is not known, since many
-    codes may have the same one: `scoresde.likelihood.latent_elbo` bounds it.
+    The score, its event shape, its moments and its log-densities refer to the codes. The
+    log-density of a decoded sample is not known, since different codes may decode to the same
+    sample; `scoresde.likelihood.latent_elbo` bounds it.
 
     Args:
-        score: A score of codes; its transform, if it has one, is that of the codes.
-        encoder: A module or function of samples `(B, *)` that returns their codes, or mean and
-            standard deviation of their codes.
-        decoder: A module or function of codes that returns samples.
+        score: A score of codes. If it has a transform, this maps the encoder's codes to those of
+            the score.
+        encoder: A module or function that maps samples `(B, *)` to codes, or to the mean and the
+            standard deviation of codes.
+        decoder: A module or function that maps codes to samples.
 
     Raises:
         InvalidTypeError: A part cannot be called.
@@ -65,22 +67,22 @@ class Latent(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts of the score inside, with the decoder as the way to the user's units."""
+        """Return the facts of the inner score, with the decoder as the transform."""
         return replace(
             super().facts, transform=Decoded(self.code_transform, self.decoder), columns=None
         )
 
     @property
     def code_transform(self) -> Transform:
-        """Return the map from the encoder's codes to those of the score."""
+        """Return the transform from the encoder's codes to the score's codes."""
         return facts(self.score).transform or Identity()
 
     def encode(self, x: Tensor, *, seed: int = 0, first: int = 0) -> Tensor:
-        """Return a code of each sample in the numbers of the score, as `codes` draws it.
+        """Return a code for each sample, drawn as by `codes` and mapped to the score's codes.
 
         Raises:
-            InvalidTypeError, ShapeError, NonFiniteError: As for `codes`, or the codes have another
-                shape than those of the score.
+            InvalidTypeError, ShapeError, NonFiniteError: As in `codes`, or the codes do not have
+                the event shape of the score.
         """
         z = self.code_transform.forward(codes(self.encoder, x, seed=seed, first=first))
         check_shape("the encoder's codes", z, facts(self.score).event_shape)
@@ -89,10 +91,10 @@ class Latent(Wrapped):
 
 @dataclass(frozen=True)
 class Decoded:
-    """Map codes to samples by a decoder: the transform of a `Latent`, in one direction only.
+    """Map codes to samples by a decoder, as the one-way transform of a `Latent`.
 
     Args:
-        code_transform: The map from the decoder's codes to those of the score.
+        code_transform: The transform from the decoder's codes to the score's codes.
         decoder: The decoder.
     """
 
@@ -101,43 +103,44 @@ class Decoded:
 
     @property
     def levels(self) -> None:
-        """Return None: the numbers are taken as continuous."""
+        """Return None, since samples are treated as continuous numbers."""
         return None
 
     def forward(self, raw: Tensor) -> NoReturn:
-        """Raise InvalidValueError: a sample has many codes."""
+        """Raise InvalidValueError, since a sample has more than one code."""
         raise InvalidValueError(
-            "a score of codes takes no samples: encode them, score.encode(x), for log-densities of "
-            "their codes; scoresde.likelihood.latent_elbo bounds those of the samples"
+            "this score takes codes, not samples: pass score.encode(x) for the log-densities of "
+            "codes, or call scoresde.likelihood.latent_elbo for a bound on the log-densities of "
+            "samples"
         )
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Return the samples of codes of the score."""
+        """Return the samples that the score's codes decode to."""
         return called("decoder", self.decoder, self.code_transform.inverse(x))
 
     def restore(self, x: Tensor) -> Tensor:
-        """Return the samples of codes, decoded in parts and without gradients."""
+        """Return the samples that codes decode to, computed in parts and without gradients."""
         with torch.no_grad():
             return torch.cat([self.inverse(part) for part in torch.split(x, _AT_ONCE)])
 
     def log_det(self, event_shape: Sequence[int]) -> NoReturn:
-        """Raise InvalidValueError: a decoder has no inverse, and so no determinant."""
+        """Raise InvalidValueError, since a decoder has no determinant."""
         self.forward(torch.empty(0, *event_shape))
 
 
 @door
 def codes(encoder: Callable[..., Any], x: Tensor, *, seed: int = 0, first: int = 0) -> Tensor:
-    """Return a code of each sample, drawn from the encoder's posterior where it has one.
+    """Return a code for each sample, drawn from the encoder's posterior if it has one.
 
-    Learn a score of these, as of any data; `Data(codes(...)).standardized()` gives them, and with
-    them the score, the units of draws.
+    Train a score on these codes as on any data. `Data(codes(...)).standardized()` standardises them
+    by the moments of draws.
 
     Args:
-        encoder: A module or function of samples that returns codes, or their mean and standard
-            deviation.
+        encoder: A module or function that maps samples to codes, or to the mean and the standard
+            deviation of codes.
         x: Samples `(N, *)`.
-        seed: The seed of the draws; row i has the noise of sample `first + i`.
-        first: The sample number of the first row.
+        seed: The seed of the draws; row i takes the noise of sample `first + i`.
+        first: The sample index of the first row.
 
     Raises:
         InvalidTypeError, ShapeError: The encoder returns something else.
@@ -164,11 +167,11 @@ def draw(mean: Tensor, std: Tensor | None, noise: Noise, k: int = 0) -> Tensor:
 
 
 def posterior_of(encoder: Callable[..., Any], x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return mean and standard deviation of the codes of samples; None for codes alone.
+    """Return the mean and standard deviation of the codes; None if the encoder returns codes.
 
     Raises:
         InvalidTypeError, ShapeError: The encoder returns something else.
-        NonFiniteError: A number that it returns is NaN or infinite.
+        NonFiniteError: The encoder returns NaN or infinity.
         InvalidValueError: A standard deviation is not positive.
     """
     with evaluating(encoder):
@@ -185,26 +188,26 @@ def posterior_of(encoder: Callable[..., Any], x: Tensor) -> tuple[Tensor, Tensor
         return mean, None
     if std.shape != mean.shape:
         raise ShapeError(
-            f"the encoder returns a mean of shape {tuple(mean.shape)}, and a standard deviation of "
-            f"shape {tuple(std.shape)}; they must agree"
+            f"the encoder returns a mean of shape {tuple(mean.shape)} and a standard deviation of "
+            f"shape {tuple(std.shape)}; the shapes must be equal"
         )
     if not (std > 0).all():
         raise InvalidValueError(
-            "the encoder returns a standard deviation that is not positive; if it is a variance's "
-            "logarithm v, return (v / 2).exp()"
+            "the encoder returns a standard deviation that is not positive; if it returns the "
+            "logarithm v of a variance, return (v / 2).exp() instead"
         )
     return mean, std
 
 
 def called(what: str, function: Callable[..., Any], x: Tensor) -> Tensor:
-    """Return what an encoder or a decoder, in evaluation mode, makes of a batch; check its rows."""
+    """Apply an encoder or decoder in evaluation mode to a batch, and check the result."""
     with evaluating(function):
         found = function(x.clone())  # it may change its input in place
     return _check_rows(what, found, len(x))
 
 
 def _check_rows(what: str, value: Any, n: int) -> Tensor:
-    """Return a value; raise unless it is a batch of n finite rows."""
+    """Return the value; raise unless it is a batch of n finite rows."""
     check_batch(f"what the {what} returns", value)
     if len(value) != n:
         raise ShapeError(f"the {what} returns {len(value)} rows for {n} samples")

@@ -1,4 +1,4 @@
-r"""Define `ScoreModel`, a network with its preconditioning."""
+r"""Define `ScoreModel`, the score of a network with preconditioning."""
 
 from __future__ import annotations
 
@@ -42,27 +42,29 @@ class ScoreModel(Saved):
         event_shape: The shape of one sample, without the batch.
         predicts: What the network's output predicts, a key of `PREDICTIONS`.
         moments: Mean and variance of the data; standardised data are assumed by default.
-        condition_moments: By name the mean and the standard deviation of a vector or a field, as
-            `data.condition_moments()` returns them: the network receives these conditions
+        condition_moments: The mean and the standard deviation of vector and field conditions by
+            name, as `data.condition_moments()` returns them. The network receives these conditions
             standardised, and all others unchanged.
 
     Attributes:
-        autocast: A dtype for autocast around the network alone; `None` leaves the user's autocast.
-        steps: The number of sampling steps that suits this model, or `None`; saved with it. A
-            sampler that needs fewer takes fewer.
-        transform: The map from the user's numbers to the model's; saved with the model, and the
-            identity by default. Samples, scores and likelihoods are in the model's numbers; only
-            `to_units` converts them.
-        names: For each condition the names of its classes, or of the entries of a vector, if the
-            data had some; saved with the model.
-        columns: The names of the entries of a sample that is a row of a table; saved too.
-        whole: The names of those columns that held whole numbers only; saved too.
+        autocast: A dtype for autocast around the call of the network; `None` keeps the caller's
+            autocast.
+        steps: The recommended number of sampling steps, or `None`; saved with the model. A sampler
+            that needs fewer steps takes fewer.
+        transform: The map from the user's units to model units, saved with the model; by default
+            the identity. Samples, scores and likelihoods are in model units; `to_units` converts
+            samples.
+        names: For each condition the names of its classes, or of its entries if it is a vector, if
+            known; saved with the model.
+        columns: The names of the entries of a sample, if samples are rows of a table; saved too.
+        whole: The names of the columns that held only integers; saved too.
         pilot: The result of `scoresde.pilot` for this model, used by the sampler "fast" and saved
-            with the model. It is None until the sampler measures it; a pilot that you set is kept.
+            with the model. It is None until the sampler measures it. A pilot that you set is not
+            replaced.
 
     Raises:
-        UnknownNameError: `predicts` is not a key of `PREDICTIONS`, or the network takes no
-            condition of a name in `condition_moments`.
+        UnknownNameError: `predicts` is not a key of `PREDICTIONS`, or `condition_moments` has a
+            name that is not a condition of the network.
 
     Examples:
         >>> from scoresde import VESDE, nn
@@ -97,7 +99,7 @@ class ScoreModel(Saved):
         self.names = {}
         self.columns = ()
         self.whole = ()
-        # the buffers of which they were made, their marks, and the moments
+        # the buffers from which `moments` was computed, their version counters, and the moments
         self._moments: tuple[list[Tensor], list[object], Moments] | None = None
         var = moments.var
         if moments.cov is not None:
@@ -122,7 +124,7 @@ class ScoreModel(Saved):
         known, tensors = self._moments, [self.mean, self.var]
         marks: list[object] = list(map(mark, tensors))
         if known is None or known[1] != marks or any(map(is_not, known[0], tensors)):
-            # checked when the model is made or moved, and not at every evaluation
+            # checked when the model is made or moved, not at every evaluation
             self._moments = known = tensors, marks, Moments(self.mean, var=self.var)
         return known[2]
 
@@ -143,22 +145,24 @@ class ScoreModel(Saved):
 
     @property
     def classes(self) -> int | None:
-        """Return the number of classes of `label`, or of the only condition of classes, or None."""
+        """Return the number of classes of `label`, or of the only class condition, or None."""
         kinds = self.facts.conditions or {}
         kind = kinds.get(class_name(kinds) or "")
         return kind.n if isinstance(kind, Classes) else None
 
     def grown(self, num_classes: int | Mapping[str, int]) -> Self:
-        """Return a copy with more classes, for fine-tuning; the old ones keep their scores.
+        """Return a copy with more classes, for fine-tuning; the scores of the old ones are equal.
 
-        The score of a new class starts as that of samples without a label; its name is its number.
+        The score of a new class starts as the score with a missing label, and its name is its
+        number.
 
         Args:
-            num_classes: The new number of classes of `label`, or such numbers by name.
+            num_classes: The new number of classes of `label`, or a mapping from names of conditions
+                to new numbers.
 
         Raises:
-            InvalidTypeError: The network has no method `grown`, as those of `scoresde.nn` have.
-            InvalidValueError: The network has more classes already.
+            InvalidTypeError: The network has no method `grown`; those of `scoresde.nn` have one.
+            InvalidValueError: The network already has more classes.
         """
         grow: Any = getattr(self.net, "grown", None)
         if not callable(grow):
@@ -225,7 +229,7 @@ class ScoreModel(Saved):
     def described(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], given: Given
     ) -> Self:
-        """Return the model of a description, with a network whose weights are not read yet."""
+        """Return the model that a description defines; its weights are read later."""
         net = rebuild_net(config, tensors) if given.net is None else given.net
         sde = rebuild_sde(config) if given.sde is None else given.sde
         moments = Moments(tensors["mean"], var=tensors["var"])

@@ -14,13 +14,13 @@ Words = tuple[str, ...]
 
 
 def names_of(config: Mapping[str, Any]) -> tuple[dict[str, Words], Words, Words]:
-    """Return the names for each condition, of the columns, and of those of whole numbers.
+    """Return the names for each condition, the names of the columns, and those of integer columns.
 
     Args:
         config: A model's description.
 
     Raises:
-        CheckpointError: It has something else under `names`, `columns` or `whole`.
+        CheckpointError: `names`, `columns` or `whole` does not hold names.
     """
     names, columns = config.get("names") or {}, config.get("columns") or []
     whole = config.get("whole") or []
@@ -33,7 +33,7 @@ def names_of(config: Mapping[str, Any]) -> tuple[dict[str, Words], Words, Words]
 def grown_names(
     names: Mapping[str, tuple[str, ...]], num_classes: int | Mapping[str, int]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the names for more classes; the name of a new class is its number."""
+    """Return the names with those of new classes added; the name of a new class is its number."""
     more = {"label": num_classes} if isinstance(num_classes, int) else num_classes
     return {
         name: (*words, *(str(k) for k in range(len(words), more.get(name, 0))))

@@ -1,7 +1,7 @@
-r"""Make a score from any network that predicts a known quantity and takes time in its own form.
+r"""Make a score from any network that predicts a known quantity, with its own time input.
 
-The network receives the state as it is, neither centred nor scaled. The score is a linear function
-of the state and the network's output, by the table `PREDICTIONS`.
+The network receives the state unchanged. The table `PREDICTIONS` gives the score as a linear
+function of the state and the output.
 """
 
 from __future__ import annotations
@@ -46,19 +46,21 @@ _PREDICTIONS = [name for name in PREDICTIONS if name != "edm"]  # "edm" needs a 
 
 
 class NetworkScore(ScoreModel):
-    """Turn a network into a score by the formula of its prediction; `from_network` makes it.
+    """Turn the output of a network into a score; `from_network` makes it.
 
-    It is a `ScoreModel` whose network receives the state without scaling, and the time in its own
-    form. It can be trained and saved like a `ScoreModel`. If the network is a module and the shape
-    of a sample is known, a pilot is measured when "fast" is first used; otherwise set one by
-    `score.pilot = scoresde.pilot(score, shape=...)`.
+    It differs from a `ScoreModel` in the network's inputs: the state is not scaled, and the time
+    has the form that the network expects. It can be trained and saved like a `ScoreModel`. If the
+    network is a module and the shape of a sample is known, a pilot is measured when "fast" is first
+    used; otherwise set one by `score.pilot = scoresde.pilot(score, shape=...)`.
     """
 
     cov: Tensor | None
 
     def __init__(self, net: nn.Module, known: Facts, predicts: str, time: Time) -> None:
         if known.sde is None:
-            raise InvalidValueError("a network is the score of a process; give its SDE")
+            raise InvalidValueError(
+                "the score of a network needs an SDE; give the one that it was trained for"
+            )
         shape = known.event_shape
         if shape is None and known.moments is not None:
             shape = known.moments.shape
@@ -94,7 +96,7 @@ class NetworkScore(ScoreModel):
 
     @property
     def moments(self) -> Moments:
-        """Return the moments of the data, or those of standardised data if none are known."""
+        """Return the moments of the data; mean 0 and variance 1 if they are unknown."""
         return super().moments if self.cov is None else Moments(self.mean, cov=self.cov)
 
     def forward(
@@ -118,7 +120,7 @@ class NetworkScore(ScoreModel):
         of_x, of_f = kept_coefficients(t, self) or on_device(wide, *self.coefficients(time))
         dtype = dtype_of(self.net, wide.dtype)
         c = self._input(time, wide)
-        if c.is_floating_point():  # half precision cannot resolve neighbouring levels
+        if c.is_floating_point():  # half precision cannot distinguish neighbouring levels
             c = c.to(torch.promote_types(dtype, torch.float32))
         with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():
             out = self.net(wide.to(dtype), c, **self.condition_units(condition, dtype))
@@ -152,12 +154,12 @@ class NetworkScore(ScoreModel):
     def description(self) -> dict[str, Any]:
         """Return the description of the score that `save_pretrained` writes as JSON.
 
-        A network or a time that is a function has no description; it must be given to
+        A network or a time that is a function cannot be described, and must be given to
         `from_pretrained` again.
 
         Raises:
-            InvalidValueError: The shape of a sample is not known, or a function holds a network,
-                whose weights the file would not have.
+            InvalidValueError: The shape of a sample is not known, or the network is a function
+                around a module, whose weights would not be in the file.
         """
         net, kinds = inside(self.net), self._known.conditions
         if not self.event_shape:
@@ -167,8 +169,8 @@ class NetworkScore(ScoreModel):
             )
         if not isinstance(net, nn.Module) and (held := modules(net)):
             raise InvalidValueError(
-                f"the network is a function around a {type(held[0]).__name__}, whose weights the "
-                "file would not have; make the function the forward of a module"
+                f"the network is a function that calls a {type(held[0]).__name__}, whose weights "
+                "would not be in the file; write the function as the forward method of a module"
             )
         return super().description() | {
             "net": {
@@ -186,7 +188,7 @@ class NetworkScore(ScoreModel):
     def described(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], given: Given
     ) -> Self:
-        """Return the score of a description, with a network whose weights are not read yet."""
+        """Return the score that a description defines; its weights are read later."""
         if "time" not in config:
             raise CheckpointError("it is a ScoreModel; read it by ScoreModel.from_pretrained")
         called = config["net"].get("called", "plain")
@@ -197,7 +199,7 @@ class NetworkScore(ScoreModel):
             sde = (module.process() if isinstance(module, Called) else None) or rebuild_sde(config)
         if time is None and (time := config["time"]) is None:
             raise CheckpointError(
-                "the time of its network is a function, which no file holds; pass it: "
+                "the time of its network is a function, which a file cannot hold; pass it: "
                 "from_pretrained(folder, time=...)"
             )
         kinds, moments = config["conditions"], None
@@ -228,27 +230,28 @@ def from_network(
 ) -> NetworkScore:
     r"""Return the score of a network that predicts a known quantity under `sde`.
 
-    The result is a module that contains the network: if you train it, move it to a device or change
-    its mode, you do this to the network.
+    The result is a module that contains the network itself. So training it, moving it to a device
+    or changing its mode changes the network.
 
     Args:
-        net: A module or function `net(x, time, **condition)` of the state `(B, *)`, not scaled, and
-            of a time `(B,)`; it returns `(B, *)`.
+        net: A module or function `net(x, time, **condition)` that returns `(B, *)`. It receives the
+            state `(B, *)`, not scaled, and a time `(B,)`.
         sde: The process for which it was trained.
         predicts: `"eps"`, `"x0"`, `"v"`, `"flow"`, `"score"` or `"sigma_score"`, as defined in
-            `PREDICTIONS`, with the mean of the data taken as 0. The velocity of `"flow"` is the
-            derivative in the time of `sde`.
-        time: The number that the network receives as its time: a name of `TIMES`, or a function
-            `(sde, t)` of the times, float64 on the CPU, that returns as many numbers.
+            `PREDICTIONS`, for data of mean 0. The velocity of `"flow"` is the derivative in the
+            time of `sde`.
+        time: The time input of the network: a name in `TIMES`, or a function `(sde, t)` that maps
+            times `(B,)`, float64 on the CPU, to inputs `(B,)`.
         event_shape: The shape of one sample, if known.
         moments: Mean and variance of the data, if known.
         steps: The number of sampling steps that suits the network, if known.
-        transform: The map from the user's numbers to those of the network, if known.
-        conditions: The conditions that it takes, by name; None passes all conditions on.
+        transform: The map from the user's units to those of the network, if known.
+        conditions: The conditions that the network takes, by name; None passes all conditions on.
 
     Raises:
         UnknownNameError: `predicts` or `time` is an unknown name.
-        InvalidValueError: `sde` has no levels to count (`"index"`), or is not on [0, 1].
+        InvalidValueError: `time` does not fit `sde`: `"index"` needs levels, and `"1-t"` needs
+            times in [0, 1].
 
     Examples:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Load models that are part of the package, or that are in folders."""
+"""Load models that come with the package, or models in folders."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ __all__ = ["load"]
 
 @door
 def load(name: str | os.PathLike[str], **given: Any) -> ScoreModel:
-    """Return a model of the package, as `load("mnist")`, or the one in a folder, as `load("run/")`.
+    """Return a packaged model, as `load("mnist")`, or the model in a folder, as `load("run/")`.
 
     The package has `"mnist"`, handwritten digits of 28x28 pixels given their class, and `"pulse"`,
     windows of 2.5 seconds of the pulse at a finger. `ScoreModel.from_pretrained` also takes the
     names of models on the Hugging Face Hub.
 
     Args:
-        name: The name, or the folder: one that `save_pretrained` wrote, or a pipeline of diffusers.
-        given: What the file of the model does not hold, passed to `ScoreModel.from_pretrained`.
+        name: The name of a model, or a folder that `save_pretrained` wrote, or that of a diffusers
+            pipeline.
+        given: Further arguments of `ScoreModel.from_pretrained`, such as `net=`.
 
     Raises:
         CheckpointError: No model has that name, or the model is damaged.

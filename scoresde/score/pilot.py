@@ -1,16 +1,16 @@
 r"""Estimate how the residual of a score varies along the probability flow, from a pilot run.
 
-Along the flow, the denoiser of the score is the denoiser of a Gaussian, known in closed form, plus
-a residual $R(\ell)$ at the half log-SNR $\ell = \log(\alpha/\sigma)$. Averaged over trajectories
-and dimensions, the residual has the covariance
+Let $R(\ell)$ be the residual at the half log-SNR $\ell = \log(\alpha/\sigma)$: the score's denoiser
+minus the closed-form denoiser of a Gaussian, both at a state on the flow. Averaged over
+trajectories and dimensions, the residual has the covariance
 
 $$ k(\ell, \ell') = E\,[R(\ell)\, R(\ell')]. $$
 
-A pilot run of a few samples at $K$ values of $\ell$ estimates it well. This covariance determines,
+A pilot run of a few samples at $K$ values of $\ell$ estimates it well. From this covariance follow,
 without further evaluations, the best linear prediction of $R$ at any $\ell$ from its values at a
-few others (Kolmogorov 1941; Wiener 1949; in geostatistics kriging, Matheron 1963), and the size of
-the error of this prediction. A multistep solver can use the weights of this prediction in place of
-the weights from polynomial extrapolation that Adams methods use.
+few others (Kolmogorov 1941; Wiener 1949; in geostatistics kriging, Matheron 1963), and the expected
+error of this prediction. A multistep solver can use the weights of this prediction in place of the
+weights from polynomial extrapolation that Adams methods use.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["Fit", "Pilot", "Setting"]
 
 # The degree of the polynomial that is assumed for the unmeasured part of the residual.
 _DEGREE = 3
-# The numbers of points and of variances of `Pilot.prior`.
+# The number of values of ell and the number of variances in `Pilot.prior`.
 _PRIOR_POINTS, _PRIOR_VARIANCES = 64, 24
 # The relative rounding error assumed for a squared residual. Added to the diagonal of the Gram
 # matrix, it keeps the weights bounded.
@@ -43,12 +43,12 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Setting:
-    """Hold the settings of the fast sampler that depend on the model and the number of steps.
+    """Hold the settings of the sampler "fast" for one model and one number of steps.
 
     Args:
         order: The number of residuals that a step uses.
         corrector: The number of residuals that the corrector uses besides the newest one.
-        growth: The exponent by which early errors are weighted when the grid is chosen; see
+        growth: The exponent that weights early errors in the choice of the grid; see
             `Pilot.growth`.
     """
 
@@ -98,21 +98,21 @@ class Pilot:
         factor: A matrix F `(r, K)`; the covariance at these values is $F^T F$.
         moments: The moments of the Gaussian whose denoiser was subtracted.
         nfe: The number of evaluations for each sample of the pilot run.
-        unseen: The assumed size, relative to the residual, of a part that the pilot run does not
-            capture. This part is modelled as a random cubic polynomial in $\ell$. In the limit of
-            small steps the weights are exact for such polynomials.
-        growth: In the choice of a grid the error of a step is multiplied by $U^\text{growth}$,
-            where U is the standard deviation of $x / \alpha$ at the step: a positive number gives
-            early errors more weight. It is 0 for the flow of a Gaussian, and positive where
-            trajectories diverge.
-        choices: A mapping from a number of steps to the setting chosen for it: the one whose
-            samples came nearest to the final states of the pilot run.
+        unseen: The assumed size, relative to the residual, of the part of the residual that the
+            pilot run misses. This part is modelled as a random cubic polynomial in $\ell$. For
+            small steps the weights become exact for cubic polynomials.
+        growth: The choice of a grid weights the error of a step by $U^\text{growth}$, where U is
+            the standard deviation of $x / \alpha$ at the step. A positive exponent gives early
+            errors more weight. It is 0 for the flow of a Gaussian, and positive if trajectories
+            diverge.
+        choices: A mapping from a number of steps to the best setting for it, the one whose samples
+            were nearest to the final states of the pilot run.
         fits: A mapping from a number of steps to numbers that were fitted to the pilot run, where
             these led nearer to its final states than the setting in `choices`.
 
     Raises:
-        ShapeError: `ell` is too short, the factor does not have one column for each value of
-            `ell`, or a fit does not have one row for each update of its number of steps.
+        ShapeError: `ell` has fewer than 6 values, the factor does not have one column for each of
+            them, or a fit does not have one row for each update of its number of steps.
         InvalidTypeError: `ell` or the factor is not a float64 tensor.
         InvalidValueError: `ell` does not increase, or `unseen` or `growth` is negative.
         NonFiniteError: `ell` or the factor holds a NaN or an infinity.
@@ -168,10 +168,10 @@ class Pilot:
     def measure(
         cls, ell: Tensor, residuals: Tensor | Sequence[Tensor], moments: Moments, nfe: int
     ) -> Pilot:
-        r"""Return the pilot that is estimated from residuals `(M, K)`.
+        r"""Estimate a pilot from residuals `(M, K)`.
 
-        They have one column for each $\ell$, and one row for each pair of a trajectory and a
-        dimension. The residuals may come in parts, such as one for each batch of trajectories.
+        The residuals have a column for each $\ell$, and a row for each dimension of each
+        trajectory. They may be given in parts, such as one for each batch of trajectories.
         """
         parts = [residuals] if isinstance(residuals, Tensor) else residuals
         count = max(sum(map(len, parts)), 1)
@@ -183,7 +183,7 @@ class Pilot:
 
     @classmethod
     def prior(cls, low: float, high: float, variance: float | None) -> Pilot:
-        r"""Return the pilot to assume when no run was made.
+        r"""Return the pilot to assume without a pilot run.
 
         It is the average over Gaussian data whose variances are spread over several decades. If the
         data are $\mathcal N(0, v)$ and the subtracted Gaussian is $\mathcal N(0, c)$, the residual
@@ -204,7 +204,7 @@ class Pilot:
         return cls(ell, factor, Moments(0.0, var=c), 0, unseen)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of the pilot by their names in a file, in float32."""
+        """Return the pilot's tensors by their names in a file, in float32."""
         spread = (
             {"var": self.moments.var} if self.moments.cov is None else {"cov": self.moments.cov}
         )
@@ -212,7 +212,7 @@ class Pilot:
         return {name: torch.as_tensor(value).float() for name, value in parts.items()}
 
     def numbers(self) -> dict[str, Any]:
-        """Return the numbers of the pilot by name, JSON values."""
+        """Return the pilot's numbers by name, as JSON values."""
         choices = {str(steps): list(astuple(one)) for steps, one in self.choices.items()}
         fits = {
             str(steps): [list(astuple(fit.setting)), [list(row) for row in fit.rows]]
@@ -225,7 +225,7 @@ class Pilot:
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Pilot:
-        """Return the pilot with these `tensors` and `numbers`."""
+        """Return the pilot that `tensors` and `numbers` describe."""
         moments = Moments(parts["mean"], var=parts.get("var"), cov=parts.get("cov"))
         choices = {int(n): Setting(*one) for n, one in numbers.get("choices", {}).items()}
         fits = {
@@ -239,7 +239,7 @@ class Pilot:
         r"""Return vectors `(..., r')` whose inner products are the covariances of $R$ at `at`.
 
         Between the measured $\ell$ the vectors are interpolated by polynomials through the 6
-        nearest ones; outside they are those of the first or the last $\ell$.
+        nearest ones. Outside they are constant.
         """
         return interpolated(self.ell, self._features, at)
 
@@ -254,7 +254,7 @@ class Pilot:
         Args:
             nodes: Values of $\ell$, `(..., m)`.
             at: Values of $\ell$, `(..., Q)`.
-            fade: The rate at which the residual of a noisy path decorrelates: 0 along the flow.
+            fade: The rate at which the residual of a noisy path decorrelates; 0 along the flow.
 
         Returns:
             The weights `(..., Q, m)`, float64.
@@ -272,7 +272,7 @@ class Pilot:
 
     @cached_property
     def _features(self) -> Tensor:
-        """Return the factor's columns, and those of the assumed cubic polynomial, `(K, r + 4)`."""
+        """Return the columns of the factor and of the assumed cubic polynomial, `(K, r + 4)`."""
         position = 2 * (self.ell - self.ell[0]) / (self.ell[-1] - self.ell[0]) - 1
         powers = position[:, None] ** torch.arange(_DEGREE + 1)
         unseen, _ = torch.linalg.qr(powers)

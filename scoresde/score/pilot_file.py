@@ -1,4 +1,4 @@
-"""Keep the pilot that was measured of a model in a file beside the model's own."""
+"""Keep the measured pilot of a model in a file beside the model's file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["SLOW_PILOT", "PilotFile", "weights_of"]
 
 SLOW_PILOT = 2.0
 """A measurement that takes more seconds than this is announced, and kept in a file."""
-# the keys of the file of a pilot
+# the keys in a pilot's file
 _KEYS = {"weights", "pilot"}
 _SUFFIX = ".pilot.safetensors"
 
 
 @dataclass(frozen=True)
 class PilotFile:
-    """Keep a pilot in a file, with the checksum of the weights that it was measured with.
+    """Keep a pilot in a file, with the checksum of the weights for which it was measured.
 
     Args:
         path: The file.
@@ -39,22 +39,22 @@ class PilotFile:
 
     @classmethod
     def beside(cls, model: Path) -> PilotFile:
-        """Return that beside the file of a model."""
+        """Return the pilot file that belongs to the file of a model."""
         return cls(model.absolute().with_name(f"{model.stem}{_SUFFIX}"))
 
     def recall(self, model: Saved) -> None:
-        """Give a model without a pilot that of the file, if it has the same weights."""
+        """Store the file's pilot in a model without a pilot, if the weights are the same."""
         if model.pilot is None and self.path.is_file():
-            with contextlib.suppress(ScoreSDEError):  # a damaged file, or that of another version
+            with contextlib.suppress(ScoreSDEError):  # the file is damaged, or from another version
                 tensors, known = checkpoint.load_tensors(self.path)
                 if known.get("weights") == weights_of(model):
                     model.recall_pilot(pilot_of(tensors, known.get("pilot", {}), model.event_shape))
 
     def __call__(self, model: Saved) -> None:
-        """Write the pilot of a model, unless it took no time or the folder cannot be written.
+        """Write the pilot of a model, unless the measurement was fast or the folder is read-only.
 
-        Nothing is written if the model has other weights than its file, as after a training. A file
-        of that name that holds anything else, or is damaged, is left alone.
+        Nothing is written if the weights differ from those in the model's file, as after training.
+        A file with this name that is damaged or holds something else is not replaced.
         """
         if model.pilot is None or model.pilot_seconds < SLOW_PILOT or not distributed.is_main():
             return
@@ -67,7 +67,7 @@ class PilotFile:
             checkpoint.save_tensors(self.path, model.pilot.tensors(), known)
 
     def _has_weights_of(self, model: Saved) -> bool:
-        """Return True if the file of the model, beside this one, has the weights of the model."""
+        """Return True if the model's file, beside this one, has the weights of the model."""
         stem = self.path.name.removesuffix(_SUFFIX)
         stored, _ = checkpoint.load_tensors(self.path.with_name(f"{stem}.safetensors"))
         return all(

@@ -1,4 +1,4 @@
-"""Define modules whose own buffers stay in float32 when a network is cast to half precision."""
+"""Define modules whose buffers stay in float32 when the module is cast to half precision."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["Precise"]
 
 
 class Precise(nn.Module):
-    """Keep the module's own buffers, not those of submodules, in float32 or a wider dtype."""
+    """Keep the buffers of the module, not those of its submodules, in float32 or a wider dtype."""
 
     def __init__(self) -> None:
         super().__init__()
-        # by name of a buffer: its tensor, the tensor's mark, and its mean
+        # for each buffer by name: the tensor, its version counter, and its mean
         self._means: dict[str, tuple[Tensor, object, float]] = {}
 
     def _mean_of(self, name: str) -> Any:
-        """Return the mean of a buffer, read once until it changes: reading waits for the device.
+        """Return the mean of a buffer, cached until it changes, since reading waits for the device.
 
-        It is a number, or in a graph of `torch.compile` or `torch.export` a tensor on the CPU.
+        It is a number; in a graph of `torch.compile` or `torch.export` it is a tensor on the CPU.
         """
         value: Tensor = getattr(self, name)
         if torch.compiler.is_compiling():
@@ -37,7 +37,8 @@ class Precise(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         precise = dict(self.named_buffers(recurse=False))
-        convert: Any = super()._apply  # untyped in some releases of torch
+        # torch does not annotate this function in every release
+        convert: Any = super()._apply
         convert(fn, recurse)
         for name, value in precise.items():
             moved: Tensor = getattr(self, name)

@@ -1,7 +1,7 @@
-r"""Compute the score from the output of a network, for each quantity that it may predict.
+r"""Compute the score from the output of a network, for each quantity that the output may predict.
 
-The input of the network is the scaled centred state, $\tilde x = x - \alpha\mu$ times a number.
-Whatever its output $F$ predicts, the score is linear in $\tilde x$ and $F$,
+The input of the network is the centred state $\tilde x = x - \alpha\mu$ times a number that depends
+on t. For every prediction the score is linear in $\tilde x$ and the output $F$,
 
 $$ \nabla\log p_t(x) = a \tilde x + b F. $$
 """
@@ -23,7 +23,7 @@ __all__ = ["PREDICTIONS", "Affine", "affine"]
 
 
 class Affine(NamedTuple):
-    """Hold the coefficients of the centred state and of the network's output in the score."""
+    """Hold the coefficients of the score in the centred state and the network's output."""
 
     x: Tensor
     f: Tensor
@@ -92,7 +92,7 @@ r"""The quantities that a network's output F can predict, by name.
 
 
 def affine(predicts: str, sde: SDE, time: Tensor, var: float) -> tuple[Tensor, ...]:
-    r"""Return $\alpha$, the scale of the network's input, its noise input c, and $a$ and $b$.
+    r"""Return $\alpha$, the scale of the input, the noise input c, and $a$ and $b$.
 
     Args:
         predicts: What the output predicts, a key of `PREDICTIONS`.

@@ -1,4 +1,4 @@
-r"""Use a score of one SDE under another, at the same noise-to-signal ratio."""
+r"""Use a score of one SDE under another SDE, at the same noise-to-signal ratio."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rescheduled(Wrapped):
 
     Args:
         score: A score whose facts have an SDE.
-        sde: The SDE to use it with, whose noise levels the score's own SDE must cover.
+        sde: The new SDE. Its noise levels must lie within those of the score's SDE.
 
     Raises:
         InvalidValueError: The score's facts have no SDE, or its noise levels do not cover `sde`.
@@ -62,7 +62,7 @@ class Rescheduled(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts of the score, under the new SDE."""
+        """Return the facts of the score, with the new SDE."""
         return replace(super().facts, sde=self.sde)
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
@@ -73,5 +73,5 @@ class Rescheduled(Wrapped):
         return ratio * self.ask(self.score, ratio * x, batch_time(u, x), condition)
 
     def _inner_time(self, t: Tensor) -> Tensor:
-        """Return the times of the score's own SDE with the same log-SNR as at `t`."""
+        """Return the times at which the score's SDE has the log-SNR of the new SDE at `t`."""
         return self.process.time(self.sde.log_snr(t)).clamp(self.process.eps, self.process.T)

@@ -1,4 +1,4 @@
-"""Write a model into a folder or to the hub, and read it back."""
+"""Write a model to a folder or to the hub, and read it back."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from scoresde.units import Transform, describe
 
 __all__ = ["Given", "Saved"]
 
-_OWN = "the {} of {} cannot be given, since its files define it; leave sde= and time= out"
+_OWN = "the {} of {} is defined by its files; leave sde= and time= out"
 
 
 class Given(NamedTuple):
-    """Hold what was passed to `from_pretrained` in place of what the file describes, or None."""
+    """Hold the arguments of `from_pretrained` that replace parts of the description, or None."""
 
     net: Any
     sde: SDE | None
@@ -39,7 +39,7 @@ class Given(NamedTuple):
 
 
 class Saved(Piloted):
-    """Define the base class of models that are described in files, with their weights."""
+    """Define the base class of models that can be saved to a file and read back."""
 
     net: nn.Module
     sde: SDE
@@ -54,7 +54,7 @@ class Saved(Piloted):
     @property
     @abstractmethod
     def facts(self) -> Facts:
-        """Return what is known of the model."""
+        """Return what is known about the model."""
 
     def description(self) -> dict[str, Any]:
         """Return the description of the model that `save_pretrained` writes as JSON."""
@@ -77,8 +77,8 @@ class Saved(Piloted):
     ) -> None:
         """Write `model.safetensors`, which holds the whole model.
 
-        The files beside it, `config.json` and the model card `README.md`, are for people to read. A
-        card that was edited is not overwritten.
+        `config.json` and the model card `README.md` in the same folder are only for people to read.
+        A card that you edited is not overwritten.
 
         Args:
             folder: The folder, created if it is missing.
@@ -87,9 +87,9 @@ class Saved(Piloted):
                 does not use; the card shows `training` and takes its licence from `license`.
 
         Raises:
-            InvalidValueError, InvalidTypeError: `meta` uses a name of the description, is not
-                JSON, or its `license` is not a licence.
-            NonFiniteError: A weight is NaN or infinite, perhaps in `dtype` only.
+            InvalidValueError, InvalidTypeError: `meta` uses a name of the description, is not JSON,
+                or names an unknown `license`.
+            NonFiniteError: A weight is NaN or infinite, or becomes so in `dtype`.
             CheckpointError: The folder cannot be written.
         """
         config = self.description()
@@ -118,16 +118,16 @@ class Saved(Piloted):
         token: str | None = None,
         **meta: Any,
     ) -> str:
-        """Share the model on the Hugging Face Hub, with its card.
+        """Upload the model and its card to the Hugging Face Hub.
 
         Args:
             repo_id: `"user/name"`; the repository is made if it is missing.
             private: Make a new repository private; None takes the default of the account.
-            token: An access token; None takes that of the login on this machine.
+            token: An access token; None takes the token of the login on this machine.
             meta: As in `save_pretrained`.
 
         Returns:
-            The address of the repository.
+            The URL of the repository.
 
         Raises:
             MissingExtraError: huggingface_hub is not installed.
@@ -149,33 +149,34 @@ class Saved(Piloted):
         sde: SDE | None = None,
         time: Callable[[SDE, Tensor], Tensor] | None = None,
     ) -> Self:
-        """Read a model that `save_pretrained` wrote, or a pipeline that diffusers saved.
+        """Read a model that `save_pretrained` wrote, or a diffusers pipeline.
 
-        A pilot that is measured of the model, with the weights of its file, is kept in a file
-        beside it if that takes more than two seconds, and read the next time.
+        If measuring the model's pilot takes more than two seconds, the pilot is written to a file
+        beside the model's file, and read the next time.
 
         Args:
-            folder: The folder, the name of a packaged model such as `"mnist"`, or a `"user/name"`
-                or `"user/name@revision"` of the Hugging Face Hub, from which no code is run. If a
-                folder `user` exists here, the hub is used only for a name with a revision.
-            net: The network, if its class is your own or another library's; its weights are
+            folder: The folder, the name of a packaged model such as `"mnist"`, or the name
+                `"user/name"` or `"user/name@revision"` of a model on the Hugging Face Hub. No code
+                from the hub is run. If the current folder has a folder `user`, the hub is used only
+                for a name with a revision.
+            net: The network, if its class is your own or from another library; its weights are
                 overwritten.
             sde: The SDE, if its class is your own.
-            time: The function of the network's time, if that is your own.
+            time: The function that gives the network's time, if it is your own.
 
         Returns:
-            The model; a score of `from_network` or `scoresde.interop` is restored as such.
+            The model, of the class that was saved, such as a score made by `from_network`.
 
         Raises:
-            CheckpointError: There is no such model; it is damaged or of another format; it
-                describes another network than it holds; or a weight in it is NaN or infinite.
-            InvalidValueError: `sde` or `time` is given, which this kind of file defines itself.
+            CheckpointError: There is no such model; its file is damaged or has another format; its
+                weights do not fit the network that it describes; or a weight is NaN or infinite.
+            InvalidValueError: `sde` or `time` is given, but files of this kind define it.
             MissingExtraError: The model is on the hub and huggingface_hub is not installed, or its
-                network is of diffusers and diffusers is not installed.
+                network comes from diffusers and diffusers is not installed.
         """
         path = locate(folder)
         if path.name == PIPELINE:
-            # imported here, since other libraries are a higher layer
+            # imported here, since interop is a higher layer
             theirs: Any = import_module("scoresde.interop.pipelines")
             if sde is not None or time is not None:
                 raise InvalidValueError(_OWN.format("SDE and time", "a pipeline of diffusers"))
@@ -183,7 +184,7 @@ class Saved(Piloted):
             return found
         tensors, config = read(path)
         check_description(config, path)
-        # imported here, since it is made of this class
+        # imported here, since it is derived from this class
         foreign: Any = import_module("scoresde.score.network").NetworkScore
         if time is not None and "time" not in config:
             raise InvalidValueError(_OWN.format("time", "a ScoreModel"))
@@ -194,7 +195,7 @@ class Saved(Piloted):
         checkpoint.load_state(model, tensors, source=str(path))
         check_weights(model, path)
         PilotFile.beside(path).recall(model)
-        if os.path.exists(folder) and not in_package(path):  # nor a name of the hub
+        if os.path.exists(folder) and not in_package(path):  # not a name on the hub either
             model.keeper = PilotFile.beside(path)
         return model.eval()
 
@@ -203,10 +204,10 @@ class Saved(Piloted):
     def described(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], given: Given
     ) -> Self:
-        """Return the model of a description, with a network whose weights are not read yet.
+        """Return the model that a description defines; its weights are read later.
 
         Args:
             config: The description.
             tensors: The tensors of the file.
-            given: What was passed to `from_pretrained`.
+            given: The arguments of `from_pretrained`.
         """

@@ -14,7 +14,7 @@ __all__ = ["Scheduled"]
 
 @dataclass(frozen=True)
 class Scheduled(SDE):
-    r"""Define an SDE by a schedule `t -> (alpha, sigma)` that torch can differentiate.
+    r"""Define an SDE by a function `t -> (alpha, sigma)` that torch can differentiate.
 
     Args:
         schedule: A function of times, float64 of any shape, that returns $\alpha_t$ and $\sigma_t$
@@ -34,9 +34,9 @@ class Scheduled(SDE):
         return f"Scheduled({name}, T={self.T}, eps={self.eps})"
 
     def alpha(self, t: Tensor) -> Tensor:
-        r"""Return $\alpha_t$ of the schedule."""
+        r"""Return $\alpha_t$."""
         return self.schedule(t)[0]
 
     def sigma(self, t: Tensor) -> Tensor:
-        r"""Return $\sigma_t$ of the schedule."""
+        r"""Return $\sigma_t$."""
         return self.schedule(t)[1]

@@ -1,4 +1,4 @@
-"""Collect the tensors of a model for its file, and check those of a file that is read."""
+"""Collect the tensors of a model for its file, and check those that are read from a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PILOT = "pilot."
 
 
 def stored(model: Saved, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Return the tensors of a model for its file, those of the network cast to `dtype`.
+    """Return the tensors for a model's file, with those of the network cast to `dtype`.
 
     Raises:
         InvalidTypeError: The dtype is not a floating-point one.
@@ -41,22 +41,22 @@ def stored(model: Saved, dtype: torch.dtype | None) -> dict[str, Tensor]:
     for name, _ in model.named_parameters():
         if not tensors[name].isfinite().all():
             raise NonFiniteError(
-                f"the weight {name!r} is not finite as {tensors[name].dtype}, and such a model "
-                "could not be read back; use a dtype of larger range, or train it anew"
+                f"the weight {name!r} is not finite as {tensors[name].dtype}, so the model could "
+                "not be read back; use a dtype with a larger range, or train the model again"
             )
     return tensors
 
 
 @contextmanager
 def describing(path: Path) -> Iterator[None]:
-    """Turn every error in the block, which makes a model from a file, into one that names it."""
+    """Turn every error in the block into a CheckpointError that names the file."""
     try:
         yield
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # a foreign description can raise anything
+    except Exception as error:  # the description of a file from elsewhere can raise any error
         cause = f"{type(error).__name__}: {error}"[:500]
-        raise CheckpointError(f"{path} describes no model of scoresde: {cause}") from error
+        raise CheckpointError(f"{path} does not describe a model of scoresde: {cause}") from error
 
 
 def as_moment(name: str, value: Any, event_shape: tuple[int, ...]) -> Tensor:
@@ -75,7 +75,7 @@ def as_moment(name: str, value: Any, event_shape: tuple[int, ...]) -> Tensor:
 
 
 def restore(model: Saved, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Set the steps, transform, names and pilot of a model from its file.
+    """Set a model's steps, transform, names and pilot from its file.
 
     Args:
         model: The model.
@@ -84,8 +84,8 @@ def restore(model: Saved, config: Mapping[str, Any], tensors: dict[str, Tensor])
 
     Raises:
         ShapeError: The transform or the columns do not fit the event shape.
-        InvalidValueError: The names of classes differ in number from the classes.
-        CheckpointError: The description is damaged or foreign.
+        InvalidValueError: The number of class names is not the number of classes.
+        CheckpointError: The description is damaged, or not one of scoresde.
     """
     model.steps = config.get("steps")
     model.transform = rebuild(config.get("transform"))
@@ -98,7 +98,8 @@ def restore(model: Saved, config: Mapping[str, Any], tensors: dict[str, Tensor])
     known = model.facts
     if known.columns and (len(known.columns),) != known.event_shape:
         raise ShapeError(
-            f"{len(known.columns)} names of columns do not fit events of shape {known.event_shape}"
+            f"the file has {len(known.columns)} column names for events of shape "
+            f"{known.event_shape}"
         )
 
 
@@ -119,7 +120,7 @@ def pilot_of(
     """Return the pilot in a model's file.
 
     Raises:
-        CheckpointError: The pilot is damaged or foreign.
+        CheckpointError: The pilot is damaged, or not one of scoresde.
     """
     try:
         if any(not value.is_floating_point() for value in parts.values()):
@@ -127,5 +128,5 @@ def pilot_of(
         pilot = Pilot.of(parts, numbers)
         pilot.moments.check_event(torch.empty(0, *event_shape))
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"its pilot is damaged or foreign: {error}") from error
+        raise CheckpointError(f"its pilot is damaged, or not one of scoresde: {error}") from error
     return pilot

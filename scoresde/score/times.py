@@ -1,4 +1,4 @@
-r"""Compute the number that a network of another library receives as its time."""
+r"""Compute the time input of networks of other libraries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["TIMES", "check_time"]
 
 
 def _place(sde: SDE, t: Tensor) -> Tensor:
-    """Return the position of a time among the levels, a float: the number of a level, if at one."""
+    """Return the position of a time among the levels, a float; at level i it is i."""
     place = t / sde.T * ((sde.levels or 1) - 1)
     nearest = place.round()
     return torch.where((place - nearest).abs() < 1e-3, nearest, place)
@@ -33,12 +33,13 @@ TIMES: Mapping[str, Callable[[SDE, Tensor], Tensor]] = MappingProxyType(
         "1-t": lambda sde, t: 1 - t,
     }
 )
-r"""The numbers that networks receive as time, by name, as functions of the SDE and the time.
+r"""The time inputs of networks by name, as functions of the SDE and the time.
 
 - `t`: the time of the SDE.
 - `sigma`, `log_sigma`: $\sigma_t$ (EDM and k-diffusion, for $\alpha = 1$), and its logarithm.
-- `index`: the number of the nearest level, an integer, 0 at `eps` (DDPM).
-- `descending`: the same, counted from the largest noise down (NCSN and its successors).
+- `index`: the number of the nearest level, an integer that is 0 at `eps` (DDPM).
+- `descending`: the number of the nearest level, counted down from the largest noise (NCSN and its
+  successors).
 - `place`: the position among the levels, with fractions between levels (diffusers).
 - `999t`: $999\,t$ (the continuous models of Song et al. 2021).
 - `1-t`: time that runs from noise at 0 to data at 1 (flow matching).
@@ -48,11 +49,11 @@ _COUNTED = {"index", "descending", "place"}
 
 
 def check_time(time: str, sde: SDE) -> None:
-    """Raise InvalidValueError if the kind of time is not defined for an SDE."""
+    """Raise InvalidValueError if this time input is not defined for an SDE."""
     if time in _COUNTED and sde.levels is None:
         raise InvalidValueError(
-            f"time={time!r} counts levels, but {type(sde).__name__} has none; give levels=L, "
-            "a BetaLadder, or a function of the time"
+            f"time={time!r} needs an SDE with levels, but {type(sde).__name__} has none; give "
+            "levels=L, a BetaLadder, or a function of the time"
         )
     if time in {"999t", "1-t"} and sde.T > 1:
         raise InvalidValueError(

@@ -1,9 +1,9 @@
-r"""Use a bridge's network that sees the state alone, and not the end y of the bridge.
+r"""Use the network of a bridge that receives the state only, and not the end y of the bridge.
 
 I2SB (Liu et al. 2023, arXiv:2302.05872) trains $D(x_t, t) = E[x_0 | x_t]$ on the states
-$x_t = (1 - t) x_0 + t y + \sigma_t z$ of pairs, without y. The reverse SDE under the score of $D$
-then has the law of $x_0$ over all y, but not the joint law of $x_0$ and y. Without its noise, as
-along the probability flow, not even the law of $x_0$ is right.
+$x_t = (1 - t) x_0 + t y + \sigma_t z$ of pairs, without y. The reverse SDE with the score of $D$
+then gives the right marginal distribution of $x_0$, but not the joint distribution of $x_0$ and y.
+Without noise, as along the probability flow, the marginal distribution is wrong too.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ __all__ = ["Unpaired"]
 
 
 class Unpaired(Wrapped):
-    r"""Return the score of residuals $r_t = x_t - y$ of a denoiser that sees $x_t$ alone.
+    r"""Return the score of the residuals $r_t = x_t - y$, from a denoiser that receives only $x_t$.
 
-    The condition `y` is used to go from residuals to states and back:
+    The score adds the condition `y` to the residuals, and subtracts it from the denoised state:
 
     $$ s(r, t) = \frac{\alpha_t (D(r + y, t) - y) - r}{\sigma_t^2}. $$
 
-    Samplers whose noise is not that of the reverse SDE are refused, and so are likelihoods. A
-    denoiser that sees y has no such limits: train a `ScoreModel` with y as a condition.
+    Samplers with another noise than the reverse SDE's raise an error, and so do likelihoods. To use
+    them, train a `ScoreModel` with y as a condition.
 
     Args:
         denoiser: A callable of states `(B, *)` and times `(B,)` that returns $E[x_0 | x_t]$, such
             as `lambda x, t: x - sigma(t) * network(x, t)` of a network of I2SB.
         sde: The process of the residuals, such as `BrownianBridgeSDE`.
-        event_shape: The shape of one sample, without the batch; by default that in the facts of the
-            denoiser.
+        event_shape: The shape of one sample, without the batch; by default the one in the
+            denoiser's facts.
 
     Raises:
         InvalidValueError: A call has no condition `y`.
@@ -63,7 +63,7 @@ class Unpaired(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts of the denoiser, of a score that is right with noise alone."""
+        """Return the facts of the denoiser, with `flow` and `density` False."""
         known = super().facts
         event = self.event_shape or known.event_shape
         conditions = None if event is None else {**(known.conditions or {}), "y": Field(event)}

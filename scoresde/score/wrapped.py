@@ -1,4 +1,4 @@
-r"""Define the base class of scores that are made of other scores."""
+r"""Define the base class of scores that wrap other scores."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ __all__ = ["Wrapped"]
 
 
 class Wrapped:
-    r"""Define a score by a formula of another score: the base class of guidance and the like.
+    r"""Define a score by a formula in another score, as guidance does.
 
-    It has the facts of the score inside. A subclass that changes one of these overrides `facts` by
-    `dataclasses.replace(super().facts, ...)`.
+    It has the facts of the inner score. A subclass that changes a fact overrides `facts` and
+    returns `dataclasses.replace(super().facts, ...)`.
 
     Args:
-        score: The score inside.
-        others: Further scores that the formula uses.
+        score: The inner score. others: Further scores that the formula uses.
 
     Attributes:
         score: The score inside.
@@ -42,7 +41,8 @@ class Wrapped:
         for part in (score, *others):
             if not callable(part) or isinstance(part, type):
                 raise InvalidTypeError(
-                    f"{type(self).__name__} is made of scores, callables (x, t); got {quoted(part)}"
+                    f"{type(self).__name__} takes scores, which are callables (x, t); got "
+                    f"{quoted(part)}"
                 )
         self.score = score
         self.others = others
@@ -51,19 +51,19 @@ class Wrapped:
         return f"{type(self).__name__}({', '.join(map(brief, (self.score, *self.others)))})"
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """Return the score `(B, *)`; the formula of a subclass goes here."""
+        """Return the score `(B, *)`; a subclass writes its formula here."""
         return self.ask(self.score, x, t, condition)
 
     @property
     def facts(self) -> Facts:
-        """Return the facts of the score inside."""
+        """Return the facts of the inner score."""
         return facts(self.score)
 
     @staticmethod
     def ask(
         score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Return the value `(B, *)` of a score, called with those conditions that it takes.
+        """Evaluate a score with the conditions that it takes, and return its value `(B, *)`.
 
         Raises:
             InvalidTypeError, ShapeError: The value is not a tensor of the shape of `x`.

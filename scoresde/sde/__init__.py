@@ -32,7 +32,7 @@ SDES: Mapping[str, type[SDE]] = MappingProxyType(
         )
     }
 )  # fmt: skip
-"""The SDEs by name: in files of models, on the command line and in the tests."""
+"""The SDE classes by the names that model files, the command line and the tests use."""
 
 LAWS: Mapping[str, TimeLaw] = MappingProxyType(
     {
@@ -43,8 +43,7 @@ LAWS: Mapping[str, TimeLaw] = MappingProxyType(
         "importance": Importance(),
     }
 )
-"""Distributions of the training times by name; `dataclasses.replace` changes their parameters, and
-`Stratified` spreads the times of any of them over a batch."""
+"""The distributions of training times by name. `dataclasses.replace` changes their parameters."""
 
 __all__ = [
     "EDMSDE",

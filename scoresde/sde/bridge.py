@@ -1,10 +1,9 @@
-r"""Define the Brownian bridge between two distributions of data, given one end of it.
+r"""Define the Brownian bridge between two data distributions, given one of its two ends.
 
 A bridge from $x_0$ to $y$ has the states $x_t = \alpha_t x_0 + \beta_t y + \sigma_t z$ with
-$\sigma_1 = 0$. Given y, the centred states $u = x_t - \beta_t y$ are those of an ordinary SDE whose
-data are drawn from $p(x_0 | y)$. If $\alpha + \beta = 1$, y itself can be subtracted:
-$x_t - y = \alpha_t (x_0 - y) + \sigma_t z$ are states of an SDE whose data are the residuals
-$x_0 - y$.
+$\sigma_1 = 0$. Given y, the centred states $u = x_t - \beta_t y$ follow an SDE of this package for
+the data distribution $p(x_0 | y)$. If $\alpha + \beta = 1$, y itself can be subtracted:
+$x_t - y = \alpha_t (x_0 - y) + \sigma_t z$ follows an SDE whose data are the residuals $x_0 - y$.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _NEAREST = 9e-7
 
 
 class _FromS(float):
-    """Mark a T or eps that is computed from s, so that `dataclasses.replace` computes it anew."""
+    """Mark a default T or eps, computed from s, so that `dataclasses.replace` recomputes it."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class BrownianBridgeSDE(SDE):
     Its data are residuals $r = x_0 - y$, and y is a condition of the score. Then $y + r_t =
     (1 - t) x_0 + t y + \sigma_t z$ is the bridge from $x_0$ to y of I2SB (Liu et al. 2023,
     arXiv:2302.05872, constant $\beta$), BBDM (Li et al. 2023, arXiv:2205.07680) and DDBM-VE
-    (Zhou et al. 2023, arXiv:2309.16948). Give the moments and the scale of r for those of the data.
-    Samples, losses and likelihoods are those of $p(r | y)$.
+    (Zhou et al. 2023, arXiv:2309.16948). Wherever moments or a scale of the data are asked for,
+    give those of r. Samples, losses and likelihoods refer to $p(r | y)$.
 
     Its noise-to-signal ratio is $s \sqrt{t / (1 - t)}$, by default from .01 at `eps` to 100 at `T`.
     The default grid is evenly spaced in the logarithm of the ratio, and the default training times
@@ -76,7 +75,8 @@ class BrownianBridgeSDE(SDE):
         check_range("s", self.s, "(0, inf)")
         for name, ratio in (("T", _RATIO), ("eps", 1 / _RATIO)):
             given, default = getattr(self, name), _FromS(1 / (1 + self.s**2 / ratio**2))
-            if isinstance(given, _FromS) or given == default:  # equal if read from a file
+            # a value read from a file is equal to the default, but not marked
+            if isinstance(given, _FromS) or given == default:
                 object.__setattr__(self, name, default)
         super().__post_init__()
         if not 1 - self.T >= _NEAREST:

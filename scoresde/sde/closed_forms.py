@@ -1,10 +1,10 @@
 r"""Compare an SDE's closed forms with those derived from its $\alpha$ and $\sigma$.
 
-A subclass may override the derived `METHODS` for speed. Each sampler uses some of them, so a
-subclass that changes `alpha` alone and inherits closed forms would give wrong samples without an
-error. Therefore, when an SDE is made, every overridden method is compared with the derived one at
-seven times between `eps` and `T`. Only the prior without moments may differ: it may assume data of
-some variance, such as 1 for a VP SDE.
+A subclass may override the derived `METHODS` for speed. A subclass that changes only `alpha` and
+inherits the old closed forms would give wrong samples without an error. Therefore the constructor
+of an SDE compares every overridden method with the derived one at seven times between `eps` and
+`T`. Only the prior without moments may differ, since it may assume a variance of the data, such as
+1 for a VP SDE.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ METHODS = (
 _OTHERS = ("prior_std", "prior", "times")
 # The largest variance of data that an overridden prior may assume.
 _LARGEST_VARIANCE = 1e4
-# Positions in [eps, T], denser near eps; irrational, so that none is at a level of a ladder, where
-# interpolated tables have kinks.
+# Positions in [eps, T], denser near eps. They are irrational, so that none lies on a level of a
+# ladder, where the slope of an interpolated table jumps.
 _SHARES = ((torch.arange(7, dtype=torch.float64) + 0.5**0.5) / 7) ** 3
 _TOLERANCE = 1e-6
 
@@ -42,18 +42,19 @@ _TOLERANCE = 1e-6
 def check_closed_forms(sde: SDE, base: type[Any]) -> None:
     r"""Raise unless the overridden methods of an SDE agree with its `alpha` and `sigma`.
 
-    The relative tolerance is $10^{-6}$, plus the rounding of $\sigma^2 = 1 - \alpha^2$ where one of
-    the two is tiny. If autograd cannot differentiate `alpha` and `sigma`, `drift` and `diffusion`
-    are compared with `coefficients`, which is not checked itself.
+    The relative tolerance is $10^{-6}$, plus the rounding error of $\sigma^2 = 1 - \alpha^2$ where
+    $\alpha$ or $\sigma$ is tiny. If autograd cannot differentiate `alpha` and `sigma`, `drift` and
+    `diffusion` are compared with `coefficients`, and `coefficients` is not checked.
 
     Args:
         sde: An SDE.
         base: The class whose methods are the derived ones.
 
     Raises:
-        InvalidValueError: A method disagrees, or no process has this `alpha` and `sigma`.
+        InvalidValueError: A method disagrees with `alpha` and `sigma`, or no SDE has this `alpha`
+            and `sigma`.
         InvalidTypeError: A value is not a tensor of floating point numbers.
-        ShapeError: `alpha`, `sigma` or a method returns no tensor of the shape of its argument.
+        ShapeError: The result of `alpha`, `sigma` or a method has another shape than its argument.
     """
     names = (*METHODS, *_OTHERS)
     overridden = [name for name in names if getattr(type(sde), name) is not getattr(base, name)]
@@ -65,7 +66,7 @@ def check_closed_forms(sde: SDE, base: type[Any]) -> None:
 
 
 def of_shape(sde: SDE, name: str, value: Any, t: Tensor) -> Tensor:
-    """Return the value of a method of an SDE, checked to be a tensor of the shape of `t`."""
+    """Return what a method of an SDE returned; raise unless it is a tensor of the shape of `t`."""
     if getattr(value, "shape", None) != t.shape:
         raise ShapeError(
             f"{name} of {type(sde).__name__} must return a tensor of the shape of its argument, "
@@ -73,14 +74,14 @@ def of_shape(sde: SDE, name: str, value: Any, t: Tensor) -> Tensor:
         )
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise InvalidTypeError(
-            f"{name} of {type(sde).__name__} must return a tensor of floating point numbers, as "
-            f"its argument is one of float64; got {quoted(value)}"
+            f"{name} of {type(sde).__name__} must return a floating-point tensor, since its "
+            f"argument is float64; got {quoted(value)}"
         )
     return value
 
 
 def two_of_shape(sde: SDE, name: str, values: Any, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both values of a method of an SDE, checked to be tensors of the shape of `t`."""
+    """Return the two results of a method; raise unless both are tensors of the shape of `t`."""
     if not isinstance(values, tuple) or len(values) != 2:
         raise ShapeError(
             f"{name} of {type(sde).__name__} must return two tensors of the shape of its argument, "
@@ -90,7 +91,7 @@ def two_of_shape(sde: SDE, name: str, values: Any, t: Tensor) -> tuple[Tensor, T
 
 
 class _Comparison:
-    """Compare each method of an SDE with the derived one; the method here has the same name."""
+    """Compare each method of an SDE with the derived one, in a method of the same name."""
 
     def __init__(self, sde: SDE, base: type[Any]) -> None:
         self.sde, self.base = sde, base
@@ -105,10 +106,10 @@ class _Comparison:
             if (bad := ~((value >= 0) & (value**2).isfinite())).any():
                 i = int(bad.nonzero()[0])
                 raise InvalidValueError(
-                    f"{name} of {type(self.sde).__name__} must be positive, with a square that is "
-                    f"finite, but is {float(value[i]):.6g} at t = {float(self.t[i]):.6g}"
+                    f"{name} of {type(self.sde).__name__} must be positive and have a finite "
+                    f"square, but it is {float(value[i]):.6g} at t = {float(self.t[i]):.6g}"
                 )
-        # between two times without noise the difference is NaN and counts as no rise
+        # where sigma is 0 at both times the difference is NaN, which is accepted
         rises = self.known_log_snr.diff() > _TOLERANCE + self.rounding[1:] + self.rounding[:-1]
         if rises.any():
             t = float(self.t[1:][rises][0])
@@ -121,7 +122,7 @@ class _Comparison:
 
     @cached_property
     def rounding(self) -> Tensor:
-        r"""Return the relative error of $\alpha^2$ or $\sigma^2$ where one is 1 minus the other."""
+        r"""Return the relative rounding error of the smaller of $\alpha^2$ and $1 - \alpha^2$."""
         return 1e-15 * (self.alpha2 / self.variance + self.variance / self.alpha2)
 
     @cached_property
@@ -161,7 +162,7 @@ class _Comparison:
     def time(self) -> None:
         """Compare the time of each log-SNR with the time at which it was computed."""
         given = self.shaped("time", self.sde.time(self.known_log_snr))
-        # where the log-SNR hardly falls, many times have the same value
+        # where the log-SNR hardly falls, different times have the same rounded log-SNR
         again = 2 * (self.sde.alpha(given).log() - self.sde.sigma(given).log())
         near = _TOLERANCE * self.known_log_snr.abs().clamp(min=1) + self.rounding
         vague = (again - self.known_log_snr).abs() <= near
@@ -198,7 +199,7 @@ class _Comparison:
         self.compare("perturb", "x0 = 2 with noise 3", self.sde.perturb(x, self.t, z), known, 0.0)
 
     def prior_std(self) -> None:
-        """Raise unless data with a variance from 0 to 1e4 have the std `prior_std` at T."""
+        """Raise unless `prior_std` is the std at T of data with some variance from 0 to 1e4."""
         alpha2, variance = self._at_end()
         given = float(self.sde.prior_std) ** 2
         least, most = (
@@ -229,8 +230,8 @@ class _Comparison:
             if not (gap[0] <= _TOLERANCE * var**0.5 and gap[1] <= _TOLERANCE * var):
                 raise InvalidValueError(
                     f"prior of {type(self.sde).__name__} disagrees with its alpha and sigma: for "
-                    f"moments={moments} it is {given}, they give the mean {mean:.8g} and the "
-                    f"variance {var:.8g}; override both, or neither"
+                    f"moments={moments} it returns {given}, but alpha and sigma give the mean "
+                    f"{mean:.8g} and the variance {var:.8g}; override both, or neither"
                 )
 
     def times(self) -> None:
@@ -262,14 +263,14 @@ class _Comparison:
     def compare(
         self, name: str, what: str, given: Tensor, known: Tensor, rounding: Tensor | float
     ) -> None:
-        """Raise unless a method's values equal the derived ones; skip those with < 3 digits."""
+        """Raise unless a method's values equal the derived ones, up to the tolerance."""
         gap = (self.shaped(name, given) - known).abs()
         judged = known.isfinite() & (self.rounding < 1e-3)
         bad = judged & ~(gap <= (_TOLERANCE + self.rounding) * known.abs() + rounding)
         if bad.any():
             i = int(bad.nonzero()[0])
             raise InvalidValueError(
-                f"{name} of {type(self.sde).__name__} disagrees with its alpha and sigma: at "
-                f"t = {float(self.t[i]):.6g} it gives {what} = {float(given[i]):.8g}, they give "
-                f"{float(known[i]):.8g}; override both, or neither"
+                f"{name} of {type(self.sde).__name__} disagrees with its alpha and sigma: at t = "
+                f"{float(self.t[i]):.6g} it gives {what} = {float(given[i]):.8g}, but alpha and "
+                f"sigma give {float(known[i]):.8g}; override both, or neither"
             )

@@ -1,4 +1,4 @@
-"""Declare and check conditions: inputs of a score besides state and time, one row per sample."""
+"""Declare and check conditions, inputs of a score besides state and time; one row per sample."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ __all__ = ["Classes", "Condition", "Field", "class_name"]
 class Classes:
     """Declare a condition that is an integer label.
 
-    Two declarations are equal if `n` is: a score takes the labels, and not their names.
+    Two declarations are equal if their `n` are equal, whatever their names, since a score receives
+    only the labels.
 
     Args:
-        n: The number of classes: labels are 0 to n - 1, and -1 where one is missing.
+        n: The number of classes. Labels are 0 to n - 1; -1 stands for a missing label.
         names: The names of the classes, in the order of their numbers; empty if they have none.
 
     Examples:
@@ -62,11 +63,11 @@ class Classes:
         return f"Classes(n={self.n}{f', names={self.names}' if self.names else ''})"
 
     def numbers(self, name: str, given: Any) -> Any:
-        """Return the labels of classes that are given by name, and anything else unchanged.
+        """Return the labels of class names; return anything else unchanged.
 
         Args:
             name: The name of the condition, for errors.
-            given: The name of a class; or a list or an array of them, in which None is missing.
+            given: The name of a class, or a list or array of names, with None for a missing one.
 
         Raises:
             InvalidValueError: The classes have no names.
@@ -109,19 +110,20 @@ class Classes:
         low, high = (int(end) for end in value.long().aminmax())  # not implemented for uint64
         if not (-1 <= low and high < self.n):
             raise InvalidValueError(
-                f"condition {name!r} takes labels from 0 to {self.n - 1}, or -1 where one is "
-                f"missing; got labels from {low} to {high}"
+                f"condition {name!r} takes labels from 0 to {self.n - 1}, or -1 for a missing one; "
+                f"got labels from {low} to {high}"
             )
 
 
 @dataclass(frozen=True)
 class Field:
-    """Declare a condition that is a tensor of floating point numbers, NaN where one is missing.
+    """Declare a condition that is a floating-point tensor, with NaN for missing entries.
 
     Two declarations are equal if their shapes are.
 
     Args:
-        shape: The shape for one sample, without the batch: `(8,)` a vector, `(3, 64, 64)` a field.
+        shape: The shape for one sample, without the batch: `(8,)` for a vector, `(3, 64, 64)` for a
+            field.
         names: The names of a vector's entries; empty if they have none.
 
     Examples:
@@ -145,11 +147,11 @@ class Field:
         return f"Field(shape={self.shape}{f', names={self.names}' if self.names else ''})"
 
     def missing(self, value: Tensor) -> Tensor:
-        """Return a mask `(B,)` of the rows of `(B, *)` that are NaN as a whole."""
+        """Return a mask `(B,)` of the rows of `value` `(B, *)` in which every entry is NaN."""
         return value.isnan().reshape(len(value), math.prod(self.shape)).all(1)
 
     def check(self, name: str, value: Tensor) -> None:
-        """Raise unless `value` holds floating-point numbers, and none is infinite."""
+        """Raise unless `value` is a floating-point tensor without infinities."""
         if not value.is_floating_point():
             raise InvalidTypeError(
                 f"condition {name!r} takes floating point numbers, got {value.dtype}; "
@@ -157,14 +159,14 @@ class Field:
             )
         if value.isinf().any():
             raise NonFiniteError(
-                f"condition {name!r} holds an infinity; write NaN where it is missing"
+                f"condition {name!r} holds an infinity; write NaN for missing values"
             )
 
 
 def class_name(kinds: Mapping[str, Classes | Field] | None) -> str | None:
-    """Return the name of the condition that is the class of a sample, or None.
+    """Return the name of the condition that holds the class labels, or None.
 
-    It is "label" if that is one of classes, else the only condition of classes.
+    It is "label" if that condition is of type `Classes`, else the only condition of that type.
 
     Examples:
         >>> class_name({"species": Classes(3), "age": Field((1,))})
@@ -204,8 +206,9 @@ class Condition(Mapping[str, Tensor]):
         """Return the checked conditions of n samples, or None if there are none.
 
         Args:
-            values: By name a tensor with n rows, or one row or number for all samples; a
-                `Condition` is checked like any other mapping. A label may be the name of a class.
+            values: A mapping from names to tensors with n rows, or with one row or number for all
+                samples. A label may be given as the name of its class. A `Condition` is checked
+                like any other mapping.
             n: The number of samples.
             declared: The names that the score takes, with their kinds; None if unknown.
             device: The device to which the tensors are moved after the check.
@@ -268,21 +271,21 @@ class Condition(Mapping[str, Tensor]):
         return Condition({name: value.to(device) for name, value in self.items()})
 
     def only(self, names: Mapping[str, object] | None) -> Condition | None:
-        """Return the conditions of these names, or None if none is left; `names=None` keeps all."""
+        """Return the conditions with these names, None without any; `names=None` keeps all."""
         kept = {k: v for k, v in self.items() if names is None or k in names}
         return Condition(kept) if kept else None
 
     def without(self, *names: str) -> Condition | None:
-        """Return the conditions of all other names, or None if none is left.
+        """Return the conditions with all other names, or None if there are none.
 
-        It serves a wrapper that uses some conditions itself and passes the others on.
+        A wrapper uses it to keep some conditions for itself and to pass the others on.
         """
         kept = {name: value for name, value in self.items() if name not in names}
         return Condition(kept) if kept else None
 
 
 def _described(value: Tensor) -> str:
-    """Return a tensor of a condition in words: labels and their range, or vectors and fields."""
+    """Describe a tensor of a condition: its labels and their range, or the shape of its fields."""
     n = len(value)
     if value.is_floating_point():
         event = "x".join(map(str, value.shape[1:])) or "1"
@@ -298,16 +301,16 @@ def _described(value: Tensor) -> str:
 
 
 def _rows(name: str, value: Tensor, n: int, kind: Classes | Field | None) -> Tensor:
-    """Return the value expanded to `(n, *)`, one row for each of n samples."""
+    """Return the value expanded to `(n, *)`, one row for each sample."""
     event = tuple(value.shape[1:]) if kind is None else kind.shape
-    if event == (1,) and value.ndim < 2:  # numbers are vectors of one entry, as in Data
+    if event == (1,) and value.ndim < 2:  # a number becomes a vector of one entry, as in Data
         value = value.reshape(-1, 1)
     if tuple(value.shape) in {(), event} and (kind is not None or value.ndim == 0):
         value = value[None]
     if value.shape[1:] != event or len(value) not in (1, n):
         expected = " or ".join(dict.fromkeys(str(shape) for shape in ((n, *event), event)))
         raise ShapeError(
-            f"condition {name!r} needs one row for each of the n = {n} samples, or one for all: "
-            f"shape {expected}, got {tuple(value.shape)}"
+            f"condition {name!r} needs one row for each of the n = {n} samples, or one row for "
+            f"all: the shape {expected}; got {tuple(value.shape)}"
         )
     return value.expand(n, *event)

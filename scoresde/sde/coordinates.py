@@ -1,4 +1,4 @@
-r"""Compute coordinates of the noise level, which compare different schedules.
+r"""Compute coordinates of the noise level that mean the same under every noise schedule.
 
 All are functions of the noise-to-signal ratio $\rho_t = \sigma_t / \alpha_t$. The difficulty of
 denoising depends on this ratio alone (Kingma et al. 2021, arXiv:2107.00630).
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 REACH = 16.0
-"""The largest range of half log-SNR that grids cover; without noise it would be infinite."""
+"""The largest range of half log-SNR that grids cover; if sigma is 0 at eps it would be infinite."""
 
 
 def ratio(sde: SDE, t: Tensor) -> Tensor:
@@ -46,14 +46,14 @@ def ratio(sde: SDE, t: Tensor) -> Tensor:
 
 
 def half_log_snr(sde: SDE, t: Tensor) -> Tensor:
-    r"""Return $\ell_t = \log(\alpha_t / \sigma_t)$, decreasing in `t`, of its shape."""
+    r"""Return $\ell_t = \log(\alpha_t / \sigma_t)$, decreasing in `t`, of the shape of `t`."""
     return sde.log_snr(t) / 2
 
 
 def c_noise(sde: SDE, t: Tensor) -> Tensor:
-    r"""Return $c_t = \tfrac14 \log(\sigma_t / \alpha_t)$, the noise input of networks, like `t`.
+    r"""Return the noise input of networks, $\tfrac14 \log(\sigma_t / \alpha_t)$, shaped like `t`.
 
-    Karras et al. (2022), table 1, arXiv:2206.00364, whose $\alpha$ is 1.
+    Karras et al. (2022), table 1, arXiv:2206.00364, where $\alpha = 1$.
     """
     return sde.log_snr(t) / -8
 
@@ -61,10 +61,10 @@ def c_noise(sde: SDE, t: Tensor) -> Tensor:
 def half_log_snr_range(sde: SDE) -> Tensor:
     r"""Return $\ell$ at T and eps, `(2,)`.
 
-    The second value is at most `REACH` above the first, or above -REACH / 2 if the first is lower.
+    The second value is limited to $\max(\ell_T, -\text{REACH} / 2) + \text{REACH}$.
     """
     ends = half_log_snr(sde, torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-    # otherwise noise much larger than the data would use up the range
+    # the max matters if sigma at T is huge: without it the range would end while the noise is large
     return torch.minimum(ends, ends[0].clamp(min=-REACH / 2) + REACH)
 
 
@@ -74,7 +74,7 @@ def time_of_half_log_snr(sde: SDE, ell: Tensor) -> Tensor:
 
 
 def angle(sde: SDE, t: Tensor) -> Tensor:
-    r"""Return $\varphi_t = \arctan(\sigma_t / \alpha_t)$ in $(0, \pi/2)$, increasing, like `t`."""
+    r"""Return $\varphi_t = \arctan(\sigma_t / \alpha_t)$ in $(0, \pi/2)$, increasing in `t`."""
     return torch.atan(torch.exp(-half_log_snr(sde, t)))
 
 

@@ -2,9 +2,9 @@
 
 A score receives its times on the device of the state, but computes its coefficients from them on
 the CPU in float64. Reading the times back would wait for all earlier work of the device, and
-copying one coefficient takes longer than using it. So a tensor of times on a device has an
-attribute with the times on the CPU from which it was made, and with the coefficients of a score
-that were copied together with it.
+copying one coefficient takes longer than multiplying by it. So a tensor of times on a device has an
+attribute that holds the CPU times from which it was made, and the coefficients of a score that were
+copied to the device together with them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _NAME = "_scoresde_cpu_time"
 
 
 class _Origin(NamedTuple):
-    """Hold the CPU times of a tensor of times, valid while its version counter is `version`.
+    """Hold the CPU copy of a tensor of times, valid while its version counter is `version`.
 
-    `rows` are the coefficients at these times of the score `owner`, on the device.
+    `rows` are the coefficients of the score `owner` at these times, on the device.
     """
 
     version: int
@@ -44,8 +44,8 @@ class _Origin(NamedTuple):
 def batch_time(time: Tensor, x: Tensor, given: object = None) -> Tensor:
     """Return times `()` or `(B,)` as a new tensor `(B,)` on the device of states `(B, *)`.
 
-    Its dtype is that of `x`, but at least float32, since the times of a fine grid would coincide in
-    half precision.
+    Its dtype is that of `x`, but at least float32, since half precision would round times of a fine
+    grid to the same number.
 
     Args:
         time: The times on the CPU, in float64.
@@ -90,13 +90,13 @@ def cpu_time_of(t: Any) -> Tensor | None:
 
 
 def kept_coefficients(t: Any, owner: object) -> tuple[Tensor, ...]:
-    """Return the coefficients of the score `owner` that were copied with its times, or ()."""
+    """Return the coefficients of the score `owner` that were copied together with `t`, or ()."""
     known = _known(t)
     return known.rows if known is not None and known.owner is owner else ()
 
 
 def on_device(x: Tensor, *columns: Tensor) -> list[Tensor]:
-    """Return coefficients `()` or `(B,)` of the CPU ready to multiply `x`, by at most one copy."""
+    """Return CPU coefficients `()` or `(B,)` ready to multiply `x`, with at most one copy."""
     long = [c for c in columns if c.numel() > 1]
     if x.device.type == "cpu" or len(long) < 2:
         return [expand(c, x) for c in columns]
@@ -107,17 +107,18 @@ def on_device(x: Tensor, *columns: Tensor) -> list[Tensor]:
 
 
 def per_sample(c: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return coefficients `()` or `(B,)` of the CPU as a new tensor `(B,)` on the device of `x`."""
+    """Return CPU coefficients `()` or `(B,)` as a new tensor `(B,)` on the device of `x`."""
     if c.requires_grad or c.device.type != "cpu" or unreadable(c):
         return c.to(x.device, dtype).expand(x.shape[0]).clone()
     if c.numel() == 1:
-        # a single number is an argument of the kernel and needs no copy
+        # a single number is passed to the device kernel as an argument, without a copy
         return torch.full((len(x),), c.item(), dtype=dtype, device=x.device)
     return c.to(device=x.device, dtype=dtype, copy=True)
 
 
 def _known(t: Any) -> _Origin | None:
-    if torch.compiler.is_compiling():  # a graph would hold for these times only
+    # otherwise a compiled graph would be valid for these times only
+    if torch.compiler.is_compiling():
         return None
     known: _Origin | None = getattr(t, _NAME, None)
     return known if known is not None and known.version == t._version else None

@@ -30,12 +30,13 @@ from scoresde.sde.process import SDE
 
 __all__ = ["ItoSDE"]
 
-_GRADED = 24  # halvings of [0, T] towards each end with which the refinement starts
-_DEEPEST = 2.0**-1000  # the smallest panel at 0, as a share of T; elsewhere float64 is the limit
+_GRADED = 24  # how often the first panels of [0, T] halve towards each end
+# the smallest panel at 0, relative to T; elsewhere the resolution of float64 is the limit
+_DEEPEST = 2.0**-1000
 _MAX_PANELS = 4096
 _TOLERANCE = 1e-12  # the error of a panel, absolute in log alpha and relative in sigma^2
 _HALVES = 0.5 ** torch.arange(1, 25, dtype=torch.float64)
-_ROWS = 4096  # times computed at once, to bound memory
+_ROWS = 4096  # the number of times that are computed at once, which bounds the memory
 
 
 def _running_integrals() -> Tensor:
@@ -60,7 +61,7 @@ class _Kernel(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, by_f: Tensor, by_variance: Tensor) -> tuple[Tensor, None]:
-        """Multiply by the derivatives; a second derivative needs differentiable coefficients."""
+        """Multiply by the derivatives; second derivatives need differentiable coefficients."""
         (t,) = ctx.saved_tensors
         f, g2 = ctx.sde.coefficients(t)
         _, variance = _Kernel.apply(t, ctx.sde)
@@ -76,8 +77,7 @@ class ItoSDE(SDE):
     $10^{-10}$ on $[\epsilon, T]$.
 
     Args:
-        sigma0: $\sigma$ at time 0, the noise in the data themselves, such as `sigma_min` of
-            `VESDE`.
+        sigma0: $\sigma$ at time 0, such as `sigma_min` of `VESDE`.
 
     Raises:
         InvalidValueError: $f$ or $g^2 / \alpha^2$ cannot be integrated over [0, T], or $g^2$ is
@@ -105,7 +105,7 @@ class ItoSDE(SDE):
 
     @abc.abstractmethod
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return $f$ and $g^2 \ge 0$; any shape in, the same shape out, in float64."""
+        r"""Return $f$ and $g^2 \ge 0$, each float64 of the shape of `t`, which may be any."""
 
     def alpha(self, t: Tensor) -> Tensor:
         r"""Return $\alpha_t = e^{F_t}$."""
@@ -142,12 +142,12 @@ class ItoSDE(SDE):
         nodes, weights = gauss_legendre(start[:, None], end[:, None])
         f, g2 = self._checked_coefficients(nodes)
         rise = (f * weights).sum(1)
-        # a matrix product would round a row differently for another number of rows
+        # not a matrix product, whose rounding depends on the number of rows
         before = (end - start)[:, None] * (f[:, None, :] * _RUNNING).sum(2)
         return rise, (g2 * torch.exp(2 * (rise[:, None] - before)) * weights).sum(1)
 
     def _checked_coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return f and the square of g, checked to have the shape of `t`."""
+        """Return f and the square of g; raise unless both have the shape of `t`."""
         return two_of_shape(self, "coefficients", self.coefficients(t), t)
 
     @cached_property
@@ -167,13 +167,14 @@ class ItoSDE(SDE):
                 edges = torch.cat([edges, new]).sort().values
 
     def _accumulated(self, edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Return $F$ and $\sigma^2$ at the ends of panels, and which panels are to be halved.
+        r"""Return $F$ and $\sigma^2$ at the ends of the panels, and a mask of the panels to halve.
 
         Raises:
-            InvalidValueError: Such a panel is too small to be halved, or g squared is negative.
+            InvalidValueError: A panel to halve is too small, or g squared is negative.
         """
         start, end = edges[:-1], edges[1:]
-        # not at the middle: the rule is symmetric about it, so that a jump there is not detected
+        # not cut in the middle: the rule is symmetric about it, so a jump there would not be
+        # detected
         cut = torch.lerp(start, end, 2**0.5 - 1)
         self._check_sign(start, end)
         rise, added = self._integrals(start, end)
@@ -184,7 +185,7 @@ class ItoSDE(SDE):
         for gain, more in zip(torch.exp(2 * rise).tolist(), added.tolist(), strict=True):
             variances.append(variances[-1] * gain + more)
         variance = edges.new_tensor(variances)
-        # an error before eps counts by how much it changes the kernel at eps
+        # an error before eps is weighted by how much it changes the kernel at eps
         near = max(self.eps, 1e-6 * self.T)
         i = min(int(torch.searchsorted(edges, near)), len(edges) - 1)
         at_eps = variance[i] * torch.exp(2 * (log_alpha - log_alpha[i]))
@@ -206,9 +207,8 @@ class ItoSDE(SDE):
             where = 0.0 if i == 0 else self.T if i == len(rise) - 1 else float(cut[i])
             what = "f" if (wrong & ~f_exact).any() else "g^2 / alpha^2"
             raise InvalidValueError(
-                f"{what} of {type(self).__name__} cannot be "
-                f"integrated at t = {where:.6g}: it is infinite there, or not smooth in float64; "
-                "correct coefficients, or choose a smaller T"
+                f"{what} of {type(self).__name__} cannot be integrated at t = {where:.6g}: it is "
+                "infinite or not smooth there; correct coefficients, or choose a smaller T"
             )
         return log_alpha, variance, wrong
 
@@ -219,5 +219,5 @@ class ItoSDE(SDE):
         if (g2 < 0).any():
             raise InvalidValueError(
                 f"g^2 of {type(self).__name__} is negative at t = {float(t[g2 < 0][0]):.6g}; the "
-                "second value of coefficients is the square of the diffusion"
+                "second value that `coefficients` returns must be the square of the diffusion"
             )

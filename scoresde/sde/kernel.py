@@ -49,16 +49,16 @@ class Kernel(abc.ABC):
 
     @abc.abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
-        r"""Return the signal scale $\alpha_t > 0$; any shape in, the same shape out."""
+        r"""Return the signal scale $\alpha_t > 0$, of the shape of `t`, which may be any."""
 
     @abc.abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
-        r"""Return the noise scale $\sigma_t \ge 0$; any shape in, the same shape out."""
+        r"""Return the noise scale $\sigma_t \ge 0$, of the shape of `t`, which may be any."""
 
     # Times and states
 
     def as_time(self, t: Tensor | float | Sequence[float]) -> Tensor:
-        """Return times as a float64 tensor on the CPU, `()` or `(B,)`, checked to lie in [0, T].
+        """Return times as a float64 CPU tensor `()` or `(B,)`; raise unless they lie in [0, T].
 
         Raises:
             InvalidTypeError: `t` is neither a number nor a tensor.
@@ -70,12 +70,12 @@ class Kernel(abc.ABC):
     def cpu_time(self, t: Tensor | float | Sequence[float]) -> Tensor:
         """Return times as `as_time` does, but as `()` if `t` was made from a single time.
 
-        A score uses this for the times that it receives from `ReverseSDE`: these keep their numbers
-        on the CPU, so that nothing is read back from a device (`scoresde.sde.cpu_times`).
-        In a graph of `torch.compile` or `torch.export` and under `torch.func.vmap`, where no time
-        can be read, one outside [0, T] becomes NaN.
+        A score calls this on the times that it receives from `ReverseSDE`. A CPU copy of them is
+        kept, so that nothing is read back from a device (`scoresde.sde.cpu_times`). In a graph of
+        `torch.compile` or `torch.export` and under `torch.func.vmap`, where the values of times
+        cannot be read, a time outside [0, T] becomes NaN.
         """
-        # with dtype, since torch makes a Python float a float32
+        # with dtype, since torch would convert a Python float to float32
         known = cpu_time_of(t)
         t = as_numbers("a time", t, dtype=torch.float64, device="cpu") if known is None else known
         last = self.T * (1 + 1e-6)  # a time rounded to float32 may lie just above T
@@ -95,14 +95,14 @@ class Kernel(abc.ABC):
         """
         time = self.cpu_time(t)
         pair = self.alpha(time), self.sigma(time)
-        if time.ndim < getattr(t, "ndim", 0):  # one time, but the coefficients are to be `(B,)`
+        if time.ndim < getattr(t, "ndim", 0):  # `t` is `(1,)`, but the coefficients must be `(B,)`
             pair = per_sample(pair[0], x, x.dtype), per_sample(pair[1], x, x.dtype)
         return expand(pair[0], x), expand(pair[1], x)
 
     # The kernel and the process
 
     def marginal(self, x0: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        r"""Return the mean $\alpha_t x_0$ and the std $\sigma_t$ of $p(x_t | x_0)$, like `x0`."""
+        r"""Return mean $\alpha_t x_0$ and std $\sigma_t$ of $p(x_t | x_0)$, in `x0`'s dtype."""
         alpha, sigma = self.at(t, x0)
         return alpha * x0, sigma
 
@@ -121,8 +121,9 @@ class Kernel(abc.ABC):
         $$ a = \alpha_t / \alpha_s, \qquad
            v = -\sigma_t^2 \operatorname{expm1}(\lambda_t - \lambda_s) $$
 
-        with $s \le t$ and $\lambda$ the log signal-to-noise ratio; $(1, 0)$ at $s = t$. It takes no
-        difference of squares, so transitions compose over intermediate times up to rounding.
+        with $s \le t$ and $\lambda$ the log signal-to-noise ratio; $(1, 0)$ at $s = t$. This form
+        takes no difference of squares, so transitions over intermediate times compose up to
+        rounding.
 
         Raises:
             InvalidValueError: `s > t` somewhere, or the signal-to-noise ratio rises from s to t.
@@ -135,7 +136,7 @@ class Kernel(abc.ABC):
             )
         same = s == t
         rise = (self.log_snr(t) - self.log_snr(s)).masked_fill(same, 0.0)
-        # rounding alone may raise the ratio this much between two close times
+        # between two close times, rounding alone may raise the ratio by this much
         if not (rise <= 1e-9).all():
             raise InvalidValueError(self._not_a_diffusion(_first(t, ~(rise <= 1e-9))))
         a = self.alpha(t) / self.alpha(s)
@@ -145,8 +146,8 @@ class Kernel(abc.ABC):
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return $f = \frac{d}{dt}\log\alpha$ and $g^2 = \frac{d\sigma^2}{dt} - 2 f\sigma^2$.
 
-        Any shape in, the same shape out. Computed by autograd here; override it with closed forms
-        where they are known, and where torch cannot differentiate `alpha` or `sigma`.
+        Both have the shape of `t`. This method uses autograd. Override it if closed forms are
+        known, or if torch cannot differentiate `alpha` or `sigma`.
 
         Raises:
             InvalidValueError: Autograd cannot differentiate `alpha` or `sigma`.
@@ -170,13 +171,13 @@ class Kernel(abc.ABC):
         return g2.sqrt()
 
     def log_snr(self, t: Tensor) -> Tensor:
-        r"""Return $\lambda_t = \log(\alpha_t^2 / \sigma_t^2)$, decreasing in `t`; any shape."""
+        r"""Return $\lambda_t = \log(\alpha_t^2 / \sigma_t^2)$, decreasing in `t`, of its shape."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     def time(self, log_snr: Tensor) -> Tensor:
-        r"""Return the time at which $\lambda_t$ has this value: the inverse of `log_snr`.
+        r"""Return the time at which $\lambda_t$ has this value, the inverse of `log_snr`.
 
-        Computed by bisection here.
+        This method bisects; override it with a closed form.
         """
         target = log_snr.to(torch.float64)
         low, high = torch.zeros_like(target), torch.full_like(target, self.T)
@@ -187,20 +188,20 @@ class Kernel(abc.ABC):
         return (low + high) / 2
 
     def _traced(self, name: str, u: Tensor) -> Tensor:
-        """Return alpha or sigma at `u` with its autograd graph; a constant has the derivative 0."""
+        """Return alpha or sigma at `u` with its autograd graph, which a constant has too."""
         value: Tensor = getattr(self, name)(u)
         if not value.requires_grad:
             first, last = getattr(self, name)(u.new_tensor([self.eps, self.T]))
             if first != last:
                 raise InvalidValueError(
-                    f"autograd cannot differentiate {name} of {type(self).__name__}, from which "
-                    "the drift and diffusion follow; write it with torch's functions of t, or "
-                    "override coefficients"
+                    f"autograd cannot differentiate {name} of {type(self).__name__}, which the "
+                    "drift and diffusion need; write it with torch functions of t, or override "
+                    "coefficients"
                 )
         return value + 0 * u
 
     def _finite_coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Return f and the square of g at checked times; raise unless finite, and g^2 >= 0."""
+        """Return f and g^2 at checked times; raise unless both are finite and g^2 >= 0."""
         t = self.as_time(t)
         f, g2 = self.coefficients(t)
         if (bad := ~(f.isfinite() & g2.isfinite())).any():
@@ -214,11 +215,11 @@ class Kernel(abc.ABC):
 
     def _not_a_diffusion(self, t: float) -> str:
         return (
-            f"the signal-to-noise ratio alpha / sigma of {type(self).__name__} must fall in time, "
-            f"but rises at t = {t}: no diffusion has this kernel; correct alpha or sigma"
+            f"the signal-to-noise ratio alpha / sigma of {type(self).__name__} must fall with t, "
+            f"but rises at t = {t}, and no diffusion has such a kernel; correct alpha or sigma"
         )
 
 
 def _first(t: Tensor, bad: Tensor) -> float:
-    """Return the first of the times, `()` or of the shape of `bad`, at which `bad` is true."""
+    """Return the first time at which `bad` is true; `t` is `()` or has the shape of `bad`."""
     return float(t.expand_as(bad)[bad][0])

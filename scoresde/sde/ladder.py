@@ -1,4 +1,4 @@
-r"""Define ladders of noise levels, as SDEs that are restricted to their levels.
+r"""Define ladders, SDEs that are given by a table of noise levels.
 
 A ladder has its levels at $t_i = i T / (L - 1)$ and interpolates its table linearly in the
 log signal-to-noise ratio between them, so that it has every method of an SDE.
@@ -35,7 +35,7 @@ class _Table(SDE):
 
     @cached_property
     def _table(self) -> NDArray[np.float64]:
-        # as an array, since a tensor made in inference mode could not enter autograd later
+        # as an array, since a tensor made in inference mode could not be used in autograd later
         return self._knots().numpy()
 
     def _set_levels(self, name: str) -> None:
@@ -61,7 +61,7 @@ class _Table(SDE):
         """Raise InvalidValueError unless the log signal-to-noise ratio falls at each level."""
         if not (np.diff(self._table) < 0).all():
             raise InvalidValueError(
-                f"two levels are not far enough apart to differ in float64; thin out {name}"
+                f"two neighbouring levels are equal in float64; remove some {name}"
             )
 
     def _interpolate(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ class _Table(SDE):
         return knots[i] + (position - i) * rise, rise * last / self.T
 
     def log_snr(self, t: Tensor) -> Tensor:
-        r"""Return $\lambda_t$ of the table, interpolated linearly; any shape."""
+        r"""Return $\lambda_t$, interpolated linearly in the table, of the shape of `t`."""
         return self._interpolate(t)[0]
 
     def time(self, log_snr: Tensor) -> Tensor:
@@ -89,9 +89,9 @@ class _Table(SDE):
 class NCSNLadder(_Table):
     r"""Define the levels of a noise-conditional score network, $\sigma_0 < \dots < \sigma_{L-1}$.
 
-    $\alpha = 1$ and $\log\sigma_t$ is linear between the levels, which stand at $t_i = iT/(L-1)$
-    (Song & Ermon 2019, arXiv:1907.05600, who count from the largest level down). A geometric ladder
-    is `VESDE(levels=L)`: equal times, marginals and transitions.
+    $\alpha = 1$ and $\log\sigma_t$ is linear between the levels, at the times $t_i = iT/(L-1)$
+    (Song & Ermon 2019, arXiv:1907.05600, who number the levels from the largest down). A geometric
+    ladder has the same times, marginals and transitions as `VESDE(levels=L)`.
 
     Args:
         sigmas: The levels, positive and increasing; at least two.
@@ -176,15 +176,15 @@ class BetaLadder(_Table):
         for i, beta in enumerate(self.betas):
             if not 0 < beta < 1:
                 raise InvalidValueError(
-                    f"betas must lie in (0, 1), but betas[{i}] = {beta}: at 1 a step removes "
-                    "all signal, at 0 it adds no noise; clip the table, for example to "
-                    f"(1e-6, 0.999); got {quoted(self.betas)}"
+                    f"betas must lie in (0, 1), but betas[{i}] = {beta}: a beta of 1 removes all "
+                    "signal, and a beta of 0 adds no noise; clip the table, for example to [1e-6, "
+                    f"0.999]; got {quoted(self.betas)}"
                 )
         self._check_levels("betas")
 
     @property
     def prior_std(self) -> float:
-        """Return 1, for the standard normal to which the process converges."""
+        """Return 1, the std of the standard normal distribution to which the process converges."""
         return 1.0
 
     def _knots(self) -> Tensor:
@@ -195,7 +195,8 @@ class BetaLadder(_Table):
 
     def alpha(self, t: Tensor) -> Tensor:
         r"""Return $\alpha_t = \sqrt{\bar\alpha_t}$."""
-        # torch.sigmoid rounds an entry differently at another place of a vector; exp does not
+        # the rounding of torch.sigmoid depends on an entry's place in the vector; that of exp does
+        # not
         return (1 + torch.exp(-self.log_snr(t))).rsqrt()
 
     def sigma(self, t: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ __all__ = ["Moments"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Moments:
-    r"""Hold the mean and covariance of data, $\mathcal N(\mu, \Sigma)$ to second order.
+    r"""Hold the mean $\mu$ and covariance $\Sigma$ of data; define $\mathcal N(\mu, \Sigma)$.
 
     Args:
         mean: $\mu$, a number or a tensor of the event's shape.
@@ -28,8 +28,8 @@ class Moments:
 
     Raises:
         InvalidTypeError: A field is not a number, tensor or array of real numbers.
-        InvalidValueError: Both or neither of `var` and `cov`, a negative variance, a covariance
-            that is not symmetric, or a NaN or an infinity.
+        InvalidValueError: Both `var` and `cov` are given, or neither; a variance is negative; `cov`
+            is not symmetric; or a number is NaN or infinite.
         ShapeError: `cov` is not a square matrix.
 
     Examples:
@@ -70,7 +70,8 @@ class Moments:
     def _number(self, field: str, what: str) -> Tensor:
         """Return a field as a tensor; replace lists, arrays and tensors in it by new tensors.
 
-        A tensor of the user's may be changed in place, and what is kept of it would not follow.
+        If the user changed his tensor in place later, values cached here would no longer agree with
+        it.
         """
         value = getattr(self, field)
         number = as_numbers(what, value)
@@ -82,7 +83,7 @@ class Moments:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """Return the shape of one event, or None if all are numbers; with `cov` at least `(D,)`."""
+        """Return the shape of a sample, or None if unknown; with `cov` it is at least `(D,)`."""
         known = [value for value in (self.mean, self.var) if isinstance(value, Tensor)]
         shapes = [tuple(value.shape) for value in known if value.ndim]
         flat = None if self.cov is None else (len(self.cov),)
@@ -99,7 +100,7 @@ class Moments:
 
     @full_precision()
     def mean_variance(self) -> float:
-        """Return the variance, averaged over the dimensions."""
+        """Return the mean of the variances of the dimensions."""
         spread = self.var if self.cov is None else self.cov.diagonal()
         assert spread is not None
         return float(as_double(spread).mean())
@@ -108,13 +109,13 @@ class Moments:
     def left(self, snr: Tensor) -> Tensor:
         r"""Return the variance of Gaussian data given $x_t$, $v / (1 + v\,\alpha^2/\sigma^2)$.
 
-        Of a covariance it is the mean over its principal axes.
+        With `cov`, return the mean over the principal axes.
 
         Args:
             snr: $\alpha^2 / \sigma^2$, `()`.
 
         Returns:
-            A number, or one for each entry of an event where the variances are known so.
+            A number `()`, or the shape of an event if `var` has it.
         """
         if self.cov is None:
             assert self.var is not None
@@ -125,7 +126,7 @@ class Moments:
 
     @full_precision()
     def root_mean_square(self) -> float:
-        """Return the root of the mean square, averaged over the dimensions."""
+        r"""Return $\sqrt{E[x^2]}$, with the mean over all dimensions."""
         square = as_double(self.mean).square().mean()
         return math.sqrt(square + self.mean_variance())
 
@@ -175,7 +176,7 @@ class Moments:
 
     @full_precision()
     def score(self, x: Tensor) -> Tensor:
-        r"""Return $\nabla \log \mathcal N(x; \mu, \Sigma)$, like `x`; errors as of `log_prob`."""
+        r"""Return $\nabla \log \mathcal N(x; \mu, \Sigma)$, `(B, *)`; errors as in `log_prob`."""
         self.check_event(x)
         gap = x.double() - torch.as_tensor(self.mean, dtype=torch.float64).to(x.device)
         if self.cov is None:
@@ -192,7 +193,8 @@ class Moments:
         assert self.cov is not None
         var: Tensor
         var, basis = torch.linalg.eigh(as_double(self.cov))
-        # rounding makes a zero eigenvalue slightly negative; anything larger is a wrong input
+        # rounding makes a zero eigenvalue slightly negative; a clearly negative one is a wrong
+        # input
         if var[0] < -1e-5 * var[-1]:
             raise InvalidValueError(
                 f"cov must be positive semi-definite, but has the eigenvalue {float(var[0]):.3g}"
@@ -200,7 +202,7 @@ class Moments:
         return var.clamp(min=0), basis
 
     def check_event(self, x: Tensor) -> None:
-        """Raise ShapeError unless these are moments of the events of `x`, `(B, *)`."""
+        """Raise ShapeError unless the moments fit the events of `x`, `(B, *)`."""
         event = tuple(x.shape[1:])
         for name, value in (("mean", self.mean), ("var", self.var)):
             shape = tuple(torch.as_tensor(0.0 if value is None else value).shape)

@@ -24,9 +24,9 @@ class VESDE(SDE):
     $$ \sigma_t = \sigma_\min (\sigma_\max / \sigma_\min)^{t/T}, \qquad
        dx = \sigma_t \sqrt{2 \log(\sigma_\max / \sigma_\min) / T}\,dw $$
 
-    Song et al. (2021), eq. 30, arXiv:2011.13456. The noise $\sigma_\min$ at $t = 0$ belongs to the
-    kernel (data seen through the smallest level), not to the process. `levels=L` makes it the
-    geometric NCSN ladder of Song & Ermon (2019), arXiv:1907.05600.
+    Song et al. (2021), eq. 30, arXiv:2011.13456. At $t = 0$ the kernel has the noise $\sigma_\min$,
+    which the process does not add: the state there is data plus the smallest noise. With `levels=L`
+    it is the geometric NCSN ladder of Song & Ermon (2019), arXiv:1907.05600.
 
     Args:
         sigma_min: The smallest noise level, positive.
@@ -82,8 +82,8 @@ class VPSDE(SDE):
     $$ dx = -\tfrac12 \beta(t) x\,dt + \sqrt{\beta(t)}\,dw, \qquad
        \beta(t) = \beta_\min + t\,(\beta_\max - \beta_\min), \qquad B(t) = \int_0^t \beta $$
 
-    Song et al. (2021), eqs. 32-33, arXiv:2011.13456; the limit of DDPM (Ho et al. 2020,
-    arXiv:2006.11239), whose own table is `BetaLadder`. The prior is $\mathcal N(0, I)$.
+    Song et al. (2021), eqs. 32-33, arXiv:2011.13456; the limit of DDPM for many steps (Ho et al.
+    2020, arXiv:2006.11239), whose table of betas is `BetaLadder`. The prior is $\mathcal N(0, I)$.
 
     Args:
         beta_min: $\beta(0)$, positive.
@@ -141,12 +141,13 @@ class VPSDE(SDE):
 
     def time(self, log_snr: Tensor) -> Tensor:
         r"""Return the inverse of `log_snr`, through $B = \log(1 + e^{-\lambda})$."""
-        # softplus rounds an entry differently at another place of a vector; exp and log1p do not
+        # the rounding of softplus depends on an entry's place in the vector; that of exp and log1p
+        # does not
         integral = torch.log1p(torch.exp(-log_snr.abs())) + (-log_snr).clamp(min=0)
         return self._time_of(integral)
 
     def _time_of(self, integral: Tensor) -> Tensor:
-        """Return the t with B(t) = integral, by the formula for the root without cancellation."""
+        """Return the t with B(t) = integral, by a formula without cancellation."""
         slope = self.beta_max - self.beta_min
         return 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * slope * integral).sqrt())
 
@@ -156,8 +157,9 @@ class SubVPSDE(VPSDE):
     r"""Define the sub-variance-preserving SDE: $\alpha_t = e^{-B/2}$, $\sigma_t = 1 - e^{-B}$.
 
     $dx = -\tfrac12 \beta x\,dt + \sqrt{\beta (1 - e^{-2B})}\,dw$ (Song et al. 2021, eq. 34,
-    arXiv:2011.13456). Its mean is that of VP, and its variance the square of VP's, so never larger.
-    Near t = 0 its noise falls like $t$ and VP's like $\sqrt t$, hence the larger `eps`.
+    arXiv:2011.13456). It has the mean of the VP SDE, and its variance is the square of VP's, so at
+    most as large. Near t = 0, $\sigma_t$ is proportional to $t$, and VP's to $\sqrt t$; hence the
+    larger `eps`.
 
     Examples:
         >>> t = torch.tensor(0.2)
@@ -178,7 +180,8 @@ class SubVPSDE(VPSDE):
 
     def log_snr(self, t: Tensor) -> Tensor:
         r"""Return $-2 \log(2 \sinh(B / 2))$."""
-        # torch.sinh rounds an entry differently at another place of a vector; expm1 does not
+        # the rounding of torch.sinh depends on an entry's place in the vector; that of expm1 does
+        # not
         integral = self.beta_integral(t)
         return -integral - 2 * torch.log(-torch.expm1(-integral))
 
@@ -236,7 +239,8 @@ class EDMSDE(SDE):
     r"""Define the SDE of EDM: $\alpha_t = 1$, $\sigma_t = t$, so that $dx = \sqrt{2t}\,dw$.
 
     Karras et al. (2022), table 1, arXiv:2206.00364, with their times $[.002, 80]$, their grid
-    ($\rho = 7$) and their law of the training times ($\log\sigma \sim \mathcal N(-1.2, 1.2^2)$).
+    ($\rho = 7$) and their distribution of the training times
+    ($\log\sigma \sim \mathcal N(-1.2, 1.2^2)$).
 
     Examples:
         >>> print([round(t, 3) for t in EDMSDE().times(4).tolist()])
@@ -272,11 +276,11 @@ class EDMSDE(SDE):
 
 @dataclass(frozen=True)
 class FlowSDE(SDE):
-    r"""Define the straight path of flow matching: $\alpha_t = 1 - t$, $\sigma_t = t$.
+    r"""Define the SDE of flow matching with straight paths: $\alpha_t = 1 - t$, $\sigma_t = t$.
 
-    Lipman et al. (2023), arXiv:2210.02747; Liu et al. (2023), arXiv:2209.03003, as a diffusion:
-    $f = -1/(1 - t)$, $g^2 = 2t/(1 - t)$. It stops at `T` = 0.999, since samplers divide by
-    $\alpha_T$; its grid is uniform in log-SNR.
+    Lipman et al. (2023), arXiv:2210.02747; Liu et al. (2023), arXiv:2209.03003, written as a
+    diffusion with $f = -1/(1 - t)$, $g^2 = 2t/(1 - t)$. It stops at `T` = 0.999, since samplers
+    divide by $\alpha_T$; its grid is uniform in log-SNR.
 
     Examples:
         >>> sde = FlowSDE()

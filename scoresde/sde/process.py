@@ -1,7 +1,7 @@
 r"""Define the abstract SDE: a perturbation kernel with its prior, time grids and reversal.
 
 A subclass gives `alpha` and `sigma`, from which `scoresde.sde.kernel` derives the process. It may
-override derived methods by closed forms, which are compared with them when an SDE is made.
+override derived methods by closed forms, which the constructor compares with the derived values.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["SDE"]
 
 S = TypeVar("S")
 
-_MOST = 10**7  # the largest number of steps of a grid, whose times are all held in memory
+_MOST = 10**7  # the largest number of steps of a grid, since all its times are held in memory
 
 
 class _Checked(abc.ABCMeta):
@@ -70,9 +70,9 @@ class SDE(Kernel, metaclass=_Checked):
 
     Raises:
         InvalidTypeError: A field is of another type.
-        InvalidValueError: A field is out of range, or a closed form is not that of `alpha`
-            and `sigma`.
-        ShapeError: `alpha` or `sigma` returns no tensor of the shape of its argument.
+        InvalidValueError: A field is out of range, or a closed form disagrees with `alpha` and
+            `sigma`.
+        ShapeError: The result of `alpha` or `sigma` has another shape than its argument.
 
     Examples:
         >>> @dataclass(frozen=True)
@@ -91,12 +91,12 @@ class SDE(Kernel, metaclass=_Checked):
     time_law: ClassVar[time_laws.TimeLaw] = time_laws.Uniform()
 
     def same_process(self, other: SDE) -> bool:
-        r"""Return True if another SDE is the same process, perhaps of another class.
+        r"""Return True if another SDE, of any class, is the same process.
 
-        The processes are the same if T agrees, and $\alpha$ and $\sigma$ agree to $10^{-6}$
-        relative: at the levels if one of the SDEs has levels, else at 33 times of the common part
-        of $[\epsilon, T]$. `levels` and `eps` may differ: a score of `VESDE(levels=30)` can be used
-        with `VESDE` and with the equal `NCSNLadder`.
+        The processes are the same if T agrees, and $\alpha$ and $\sigma$ agree to a relative
+        $10^{-6}$: at the levels if one of the SDEs has levels, else at 33 times in $[\epsilon, T]$
+        with the larger $\epsilon$. `levels` and `eps` may differ, so a score for `VESDE(levels=30)`
+        can be used with `VESDE` and with the equal `NCSNLadder`.
 
         Args:
             other: Another SDE.
@@ -148,7 +148,7 @@ class SDE(Kernel, metaclass=_Checked):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Return `n` draws of the prior, `(n, *shape)`; `shape` is one event's.
+        """Return `n` draws of the prior, `(n, *shape)`, where `shape` is that of one sample.
 
         Raises:
             InvalidTypeError: An argument has another type, or `dtype` is not a floating-point one.
@@ -183,7 +183,7 @@ class SDE(Kernel, metaclass=_Checked):
     def prior_mismatch(self, mean: Tensor, var: Tensor | float) -> float:
         r"""Return the Wasserstein-2 distance from $p_T$ to the prior without moments.
 
-        The data are taken as Gaussian with this mean and variance:
+        The data are assumed to be Gaussian with this mean and variance:
 
         $$ W_2^2 = \|\alpha_T \mu - \mu_\text{prior}\|^2
            + \sum_j \big(\sqrt{\alpha_T^2 v_j + \sigma_T^2} - \sigma_\text{prior}\big)^2 $$
@@ -195,7 +195,7 @@ class SDE(Kernel, metaclass=_Checked):
         Raises:
             InvalidTypeError, InvalidValueError: The mean or variance is not a number or is not
                 finite, or the variance is negative.
-            ShapeError: The variance has another shape than the mean.
+            ShapeError: The variance is not a number and has another shape than the mean.
         """
         Moments(mean, var=var).check_event(mean[None])
         end = torch.tensor(self.T, dtype=torch.float64)
@@ -218,9 +218,9 @@ class SDE(Kernel, metaclass=_Checked):
 
         Args:
             steps: The number of steps; `None` takes every level of an SDE with levels.
-            spacing: The spacing of the times, an object or a name of
+            spacing: The spacing of the times, an object or a name in
                 `scoresde.sde.spacings.SPACINGS`; `None` takes this SDE's default. An SDE with
-                levels has no other times, and takes no spacing.
+                levels takes no spacing, since its times are its levels.
 
         Raises:
             InvalidValueError: `steps` is missing, below 1, or more than the levels allow.
@@ -270,12 +270,12 @@ class SDE(Kernel, metaclass=_Checked):
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return times `(n,)` to train at, and their importance weights `(n,)`, in float64.
+        """Return random training times `(n,)` and their importance weights `(n,)`, in float64.
 
         Args:
             n: The number of times.
-            law: The law of the times; `None` takes this SDE's default.
-            generator: Source of randomness, on the CPU; `None` takes torch's global one.
+            law: The distribution of the times; `None` takes this SDE's default.
+            generator: A generator on the CPU; `None` takes torch's global one.
             device: The device of the results.
         """
         check_integer("the number of times", n, 0)
@@ -296,14 +296,14 @@ class SDE(Kernel, metaclass=_Checked):
         check_finite: bool = True,
         withheld: Sequence[str] = (),
     ) -> ReverseSDE:
-        """Return the reverse-time SDE under `score`, which samplers receive.
+        """Return the reverse-time SDE with this score, the object on which samplers work.
 
         Args:
             score: A score `(x, t)` or `(x, t, condition)`.
             moments: The data's moments, where known.
             condition: The condition of the samples, passed to the score.
             check_finite: Raise an error if the score returns a NaN or an infinity.
-            withheld: The names of conditions that only the sampler uses.
+            withheld: The names of conditions for the sampler only, which the score does not get.
         """
         from scoresde.sde.reverse import ReverseSDE
 

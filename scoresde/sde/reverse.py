@@ -31,17 +31,17 @@ from scoresde.sde.watch import Watch, not_finite
 __all__ = ["ReverseSDE", "check_output", "report"]
 
 _IN_PLACE = (
-    "the score changed its input {name} in place, which the sampler still needs; let it work "
-    "on {name}.clone()"
+    "the score changed its input {name} in place, but the sampler still needs it; let it change a "
+    "copy, {name}.clone(), instead"
 )
-# The reverse SDE whose score is evaluated now; `report` passes its values to it.
+# The reverse SDE whose score is being evaluated; `report` passes its values to it.
 _asking: ContextVar[ReverseSDE | None] = ContextVar("asking", default=None)
-# Parts of torch's error messages for a network and an input of different dtypes.
+# Parts of the error messages of torch if a network and its input have different dtypes.
 _MIXED_DTYPES = ("same dtype", "scalar type", "mixed dtype", "bias type", "weight type")
 
 
 def check_output(what: str, out: Any, x: Tensor) -> Tensor:
-    """Return the output of a score or a network, checked to have the shape of its input.
+    """Return the output of a score or a network; raise unless it has the shape of the input.
 
     Args:
         what: The name in messages: "score", "network" or "denoiser".
@@ -65,9 +65,9 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
         check_dense(f"the value of the {what}", out)
     if out.shape != x.shape:
         raise ShapeError(
-            f"the {what} must return the shape of its input, expected {tuple(x.shape)}, "
-            f"got {tuple(out.shape)}; drop extra outputs such as a learned variance, and "
-            "broadcast nothing"
+            f"the {what} must return the shape of its input, expected {tuple(x.shape)}, got "
+            f"{tuple(out.shape)}; remove extra outputs such as a learned variance, and do not rely "
+            "on broadcasting"
         )
     return out
 
@@ -88,7 +88,7 @@ class ReverseSDE:
     Attributes:
         nfe: The number of evaluations of the score for one sample.
         passes: The number of network passes in these evaluations.
-        info: The numbers `(B,)` that score and sampler report for each sample, by name.
+        info: The numbers `(B,)` that the score and the sampler reported for each sample, by name.
 
     Examples:
         >>> from scoresde.sde import VPSDE
@@ -125,7 +125,7 @@ class ReverseSDE:
         self._score = score
         self._cost = facts(score).passes or 1
         self._given = condition.without(*withheld) if condition and withheld else condition
-        # if this is a `repeat`: the reverse SDE of the samples themselves, and the number of copies
+        # if `repeat` made this object: the original reverse SDE, and the number of copies
         self._whole: tuple[ReverseSDE, int] | None = None
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
@@ -172,11 +172,11 @@ class ReverseSDE:
         return eta * self.sde.diffusion(t)
 
     def method(self, name: str) -> Callable[[Tensor, Tensor | float], Tensor] | None:
-        r"""Return a method of the score, such as `log_prob`, if it is sure to agree with the score.
+        r"""Return a method of the score, such as `log_prob`, if it certainly agrees with the score.
 
-        This is so if one class defines both the call (`forward` of a module) and the method,
-        neither is replaced on the instance, and no hook is attached. It is not so for a subclass
-        that overrides one of the two, for a proxy or for a wrapper.
+        It does if one class defines both the call (`forward` of a module) and the method, neither
+        is replaced on the instance, and no hook is attached. A subclass that overrides one of the
+        two, a proxy and a wrapper get None.
 
         Args:
             name: A method of `(x, t)` or `(x, t, condition)`, which returns `(B,)` or a tuple.
@@ -195,23 +195,23 @@ class ReverseSDE:
         return lambda x, t: self._evaluate(name, call, x, t, None)
 
     def attribute(self, name: str) -> Any | None:
-        """Return an attribute of the score if it is sure to agree with it, as in `method`."""
+        """Return an attribute of the score if it certainly agrees with it, as in `method`."""
         return getattr(self._score, name) if _belongs(self._score, name) else None
 
     def repeat(self, k: int) -> ReverseSDE:
         """Return the reverse SDE of `k` copies of each sample, in consecutive rows.
 
-        One evaluation of all copies counts here as `k` evaluations of the sample. Of the numbers
-        that the copies report, the largest is reported for the sample.
+        One evaluation of all copies adds `k` to `nfe` of this object. The largest number that the
+        copies report becomes the number of the sample.
         """
         return self._part(self._score, k)
 
     def under(self, score: Score, withheld: Sequence[str] = ()) -> ReverseSDE:
-        """Return the reverse SDE under another score, whose evaluations count here too.
+        """Return the reverse SDE with another score, whose evaluations are also counted here.
 
         Args:
             score: The score.
-            withheld: The names of further conditions that it does not get.
+            withheld: The names of further conditions that this score does not get.
         """
         return self._part(score, 1, withheld)
 
@@ -256,10 +256,10 @@ class ReverseSDE:
         t: Tensor | float,
         like: Tensor | None,
     ) -> Any:
-        """Return a function's value at `x` and `t`, checked and counted as an evaluation.
+        """Evaluate a function at `x` and `t`, count the evaluation, and check the result.
 
-        It has the shape of `like`; if that is None, it is a number for each sample, or a tuple as
-        in `method`.
+        The result must have the shape of `like`; if `like` is None, it must be `(B,)`, or a tuple
+        as in `method`.
         """
         time = self.sde.cpu_time(t)
         check_times(time, x)
@@ -269,7 +269,7 @@ class ReverseSDE:
         versions = {name: v._version for name, v in given.items() if not v.is_inference()}
         before = _asking.set(self)
         try:
-            # a new tensor of times, since a network may change it in place
+            # a new tensor of times for each evaluation, since a network may change it in place
             out: Any = self.evaluate(function, x, batch_time(time, x, t))
         except RuntimeError as error:
             if "same device" in str(error):
@@ -281,8 +281,9 @@ class ReverseSDE:
                 raise InvalidValueError(_IN_PLACE.format(name="x")) from error
             if any(part in str(error) for part in _MIXED_DTYPES):
                 raise InvalidTypeError(
-                    f"the state is {x.dtype} and the score's weights are not ({error}); cast what "
-                    "it is given to theirs, for example `lambda x, t: model(x.float(), t.float())`"
+                    f"the state is {x.dtype} and the score's weights are not ({error}); cast the "
+                    "inputs to the dtype of the weights, for example `lambda x, t: "
+                    "model(x.float(), t.float())`"
                 ) from error
             raise
         finally:
@@ -301,8 +302,8 @@ class ReverseSDE:
         return tuple(self._checked(what, *pair, x, time) for pair in zip(out, likes, strict=True))
 
     def _checked(self, what: str, out: Any, like: Tensor, x: Tensor, time: Tensor) -> Tensor:
-        """Return a value at `x` and `time`, checked to have the shape of `like` and be finite."""
-        # cast first, since it may overflow in the dtype of x
+        """Return a value at `x` and `time`; raise unless it is finite and shaped as `like`."""
+        # cast before the check, since the value may overflow in the dtype of x
         value = check_output(what, out, like).to(x.dtype)
         if self.check_finite and self.watch is not None and value.device.type != "cpu":
             self.watch.note(what, value, self.nfe, time)
@@ -314,9 +315,9 @@ class ReverseSDE:
 
 
 def report(name: str, values: Tensor) -> None:
-    """Report a number for each sample from within a score, for `Samples.info`.
+    """Report a number for each sample from inside a score; it appears in `Samples.info`.
 
-    `info` holds the largest number that a run reported. Outside of a run nothing happens.
+    `info` holds the largest number reported in a run. Outside of a run nothing happens.
 
     Args:
         name: The name of the number.
@@ -328,7 +329,7 @@ def report(name: str, values: Tensor) -> None:
 
 
 def _belongs(score: object, name: str) -> bool:
-    """Return True if one class defines both a method and the call, and nothing replaces either."""
+    """Return True if one class defines both the method and the call, and neither is replaced."""
     kind, called = type(score), "__call__"
     if isinstance(score, nn.Module):
         called = "forward"
@@ -345,6 +346,7 @@ def _belongs(score: object, name: str) -> bool:
 def _all_finite(x: Tensor) -> bool:
     """Return True if no entry is NaN or infinite.
 
-    A finite sum proves it at a hundredth of the cost; a sum that overflows proves nothing.
+    A finite sum proves it at a hundredth of the cost. If the sum is not finite, it may have
+    overflowed, so each entry is checked.
     """
     return math.isfinite(x.detach().sum()) or bool(x.isfinite().all())

@@ -1,8 +1,8 @@
 r"""Define scores, callables that return $\nabla\log p_t(x)$, and the facts that a score declares.
 
 A score is called as `score(x, t)` or `score(x, t, condition)`. Its attribute `facts` holds what is
-known of it. A score that is made from another one keeps this one as its attribute `score`, and has
-its facts.
+known about it. A score that wraps another score keeps it as its attribute `score`, and has the same
+facts.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ __all__ = [
     "warn_between",
 ]
 
-# Attributes that hold an inner score: in this package, in compiled modules, in DataParallel.
+# The attributes that hold an inner score in this package, in compiled modules and in DataParallel.
 _INSIDE = ("score", "_orig_mod", "module")
-# The largest number of nested scores; an object with __getattr__ may nest without end.
+# The largest number of nested scores; an object with __getattr__ may return inner scores without
+# end.
 _MAX_DEPTH = 64
 
 
@@ -59,24 +60,26 @@ class Score(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Hold what is known of a score; a field is None if it is unknown.
+    """Hold what is known about a score; a field is None if it is unknown.
 
     Attributes:
         sde: The process whose score it is.
         event_shape: The shape of one sample, without the batch.
         moments: Mean and variance of the data.
         steps: The number of sampling steps that suits it.
-        pilot: The result of `scoresde.pilot` for it; or a function `(progress, steps)` that returns
-            it, if the pilot is measured at its first use.
+        pilot: The result of `scoresde.pilot` for this score, or a function `(progress, steps)` that
+            measures and returns it at the first use.
         transform: The map from the user's numbers to those of the score.
-        passes: Network passes of one call, such as 2 for classifier-free guidance; or, if they
-            depend on the noise, a function that returns them for sigma / alpha of shape `(B,)`.
-        conditions: The names and kinds of the conditions it takes; empty if it takes none.
-        columns: The names of the entries of a sample that is a row of a table.
+        passes: The number of network passes of one call, such as 2 for classifier-free guidance; or
+            a function that returns this number for sigma / alpha of shape `(B,)`, if it depends on
+            the noise.
+        conditions: The names and kinds of the conditions that the score takes; empty if it takes
+            none.
+        columns: The names of the entries of a sample, if samples are rows of a table.
         density: False if the score is known not to be the gradient of a log-density, as with
             guidance.
-        flow: False if the probability flow does not have the marginals of the reverse SDE, so that
-            samplers need the noise of the latter, as for a bridge whose network does not see y.
+        flow: False if the probability flow has other marginals than the reverse SDE, so that only
+            samplers with noise are right, as for a bridge whose network does not receive y.
 
     Examples:
         >>> known = Facts(event_shape=(2,), conditions={"label": Classes(10)})
@@ -98,11 +101,11 @@ class Facts:
 
 
 def facts(score: object) -> Facts:
-    """Return what is known of a score: its SDE, shape of a sample, moments, conditions and more.
+    """Return what is known about a score: its SDE, shape of a sample, moments, conditions and more.
 
-    It is the attribute `facts` of the score, or else the facts of the score inside it: its
-    attribute `score`, or the module inside `torch.compile(...)` or `torch.nn.DataParallel`. No
-    other attribute is read.
+    This is the attribute `facts` of the score. If there is none, it is the facts of the inner
+    score: the attribute `score`, or the module inside `torch.compile(...)` or
+    `torch.nn.DataParallel`. No other attribute is read.
 
     Args:
         score: Any score.
@@ -149,7 +152,7 @@ def passes_of(score: object, ratio: Tensor) -> int:
 def coefficients_of(score: object, time: Tensor) -> tuple[object, tuple[Tensor, ...]]:
     """Return the module with a method `coefficients`, and its coefficients; else None and ().
 
-    The module is the score itself, or inside a compiled module or DataParallel.
+    The module is the score itself, or the module inside a compiled module or DataParallel.
 
     Args:
         score: Any score.
@@ -167,7 +170,7 @@ def coefficients_of(score: object, time: Tensor) -> tuple[object, tuple[Tensor, 
 
 
 def _check_property(score: object) -> None:
-    """Raise if a property `facts` raised AttributeError, which getattr took for no attribute."""
+    """Raise if a property `facts` raised AttributeError, which looks like a missing attribute."""
     found = getattr(type(score), "facts", None)
     if not isinstance(found, property):
         return
@@ -175,8 +178,8 @@ def _check_property(score: object) -> None:
         found.__get__(score)
     except AttributeError as error:
         raise InvalidValueError(
-            f"the property facts of {type(score).__name__} fails, and what it declares would be "
-            f"lost: {error}; correct the property"
+            f"the property facts of {type(score).__name__} fails, so its facts cannot be read: "
+            f"{error}; correct the property"
         ) from error
 
 
@@ -187,8 +190,8 @@ def ask(score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None
         score: Any score.
         x: States `(B, *)`.
         t: Times `(B,)`.
-        condition: Conditions by name; those that the score does not take, by its facts, are left
-            out.
+        condition: Conditions by name; those that the score does not take, according to its facts,
+            are left out.
 
     Raises:
         InvalidTypeError: The score takes no such arguments.
@@ -208,7 +211,7 @@ def ask(score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None
 
 def _contains_itself() -> InvalidValueError:
     return InvalidValueError(
-        "the score holds itself, or too many nested scores; let each hold another one"
+        "the score contains itself, or too many nested scores; let each score hold a different one"
     )
 
 
@@ -223,7 +226,7 @@ def _check_call(score: Any, arguments: tuple[Any, ...], error: TypeError) -> Non
     except TypeError:
         given = "(x, t)" if len(arguments) == 2 else "(x, t, condition), by position,"
         raise InvalidTypeError(
-            f"a score is called as {given} and this one cannot be: {error}"
+            f"a score is called as {given}, and this one does not accept that: {error}"
         ) from error
 
 
@@ -231,23 +234,25 @@ def process_of(score: object, sde: SDE | None) -> SDE:
     """Return the SDE under which a score is used: `sde`, or the score's own if `sde` is None.
 
     Raises:
-        InvalidValueError: Neither is known, or the score belongs to another process than `sde`.
+        InvalidValueError: Neither is given, or the score belongs to another process than `sde`.
 
     Warns:
-        UserWarning: The score was trained at levels of this process only, and not at all times.
+        UserWarning: The score was trained only at levels of this process.
     """
     process = facts(score).sde
     if sde is None:
         if process is None:
-            raise InvalidValueError("this score has no SDE in its facts; give one, such as VESDE()")
+            raise InvalidValueError(
+                "this score has no SDE in its facts; give its SDE, such as VESDE()"
+            )
         return process
     if process is None or process.same_process(sde):
         if process is not None and process is not sde:
             warn_between(process, None if sde.levels is None else sde.times())
         return sde
     raise InvalidValueError(
-        f"this score belongs to {quoted(process)}, not to {quoted(sde)}; leave the SDE out, or "
-        "sample Rescheduled(score, sde)"
+        f"this score belongs to {quoted(process)}, not to {quoted(sde)}; leave sde= out, or sample "
+        "from Rescheduled(score, sde)"
     )
 
 
@@ -265,8 +270,8 @@ def warn_between(process: SDE, times: Tensor | None) -> None:
         if torch.allclose(nearest, times, rtol=0.0, atol=1e-6 * process.T):
             return
     warnings.warn(
-        f"the score belongs to {process.levels} levels, was not trained between them, and will be "
-        "evaluated there; use it with its own SDE, or make sure that it is right at all times",
+        f"the score was trained at {process.levels} levels and will be evaluated between them; "
+        "use it with its own SDE, or make sure that it is accurate at all times",
         UserWarning,
         stacklevel=outside(),
     )

@@ -18,8 +18,9 @@ def expand(c: Tensor, x: Tensor) -> Tensor:
         x: A state `(B, *)`.
 
     Raises:
-        InvalidTypeError: `x` is not floating-point: the coefficient would become an integer.
-        ShapeError: `c` has another shape, or `x` has no batch.
+        InvalidTypeError: `x` is not floating-point, so that the coefficient would become an
+            integer.
+        ShapeError: `c` has another shape, or `x` has no batch dimension.
 
     Examples:
         >>> import torch

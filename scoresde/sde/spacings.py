@@ -2,7 +2,7 @@ r"""Define the spacings of time grids, on which a sampler evaluates the score.
 
 A spacing maps an SDE and a number of steps $N$ to $N + 1$ times from $T$ down to `eps`, in float64.
 It is given as an object, `sde.times(20, spacing=Karras(rho=5))`, or by its name,
-`sde.times(20, spacing="karras")`. A grid of your own is a tensor, given to `sample(times=...)`.
+`sde.times(20, spacing="karras")`. To use a grid of your own, pass a tensor to `sample(times=...)`.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ class Karras(Spacing):
     Karras et al. (2022), eq. 5, arXiv:2206.00364; there $\alpha = 1$.
 
     Args:
-        rho: The exponent, positive; 1 is uniform in $\tilde\sigma$, 7 the paper's choice.
+        rho: The exponent, positive; 1 gives a grid that is uniform in $\tilde\sigma$, and 7 is the
+            paper's choice.
 
     Examples:
         >>> from scoresde.sde import EDMSDE
@@ -125,7 +126,7 @@ class Karras(Spacing):
 
 @dataclass(frozen=True)
 class LogSNR(Spacing):
-    r"""Take equal steps in $\lambda = \log(\alpha_t^2 / \sigma_t^2)$, so geometric in the noise.
+    r"""Take equal steps in $\lambda = \log(\alpha_t^2 / \sigma_t^2)$, the log-SNR.
 
     Lu et al. (2022), section 4.1, arXiv:2206.00927.
 
@@ -145,15 +146,15 @@ class LogSNR(Spacing):
 class AYS(Spacing):
     r"""Follow Align Your Steps, a table of $\tilde\sigma$ optimised for 10 steps of one model.
 
-    The table is interpolated linearly in $\log\tilde\sigma$ for another number of steps, as its
-    authors advise. For another SDE it is stretched, in $\log\tilde\sigma$ too, to the range from
-    $\tilde\sigma_T$ to $\tilde\sigma_\epsilon$; the authors do not do so, and it is not optimal.
-    Sabour, Fidler & Kreis (2024), table 3, arXiv:2404.14507.
+    For another number of steps the table is interpolated linearly in $\log\tilde\sigma$, as its
+    authors advise. For another SDE it is stretched in $\log\tilde\sigma$ to the range from
+    $\tilde\sigma_T$ to $\tilde\sigma_\epsilon$. The authors do not do this, and the result is not
+    optimal. Sabour, Fidler & Kreis (2024), table 3, arXiv:2404.14507.
 
     Args:
-        sigmas: The table, positive and decreasing, at least two; by default that of Stable
-            Diffusion 1.5. `SPACINGS` has the others of the paper: `"ays_sdxl"`,
-            `"ays_deepfloyd"` and `"ays_video"` (Stable Video Diffusion).
+        sigmas: The table, at least two positive, decreasing numbers; by default that of Stable
+            Diffusion 1.5. `SPACINGS` has the paper's other tables: `"ays_sdxl"`, `"ays_deepfloyd"`
+            and `"ays_video"` (Stable Video Diffusion).
 
     Examples:
         >>> from scoresde.sde import VPSDE
@@ -179,7 +180,7 @@ class AYS(Spacing):
         place = np.linspace(0, len(table) - 1, steps + 1)
         log_sigma = torch.from_numpy(np.interp(place, np.arange(len(table)), table))
         high, low = (math.log(end) for end in _ends(sde))
-        # 1 at the first entry of the table, 0 at the last
+        # the position in the table, 1 at the first entry and 0 at the last
         height = (log_sigma - log_sigma[-1]) / (log_sigma[0] - log_sigma[-1])
         return sde.time(-2 * (low + (high - low) * height))
 
@@ -206,7 +207,7 @@ SPACINGS: Mapping[str, Spacing] = MappingProxyType(
 
 
 def spacing_of(spacing: Callable[..., Tensor] | str) -> Callable[..., Tensor]:
-    """Return the spacing of a name; return an object unchanged.
+    """Return the spacing with this name; return an object unchanged.
 
     Raises:
         UnknownNameError: The name is not in `SPACINGS`.
@@ -228,18 +229,18 @@ def spaced(sde: SDE, steps: int, spacing: Callable[..., Tensor] | str) -> Tensor
         if (t.diff() < 0).all():
             return t
     raise InvalidValueError(
-        f"{rule} gives no {steps + 1} decreasing times from T = {sde.T} to eps = {sde.eps}; take "
-        "another spacing, or fewer steps"
+        f"{rule} does not give {steps + 1} decreasing times from T = {sde.T} to eps = {sde.eps}; "
+        "take another spacing, or fewer steps"
     )
 
 
 def ladder(levels: int, steps: int) -> Tensor:
-    """Return level indices `(steps + 1,)` from `levels - 1` down to 0, both ends kept."""
+    """Return level indices `(steps + 1,)` from `levels - 1` down to 0, both included."""
     return torch.linspace(levels - 1, 0, steps + 1, dtype=torch.float64).round().long()
 
 
 def span(high: float, low: float, steps: int, *, power: float) -> Tensor:
-    """Return values from `high` to `low` in equal steps of `x ** power` (of `log x` at power 0)."""
+    """Return values from `high` to `low` in equal steps of `x ** power`; `log x` if power is 0."""
     ends = torch.tensor([high, low], dtype=torch.float64)
     u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     if power == 0:
@@ -255,12 +256,12 @@ def times_of_half_log_snr(sde: SDE, ell: Tensor) -> Tensor:
 
 
 def uniform_times(sde: SDE, steps: int | None) -> Tensor:
-    """Return times `(N + 1,)`, evenly spaced; on a ladder its levels. eps may be 0."""
+    """Return evenly spaced times `(N + 1,)`, or levels of a ladder; eps may be 0."""
     return sde.times(steps, spacing=None if sde.levels else "uniform")
 
 
 def even_times(sde: SDE, steps: int | None) -> Tensor:
-    """Return times `(N + 1,)` evenly spaced in log-SNR; on a ladder the levels nearest to them."""
+    """Return times `(N + 1,)` evenly spaced in log-SNR, or the nearest levels of a ladder."""
     n = len(uniform_times(sde, steps)) - 1
     low, high = half_log_snr_range(sde).tolist()
     even = times_of_half_log_snr(sde, torch.linspace(low, high, n + 1, dtype=torch.float64))
@@ -268,16 +269,16 @@ def even_times(sde: SDE, steps: int | None) -> Tensor:
 
 
 def times_about(sde: SDE, steps: int | None, size: float) -> Tensor:
-    r"""Return times `(N + 1,)` that are denser where the noise is about as large as the data.
+    r"""Return times `(N + 1,)` that are denser where noise and data have about the same scale.
 
-    They are even in $\ell / L + \varphi / \Phi$, where $\ell$ is half the log-SNR, $\varphi =
-    \arctan(\sigma / (\alpha c))$, and $L$ and $\Phi$ are their ranges: one half of the times is
-    even in the log-SNR, and the other in the angle. On a ladder they are the nearest levels.
+    They are evenly spaced in $\ell / L + \varphi / \Phi$, where $\ell$ is half the log-SNR,
+    $\varphi = \arctan(\sigma / (\alpha c))$, and $L$ and $\Phi$ are the ranges of $\ell$ and
+    $\varphi$. So log-SNR and angle have equal weight. On a ladder the nearest levels are taken.
 
     Args:
         sde: The process.
         steps: N, as in `even_times`.
-        size: $c$, the standard deviation of the data.
+        size: The standard deviation $c$ of the data.
     """
     n = len(uniform_times(sde, steps)) - 1
     low, high = half_log_snr_range(sde).tolist()
@@ -296,7 +297,7 @@ def usual_times(sde: SDE, steps: int | None, *, even_from: int) -> Tensor:
 
 
 def snapped(sde: SDE, t: Tensor) -> Tensor:
-    """Return the N + 1 different levels of a ladder that are nearest to times `(N + 1,)`."""
+    """Return the N + 1 levels of a ladder nearest to times `(N + 1,)`, all different."""
     n, levels = len(t) - 1, sde.times()
     index = sde.index(t).tolist()
     for i in range(1, n + 1):

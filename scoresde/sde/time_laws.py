@@ -1,9 +1,9 @@
-r"""Define laws of the training times: the distributions from which an objective draws its times.
+r"""Define the distributions from which an objective draws its training times (time laws).
 
 A law maps uniform numbers $u \in [0, 1)$ to times t and importance weights w. The weighted average
 of a loss $\ell$ equals its average over uniform times,
 $\mathbb E_{t \sim p}[w(t) \ell(t)] = \mathbb E_{t \sim U(\epsilon, T)}[\ell(t)]$.
-If the law is part of the definition of the objective, the weights are one instead.
+If the distribution is part of the objective's definition, as in EDM, the weights are one instead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Importance", "Laplace", "LogNormal", "Logistic", "Stratified", "Time
 
 
 class TimeLaw(abc.ABC):
-    """Draw times on `[sde.eps, sde.T]`, or among the levels of an SDE that has them.
+    """Draw times from `[sde.eps, sde.T]`, or from the levels of an SDE that has levels.
 
     Examples:
         >>> from scoresde.sde import VPSDE
@@ -99,7 +99,8 @@ class Logistic(TimeLaw):
 
     Args:
         mean: The mean of $\log(\sigma / \alpha)$.
-        scale: The scale of the distribution, positive; its standard deviation is 1.81 times this.
+        scale: The scale of the distribution, positive; the standard deviation is 1.81 times the
+            scale.
 
     Examples:
         >>> from scoresde.sde import BrownianBridgeSDE
@@ -127,13 +128,12 @@ class Logistic(TimeLaw):
 class Laplace(TimeLaw):
     r"""Draw $\log(\sigma_t / \alpha_t)$ from a Laplace distribution, clipped to the range.
 
-    Hang et al. (2024), arXiv:2407.03297, whose best law of $\log(\alpha^2 / \sigma^2)$, with the
-    mean 0 and the scale .5, is the default here. It is part of the objective, so the weights are
-    one.
+    Hang et al. (2024), arXiv:2407.03297. The default is their best distribution: mean 0 and scale
+    .5 in $\log(\alpha^2 / \sigma^2)$. It is part of the objective, so the weights are one.
 
     Args:
         mean: The mean of $\log(\sigma / \alpha)$.
-        scale: The mean distance from it, positive; the standard deviation is 1.41 times this.
+        scale: The mean absolute deviation, positive; the standard deviation is 1.41 times as large.
 
     Examples:
         >>> from scoresde.sde import BrownianBridgeSDE
@@ -189,12 +189,13 @@ class Importance(TimeLaw):
 
 @dataclass(frozen=True)
 class Stratified(TimeLaw):
-    r"""Stratify another law over a batch of n: draw one time between each pair of n-quantiles.
+    r"""Stratify the n times of a batch: draw one time between each two neighbouring n-quantiles.
 
     The n uniform numbers $u_i$ become $(r_i + w_i) / n$, where $r_i$ are their ranks and $w_i$ the
-    fractional parts of $2^{20} u_i$, which are uniform again. Each single time still follows the
-    law, so the expectation is the same. The variance between batches loses the part that comes from
-    the times. (Kingma et al. 2021, appendix I.1, arXiv:2107.00630, space the times evenly instead.)
+    fractional parts of $2^{20} u_i$, which are uniform too. Each single time still follows the
+    given law, so the expected loss is the same. The variance of a batch's loss no longer contains
+    the part that the times cause. (Kingma et al. 2021, appendix I.1, arXiv:2107.00630, space the
+    times evenly instead.)
 
     Args:
         law: The law of a single time.
@@ -218,7 +219,7 @@ class Stratified(TimeLaw):
 
 
 def _times_at(sde: SDE, log_ratio: Tensor) -> Tensor:
-    r"""Return times in [eps, T], or levels, nearest to values of $\log(\sigma / \alpha)$."""
+    r"""Return the times in [eps, T], or levels, nearest to values of $\log(\sigma / \alpha)$."""
     low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
     t = sde.time((-2 * log_ratio).clamp(low, high)).clamp(sde.eps, sde.T)
     return t if sde.levels is None else sde.times().flip(0)[sde.index(t)]

@@ -1,4 +1,4 @@
-"""Record on a device which values were not finite, so that no evaluation waits for the check."""
+"""Record on the device which values were not finite, so that no evaluation waits for the check."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from scoresde.errors import NonFiniteError
 
 __all__ = ["Watch", "not_finite"]
 
-# evaluations between two reads
+# the number of evaluations between two reads of the record
 _EVERY = 128
 
 
 class Watch:
-    """Record the first evaluation at which each sample was not finite, and read this rarely."""
+    """Record the first evaluation at which each sample was not finite; read the record rarely."""
 
     def __init__(self) -> None:
-        # by batch size: for each row the position in `_seen`, from 1, of its first evaluation that
-        # was not finite; 0 if there is none
+        # by batch size: for each row the number in `_seen`, counted from 1, of its first evaluation
+        # that was not finite, or 0
         self._first: dict[int, Tensor] = {}
         self._seen: list[tuple[str, int, Tensor]] = []
 
@@ -26,7 +26,7 @@ class Watch:
         """Record whether a value `(B, *)` of an evaluation at a time is finite.
 
         Raises:
-            NonFiniteError: The record was read, and one of its values was not finite.
+            NonFiniteError: The record was read, and a recorded value was not finite.
         """
         self._seen.append((what, nfe, time))
         bad = value.detach().isfinite().reshape(len(value), -1).all(1).logical_not()
@@ -41,7 +41,8 @@ class Watch:
         """Read the record from the device, and clear it.
 
         Raises:
-            NonFiniteError: A value was not finite; it names the evaluation and the samples.
+            NonFiniteError: A value was not finite; the message names the evaluation and the
+                samples.
         """
         firsts = [first.tolist() for first in self._first.values()]
         seen, self._seen, self._first = self._seen, [], {}

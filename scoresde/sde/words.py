@@ -13,7 +13,7 @@ from scoresde.sde.process import SDE
 
 __all__ = ["conditions_in_words", "event_in_words", "kind_in_words", "sde_in_words"]
 
-_MAX_NAMES = 8  # the largest number of names that are listed
+_MAX_NAMES = 8  # at most this many names are listed
 _AXES = {1: "steps", 2: "pixels", 3: "voxels"}
 _PROCESSES = {
     "VESDE": "variance exploding, x_t = x_0 + sigma_t z, sigma_t from {sigma_min:g} to "
@@ -32,7 +32,7 @@ _PROCESSES = {
 
 
 def event_in_words(shape: Sequence[int], names: Sequence[str] = ()) -> str:
-    """Return a description of samples of a shape.
+    """Return a description of a sample in words.
 
     Args:
         shape: The shape of a sample, channels first.
@@ -56,7 +56,7 @@ def event_in_words(shape: Sequence[int], names: Sequence[str] = ()) -> str:
 
 
 def kind_in_words(kind: Classes | Field) -> str:
-    """Return a description of a condition.
+    """Return a description of a condition in words.
 
     Examples:
         >>> kind_in_words(Classes(2, names=("cat", "dog"))), kind_in_words(Field((2,)))
@@ -68,7 +68,7 @@ def kind_in_words(kind: Classes | Field) -> str:
 
 
 def sde_in_words(sde: SDE) -> str:
-    """Return a description of a process: its formula and its range of noise.
+    """Return a description of a process: its formula and its range of noise scales.
 
     Examples:
         >>> from scoresde.sde import FlowSDE

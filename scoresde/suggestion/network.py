@@ -23,20 +23,20 @@ Chosen = tuple[Any, str]
 _TYPES = ("unet", "mlp", "dit")
 # The numbers of axes, besides the channels, that a U-Net may have.
 _AXES = (1, 2, 3)
-# If an event has fewer positions along its longest axis, convolutions bring nothing.
+# Convolutions are not used if an event has fewer positions along its longest axis.
 _SMALLEST = 4
 # Vectors of this many numbers may be signals.
 _LONG = 16
-# A U-Net goes down to this many positions a side, or fewer, in two resolutions at least: the blocks
-# of the coarsest reach four positions to each side, and the finer ones three more, so that its
-# receptive field is the whole event.
+# The coarsest of a U-Net's resolutions, at least two, has at most this many positions a side. Its
+# blocks reach four positions to each side, and the blocks of finer resolutions three more, so that
+# the receptive field is the whole event.
 _COARSEST = 8
 # Widths of the two finest resolutions (narrow if the finest has more than _FEW positions) and of
 # all others. A fine resolution of many positions costs most of a step: a narrow one allows more
 # steps in the same time, which lowers the loss more.
 _NARROW, _WIDE, _OTHERS, _FEW = (32, 32), (32, 48), 64, 256
 # The largest number of positions of the finest resolution with patches below 4, and with larger
-# patches. Patches lose detail: after equal time a narrow network without them has the lower loss.
+# patches. Patches lose detail: after equal time a narrow network without patches has a lower loss.
 _FINEST, _MOST = 4096, 16_384
 
 
@@ -46,12 +46,13 @@ class NetConfig:
 
     Attributes:
         type: `"unet"` or `"dit"`, for signals, images and volumes, or `"mlp"`, for anything.
-        channels: Widths of the resolutions of a U-Net, finest first, of the layers of an MLP, or of
-            the blocks of a transformer (dit), all equal.
-        blocks: Residual blocks of each resolution of a U-Net, on the way down and on the way up.
-        patch: Side of the patches that a U-Net folds into channels first, or that are the tokens of
-            a transformer, 1 for none; larger is cheaper and coarser.
-        attention: Resolutions of a U-Net with self-attention, counted from 0, the finest.
+        channels: The widths of the resolutions of a U-Net, finest first, of the layers of an MLP,
+            or of the blocks of a transformer (dit), all equal.
+        blocks: The number of residual blocks at each resolution of a U-Net, in the encoder and in
+            the decoder.
+        patch: The side of the patches that a U-Net first folds into channels, or that become the
+            tokens of a transformer. 1 makes no patches; larger patches are cheaper and coarser.
+        attention: The resolutions of a U-Net with self-attention; 0 is the finest.
         dropout: The share of features that is dropped in training, in [0, 1).
 
     Raises:
@@ -104,7 +105,7 @@ class NetConfig:
             kinds: The conditions that the network takes.
 
         Raises:
-            InvalidValueError: Such a network does not take events of this shape.
+            InvalidValueError: The network does not take events of this shape.
         """
         known: dict[str, Any] = dict(
             num_classes={k: kind.n for k, kind in kinds.items() if isinstance(kind, Classes)},
@@ -135,7 +136,7 @@ def _check_axes(event_shape: Sequence[int]) -> None:
 def network(
     event_shape: Sequence[int], kinds: Kinds, n: int, type: str | None = None
 ) -> dict[str, Chosen]:
-    """Choose a network; return by the names of `NetConfig` values and reasons.
+    """Choose a network; return values and reasons by the names of the fields of `NetConfig`.
 
     Args:
         event_shape: The shape of one sample.
@@ -157,7 +158,7 @@ def network(
         if len(sides) not in _AXES:
             type, why = "mlp", event_in_words(event_shape)
             if not sides and size >= _LONG:
-                why += "; a signal, whose numbers are in an order, needs layout T"
+                why += "; for a signal, whose numbers are ordered, pass the layout T"
         elif max(sides) < _SMALLEST:
             type, why = "mlp", f"{event_in_words(event_shape)}, too few for convolutions"
         elif odd:

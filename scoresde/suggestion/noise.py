@@ -55,9 +55,9 @@ _RATIO = 1.36
 _VARIANCE = 1.056
 # The step of log sigma: the variance of any Gaussian is then right to 1 %.
 _STEP = 0.1
-# For data whose values have the distance q, noise of std q / 2 leaves a ripple of
-# 2 exp(-pi^2 / 2), about 1 %, in their density. If q / 2 is more than a tenth of the data's std,
-# the model should learn the values themselves: noise of a fiftieth of the std then resolves them.
+# For data whose values are multiples of q, noise of std q / 2 leaves a ripple of 2 exp(-pi^2 / 2),
+# about 1 %, in their density. If q / 2 is more than a tenth of the data's std, the model should
+# learn the values themselves: noise of a fiftieth of the std then resolves them.
 _QUANTA, _COARSE, _FINE = 0.5, 0.1, 0.02
 # The smallest noise, at most, in units of the std of the data and of their narrowest direction.
 _THIN = 0.1
@@ -72,10 +72,10 @@ class NoiseLevels:
         sigma_max: The largest noise.
         sigma_data: The standard deviation of the data about their mean, per dimension.
         ratio: $\gamma$, the ratio of neighbouring levels of a ladder.
-        levels: Number of levels of a ladder.
-        kappa: Step of annealed Langevin dynamics, in units of $\sigma^2$.
-        k: Steps of annealed Langevin dynamics at each level.
-        steps: Steps of predictor-corrector sampling.
+        levels: The number of levels of a ladder.
+        kappa: The step of annealed Langevin dynamics, in units of $\sigma^2$.
+        k: The number of steps of annealed Langevin dynamics at each level.
+        steps: The number of steps of predictor-corrector sampling.
         snr: The corrector's signal-to-noise ratio $r$.
         reasons: One sentence for each of these, by name.
     """
@@ -113,7 +113,7 @@ class NoiseLevels:
 
         Args:
             data: The data.
-            seed: Seed of the choice of the samples.
+            seed: The seed of the choice of the samples.
 
         Raises:
             DataError: There are not two samples that differ, or the squares of their distances
@@ -171,7 +171,8 @@ class NoiseLevels:
 def steps_of(sde: SDE) -> int | None:
     """Return the steps of predictor-corrector sampling that leave variances right to 1 %, or None.
 
-    None: the process is a ladder, or its times are not equally spaced in log(sigma / alpha).
+    The result is None if the process is a ladder, or if its times are not equally spaced in
+    log(sigma / alpha).
     """
     if sde.levels is not None:
         return None
@@ -183,7 +184,7 @@ def steps_of(sde: SDE) -> int | None:
 
 
 def significant(value: float, digits: int = 3) -> float:
-    """Return a number rounded to some significant digits, so that it is used as it is shown."""
+    """Return a number rounded to some significant digits, as it is shown."""
     return float(f"{value:.{digits}g}")
 
 
@@ -220,7 +221,8 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
     smaller = centred.T @ centred if size < n else centred @ centred.T
     stds = torch.linalg.eigvalsh(smaller).clamp(min=0).sqrt().flip(0)
     thin = float(stds[stds > 1e-3 * stds[0]].min())
-    if size < n:  # the least variance of n samples is that of the law times about 1 - size / n
+    # the smallest variance of n samples is about 1 - size / n times that of the distribution
+    if size < n:
         thin /= math.sqrt(1 - size / n)
     few = f"; {n} samples are few to tell that in {size} dimensions" if n < 2 * size else ""
     chosen, why = min(
@@ -233,14 +235,14 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
         (_THIN * std, f"a tenth of the data's std {std:.3g}, which adds 1 % to their variance"),
     )
     quantum, reach = _quantum(x, data, sigma_max), float(x.abs().amax(1).quantile(1 - _FAR))
-    blurring = _QUANTA * quantum, f"half the distance {quantum:.3g} of neighbouring values"
+    blurring = _QUANTA * quantum, f"half the distance {quantum:.3g} between neighbouring values"
     if blurring[0] > _COARSE * std:
         blurring = (
             _FINE * std,
             f"a fiftieth of the data's std, since their values are {quantum:.3g} apart",
         )
     for least, reason in (
-        (1e-5 * reach, "the least that float32 resolves beside the data"),
+        (1e-5 * reach, "the smallest noise that float32 resolves when it is added to the data"),
         blurring,
     ):
         if chosen < least:
@@ -280,8 +282,8 @@ def _ratio(size: int) -> tuple[float, str]:
 
     if overlap(_RATIO) >= 0.5:
         return _RATIO, (
-            f"of neighbouring levels, {_RATIO:g} or less: in {size} dimensions their norms overlap "
-            "more than is needed, but mass must also move between modes"
+            f"the ratio of neighbouring levels, at most {_RATIO:g}: in {size} dimensions a larger "
+            "ratio would do for the norms to overlap, but mass must also move between modes"
         )
     low, high = 1.0, _RATIO
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""Choose the numbers of a training for data: law of times, learning rate, batch size, steps."""
+"""Choose the numbers of a training: distribution of times, learning rate, batch size, steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scoresde.suggestion.noise import significant
 
 __all__ = ["law_of", "rate_of", "recipe"]
 
-# The law of log(sigma / alpha) is N(log(_MIDDLE std of the data), _WIDTH^2).
+# log(sigma / alpha) has the distribution N(log(_MIDDLE std of the data), _WIDTH^2).
 _MIDDLE, _WIDTH = 0.45, 1.5
 # The largest learning rate, and the largest product of rate and width of the widest layer. Adam
 # changes every weight by about the rate, so a neuron's output by about the rate times the width.
@@ -26,7 +26,7 @@ _RULES = {
     "muon": "orthogonal steps teach convolutions more in the same time",
     "adam": "for an MLP or a transformer",
 }
-# Samples of a batch, by the largest number of positions of a U-Net's finest resolution. With more
+# The batch size, by the largest number of positions at a U-Net's finest resolution. With more
 # positions the gradient of a sample varies less, and takes longer.
 _BATCHES = {64: 64, 256: 32, 1000: 16}
 _SMALLEST, _OF_MLP = 8, 256
@@ -45,7 +45,7 @@ _SPEED, _OVERHEAD = 1.2e11, 0.003
 
 
 def law_of(sigma_data: float) -> tuple[LogNormal, str]:
-    """Return the law of the training times for data of this standard deviation, and the reason."""
+    """Return the distribution of the training times for data of this std, and the reason."""
     law = LogNormal(round(math.log(_MIDDLE * sigma_data), 3), _WIDTH)
     return law, (
         f"of log(sigma / alpha): half of the times between noise of "
@@ -122,9 +122,9 @@ def recipe(
 
 
 def _hidden(kinds: Mapping[str, Classes | Field]) -> dict[str, tuple[float, str]]:
-    """Return the share of the classes that is hidden in training if they are few, and the reason.
+    """Return the share of samples whose class is hidden in training, and the reason.
 
-    A model without its condition then learns from about as many samples as each of its classes.
+    The unconditional score is then learnt from about as many samples as each class.
     """
     (kind,) = kinds.values() if len(kinds) == 1 else (None,)
     share = _HIDDEN if not isinstance(kind, Classes) else min(_MOST_HIDDEN, 1 / (kind.n + 1))
@@ -133,7 +133,8 @@ def _hidden(kinds: Mapping[str, Classes | Field]) -> dict[str, tuple[float, str]
     return {
         "condition_dropout": (
             significant(share, 2),
-            f"so that samples without a class are learnt as well as those of each of {kind.n}",
+            "so that the model without a class is learnt from as many samples as each of the "
+            f"{kind.n} classes",
         )
     }
 

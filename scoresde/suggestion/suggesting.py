@@ -34,7 +34,7 @@ class Suggestion(NoiseLevels):
 
     Attributes:
         net: The network.
-        law: The law of the training times.
+        law: The distribution of the training times.
         config: The numbers of the training.
         data: The data for which they were chosen.
 
@@ -60,7 +60,7 @@ class Suggestion(NoiseLevels):
         return model_of(self.data, self.net, sde or self.sde(), self.config.seed)
 
     def loss(self) -> Callable[..., Tensor]:
-        """Return the loss for a `Trainer`: DSM with EDM's weight and the law of times `law`."""
+        """Return the loss for a `Trainer`: DSM with EDM's weight and the times of `law`."""
         # rounded to float32 as in the model, so that both give the same run to the last bit
         moments = (torch.as_tensor(m, dtype=torch.float32) for m in self.data.moments())
         weight = edm(Moments(*moments).mean_variance())
@@ -76,11 +76,10 @@ class Suggestion(NoiseLevels):
         Args:
             folder: The folder of the run, from which it can be resumed; without it nothing is
                 written.
-            changes: Numbers of the training by their names in `config`, instead of the suggested
-                ones: `steps=500`.
+            changes: Numbers that replace those of `config`, by their names, as in `steps=500`.
 
         Raises:
-            UnknownNameError: The training has no number of such a name.
+            UnknownNameError: `config` has no number with this name.
         """
         config = self.config.changed(**changes)
         model = model_of(self.data, self.net, self.sde(), config.seed)

@@ -1,4 +1,4 @@
-"""Define the Gaussian and the Gaussian mixture with given parameters."""
+"""Define Gaussians and Gaussian mixtures by their parameters."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from scoresde.targets.target import Target
 
 __all__ = ["Gaussian", "GaussianMixture", "Numbers", "numbers", "spectrum"]
 
-# Arguments of torch.as_tensor.
+# Types that torch.as_tensor accepts.
 Numbers = Tensor | float | Sequence[Any]
 
 
 class Gaussian(Target):
     r"""Define the normal distribution $N(\mu, C)$ over events of any shape.
 
-    Its score is affine in `x`, and elementwise if the covariance is diagonal. A variance may be
-    zero (a point mass, or data on a plane): $p_t$ has a density for $\sigma_t > 0$.
+    Its score is affine in `x`, and acts on each entry separately if the covariance is diagonal. A
+    variance may be zero, as for a point mass or data on a plane; $p_t$ has a density if
+    $\sigma_t > 0$.
 
     Args:
         mean: $\mu$, of the event's shape.
-        cov: $C$ over the flattened event, `(D, D)`, symmetric, without negative eigenvalues.
+        cov: $C$ over the flattened event, `(D, D)`, symmetric and positive semi-definite.
         var: The variances of independent entries, a number or of the event's shape.
-        std: Their standard deviations. Give exactly one of `cov`, `var` and `std`.
+        std: The standard deviations instead of the variances. Give exactly one of `cov`, `var` and
+            `std`.
 
     Raises:
         InvalidTypeError: An argument is not made of real numbers.
@@ -70,8 +72,8 @@ class GaussianMixture(Target):
         weights: $w$, `(K,)`, non-negative, of sum one.
         means: $\mu_k$, `(K, *)`.
         covs: $C_k$ over the flattened event, `(K, D, D)`.
-        stds: The standard deviations of isotropic components, a number or `(K,)`; or those of
-            independent entries, `(K, *)`. Give exactly one of `covs` and `stds`.
+        stds: The standard deviations: a number or `(K,)` for isotropic components, `(K, *)` for
+            components with independent entries. Give exactly one of `covs` and `stds`.
 
     Raises:
         InvalidTypeError: An argument is not made of real numbers.
@@ -117,7 +119,7 @@ class GaussianMixture(Target):
 
 
 def numbers(name: str, value: Numbers) -> Tensor:
-    """Return `value` as a float64 tensor of finite numbers on the CPU, a copy."""
+    """Return a copy of `value` as a float64 CPU tensor; raise unless all numbers are finite."""
     try:
         tensor = torch.as_tensor(value).detach()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -127,13 +129,13 @@ def numbers(name: str, value: Numbers) -> Tensor:
     if not tensor.isfinite().all():
         raise InvalidValueError(f"{name} must be finite, got {value}")
     if not isinstance(value, Tensor):
-        # Python floats are taken in float64, not rounded to torch's default dtype.
+        # read Python floats in float64 instead of torch's default dtype
         tensor = torch.as_tensor(value, dtype=torch.float64)
     return tensor.to(device="cpu", dtype=torch.float64, copy=True)
 
 
 def _exactly_one(**choices: Numbers | None) -> tuple[str, Tensor]:
-    """Return name and value of the one argument that is given; raise if it is not one."""
+    """Return name and value of the argument that is given; raise unless exactly one is."""
     made = {name: value for name, value in choices.items() if value is not None}
     if len(made) != 1:
         raise InvalidValueError(
@@ -157,7 +159,7 @@ def spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | N
             f"{name} must be of shape {want}, over the flattened event, got {tuple(got)}"
         )
     scale = covs.abs().amax((1, 2), keepdim=True)
-    # Matrices computed in float32 are symmetric and positive only up to rounding.
+    # matrices computed in float32 are symmetric and positive only up to rounding
     tolerance = 1e-5 * scale
     if ((covs - covs.mT).abs() > tolerance).any():
         raise InvalidValueError(f"{name} is not symmetric; pass (C + C.T) / 2")
@@ -166,7 +168,7 @@ def spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | N
         variances, basis = covs.diagonal(dim1=1, dim2=2), None
     else:
         variances, basis = torch.linalg.eigh(covs)
-        # Eigenvalues of zero are computed with rounding errors of either sign.
+        # rounding may make a zero eigenvalue negative
         rounding = d * torch.finfo(covs.dtype).eps * scale[..., 0]
         variances = torch.where(variances.abs() > rounding, variances, 0.0)
     if (variances < -tolerance[..., 0]).any():

@@ -1,4 +1,4 @@
-r"""Define the kernel density of points, such as images.
+r"""Define the kernel density of given points, such as images.
 
 It is a mixture of many isotropic Gaussians with equal weights and variances. For K points in D
 dimensions `Marginal` needs an array of shape (B, D, K). Here all kernels have the same variance
@@ -28,8 +28,8 @@ class KernelDensity(Target):
     r"""Define the average of isotropic Gaussian densities centred at points.
 
     The density is $\frac1K \sum_k N(\mu_k, h^2 I)$. With real images as points, its samples
-    resemble noisy images, and its score is known exactly. Rounding errors of matrix products depend
-    on the batch size, so the results do too, at that level.
+    resemble noisy images, and its score is known exactly. The results depend on the batch size by
+    rounding errors of matrix products.
 
     Args:
         points: The points, `(K, *)`.

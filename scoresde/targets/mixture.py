@@ -11,8 +11,8 @@ and the responsibilities $r_k \propto w_k N(y_k; 0, \mathrm{diag}(v_k))$
 $$\nabla \log p_t(x) = -\sum_k r_k Q_k \frac{y_k}{v_k}, \qquad
 E[x_0 | x_t = x] = \sum_k r_k \Big(\mu_k + Q_k \frac{\alpha_t l_k}{v_k} y_k\Big).$$
 
-Both are computed directly, without cancellation at small or large $\sigma_t$. Diagonal covariances
-need no matrix product, so their results do not depend on the rest of the batch.
+These formulas have no cancellation at small or large $\sigma_t$. Diagonal covariances need no
+matrix product, so their results do not depend on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = ["Components", "Marginal"]
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """Hold the Gaussians of a target, in spectral form and in float64.
+    """Hold the Gaussians of a target in float64, as eigenvalues and eigenvectors.
 
     Args:
         weights: The weights `(K,)`, non-negative, of sum one.
         means: The means `(K, *)`, one event per component.
         variances: Eigenvalues of the covariances, `(K, D)`, or `(K, 1)` if they are isotropic.
-        basis: Their eigenvectors as columns, `(K, D, D)`; `None` for the coordinate axes.
+        basis: The eigenvectors as columns, `(K, D, D)`; `None` for the coordinate axes.
     """
 
     weights: Tensor
@@ -77,7 +77,7 @@ class Components:
 class Marginal:
     r"""Evaluate the mixture $p_t$ at points `x`.
 
-    Arrays have the shape `(B, D, K)`, which for many components in few dimensions is two to three
+    Arrays have the shape `(B, D, K)`; for many components in few dimensions this is two to three
     times faster than `(B, K, D)`.
 
     Args:
@@ -108,7 +108,7 @@ class Marginal:
 
     def responsibilities(self) -> Tensor:
         r"""Return $r_k$, `(B, K)`."""
-        # A single component needs no exponential, which could underflow far from the mean.
+        # a single component needs no exponential, which could underflow far from the mean
         if len(self.weights) == 1:
             return torch.ones_like(self.y[:, 0])
         return self.log_joint().softmax(1)
@@ -124,7 +124,7 @@ class Marginal:
         return (r * self.means).sum(2) + self._lift(r * gain * self.y)
 
     def _lift(self, y: Tensor) -> Tensor:
-        """Rotate from the axes of the components and sum over these, `(B, D, K)` to `(B, D)`."""
+        """Rotate from the axes of each component and sum over these, `(B, D, K)` to `(B, D)`."""
         if self.basis is None:
             return y.sum(2)
         return torch.einsum("bek,kde->bd", y, self.basis)

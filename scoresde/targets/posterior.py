@@ -29,15 +29,15 @@ Map = Callable[[Tensor], Tensor] | Tensor
 
 
 class Posterior(Target):
-    r"""Define the exact law of $x_0$ given a linear measurement.
+    r"""Define the exact distribution of $x_0$ given a linear measurement.
 
-    Construct it by `target.posterior(...)`.
+    `target.posterior(...)` constructs it.
 
     Args:
-        target: The law before the measurement.
+        target: The prior.
         A: A linear function of a batch of events, or a matrix `(m, D)` over the flattened event.
         std: The standard deviation of the noise, a number or of the shape of y; at least 0.
-        y: The measurement; an entry that was not measured is NaN.
+        y: The measurement, with NaN for entries that were not measured.
 
     Attributes:
         log_evidence: $\log p(y)$, a number.
@@ -56,7 +56,7 @@ class Posterior(Target):
         y, std = (as_numbers(n, v, dtype=torch.float64) for n, v in (("y", y), ("std", std)))
         check_finite("std", std)
         if (std < 0).any():
-            raise InvalidValueError("std is a standard deviation and must not be negative")
+            raise InvalidValueError("std, a standard deviation, must not be negative")
         if tuple(y.shape) != shape:
             raise ShapeError(
                 f"y must have the shape {shape} of a measurement, got {tuple(y.shape)}"
@@ -106,7 +106,7 @@ def _matrix(A: Map, event: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
     try:
         with torch.no_grad():
             columns, zero = A(eye), A(torch.zeros_like(eye[:1]))
-    except Exception as error:  # the user's function may raise any error
+    except Exception as error:  # a function of the user may raise any error
         raise InvalidTypeError(
             f"A fails for a batch of events, a tensor of shape {tuple(eye.shape)} in float64: "
             f"{type(error).__name__}: {error}"[:500]

@@ -23,15 +23,16 @@ __all__ = ["Target", "TargetScore", "scales"]
 class Target(abc.ABC):
     r"""Define a distribution with exact `sample`, `log_prob`, `score` and `denoise` at every time.
 
-    With `sde` and `t` a method concerns $p_t$; without them it concerns the law of the data, $p_0$.
-    `x` is `(B, *)` with the target's event shape; `t` is a number, `()` or `(B,)`. Results are
-    computed in float64 and returned in the dtype of `x`. Sample from the score `target.at(sde)`.
+    With `sde` and `t` a method refers to $p_t$; without them it refers to the data distribution
+    $p_0$. `x` is `(B, *)` with the target's event shape; `t` is a number, `()` or `(B,)`. Results
+    are computed in float64 and returned in the dtype of `x`. `target.at(sde)` is the score, for
+    samplers.
 
     Each target is a finite mixture of Gaussians: the `__init__` of a new target passes its
     components to `super().__init__`.
 
     Args:
-        components: The Gaussians, in spectral form.
+        components: The Gaussians.
     """
 
     @abc.abstractmethod
@@ -69,7 +70,8 @@ class Target(abc.ABC):
 
         Returns:
             The mean, of the event's shape, and the covariance over the flattened event, `(D, D)`;
-            for one Gaussian with a diagonal covariance its variances, of the event's shape.
+            if the target is one Gaussian with a diagonal covariance, its variances instead, of the
+            event's shape.
         """
         return self.components.moments()
 
@@ -108,11 +110,11 @@ class Target(abc.ABC):
         source = torch.device("cpu") if generator is None else generator.device
         c = self.components.to(source)
         shape = (n, math.prod(self.event_shape))
-        # Before the first draw, so that an error leaves the state of the generator unchanged.
+        # check before the first draw, so that an error does not change the generator's state
         alpha, sigma = scales(sde, t, torch.empty(shape, dtype=torch.float64, device=source))
         z = torch.randn(shape, generator=generator, dtype=torch.float64, device=source)
         u = torch.rand(n, generator=generator, dtype=torch.float64, device=source)
-        # The last cumulative sum is left out, since it may round to less than one.
+        # without the last cumulative sum, which may round to less than one
         k = torch.searchsorted(c.weights.cumsum(0)[:-1].contiguous(), u, right=True)
         z = (alpha**2 * c.variances[k] + sigma**2).sqrt() * z
         if c.basis is not None:
@@ -133,7 +135,7 @@ class Target(abc.ABC):
             t: The time, a number, `()` or `(B,)`.
 
         Returns:
-            One number per point, `(B,)`, in the dtype of `x`.
+            The log-densities `(B,)`, in the dtype of `x`.
 
         Raises:
             ShapeError: `x` or `t` has the wrong shape.
@@ -198,15 +200,14 @@ class Target(abc.ABC):
 
     @door
     def posterior(self, A: Callable[[Tensor], Tensor] | Tensor, std: Any, y: Any) -> Any:
-        r"""Return the exact law of the data given $y = A x_0 + \text{std}\,\varepsilon$.
+        r"""Return the exact distribution of the data given $y = A x_0 + \text{std}\,\varepsilon$.
 
-        It is a target with the methods `sample`, `score` and so on, and the attribute
-        `log_evidence`.
+        It is a target with all methods of this class, and the attribute `log_evidence`.
 
         Args:
             A: A linear function of a batch of events, or a matrix `(m, D)`.
             std: The standard deviation of the noise, a number or of the shape of y.
-            y: The measurement; an entry that was not measured is NaN.
+            y: The measurement, with NaN for entries that were not measured.
 
         Raises:
             InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit the events.
@@ -223,7 +224,7 @@ class Target(abc.ABC):
         return Posterior(self, A, std, y)
 
     def _checked_marginal(self, x: Tensor, sde: SDE | None, t: Tensor | float | None) -> Marginal:
-        """Return $p_t$ at the points, after a check of points and times."""
+        """Check points and times, and return $p_t$ at the points."""
         check_batch("x", x, self.event_shape)
         _check_times(sde, t)
         return self.marginal(x, sde, t)
@@ -267,7 +268,7 @@ class TargetScore:
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""Return $\nabla_x \log p_t(x)$ for `x` of shape `(B, *)` and `t` of shape `()` or `(B,)`.
 
-        Shapes are checked but values are not, so that `torch.func` can transform this function.
+        Only shapes are checked, not values, so that `torch.func` can transform this function.
 
         Raises:
             ShapeError: `x` or `t` has the wrong shape.
@@ -288,7 +289,7 @@ def _check_times(sde: SDE | None, t: Tensor | float | None) -> None:
     if (sde is None) != (t is None):
         given, missing = ("t", "sde") if sde is None else ("sde", "t")
         raise InvalidTypeError(
-            f"{given} was given without {missing}; pass both for p_t, or neither for the data"
+            f"{given} is given without {missing}; pass both for p_t, or neither for the data"
         )
     if sde is None:
         return
@@ -297,7 +298,7 @@ def _check_times(sde: SDE | None, t: Tensor | float | None) -> None:
 
 
 def scales(sde: SDE | None, t: Tensor | float | None, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return alpha(t) and sigma(t), ready to multiply `x`; one and zero for the data."""
+    """Return alpha(t) and sigma(t) ready to multiply `x`; 1 and 0 without an SDE."""
     if sde is None or t is None:
         return x.new_ones(()), x.new_zeros(())
     time = sde.cpu_time(t)

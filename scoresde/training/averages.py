@@ -33,8 +33,8 @@ class AveragedWeights:
         model: The model whose weights are averaged.
         config: The numbers of the run; `averages` lists the averages.
         folder: The folder of the run; without it there are no snapshots.
-        identity: What must not change within the run, by name. With the seed it identifies the run
-            in its snapshots.
+        identity: The properties of the run that must not change, by name. Together with the seed
+            they identify the run in its snapshots.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class AveragedWeights:
         return [*self._decays, *self._powers]
 
     def share(self, model: nn.Module) -> None:
-        """Divide every average, and `model` itself, among the processes, if `shard` is set."""
+        """If `shard` is set, divide `model` and every average among the processes."""
         if self._template is not None:
             shard(model, *(average.model for average in self._all))
             for average in self._all:
                 average.follow(model)
 
     def whole(self) -> AveragedWeights:
-        """Return the averages with whole tensors; every process must call this together."""
+        """Return the averages with whole tensors; all processes must call this at the same time."""
         if self._template is None:
             return self
         found = copy.copy(self)
@@ -81,21 +81,21 @@ class AveragedWeights:
 
     @property
     def results(self) -> dict[str, Average[nn.Module]]:
-        """Return the exponential averages by the folder of each, relative to the run's folder.
+        """Return the exponential averages by folder, relative to the run's folder.
 
-        The first average, which is the result, has the folder "".
+        The first average is the result of the run, and its folder is "".
         """
         first, *others = self._decays
         named = zip(self.config.averages.decays[1:], others, strict=True)
         return {"": first, **{f"ema-{decay}": average for decay, average in named}}
 
     def update(self, model: nn.Module) -> None:
-        """Update every average with the present weights of `model`."""
+        """Update every average with the current weights of `model`."""
         for average in self._all:
             average.update(model)
 
     def start(self, step: int) -> None:
-        """Remove the snapshots of later steps than `step`, since the run will write them again."""
+        """Remove the snapshots of steps after `step`, since the run will write them again."""
         if self.folder is not None:
             for snapshot in snapshots_in(self.folder):
                 if snapshot.step > step:
@@ -112,7 +112,7 @@ class AveragedWeights:
         """Write a snapshot of every power-function average, for `scoresde.ema.reconstruct`.
 
         Warns:
-            RuntimeWarning: A snapshot cannot be written; a reconstruction can use the others.
+            RuntimeWarning: A snapshot cannot be written. A reconstruction can use the others.
         """
         assert self.folder is not None
         try:
@@ -127,7 +127,7 @@ class AveragedWeights:
             )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the tensors of all averages; names of all but the first begin with a number."""
+        """Return the tensors of all averages; names begin with the number from the second on."""
         return {
             f"{i}.{name}" if i else name: value
             for i, average in enumerate(self._all)
@@ -145,7 +145,9 @@ class AveragedWeights:
             number, _, rest = name.partition(".")
             i, key = (int(number), rest) if number.isdecimal() else (0, name)
             if i >= len(parts):
-                raise CheckpointError(f"{len(parts)} averages are expected, but {name!r} is stored")
+                raise CheckpointError(
+                    f"{len(parts)} averages are configured, but the checkpoint has {name!r}"
+                )
             parts[i][key] = value
         for average, part in zip(self._all, parts, strict=True):
             average.load_state_dict(part)

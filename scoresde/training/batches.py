@@ -1,8 +1,7 @@
 r"""Make the batch of every step from (seed, step), in this process or in worker processes.
 
 The samples of a batch, their augmentation and the order of the batches are the same for any number
-of workers. A worker that dies is replaced, and the batches continue with the one that it was to
-make.
+of workers. A worker process that dies is replaced, and the new worker makes the missing batch.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ __all__ = ["Batch", "Batches", "there"]
 Batch = tuple[Tensor, Condition | None]
 """Samples `(B, *event)` in the model's units, and their conditions if the data have any.
 
-If there are several processes, each has its own rows of the batch, `distributed.rows(batch_size)`.
+Each of several processes has its own rows of the batch, `distributed.rows(batch_size)`.
 """
 
 # The run ends if more than `_DEATHS` workers die within `_WITHIN` batches.
@@ -49,17 +48,17 @@ class Batches:
     """Make the batches of a run.
 
     Args:
-        data: The data to learn.
-        config: The configuration of the run, of which `steps`, `batch_size`, `seed`, `augment` and
-            `compute.workers` are used.
+        data: The training data.
+        config: The configuration of the run: its `steps`, `batch_size`, `seed`, `augment` and
+            `compute.workers`.
         augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
             the configuration.
         rows: The rows of every batch to make; by default those of this process.
 
     Raises:
-        InvalidValueError: An augmentation is for images, but the data are not images; or it would
-            not move the fields that belong to them; or the number of processes does not divide the
-            size of the batch.
+        InvalidValueError: The data are not images, or have fields as conditions, which an
+            augmentation would not move with the images; or the batch size is not a multiple of the
+            number of processes.
     """
 
     def __init__(
@@ -78,8 +77,8 @@ class Batches:
         for name, kind in data.kinds.items():
             if self._augment and len(kind.shape) > 1:
                 raise InvalidValueError(
-                    f"augment={list(config.augment)} would move the samples, but not the fields "
-                    f"{name!r} that belong to them; leave augment= out"
+                    f"augment={list(config.augment)} would move the samples but not their "
+                    f"conditions {name!r}, which are fields; leave augment= out"
                 )
         if augment is not None:
             self._augment = [*self._augment, augment]
@@ -103,7 +102,7 @@ class Batches:
         return x, self.data.condition(index)
 
     def since(self, step: int) -> Generator[Batch]:
-        """Yield the batches of `step` and of all later steps.
+        """Yield the batches of `step` and all later steps.
 
         Raises:
             DataError: A sample cannot be read; the message names it.
@@ -164,7 +163,7 @@ def _global_state() -> tuple[object, ...]:
 
 
 def there(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Copy tensors of the CPU to a device in one transfer, which runs asynchronously."""
+    """Copy CPU tensors to a device in one asynchronous transfer."""
     if device.type == "cpu":
         return list(tensors)
     sizes = [-(-t.nbytes // _ALIGNED) * _ALIGNED for t in tensors]
@@ -178,7 +177,7 @@ def there(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 
 class _Steps(Dataset[Any]):
-    """Return the batch of a step, or the error: a loader would wrap an error that is raised."""
+    """Return the batch of a step, or the error, since a loader would wrap a raised error."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
@@ -191,10 +190,10 @@ class _Steps(Dataset[Any]):
 
 
 def _is_death(error: Exception) -> bool:
-    """Return True if an error means that a worker died, False if the worker itself raised it.
+    """Return True if an error means that a worker died, False if the worker raised it.
 
-    A batch in the queue is fetched from the worker that made it. If this worker has died since, a
-    connection error is raised.
+    A batch in the queue is read from the process that made it, so a connection error means that
+    this worker has died.
     """
     if isinstance(error, (ConnectionError, EOFError, FileNotFoundError)):
         return "in DataLoader worker" not in str(error)
@@ -213,7 +212,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _ignore_signals(_: int) -> None:
-    """Ignore SIGINT and SIGHUP, which a terminal sends to workers too; the parent ends workers."""
+    """Ignore SIGINT and SIGHUP, which a terminal also sends to workers; the parent ends them."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -221,11 +220,11 @@ def _ignore_signals(_: int) -> None:
 
 @contextmanager
 def _without_child_signals() -> Iterator[None]:
-    """Keep a loader that starts in the block from installing torch's handler of SIGCHLD.
+    """Prevent a loader that starts in the block from installing torch's handler for SIGCHLD.
 
     The handler raises an error as soon as a worker dies, perhaps in the middle of an update, when
-    the weights are updated but not the averages. Without it the same error is raised when the loop
-    waits for the batch.
+    the weights have changed and the averages have not. Without the handler the error is raised when
+    the loop waits for the batch.
     """
     number = getattr(signal, "SIGCHLD", None)
     if number is None or threading.current_thread() is not threading.main_thread():

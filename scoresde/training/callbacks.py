@@ -21,31 +21,31 @@ __all__ = ["Callback", "Callbacks"]
 
 
 class Callback:
-    """Define the methods that a run calls; they do nothing here, so override those you need.
+    """Define the methods that a run calls; each does nothing until a subclass overrides it.
 
-    All arguments are copies, the model too. A callback that raises an error is removed with a
-    warning, and the run continues without it. To end the run, with a checkpoint, raise
+    All arguments, including the model, are copies. A callback that raises an error is removed with
+    a warning, and the run continues without it. To end the run with a checkpoint, raise
     KeyboardInterrupt.
     """
 
     def on_data(self, data: Data) -> None:
-        """Receive the held-out data, or the training data if none are held out, before training."""
+        """Receive the held-out data before training, or the training data if none are held out."""
 
     def on_start(self, step: int, config: TrainConfig) -> None:
         """Prepare for training, which begins with update number `step`, counted from 0."""
 
     def on_log(self, row: Mapping[str, float]) -> None:
-        """Receive a row of the log: `step`, `loss`, `grad_norm`, `lr`, `seconds`, maybe others."""
+        """Receive a row of the log: `step`, `loss`, `grad_norm`, `lr`, `seconds` and others."""
 
     def on_checkpoint(self, step: int, model: nn.Module) -> None:
         """Receive the model with averaged weights at a checkpoint after `step` steps."""
 
     def on_end(self, step: int) -> None:
-        """Close what is open after `step` steps; called for an interrupted or failed run too."""
+        """Close files and connections after `step` steps, even of a run that fails."""
 
 
 class Callbacks(Callback):
-    """Call several callbacks as one; an error of one ends neither the run nor the others.
+    """Call several callbacks; an error of one does not stop the run or the other callbacks.
 
     Args:
         members: The callbacks, in the order of the calls.
@@ -87,7 +87,7 @@ class Callbacks(Callback):
         for member in tuple(self.members):
             method = getattr(member, event)
             if getattr(method, "__func__", None) is getattr(Callback, event):
-                continue  # not overridden: spare the copy
+                continue  # not overridden, so no copy is made
             try:
                 method(*copy.deepcopy(given))
             except Exception as error:

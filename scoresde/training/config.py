@@ -1,9 +1,10 @@
-"""Configure a training run by plain numbers that JSON and a command line can hold.
+"""Configure a training run with plain values that JSON and a command line can express.
 
-A `TrainConfig` holds the numbers that every run has, and four parts: the optimiser (`Optimiser`),
-the averages of the weights (`Averages`), the way a step is computed (`Compute`), and checkpoints,
-log and early stopping (`Keeping`). No two fields have the same name, so that the command line has
-one option for each, and `TrainConfig.changed` takes any of them.
+A `TrainConfig` has basic fields, such as the number of steps, and four parts with further fields:
+the optimiser (`Optimiser`), the averages of the weights (`Averages`), how a step is computed
+(`Compute`), and checkpoints, log and early stopping (`Keeping`). All fields of all parts have
+different names. So each is an option of the command line, and `TrainConfig.changed` takes any of
+them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from scoresde.training.parts import (
 
 __all__ = ["TrainConfig"]
 
-# Fields that may change when a run is resumed: they change the weights by rounding at most.
+# Fields that may change when a run is resumed, since they change the weights only by rounding.
 _FREE = {
     "on_nan", "save_every", "keep", "log_every", "patience", "snapshot_every", "snapshot_half",
     "accumulate", "workers", "fused", "compile", "channels_last", "recompute", "shard",
@@ -34,20 +35,21 @@ _FREE = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Hold the numbers of a training run.
+    """Hold the configuration of a training run.
 
     Attributes:
-        steps: Number of steps, at least 1. May grow when a run is resumed.
-        batch_size: Samples of one update, at least 1, summed over all processes.
-        seed: An integer from 0 to 2**64 - 1: all randomness of step k is a function of (seed, k).
-        condition_dropout: The share of conditions that is hidden, in [0, 1], so that the
-            unconditional score is learnt too, as classifier-free guidance needs it; or shares by
-            name, with 0 for names left out. Each name is hidden independently of the others.
-        augment: Augmentations, one after the other: "hflip" mirrors half of the images, "shift"
-            moves them by up to an eighth.
+        steps: The number of steps, at least 1. It may be increased when a run is resumed.
+        batch_size: The number of samples for one update, at least 1, over all processes together.
+        seed: An integer from 0 to 2**64 - 1. All randomness of step k is a function of (seed, k).
+        condition_dropout: The probability, in [0, 1], with which the condition of a sample is
+            hidden, so that the network also learns the unconditional score for classifier-free
+            guidance. Or probabilities by name, 0 for names that are left out. The conditions are
+            hidden independently of each other.
+        augment: The augmentations, in order: "hflip" mirrors half of the images, "shift" moves
+            images by up to an eighth of their size.
         optimiser: The optimiser and its learning rate.
         averages: The averages of the weights.
-        compute: Precision, memory and parallelism of a step.
+        compute: The precision, memory and parallelism of a step.
         keeping: Checkpoints, log and early stopping.
 
     Raises:
@@ -71,7 +73,7 @@ class TrainConfig:
     keeping: Keeping = field(default=Keeping())
 
     def __new__(cls, *_: Any, **values: Any) -> Self:
-        """Raise an error for an unknown field; name the part if a part has this field."""
+        """Raise an error for an unknown field; name the part that has the field, if one does."""
         for name in values:
             if (part := _OWNER.get(name)) is not None:
                 kind = _PARTS[part].__name__
@@ -103,10 +105,10 @@ class TrainConfig:
                 )
 
     def changed(self, **values: Any) -> Self:
-        """Return a copy with other values of some fields, of this class or of its parts.
+        """Return a copy with new values for some fields of this class or its parts.
 
         Args:
-            values: The new values by the names of the fields.
+            values: The new values by field name.
 
         Raises:
             UnknownNameError: There is no such field.
@@ -134,13 +136,13 @@ class TrainConfig:
         return replace(self, **{k: v for k, v in values.items() if k in names}, **parts)
 
     def share_hidden(self, name: str) -> float:
-        """Return the share of samples whose condition of this name is hidden."""
+        """Return the probability with which the condition of this name is hidden."""
         share = self.condition_dropout
         return share.get(name, 0.0) if isinstance(share, dict) else share
 
     @property
     def skips(self) -> bool:
-        """Return True if steps without a finite gradient are left out."""
+        """Return True if steps whose gradient is not finite are skipped."""
         return self.keeping.on_nan == "skip" or self.compute.fp16
 
     def lr_at(self, step: int) -> float:
@@ -148,35 +150,35 @@ class TrainConfig:
         return self.optimiser.lr_at(step, self.steps)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values, those of each part in a dictionary."""
+        """Return the fields as JSON values, with a dictionary for each part."""
         found: dict[str, Any] = _listed(asdict(self))
         return found
 
     def flat(self) -> dict[str, Any]:
-        """Return `as_json` with the fields of the parts in the same dictionary."""
+        """Return `as_json` in one flat dictionary, including the fields of the parts."""
         return _flat(self.as_json())
 
     def check_continues(self, stored: Mapping[str, Any], source: str) -> None:
-        """Raise an error unless a run that was saved with `stored` can be resumed with this.
+        """Raise an error unless this configuration can resume a run that was saved with `stored`.
 
         Args:
             stored: What `as_json` returned when the run was saved.
-            source: The file of `stored`, for the message.
+            source: The file that holds `stored`, for the message.
 
         Raises:
-            InvalidValueError: A field that the weights depend on differs.
+            InvalidValueError: A field on which the weights depend differs.
         """
         present = self.flat()
-        # a field that was added after the run was saved had its present default
+        # a field that is missing in the file was added later, and had its present default value
         before = {**TrainConfig().flat(), **_flat(stored)}
         names = [k for k in present if k not in _FREE and present[k] != before[k]]
         if "steps" in names and present["steps"] > before["steps"]:
             names.remove("steps")
         if names == ["steps"]:
             raise InvalidValueError(
-                f"{source} is of a run of {before['steps']:,} steps, and its learning rate was "
-                f"chosen for them; {present['steps']:,} are fewer, and steps may only grow: "
-                f"take steps={before['steps']}, or another folder"
+                f"{source} is from a run of {before['steps']:,} steps, which determine its "
+                f"learning rate; steps={present['steps']:,} is smaller, but steps may only be "
+                f"increased; take steps={before['steps']}, or another folder"
             )
         if names:
             changes = ", ".join(f"{k} was {before[k]!r} and is {present[k]!r}" for k in names)
@@ -187,29 +189,29 @@ class TrainConfig:
 
 
 _PARTS = {"optimiser": Optimiser, "averages": Averages, "compute": Compute, "keeping": Keeping}
-# The part that each field belongs to, by the name of the field.
+# The name of the part that each field belongs to, by the name of the field.
 _OWNER = {f.name: part for part, kind in _PARTS.items() for f in fields(kind)}
 
 
 def _check_field(kind: str, name: str, names: Collection[str]) -> None:
-    """Raise UnknownNameError unless there is a field of this name."""
+    """Raise UnknownNameError unless there is a field with this name."""
     if name == "epochs":
         raise UnknownNameError(
-            "a training is measured in steps= and not in epochs: N / batch_size steps are one pass "
-            "through N samples"
+            "give the length of a training as steps=, not in epochs; N / batch_size steps are one "
+            "pass through N samples"
         )
     check_name(kind, name, names)
 
 
 def _listed(value: Any) -> Any:
-    """Return a value with lists in place of tuples."""
+    """Return the value with tuples replaced by lists."""
     if isinstance(value, dict):
         return {key: _listed(part) for key, part in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 
 def _flat(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a stored configuration and of its parts in one dictionary."""
+    """Return the fields of a stored configuration and its parts in one flat dictionary."""
     flat: dict[str, Any] = {}
     for name, value in stored.items():
         flat |= value if isinstance(value, Mapping) and name in _PARTS else {name: value}

@@ -1,4 +1,4 @@
-"""Check a trainer's arguments once: the score, the configuration, the data, and their match."""
+"""Check the arguments of a trainer: the score, the configuration, and whether the data fit both."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from scoresde.units import Identity
 
 __all__ = ["adopt", "check_fit", "check_kinds", "numbered", "process", "warn_of_moments"]
 
-# Warn if means differ by more standard deviations, variances by a larger factor, or the variances
-# of columns among each other by a larger factor.
+# A warning is given if means differ by more standard deviations than the first number, if variances
+# differ by a larger factor than the second, or variances of columns by a larger factor than the
+# third.
 _MEANS, _SCALE, _SPREAD = 3.0, 4.0, 100.0
 
 
 def check_kinds(score: object, config: object) -> None:
-    """Raise InvalidTypeError unless the score is a module and the configuration a TrainConfig."""
+    """Raise InvalidTypeError unless `score` is a module and `config` is a TrainConfig."""
     if not isinstance(score, nn.Module):
         raise InvalidTypeError(
-            f"a trainer trains a score that is an nn.Module, got {quoted(score)}; train the score "
-            "inside it and wrap the result, or make the whole a module"
+            f"a trainer needs a score that is an nn.Module, got {quoted(score)}; train the inner "
+            "score and wrap the result, or turn this score into a module"
         )
     if not isinstance(config, TrainConfig):
         raise InvalidTypeError(f"config must be a TrainConfig, got {type(config).__name__}")
@@ -48,31 +49,31 @@ def process(score: nn.Module) -> SDE:
         return process_of(score, None)
     except InvalidValueError as error:
         raise InvalidValueError(
-            f"{error}: as an attribute `facts = Facts(sde=VESDE())` of the module, or by "
+            f"{error}: give the module an attribute `facts = Facts(sde=VESDE())`, or make "
             "ScoreModel(net, VESDE(), event_shape) of a network"
         ) from error
 
 
 def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
-    """Raise an error unless the score can be trained on the data as they are.
+    """Raise an error unless the score can be trained on the data.
 
     Raises:
         ShapeError: The data's events have another shape than the score's.
         DataError: The data's moments overflow.
-        UnknownNameError: The data have a condition that the score does not take, or lack one that
-            `condition_dropout` names.
-        InvalidValueError: The score takes a condition that the data lack or have with another kind,
-            or it was trained on data in other units.
+        UnknownNameError: The data have a condition that the score does not take, or lack a
+            condition named in `condition_dropout`.
+        InvalidValueError: The score takes a condition that the data lack or have in another form;
+            or the score was trained on data in other units.
     """
     known = facts(score)
     if known.event_shape is not None and data.event_shape != known.event_shape:
         fits = laid_as(data, known.event_shape).event_shape == known.event_shape
         layout = ", or load the data with their layout=, such as 'HW' or 'TC'" if fits else ""
         raise ShapeError(
-            f"the data's events have shape {data.event_shape}, the score's {known.event_shape}; "
-            f"build the score with event_shape=data.event_shape{layout}"
+            f"the data have events of shape {data.event_shape}, but the score has "
+            f"{known.event_shape}; build the score with event_shape=data.event_shape{layout}"
         )
-    data.moments()  # raises for numbers that overflow, before they show as a NaN loss
+    data.moments()  # raises an error if the moments overflow, which would later give a NaN loss
     if known.conditions is not None:
         _check_conditions(known.conditions, data)
     if isinstance(config.condition_dropout, dict):
@@ -82,7 +83,7 @@ def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
 
 
 def numbered(score: nn.Module, data: Data) -> Data:
-    """Return the data with columns and classes matched to those of the model by their names.
+    """Return the data with columns and classes in the model's order, matched by name.
 
     Raises:
         InvalidValueError: The data have a class or a column that the model does not have.
@@ -92,7 +93,7 @@ def numbered(score: nn.Module, data: Data) -> Data:
 
 
 def adopt(score: nn.Module, data: Data) -> None:
-    """Give a `ScoreModel` the transform and the names of its data, and drop its stale pilot."""
+    """Give a `ScoreModel` the transform and names of its data, and remove its outdated pilot."""
     if not isinstance(score, ScoreModel):
         return
     if data.transform != Identity():
@@ -111,7 +112,7 @@ def _check_units(score: nn.Module, data: Data) -> None:
         known = score.transform
         if Identity() not in (known, data.transform) and known != data.transform:
             raise InvalidValueError(
-                f"the model was trained on data with the transform {known}, and these have "
+                f"the model was trained on data with the transform {known}, but these data have "
                 f"{data.transform}; train on data.units_of(model.transform)"
             )
 
@@ -132,7 +133,8 @@ def _check_conditions(taken: Mapping[str, Classes | Field], data: Data) -> None:
             )
         if not _fits(of_data, kind):
             raise InvalidValueError(
-                f"the condition {name!r} of the data is {of_data}, the score takes {kind}; {ways}"
+                f"the condition {name!r} of the data is {of_data}, but the score takes {kind}; "
+                f"{ways}"
             )
     for name, kind in taken.items():
         if name not in data.kinds:
@@ -151,14 +153,15 @@ def _fits(of_data: Classes | Field, kind: Classes | Field) -> bool:
 
 
 def warn_of_moments(score: nn.Module, data: Data) -> None:
-    """Warn if the score assumes other moments than the data have, which the loss would not show.
+    """Warn if the score assumes other moments than the data have; the loss would not show it.
 
     Args:
         score: The score; its moments, those of its conditions, and its SDE are compared.
-        data: The data to be learnt.
+        data: The training data.
     """
     known = facts(score)
-    # the transform is affine: it maps mean and mean + std, whose difference is the new std
+    # the transform is affine, so the difference of the transformed mean + std and mean is the new
+    # std
     survey = data.survey
     mean, above = data.transform.forward(
         torch.stack([survey.mean, survey.mean + survey.var.sqrt()])
@@ -174,7 +177,7 @@ def warn_of_moments(score: nn.Module, data: Data) -> None:
 
 
 def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
-    """Return a sentence for each way in which the moments `(*event)` differ from those assumed."""
+    """Return a sentence for each clear difference between the assumed moments and the data's."""
     found = []
     assumed = moments.var if moments.cov is None else moments.cov.diagonal()
     assumed = torch.as_tensor(assumed).cpu().double()
@@ -183,19 +186,19 @@ def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
     cure = "give the model moments=Moments(*data.moments()), or standardise the data"
     if off > _MEANS:
         found.append(
-            f"the data's mean differs from that of the model's moments by up to {off:.3g} of their "
-            f"standard deviations: samples will not be like the data; {cure}"
+            f"the data's mean differs from the mean in the model's moments by up to {off:.3g} "
+            f"standard deviations, so samples will not resemble the data; {cure}"
         )
     if theirs and not 1 / _SCALE <= theirs / of_model <= _SCALE:
         found.append(
-            f"the data's variance is {theirs:.3g} and that of the model's moments {of_model:.3g}: "
-            f"samples will not be like the data; {cure}"
+            f"the data's variance is {theirs:.3g}, but the variance in the model's moments is "
+            f"{of_model:.3g}, so samples will not resemble the data; {cure}"
         )
     columns = _columns(var)
     if assumed.numel() == 1 and len(columns) and columns.max() / columns.min() > _SPREAD:
         found.append(
-            f"the model has one variance for all columns, and the data's variances are from "
-            f"{float(columns.min()):.3g} to {float(columns.max()):.3g}: the columns of small "
+            "the model has one variance for all columns, but the data's variances range from "
+            f"{float(columns.min()):.3g} to {float(columns.max()):.3g}, so columns with a small "
             "variance are hardly learnt; standardise the data, by data.standardized() or "
             "`--standardize`"
         )
@@ -203,7 +206,7 @@ def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
 
 
 def _units(assumed: Mapping[str, tuple[Tensor, Tensor]], data: Data) -> list[str]:
-    """Return a sentence for each condition with other moments than the model standardises by."""
+    """Return a sentence for each condition that the model's moments do not standardise."""
     found = []
     for name, (mean, std) in data.condition_moments().items():
         zero, one = torch.zeros(()), torch.ones(())
@@ -211,29 +214,29 @@ def _units(assumed: Mapping[str, tuple[Tensor, Tensor]], data: Data) -> list[str
         off, ratio = float(((mean - middle) / scale).abs().max()), std / scale
         if off > _MEANS or ratio.max() > _SCALE or ratio.min() < 1 / _SCALE:
             found.append(
-                f"the network would see the condition {name!r} with means up to {off:.3g} and "
+                f"the network would receive the condition {name!r} with means up to {off:.3g} and "
                 f"standard deviations from {float(ratio.min()):.3g} to {float(ratio.max()):.3g}, "
-                "where 0 and 1 are learnt best; give the model "
+                "but 0 and 1 are best for learning; give the model "
                 "condition_moments=data.condition_moments()"
             )
     return found
 
 
 def _columns(var: Tensor) -> Tensor:
-    """Return the positive variances: of each column of vectors, or channel of images."""
+    """Return the positive variances of the columns of vectors, or of the channels of images."""
     columns = var.reshape(len(var), -1).mean(1)
     return columns[columns > 0]
 
 
 def _hidden(sde: SDE, stds: Tensor) -> list[str]:
-    """Return a sentence if columns have a standard deviation below the smallest noise."""
+    """Return a sentence if columns have standard deviations below the smallest noise."""
     end = torch.tensor(sde.eps, dtype=torch.float64)
     least = float(sde.sigma(end) / sde.alpha(end))
     lost = int((stds < least).sum())
     if not lost:
         return []
     return [
-        f"{lost} of {len(stds)} columns of the data have a standard deviation down to "
-        f"{float(stds.min()):.3g}, below the smallest noise, {least:.3g}, which hides them; "
+        f"{lost} of {len(stds)} columns of the data have standard deviations, down to "
+        f"{float(stds.min()):.3g}, below the smallest noise, {least:.3g}, and cannot be learnt; "
         "standardise the data, or take an SDE with less noise at eps"
     ]

@@ -1,9 +1,9 @@
-"""Detect steps that fail: losses or gradients that are not finite, and out of memory.
+"""Detect steps that fail: a loss or gradient is not finite, or memory runs out.
 
-Losses and gradient norms are read every `log_every` steps and before every checkpoint, since each
-reading waits for the device. A step whose gradient is not finite either ends the run with an error
-or is skipped. A skipped step changes neither the weights nor the optimiser, so that the run remains
-a function of its seed. Weights that are not finite are never saved.
+Losses and gradient norms are read only every `log_every` steps and before every checkpoint, since
+each reading waits for the device. If a gradient is not finite, the run ends with an error, or the
+step is skipped. A skipped step changes neither the weights nor the optimiser, so the run remains a
+function of its seed. Weights that are not finite are never saved.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from scoresde.training.config import TrainConfig
 
 __all__ = ["Guard"]
 
-_MOST = 10  # after more skipped steps in a row the weights are considered broken
+_MOST = 10  # after more skipped steps in a row than this, the weights are assumed to be useless
 _CACHED = 2  # steps that may change a buffer that is not saved
-_HALVINGS = 39  # the same in float16, where each halves the scale of the loss, down from 2^16
+# the same for float16, where each skipped step halves the scale of the loss, from 2^16
+_HALVINGS = 39
 
 
 class Guard:
-    """Check the steps, the weights and the data of a run before they are kept.
+    """Check the steps of a run, and its weights and data before each checkpoint.
 
     Args:
         config: The numbers of the run; steps are skipped only if `config.skips`.
-        describe: A function of the number of an update that returns its learning rate, times and
-            noise scales as text, for messages.
-        newest: A function that returns the last good checkpoint, or None.
+        describe: A function that maps the number of an update to a text with its learning rate,
+            times and noise scales, for messages.
+        newest: A function that returns the last undamaged checkpoint, or None.
 
     Attributes:
-        skipped: Steps skipped since the last row of the log.
+        skipped: The number of steps skipped since the last row of the log.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class Guard:
         if not score.training and self._mode:
             self._mode = False
             warnings.warn(
-                f"the model is in evaluation mode at step {step:,}, without its dropout: something "
-                "else, such as a callback, set it to that; let it use trainer.model or a copy",
+                f"the model is in evaluation mode at step {step:,}, so its dropout is off; "
+                "something else, such as a callback, has called eval() on it; use trainer.model "
+                "or a copy there",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -95,7 +97,7 @@ class Guard:
             )
 
     def finite_steps(self, first: int, rows: Tensor) -> Tensor:
-        """Return the rows of the steps whose loss and gradient are finite.
+        """Return the rows of steps with a finite loss and gradient.
 
         Args:
             first: The number of the first step.
@@ -105,7 +107,7 @@ class Guard:
             `rows` without those of skipped steps.
 
         Raises:
-            TrainingError: A step is not finite and may not be skipped.
+            TrainingError: A loss or gradient is not finite, and the step may not be skipped.
         """
         finite = rows.isfinite()
         good = finite.all(1)
@@ -122,10 +124,10 @@ class Guard:
         bad = (~good).nonzero().flatten() + first
         if len(bad):
             self.skipped += len(bad)
-            if not self.config.compute.fp16:  # in which such steps are part of the method
+            if not self.config.compute.fp16:  # for which skipped steps are normal
                 warnings.warn(
-                    f"{len(bad)} of the last {len(rows)} steps had no finite gradient and were "
-                    f"skipped, the first is step {int(bad[0])}",
+                    f"{len(bad)} of the last {len(rows)} steps were skipped, since their "
+                    f"gradients were not finite; the first is step {int(bad[0])}",
                     RuntimeWarning,
                     stacklevel=outside(),
                 )
@@ -147,13 +149,13 @@ class Guard:
     def check(
         self, step: int, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
     ) -> None:
-        """Raise an error if weights or the optimiser's averages are not finite.
+        """Raise an error if a weight or an average of the optimiser is not finite.
 
         Args:
-            step: Steps so far.
-            state: All tensors to be saved, none of which may be NaN; buffers may be infinite, as
-                masks are.
-            optimizer: The optimiser, with the weights and its averages of their gradients.
+            step: The number of steps so far.
+            state: All tensors to be saved. None may be NaN; buffers, such as masks, may be
+                infinite.
+            optimizer: The optimiser, with the weights and the averages of their gradients.
 
         Raises:
             TrainingError: A tensor is not finite.
@@ -164,22 +166,22 @@ class Guard:
         bad = bad or sum(bool(v.isnan().any()) for v in state.values())
         if bad:
             raise TrainingError(
-                f"training broke down: after {step} steps {bad} tensors of weights or averages "
-                f"are not finite, {self._describe(step - 1)}; {self._kept()}; try a lower lr or "
-                "a longer warmup"
+                f"training failed: after {step} steps {bad} tensors of weights or averages are not "
+                f"finite, {self._describe(step - 1)}; {self._kept()}; try a lower lr or a longer "
+                "warmup"
             )
 
     def check_data(self, step: int, data: Data) -> None:
         """Raise an error if the data have changed since the run began.
 
         Args:
-            step: Steps so far.
-            data: The data; some samples are compared with what they were, others at each
-                checkpoint.
+            step: The number of steps so far.
+            data: The data; some samples are compared with their original values, different ones at
+                each checkpoint.
 
         Raises:
-            DataError: The data cannot be read any more.
-            TrainingError: A sample has changed, in this process or another.
+            DataError: The data can no longer be read.
+            TrainingError: A sample has changed, in this or another process.
         """
 
         def compare() -> None:
@@ -193,7 +195,7 @@ class Guard:
 
     @contextmanager
     def memory(self, step: int) -> Iterator[None]:
-        """Turn an out-of-memory error in the block, which makes step `step`, into advice.
+        """Turn an out-of-memory error of the block, which makes step `step`, into MemoryLimitError.
 
         Raises:
             MemoryLimitError: The step does not fit into memory.
@@ -208,25 +210,25 @@ class Guard:
             yield
 
     def torn(self, step: int) -> TrainingError:
-        """Return the error for a step that was interrupted after its weights began to change."""
+        """Return the error for a step that was interrupted while its weights were changing."""
         return TrainingError(
-            f"training was interrupted in the middle of step {step}, so that this trainer cannot "
+            f"training was interrupted in the middle of step {step}, so this trainer cannot "
             f"continue; {self._kept()}; "
             + (
                 "a new trainer of the same folder continues from there"
                 if self._newest()
-                else "with a folder= a new trainer would continue from its last one"
+                else "with folder= a new trainer could continue from the last one"
             )
         )
 
     def _report(self, step: int, loss: float, norm: float) -> str:
         row = f", the {self._in_a_row}th in a row" if self._in_a_row > _MOST else ""
         return (
-            f"training broke down at step {step}{row}: the loss is {loss:.6g} and its gradient's "
-            f"norm {norm:.6g}, {self._describe(step)}; {self._kept()}; try a lower lr, a longer "
-            "warmup or a smaller clip"
+            f"training failed at step {step}{row}: the loss is {loss:.6g} and its gradient's norm "
+            f"{norm:.6g}, {self._describe(step)}; {self._kept()}; try a lower lr, a longer warmup "
+            "or a smaller clip"
         )
 
     def _kept(self) -> str:
         newest = self._newest()
-        return f"the last good checkpoint is {newest}" if newest else "there is no checkpoint"
+        return f"the last checkpoint is {newest}" if newest else "there is no checkpoint"

@@ -1,4 +1,4 @@
-"""Measure the loss of held-out data during a run, for the best checkpoint and early stopping."""
+"""Measure the loss of held-out data during a run, to find the best checkpoint and stop early."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ from scoresde.training.update import Loss, checked, seeds_of_step
 
 __all__ = ["HeldOut"]
 
-_STEP = 2**64 - 1  # held-out data have the noise of this step, which no run reaches
-# The largest number of measurements in a run; the share of its time that they may take; the cost of
-# a loss without its gradient, relative to one with it.
+_STEP = 2**64 - 1  # the noise of held-out data is that of this step number, which no run reaches
+# The largest number of measurements in a run; the share of the run's time that they may take; the
+# cost of a loss without gradient relative to a loss with gradient.
 _MEASUREMENTS, _SHARE, _FORWARD = 20, 0.05, 1 / 3
 
 
 class HeldOut:
-    """Measure the loss of held-out data, and remember the best checkpoint.
+    """Measure the loss of held-out data, and record the best checkpoint.
 
     Args:
         data: The held-out data.
         sde: The process.
-        loss: The loss of the training.
+        loss: The training loss.
         config: The numbers of the run.
 
     Attributes:
-        data: The held-out data, as for `scoresde.metrics.evaluate(samples, trainer.held_out.data)`.
+        data: The held-out data, for `scoresde.metrics.evaluate(samples, trainer.held_out.data)`,
+            for example.
         best: The lowest loss at a checkpoint so far.
         at: The step of that checkpoint, or None before the first checkpoint.
-        waited: The number of checkpoints since then.
-        quarters: The loss last measured, of each quarter of the samples by their noise, with the
-            names of the log: `held_out_1` for the least noise to `held_out_4`. It is empty if there
-            are fewer than four samples, or the loss does not ask for one time per sample.
+        waited: The number of checkpoints since `at`.
+        quarters: The last measured loss of each quarter of the samples, sorted by noise, under the
+            names in the log: `held_out_1` for the least noise to `held_out_4`. It is empty if there
+            are fewer than four samples, or if the loss does not use one time per sample.
     """
 
     def __init__(self, data: Data, sde: SDE, loss: Loss, config: TrainConfig) -> None:
@@ -69,25 +70,25 @@ class HeldOut:
 
     @property
     def stopped(self) -> bool:
-        """Return True if the last `patience` checkpoints brought no lower loss."""
+        """Return True if the last `patience` checkpoints did not lower the loss."""
         patience = self.config.keeping.patience
         return patience is not None and self.waited >= patience
 
     def loss_if_due(self, step: int, ema: AveragedWeights, *, due: bool, end: bool) -> float | None:
-        """Return the loss after `step` steps, or None if it is not measured at this step.
+        """Return the loss after `step` steps, or None at steps without a measurement.
 
         Args:
             step: Steps so far.
             ema: The averages of the weights.
-            due: A checkpoint is made at this step.
-            end: This step is the last one.
+            due: True if a checkpoint is made at this step.
+            end: True if this step is the last one.
         """
         if due:
             return self.loss_of_checkpoint(step, ema.whole().model)
         return self.loss(ema.whole().model) if end or not step % self._every else None
 
     def loss_of_checkpoint(self, step: int, model: nn.Module) -> float:
-        """Return the loss of a checkpoint, and remember the best one.
+        """Return the loss of a checkpoint, and record the best one.
 
         Warns:
             RuntimeWarning: The loss is not finite, so the checkpoint cannot be the best one.
@@ -95,8 +96,8 @@ class HeldOut:
         loss = self.loss(model)
         if not math.isfinite(loss):
             warnings.warn(
-                f"after {step} steps the loss of the held-out data is {loss}, and this checkpoint "
-                "cannot be the best; look at their numbers, and at the loss",
+                f"after {step} steps the loss of the held-out data is {loss}, so this checkpoint "
+                "cannot be the best; check the held-out data and the loss function",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -108,7 +109,7 @@ class HeldOut:
 
     @torch.no_grad()
     def loss(self, model: nn.Module) -> float:
-        """Return the mean loss of the data, per entry of the event, under fixed noise.
+        """Return the mean loss of the data per entry of the event, with fixed noise.
 
         Each of several processes handles its own batches.
         """
@@ -137,7 +138,8 @@ class HeldOut:
         losses = losses / math.prod(self.data.event_shape)
         self.quarters = {}
         if len(losses) >= 4 and times.isfinite().all():
-            parts = losses[times.argsort(stable=True)].tensor_split(4)  # noise grows with time
+            # the noise increases with time
+            parts = losses[times.argsort(stable=True)].tensor_split(4)
             self.quarters = {f"held_out_{i}": float(x.mean()) for i, x in enumerate(parts, 1)}
         return float(losses.mean())
 
@@ -149,7 +151,7 @@ class HeldOut:
         """Load what `as_json` returned.
 
         Raises:
-            CheckpointError: `stored` is something else.
+            CheckpointError: `stored` is not such a record.
         """
         try:
             best, at, waited = (stored[name] for name in ("best", "at", "waited"))
@@ -164,7 +166,7 @@ class HeldOut:
 
 @contextlib.contextmanager
 def _times(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Yield a list of the times that the model is given within the block."""
+    """Yield a list to which the times that the model receives in the block are added."""
     found: list[Tensor] = []
 
     def record(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:

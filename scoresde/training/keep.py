@@ -1,4 +1,4 @@
-"""Write the checkpoints and the averaged model of a run into its folder, and resume from it."""
+"""Write the checkpoints and the averaged model of a run to its folder, and resume from it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ _OPTIONAL = ("augment", "set of frozen weights")
 
 
 class Keeper:
-    """Write a run into a folder, and read it back to resume.
+    """Write a run to a folder, and read it back to resume the run.
 
     Args:
-        folder: The folder, which is made if it is missing.
-        config: The numbers of the run; they must be those of the run stored in the folder, if any.
-        identity: What else must not change within a run, by name.
+        folder: The folder; it is made if it is missing.
+        config: The configuration of the run, which must be that of the run stored in the folder, if
+            any.
+        identity: The other properties of the run that must not change, by name.
 
     Attributes:
-        newest: The file of the last good checkpoint, or None.
-        lock: The lock of the folder, held from `resume` on until the training ends.
+        newest: The file of the last undamaged checkpoint, or None.
+        lock: The lock of the folder, held from `resume` until the training ends.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, identity: Mapping[str, str]) -> None:
@@ -50,16 +51,16 @@ class Keeper:
         self._unsaved = False
 
     def resume(self) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-        """Return the newest good checkpoint, or None at the start of a run.
+        """Return the newest undamaged checkpoint, or None at the start of a run.
 
         Returns:
-            Its file, its tensors, and its description, with `step` and maybe `held_out`.
+            The file, the tensors, and the description, with `step` and possibly `held_out`.
 
         Raises:
-            InvalidValueError: The checkpoint is of another configuration, model or data set.
-            CheckpointError: No checkpoint can be read, or the file is not of a run; or there is no
-                checkpoint, but a model that a new run would overwrite; or another process trains in
-                the folder; or the folder cannot be made.
+            InvalidValueError: The checkpoint is from another configuration, model or data set.
+            CheckpointError: No checkpoint can be read, or the file is not from a run; the folder
+                holds a model that a new run would overwrite, but no checkpoint; another process
+                trains in the folder; or the folder cannot be made.
         """
         checkpoint.make_folder(self.folder)
         self.lock.take()
@@ -71,8 +72,8 @@ class Keeper:
             for name in ("model.safetensors", "config.json"):
                 if (self.folder / name).exists():
                     raise CheckpointError(
-                        f"{self.folder} holds {name}, which a new run would replace, but no "
-                        "checkpoint from which one could continue; take another folder"
+                        f"{self.folder} holds {name}, which a new run would overwrite, but no "
+                        "checkpoint to continue from; take another folder"
                     )
             return None
         path, tensors, meta = found
@@ -84,10 +85,10 @@ class Keeper:
 
     @contextlib.contextmanager
     def alone(self, step: int) -> Iterator[None]:
-        """Hold the lock of the folder within the block, which begins after `step` steps.
+        """Hold the lock of the folder in the block, which begins after `step` steps.
 
         Raises:
-            CheckpointError: Another process trains in the folder, or has continued the run since.
+            CheckpointError: Another process trains in the folder, or has continued the run.
         """
         distributed.on_main(lambda: self._take(step))
         self.lock.idle = False
@@ -98,7 +99,7 @@ class Keeper:
 
     def _take(self, step: int) -> None:
         checkpoint.make_folder(self.folder)  # it may have been removed since `resume`
-        if self.lock.take():  # False if this trainer held it already
+        if self.lock.take():  # False if this trainer already held the lock
             self._check_newest(step)
             self._check_moved()
 
@@ -107,8 +108,8 @@ class Keeper:
         if later:
             self.lock.release()
             raise CheckpointError(
-                f"another process has continued the run in {self.folder} to {later[-1].name}, and "
-                f"this trainer is at step {step}; make a new one, which continues from there"
+                f"another process has continued the run in {self.folder} to {later[-1].name}, but "
+                f"this trainer is at step {step}; make a new trainer, which continues from there"
             )
 
     def _check_moved(self) -> None:
@@ -130,9 +131,8 @@ class Keeper:
                 ) from error
         elif self.newest is not None:
             warnings.warn(
-                f"{self.folder} was removed or renamed while the run trained in it; a new folder "
-                f"of this name is written from now on, without {self.newest.name} and the log "
-                "until now",
+                f"{self.folder} was removed or renamed during the run; from now on a new folder "
+                f"with this name is written, without {self.newest.name} and the earlier log",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -145,12 +145,11 @@ class Keeper:
         held_out: HeldOut | None,
         last: bool,
     ) -> bool:
-        """Write the checkpoint of `step` and the averages; return True if all were written.
+        """Write the checkpoint of `step` and the averages; return True if all files were written.
 
         Raises:
-            CheckpointError: The files could not be written, and this is the last checkpoint or the
-                previous one failed too; or the folder was removed, and another process trains in
-                it.
+            CheckpointError: Files cannot be written, and this is the last checkpoint or the second
+                failure in a row; or the folder was removed, and another process trains there.
         """
         if self.lock.keep():
             self._check_newest(step)
@@ -185,7 +184,7 @@ class Keeper:
         return not self._unsaved
 
     def export(self, step: int, averages: Mapping[str, Average[nn.Module]], **meta: Any) -> None:
-        """Write each average of a `ScoreModel` after `step` steps, by `save_pretrained`."""
+        """Write each average of a `ScoreModel` by `save_pretrained`, after `step` steps."""
         training = {**self.config.as_json(), "done": step}
         meta = {"data": self.identity["data set"], **meta}
         for name, average in averages.items():
@@ -198,16 +197,16 @@ class Keeper:
     def keep_best(
         self, step: int, averages: Mapping[str, Average[nn.Module]], held_out: HeldOut | None
     ) -> None:
-        """Write the averaged model into `best` if its held-out loss is the lowest so far."""
+        """Write the averaged model to `best` if its held-out loss is the lowest so far."""
         if held_out is None or held_out.at is None:
             return
         best = self.folder / _BEST
         if held_out.at != step:
             if isinstance(averages[""].model, ScoreModel) and _done(best) != held_out.at:
                 warnings.warn(
-                    f"{best} does not hold the best model, that of step {held_out.at}: it could "
-                    "not be written, or was removed; the next one is written when the loss of the "
-                    f"held-out data falls below {held_out.best:.6g}",
+                    f"the best model, that of step {held_out.at}, is missing in {best}: it could "
+                    "not be written, or was removed; the next best one is written when the "
+                    f"held-out loss falls below {held_out.best:.6g}",
                     RuntimeWarning,
                     stacklevel=outside(),
                 )
@@ -217,15 +216,15 @@ class Keeper:
         self.export(step, {_BEST: averages[""]}, held_out=held_out.best)
 
     def complete(self, step: int, averages: Mapping[str, Average[nn.Module]]) -> None:
-        """Write the averages after the last `step` whose files are missing, damaged or older.
+        """Write the averages after the last `step`, if their files are missing, damaged or older.
 
-        Others stay as they are, since a pilot may have been added to them.
+        Other files are not written again, since a pilot may have been added to them.
         """
         lost = {name: a for name, a in averages.items() if not _holds(self.folder / name, step)}
         self.export(step, lost)
 
     def _check_same(self, meta: Mapping[str, Any], source: str) -> None:
-        # the data first, since what is chosen for other data differs too
+        # compare the data first, since other data also change what is chosen for the data
         _check_entries(meta, {_DATA: self.identity[_DATA]}, source)
         self.config.check_continues(meta["config"], source)
         _check_entries(
@@ -238,9 +237,9 @@ class Keeper:
         ):
             before, after = rate.lr_at(done - 1, planned), rate.lr_at(done, steps)
             warnings.warn(
-                f"{source} is of a run of {planned} steps, which now has {steps}: its learning "
-                f"rate was chosen for {planned} (decay={rate.decay!r}), and so jumps from "
-                f"{before:.3g} to {after:.3g} here; with decay='constant' a longer run has no jump",
+                f"{source} is from a run of {planned} steps, which now has {steps}: its learning "
+                f"rate was chosen for {planned} steps (decay={rate.decay!r}), so it jumps from "
+                f"{before:.3g} to {after:.3g} here; with decay='constant' there is no jump",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -252,18 +251,18 @@ class Keeper:
             if before != now:
                 warnings.warn(
                     f"{source} was written with {before} {name} and continues with {now}: the "
-                    "weights will differ in the last bits from those of an uninterrupted run",
+                    "weights will differ by rounding from those of an uninterrupted run",
                     RuntimeWarning,
                     stacklevel=outside(),
                 )
 
 
 def _check_entries(meta: Mapping[str, Any], now: Mapping[str, str | None], source: str) -> None:
-    """Raise InvalidValueError unless a run has these entries."""
+    """Raise InvalidValueError unless a checkpoint has the same properties as this run."""
     for name, value in now.items():
         if meta.get(name) != value:
             raise InvalidValueError(
-                f"{source} belongs to another {name}: it was {meta.get(name)} and is {value}; "
+                f"{source} belongs to another {name}: it was {meta.get(name)} and is now {value}; "
                 "take the old one, or another folder"
             )
 

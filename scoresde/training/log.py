@@ -1,4 +1,4 @@
-"""Log a run: one JSON object per line, and the same rows in memory."""
+"""Log a run to a file with one JSON object per line, and to memory."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["History", "JSONLines", "rows"]
 
 
 class JSONLines(Callback):
-    """Append every row to a file; a row that cannot be written, as on a full disk, is left out.
+    """Append every row to a file; skip a row that cannot be written, as on a full disk.
 
     Args:
-        path: The file. At the start of a resumed run, rows of later steps are removed, since the
-            run writes them again, and so are lines that are incomplete or damaged.
+        path: The file. At the start of a resumed run its rows of later steps are removed, since the
+            run writes them again. Incomplete and damaged lines are removed too.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def on_start(self, step: int, config: TrainConfig) -> None:
-        """Remove the rows of later steps than `step`."""
+        """Remove the rows of steps after `step`."""
         kept = [json.dumps(row) + "\n" for row in rows(self.path) if row["step"] <= step]
         text = "".join(kept).encode()
         if os.path.lexists(self.path) and not _holds(self.path, text):
@@ -47,7 +47,7 @@ class History(Callback):
     """Keep the rows of the log in memory.
 
     Args:
-        path: The log file of a run, whose rows are read at the start, or None.
+        path: The log file of a run, which is read at the start, or None.
 
     Attributes:
         rows: All rows so far.
@@ -71,7 +71,8 @@ class History(Callback):
         """Keep the rows up to `step`."""
         known: Iterable[Mapping[str, float]] = self.rows
         if self.path is not None:
-            with contextlib.suppress(CheckpointError):  # an unreadable file: keep those in memory
+            # the file cannot be read, so keep the rows in memory
+            with contextlib.suppress(CheckpointError):
                 known = list(rows(self.path))
         self.rows = [row for row in known if row["step"] <= step]
 
@@ -81,7 +82,7 @@ class History(Callback):
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a log, without incomplete lines; none if there is no file."""
+    """Yield the rows of a log file; skip incomplete lines; yield nothing without a file."""
     text = checkpoint.read_bytes(path) if path.exists() else b""
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
@@ -91,6 +92,6 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _holds(path: Path, text: bytes) -> bool:
-    """Return True if a path is a regular file without other links that has this content."""
+    """Return True if a path is a regular file without other links, with this content."""
     found = path.lstat()
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and path.read_bytes() == text

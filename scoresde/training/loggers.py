@@ -26,7 +26,7 @@ _PROJECT = "scoresde"
 
 
 class TensorBoard(Callback):
-    """Write event files into `folder/tensorboard`; see them with `tensorboard --logdir folder`.
+    """Write event files to `folder/tensorboard`; show them by `tensorboard --logdir folder`.
 
     Args:
         folder: The folder of the run.
@@ -40,17 +40,17 @@ class TensorBoard(Callback):
         self._module = _imported("torch.utils.tensorboard", "tensorboard", "tensorboard")
 
     def on_start(self, step: int, config: TrainConfig) -> None:
-        """Open an event file; it makes TensorBoard hide rows of later steps in older files.
+        """Open a new event file, which makes TensorBoard hide later steps of older files.
 
         Raises:
-            CheckpointError: The folder of the files is a link.
+            CheckpointError: The folder of the event files is a link.
         """
         if self.folder.is_symlink():
-            raise CheckpointError(f"{self.folder} is a link, which no run makes; remove it")
+            raise CheckpointError(f"{self.folder} is a link that scoresde did not make; remove it")
         self._writer = self._module.SummaryWriter(
             str(self.folder),
             purge_step=step + 1,
-            # unpredictable, so that nobody can put a link in its place beforehand
+            # an unpredictable name, so that nobody can put a link there beforehand
             filename_suffix=f".{secrets.token_hex(16)}",
         )
 
@@ -70,11 +70,11 @@ class TensorBoard(Callback):
 
 
 class WandB(Callback):
-    """Log to a run of Weights & Biases, in the project of `WANDB_PROJECT` or in "scoresde".
+    """Log to a run of Weights & Biases, in the project `WANDB_PROJECT`, by default "scoresde".
 
     Args:
-        folder: The folder of the run. The run has its name; the file `run-id` in it holds the
-            identifier under which a resumed run continues.
+        folder: The folder of the run, whose name becomes the name of the run. Its file `run-id`
+            holds the identifier under which a resumed run continues.
 
     Raises:
         MissingExtraError: wandb is not installed.
@@ -93,9 +93,10 @@ class WandB(Callback):
             resume="allow",
             dir=str(self.folder),
             config=config.as_json(),
-            allow_val_change=True,  # the number of steps may have grown
+            allow_val_change=True,  # the number of steps may have been increased
         )
-        # wandb's own step counter may not go back, as ours does after a crash
+        # log our step as a value, since wandb's step counter cannot go back, as ours does after a
+        # crash
         self._run.define_metric("*", step_metric="step")
 
     def on_log(self, row: Mapping[str, float]) -> None:
@@ -108,7 +109,7 @@ class WandB(Callback):
 
 
 class Trackio(Callback):
-    """Log to a run of trackio, kept on this machine: see it with `trackio show`.
+    """Log to a run of trackio on this machine; show it by `trackio show`.
 
     Args:
         folder: The folder of the run. The run's name consists of the folder's name and the
@@ -152,15 +153,17 @@ def _imported(module: str, package: str, extra: str) -> Any:
 
 
 def _run_id(folder: Path) -> str:
-    """Return the run's identifier, which stays the same when its folder is moved.
+    """Return the identifier of a run, which does not change when its folder is moved.
 
     Raises:
-        CheckpointError: The file `run-id` holds something else, which is not sent to a server.
+        CheckpointError: The file `run-id` holds something else. It is not sent to a server.
     """
     path = folder / "run-id"
     if not os.path.lexists(path):
         checkpoint.write_bytes(path, secrets.token_hex(4).encode())
     found = checkpoint.read_bytes(path, most=64).decode("latin-1")
     if path.is_symlink() or re.fullmatch("[A-Za-z0-9._-]+", found) is None:
-        raise CheckpointError(f"{path} holds no identifier of a run; remove it for a new one")
+        raise CheckpointError(
+            f"{path} does not hold the identifier of a run; remove it, and a new one will be made"
+        )
     return found

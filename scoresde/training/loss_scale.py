@@ -1,4 +1,4 @@
-"""Scale the loss of a network that runs in float16, whose small gradients would be zero."""
+"""Scale the loss of a float16 network, so that small gradients do not underflow to zero."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["LossScale"]
 
 _FIRST = 2.0**16
 _PATIENCE = 2000
-_LARGEST = 2.0**100  # twice the largest number of float32 would be infinite for ever
+_LARGEST = 2.0**100  # the limit of the scale, since an infinite scale could never decrease again
 
 
 class LossScale(nn.Module):
-    """Multiply a loss by a power of 2 that is as large as float16 allows.
+    """Multiply a loss by the largest power of 2 that float16 allows.
 
-    The scale is halved at every step whose gradient is not finite, which is left out, and doubled
-    after 2,000 finite steps in a row (Micikevicius et al. 2018, arXiv:1710.03740, sec. 3.2). Its
-    state is kept in buffers, so that a resumed run continues with the same scale.
+    If a gradient is not finite, the step is skipped and the scale is halved. After 2,000 finite
+    steps in a row the scale is doubled (Micikevicius et al. 2018, arXiv:1710.03740, sec. 3.2). The
+    scale is a buffer, so that a resumed run continues with the same scale.
     """
 
     scale: Tensor
@@ -37,7 +37,7 @@ class LossScale(nn.Module):
                 p.grad.div_(self.scale)
 
     def update(self, finite: bool) -> None:
-        """Change the scale after a step whose gradient was finite, or not."""
+        """Change the scale after a step, depending on whether its gradient was finite."""
         if not finite:
             self.finite.zero_()
             self.scale.div_(2)

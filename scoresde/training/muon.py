@@ -1,18 +1,19 @@
-r"""Define the optimiser Muon: orthogonal steps for a network's matrices, Adam's for all else.
+r"""Define the optimiser Muon: orthogonal steps for matrices, and Adam for all other weights.
 
 Let $W$ be a matrix of $r$ rows and $c$ columns, $G$ its gradient, $M$ its momentum, $\mu$ the decay
-of the momentum and $\eta$ the learning rate. The step is the momentum with all singular values set
-to 1, so that rare directions of the gradient move as far as common ones:
+of the momentum and $\eta$ the learning rate. The step is the momentum with all singular values
+replaced by 1, so that the weights move equally far in rare and in common directions of the
+gradient:
 
 $$
 M \leftarrow \mu M + (1 - \mu) G, \qquad
 W \leftarrow W - \eta \cdot 0.2 \sqrt{\max(r, c)}\;\mathrm{orth}\big(\mu M + (1 - \mu) G\big)
 $$
 
-(Jordan et al. 2024, https://kellerjordan.github.io/posts/muon). The factor makes the root mean
-square of an entry's step $0.2\,\eta$, about that of Adam, so that both can use the same learning
-rate (Liu et al. 2025, arXiv:2502.16982). The kernel of a convolution is treated as a matrix with a
-row for each output channel.
+(Jordan et al. 2024, https://kellerjordan.github.io/posts/muon). With the factor the root mean
+square entry of a step is $0.2\,\eta$, about as large as with Adam, so that both can use the same
+learning rate (Liu et al. 2025, arXiv:2502.16982). The kernel of a convolution is treated as a
+matrix with a row for each output channel.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from scoresde.training.shard import laid_like, whole
 
 __all__ = ["Muon", "orthogonal"]
 
-# Coefficients of x -> a x + b x^3 + c x^5, whose fifth iterate maps [.01, 1] into about [.7, 1.2].
+# Coefficients of x -> a x + b x^3 + c x^5. Five iterations map [.01, 1] into about [.7, 1.2].
 _A, _B, _C, _ROUNDS = 3.4445, -4.7750, 2.0315, 5
 
 
 class Muon(torch.optim.Adam):
-    r"""Move the groups with `"matrices": True` by Muon's rule, and all others by Adam's.
+    r"""Update parameter groups with `"matrices": True` by Muon, and all others by Adam.
 
     Args:
-        params: Groups of parameters.
+        params: The parameter groups.
         momentum: The momentum $\mu$ in [0, 1).
-        half: Make steps orthogonal in bfloat16, which is faster on a GPU.
-        others: Adam's arguments.
+        half: Compute the orthogonal steps in bfloat16, which is faster on a GPU.
+        others: The arguments of Adam.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Muon(torch.optim.Adam):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move all parameters that have a gradient."""
+        """Update all parameters that have a gradient."""
         groups = self.param_groups
         try:
             self.param_groups = [group for group in groups if not group["matrices"]]
@@ -69,13 +70,13 @@ class Muon(torch.optim.Adam):
                 self._move(weights, group["lr"], group["weight_decay"])
 
     def _move(self, weights: Sequence[Tensor], lr: float, decay: float) -> None:
-        # matrices of the same shape are made orthogonal together
+        # matrices of the same shape are orthogonalised together
         alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
         for p in weights:
             assert p.grad is not None
             state = self.state[p]
             if not state:
-                # torch's load_state_dict expects `step` of every weight
+                # torch's load_state_dict expects an entry `step` for every weight
                 state.update(step=torch.zeros(()), momentum=torch.zeros_like(p))
             state["step"] += 1
             state["momentum"].lerp_(p.grad, 1 - self.momentum)
@@ -91,11 +92,11 @@ class Muon(torch.optim.Adam):
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    r"""Return matrices `(B, r, c)` with the same singular vectors, and singular values of about 1.
+    r"""Return matrices `(B, r, c)` with the same singular vectors and singular values near 1.
 
-    It makes five steps of the Newton-Schulz iteration $X \leftarrow a X + b XX^T X + c (XX^T)^2 X$
-    from $X / \|X\|_F$. The coefficients raise small singular values fast, and leave errors of about
-    .3.
+    Compute five steps of the Newton-Schulz iteration $X \leftarrow a X + b XX^T X + c (XX^T)^2 X$
+    from $X / \|X\|_F$. The coefficients increase small singular values fast. The final singular
+    values differ from 1 by up to about .3.
     """
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT).mT

@@ -1,6 +1,7 @@
-r"""Set precision, memory layout, compilation and recomputation of a network while it trains.
+r"""Set the precision, memory layout, compilation and recomputation of a network during training.
 
-These settings change the results by rounding only, and do not change the names of the weights.
+Apart from half precision, these settings change results only by rounding. They do not change the
+names of the weights.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def laid_out(score: nn.Module, config: TrainConfig) -> nn.Module:
-    """Return the score, with the weights of convolutions in channels-last layout if configured."""
+    """Return the score, with channels-last convolution weights if the configuration says so."""
     if config.compute.channels_last:
         for p in _network(score).parameters():
             if p.ndim in _LAST:
@@ -32,18 +33,18 @@ def laid_out(score: nn.Module, config: TrainConfig) -> nn.Module:
 
 
 def _network(score: nn.Module) -> nn.Module:
-    """Return the network of a `ScoreModel`, or else the module itself."""
+    """Return the network of a `ScoreModel`, or the module itself if it is another score."""
     return score.net if isinstance(score, ScoreModel) else score
 
 
 @contextmanager
 def training(score: nn.Module, config: TrainConfig, *others: nn.Module) -> Iterator[None]:
-    """Set training mode and the options of the run within the block, and undo both after it.
+    """Set training mode and the run's options in the block, and restore the old state after it.
 
     Args:
         score: The score that is trained.
         config: The numbers of the run.
-        others: Modules that are trained with the score, such as those of a loss.
+        others: Further modules that are trained, such as a learned loss.
     """
     net, options = _network(score), config.compute
     layers = [layer for module in (score, *others) for layer in module.modules()]
@@ -61,7 +62,7 @@ def training(score: nn.Module, config: TrainConfig, *others: nn.Module) -> Itera
 
 @contextmanager
 def _half(score: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Run the network of a `ScoreModel`, or else the whole module, in half precision."""
+    """Run the network of a `ScoreModel`, or a whole other module, in half precision."""
     if isinstance(score, ScoreModel):
         before, score.autocast = score.autocast, dtype
         try:
@@ -76,7 +77,7 @@ def _half(score: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Replace a module's `forward` within the block."""
+    """Replace a module's `forward` in the block."""
     before = vars(module).get("forward")
     module.forward = forward
     try:
@@ -90,7 +91,7 @@ def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def _compiled(net: nn.Module) -> Iterator[None]:
-    # in place: the weights of a compiled copy have other names
+    # in place, since the weights of a compiled copy have other names
     net.compile()
     try:
         yield
@@ -103,7 +104,7 @@ def _recomputed(net: nn.Module) -> Iterator[None]:
     """Recompute the activations of every block of the network in the backward pass.
 
     This is activation checkpointing (Chen et al. 2016, arXiv:1604.06174). A network without blocks
-    is recomputed as a whole.
+    is recomputed completely.
     """
     chosen = list(blocks(net)) or [net]
     with ExitStack() as stack:
@@ -114,7 +115,7 @@ def _recomputed(net: nn.Module) -> Iterator[None]:
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the parts of a network that run one after the other: the items of its `ModuleList`s."""
+    """Yield the blocks of a network that run one after the other: the items of `ModuleList`s."""
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             yield from child

@@ -1,4 +1,4 @@
-"""Show a run in a notebook: its numbers and the curve of its loss, while it trains."""
+"""Show the progress and the loss curve of a run in a notebook during training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _GAP = 5.0
 
 
 def losses(rows: Sequence[Mapping[str, float]]) -> Figure | None:
-    """Draw the loss over the steps, and the loss of held-out data if it was logged.
+    """Draw the loss over the steps, and the held-out loss if it was logged.
 
     Args:
         rows: Rows of a log.
@@ -48,7 +48,7 @@ def losses(rows: Sequence[Mapping[str, float]]) -> Figure | None:
 
 
 def run_page(text: str, history: History) -> str:
-    """Return the HTML of a run in a notebook: a line of text, and the curve of the loss."""
+    """Return the HTML that shows a run in a notebook: a line of text and the loss curve."""
     return page(text, losses(history.rows), "the loss over the steps")
 
 
@@ -56,12 +56,12 @@ def run_page(text: str, history: History) -> str:
 def live(
     callbacks: Callbacks, history: History, steps: int, *, show: bool | None
 ) -> Iterator[None]:
-    """Show the run below the cell of a notebook while the block trains; elsewhere do nothing.
+    """Show the run below a notebook cell during the block; outside notebooks do nothing.
 
     Args:
-        callbacks: The callbacks of the run, to which one that draws is added.
+        callbacks: The callbacks of the run; a callback that draws the curve is added.
         history: The rows of its log.
-        steps: Number of steps of the whole run.
+        steps: The number of steps of the whole run.
         show: False shows nothing.
     """
     if show is False or not in_notebook():
@@ -76,17 +76,17 @@ def live(
 
 
 class _Live(Callback):
-    """Show the loss of a run, and replace the picture every few seconds and at the end."""
+    """Draw the loss of a run, and replace the picture every few seconds and at the end."""
 
     def __init__(self, history: History, steps: int) -> None:
         self._history, self._steps = history, steps
         self._notebook: Any = import_module("IPython.display")
-        # above the progress bar, which the picture would otherwise cut in two
+        # above the progress bar, so that the picture does not interrupt it
         self._shown = self._notebook.display(self._notebook.HTML(""), display_id=True)
         self._when = time.monotonic()
 
     def on_log(self, row: Mapping[str, float]) -> None:
-        """Draw, if the last picture is old enough."""
+        """Draw again if the last picture is older than a few seconds."""
         if time.monotonic() - self._when > _GAP:
             self._draw()
 
@@ -103,7 +103,7 @@ class _Live(Callback):
 
 
 def described(history: History, step: int, steps: int) -> str:
-    """Return the step of a run and its last losses, as text."""
+    """Describe the step and the last losses of a run."""
     known = history.latest.items()
     numbers = "".join(f", {name.replace('_', '-')} {value:.3g}" for name, value in known)
     return f"step {step:,} of {steps:,}{numbers}"

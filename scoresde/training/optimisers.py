@@ -1,4 +1,4 @@
-"""Make the optimiser of a run, and choose the weights that get orthogonal steps and decay."""
+"""Make the optimiser of a run, and select the matrices for Muon and weight decay."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def optimizer_of(
 
     Args:
         score: The score that is trained.
-        parts: All trained parameters, in lists that must not share a parameter group.
+        parts: All trained parameters, in lists whose parameters must be in separate groups.
         config: The numbers of the run.
     """
     options, groups = config.optimiser, list[dict[str, Any]]()
@@ -56,15 +56,15 @@ def optimizer_of(
 def matrices(score: nn.Module) -> list[Tensor]:
     """Return the trained weights of the linear and convolution layers inside a network.
 
-    The outer layers are left out. They are those in the parts that the network lists in its
-    attribute `outer`, such as the embedding and the layers that act on the data; without this
-    attribute they are the first and the last layer.
+    Outer layers are left out. A network lists the names of its outer parts in its attribute
+    `outer`, such as the embedding and the layers that act on the data. Without this attribute the
+    first and the last layer are the outer ones.
 
     Raises:
         InvalidTypeError: `outer` is not a list of names of parts of the network.
     """
     net = getattr(score, "net", score)
-    net = net if isinstance(net, nn.Module) else score  # a function inside has no layers
+    net = net if isinstance(net, nn.Module) else score  # a function has no layers
     layers = [layer for layer in net.modules() if isinstance(layer, _LAYERS)]
     outer: set[nn.Module] = {layers[0], layers[-1]} if layers else set()
     if (names := getattr(net, "outer", None)) is not None:
@@ -77,7 +77,7 @@ def _part(net: nn.Module, name: object) -> nn.Module | None:
     part = getattr(net, name, "") if isinstance(name, str) else ""
     if not isinstance(part, nn.Module | None):
         raise InvalidTypeError(
-            f"the attribute outer of a {type(net).__name__} lists names of its layers, got "
+            f"the attribute outer of a {type(net).__name__} must list names of its layers, got "
             f"{quoted(net.outer)}"
         )
     return part

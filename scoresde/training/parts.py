@@ -1,4 +1,4 @@
-"""Define the parts of a training configuration, each with its own fields and checks."""
+"""Define the four parts of a training configuration, with their fields and checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Averages", "Compute", "Keeping", "Optimiser", "check_least", "check_
 
 
 def check_least(owner: object, **least: int) -> None:
-    """Raise InvalidValueError unless each field is an integer from its bound to 2**64 - 1."""
+    """Raise InvalidValueError unless each field is an integer from its lower bound to 2**64 - 1."""
     for name, low in least.items():
         value = check_integer(name, getattr(owner, name), low)
         if value >= 2**64:
@@ -24,15 +24,10 @@ def check_least(owner: object, **least: int) -> None:
 
 
 def check_numbers(owner: Any, *names: str) -> None:
-    """Check the types of the fields, and convert the named ones to float, which JSON can hold."""
+    """Check the types of the fields, and convert the named ones to float, for JSON."""
     check_fields(owner)
     for name in names:
         object.__setattr__(owner, name, float(getattr(owner, name)))
-
-
-def _check_tuple(name: str, values: object) -> None:
-    if not isinstance(values, tuple) or not all(isinstance(v, int | float) for v in values):
-        raise InvalidTypeError(f"{name} must be a tuple of numbers, got {values!r}")
 
 
 def _check_below_one(name: str, values: tuple[float, ...]) -> None:
@@ -41,47 +36,48 @@ def _check_below_one(name: str, values: tuple[float, ...]) -> None:
             raise InvalidValueError(f"{name} must lie in [0, 1), got {value!r}")
 
 
-# The rate of step k of K relative to the largest, by the name of the decay; m is `decay_from`.
+# The learning rate of step k of K divided by the largest one, by the name of the decay; m is
+# `decay_from`.
 _DECAYS: Mapping[str, Callable[[int, int, int], float]] = {
     "cosine": lambda k, m, steps: 0.5 * (1 + math.cos(math.pi * k / steps)),
     "constant": lambda k, m, steps: 1.0,
     "inverse_sqrt": lambda k, m, steps: math.sqrt(m / max(k, m)),
     "wsd": lambda k, m, steps: 1.0 if k <= m else (steps - k) / (steps - m),
 }
-# The share of the steps with the full rate, where `decay_from` is None.
+# The share of the steps with the full learning rate if `decay_from` is None.
 _FULL_UNTIL = {"wsd": 0.8, "inverse_sqrt": 0.1}
-# The fewest and the most steps between checkpoints, if their number is not given.
+# The smallest and the largest default number of steps between checkpoints.
 _SHORTEST, _LONGEST = 50, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimiser:
-    r"""Hold the optimiser's numbers.
+    r"""Configure the optimiser.
 
     The learning rate of step $k$ of $K$ is $\text{lr} \cdot \min(1, (k + 1) / \text{warmup})$ times
 
     - $\tfrac12 (1 + \cos \pi k / K)$ with `decay="cosine"` (Loshchilov & Hutter 2017,
-      arXiv:1608.03983), which helps short runs more than long ones;
+      arXiv:1608.03983), which helps short runs more than long runs;
     - 1 with `"constant"`;
     - $\min(1, \sqrt{m / k})$ with `"inverse_sqrt"` (Karras et al. 2024, arXiv:2312.02696, EDM2);
     - $\min(1, (K - k) / (K - m))$ with `"wsd"`: warm-up, stable, decay (Hägele et al. 2024,
-      arXiv:2405.18392, who find that a fifth of a run suffices for the decay).
+      arXiv:2405.18392, who found that decaying in the last fifth of a run is enough).
 
-    Here $m$ is `decay_from`. If a run is extended, the result equals that of a run with all steps
-    from the start only if no rate so far depends on $K$: if the rate is constant, if an inverse
-    square root has its `decay_from` as a number, or before the decay of wsd begins.
+    Here $m$ is `decay_from`. A run may be extended to more steps. The result equals that of a run
+    that had all steps from the start only if no rate so far depended on $K$: with "constant", with
+    "inverse_sqrt" and a given `decay_from`, or before the decay of "wsd" begins.
 
     Attributes:
-        rule: "adam"; or "muon", which moves matrices inside the network by orthogonal steps, scaled
-            to a root mean square entry of .2 times the rate (Jordan et al. 2024,
+        rule: "adam" or "muon". Muon updates the matrices inside the network by orthogonal steps
+            whose root mean square entry is .2 times the learning rate (Jordan et al. 2024,
             https://kellerjordan.github.io/posts/muon), and all other weights by Adam.
         lr: The largest learning rate, above 0 and finite.
         betas: Adam's two decay rates, each in [0, 1).
-        warmup: Steps over which the learning rate rises, 0 for none.
-        decay: How the learning rate falls: "cosine", "wsd" (both to zero), "inverse_sqrt" or
-            "constant" (not at all).
-        decay_from: The step m, at least 1, until which "wsd" and "inverse_sqrt" have the full
-            rate; None is four fifths of the steps for "wsd", a tenth for "inverse_sqrt".
+        warmup: The number of steps over which the learning rate rises; 0 for no warm-up.
+        decay: The decay of the learning rate: "cosine" and "wsd" fall to zero, "inverse_sqrt" falls
+            more slowly, "constant" does not fall.
+        decay_from: The step m, at least 1, until which "wsd" and "inverse_sqrt" keep the full rate.
+            None takes four fifths of the steps for "wsd", and a tenth for "inverse_sqrt".
         weight_decay: At least 0; every step subtracts weight_decay * learning rate * W from each
             matrix W inside the network (Loshchilov & Hutter 2019, arXiv:1711.05101).
         clip: The largest norm of the gradient, above 0 and finite; a larger gradient is scaled down
@@ -124,8 +120,8 @@ class Optimiser:
             check_least(self, decay_from=1)
             if self.decay not in _FULL_UNTIL:
                 raise InvalidValueError(
-                    f"decay_from belongs to the decays {' and '.join(_FULL_UNTIL)}, and decay is "
-                    f"{self.decay!r}; leave decay_from out, or choose one of these"
+                    f"decay_from is for the decays {' and '.join(_FULL_UNTIL)}, but decay is "
+                    f"{self.decay!r}; leave decay_from out, or choose one of these decays"
                 )
 
     def lr_at(self, step: int, steps: int) -> float:
@@ -137,17 +133,18 @@ class Optimiser:
 
 @dataclass(frozen=True, kw_only=True)
 class Averages:
-    """Configure the averages of the weights; the first is the result of the run.
+    """Configure the averages of the weights; the first one is the result of the run.
 
     Attributes:
-        ema: The decay, in [0, 1), of the exponential average that is the result. If there are
-            several decays, the first gives the result, and each other average is written into a
-            folder `ema-<decay>`.
-        ema_sigma: Relative widths, in [1e-4, 0.288], of power-function averages, of which snapshots
-            are written. From those of (0.05, 0.1) other averages can be reconstructed after
-            training (`scoresde.ema.reconstruct`).
-        snapshot_every: Steps between snapshots, at least 1; one is written at the last step too.
-        snapshot_half: Write snapshots in float16, at half the size.
+        ema: The decay, in [0, 1), of the exponential average that is the result. Of several decays
+            the first gives the result, and every other average is written to a folder
+            `ema-<decay>`.
+        ema_sigma: The relative widths, in [1e-4, 0.288], of power-function averages. Snapshots of
+            them are written, and from snapshots for (0.05, 0.1) other averages can be reconstructed
+            after training (`scoresde.ema.reconstruct`).
+        snapshot_every: The number of steps between snapshots, at least 1; the last step has a
+            snapshot too.
+        snapshot_half: Write snapshots in float16, in half the space.
 
     Raises:
         InvalidTypeError, InvalidValueError: The value of a field, which is named, is not allowed.
@@ -169,7 +166,8 @@ class Averages:
                 f"snapshot_half must be True or False, got {quoted(self.snapshot_half)}"
             )
         for name, values in (("ema", self.decays), ("ema_sigma", self.ema_sigma)):
-            _check_tuple(name, values)
+            if not isinstance(values, tuple) or not all(isinstance(v, int | float) for v in values):
+                raise InvalidTypeError(f"{name} must be a tuple of numbers, got {values!r}")
             if len(set(values)) < len(values):
                 raise InvalidValueError(f"{name} holds a number twice: {values}")
         _check_below_one("ema", self.decays)
@@ -182,31 +180,33 @@ class Averages:
 
     @property
     def decays(self) -> tuple[float, ...]:
-        """Return all decays of `ema`, that of the result first."""
+        """Return all decays of `ema`, with that of the result first."""
         return self.ema if isinstance(self.ema, tuple) else (self.ema,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Configure how a step is computed; all but `bf16` and `fp16` only change rounding.
+    """Configure how a step is computed; except for `bf16` and `fp16` this only changes rounding.
 
     Attributes:
         accumulate: The number of parts, at least 1, into which a process divides its share of a
             batch. They are computed one after the other, which saves memory.
-        workers: Processes that prepare batches, 0 for none. Useful if samples are decoded or
-            augmented.
+        workers: The number of processes that prepare batches; 0 for none. They help if samples are
+            decoded or augmented.
         bf16: Run the network in bfloat16 (weights and optimiser stay in float32).
-        fp16: Run the network in float16 instead, for GPUs without bfloat16 such as T4 and V100. The
-            loss is scaled so that small gradients are not zero; steps whose gradient overflows are
-            left out.
-        fused: Use the fused Adam; False uses torch's default, for devices that have none.
+        fp16: Run the network in float16, for GPUs without bfloat16 such as T4 and V100. The loss is
+            scaled so that small gradients do not become zero; steps whose gradient overflows are
+            skipped.
+        fused: Use the fused Adam; False uses torch's default, for devices without a fused one.
         compile: Compile the network by `torch.compile`; the first steps then take minutes. A
-            compiled network cannot be differentiated twice, as `EnergyScore` and `ism_loss` need.
-        channels_last: Store images with their channels last, which is faster for many convolutions.
+            compiled network cannot be differentiated twice, which `EnergyScore` and `ism_loss`
+            need.
+        channels_last: Use the memory layout with channels last, which is faster for many
+            convolutions.
         recompute: Recompute the activations of the network's blocks in the backward pass, which
             saves memory and costs about a third more time.
         shard: Divide weights, gradients and averages among the processes, for networks that do not
-            fit into one; every step then communicates more.
+            fit into the memory of one device; every step then communicates more.
 
     Raises:
         InvalidTypeError, InvalidValueError: The value of a field, which is named, is not allowed.
@@ -231,10 +231,10 @@ class Compute:
         check_fields(self)
         if self.bf16 and self.fp16:
             raise InvalidValueError(
-                "bf16 and fp16 exclude each other; take bf16 where the device has it"
+                "bf16 and fp16 cannot be combined; take bf16 if the device supports it"
             )
         if self.shard and self.channels_last:
-            raise InvalidValueError("shard and channels_last exclude each other; leave one out")
+            raise InvalidValueError("shard and channels_last cannot be combined; leave one out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,19 +242,19 @@ class Keeping:
     """Configure what a run saves and logs, and when it stops early.
 
     Attributes:
-        save_every: Steps between checkpoints, at least 1; by default a tenth of the run's steps, at
-            least 50 and at most 1,000.
-        keep: Number of checkpoints kept, at least 2: if the last is damaged, the previous is used.
-        log_every: Steps between rows of the log, at least 1.
-        on_nan: What happens at a step whose gradient is not finite: "raise" ends the run with an
-            error, "skip" leaves the step out, up to 10 in a row. In float16, steps that overflow
-            are always left out.
-        held_out: The share of the data, in [0, 1), that is not trained on. Its loss under the
-            averaged weights is logged as `held_out` at every checkpoint, at the end, and at some
-            steps between. The model with the lowest held-out loss at a checkpoint is kept in
-            `best/`.
-        patience: Stop after this many checkpoints, at least 1, without a lower held-out loss; None
-            never stops early.
+        save_every: The number of steps between checkpoints, at least 1; by default a tenth of the
+            run's steps, but at least 50 and at most 1,000.
+        keep: The number of checkpoints to keep, at least 2, since the previous one is used if the
+            last is damaged.
+        log_every: The number of steps between rows of the log, at least 1.
+        on_nan: If a gradient is not finite, "raise" ends the run with an error, and "skip" skips
+            the step, up to 10 steps in a row. In float16, steps that overflow are always skipped.
+        held_out: The share of the data, in [0, 1), that is not used for training. The loss of the
+            averaged model on these data is logged as `held_out` at every checkpoint, at the end,
+            and at some steps between. The model with the lowest held-out loss at a checkpoint is
+            kept in `best/`.
+        patience: Stop after this many checkpoints, at least 1, that did not lower the held-out
+            loss; None never stops early.
 
     Raises:
         InvalidTypeError, InvalidValueError, UnknownNameError: The value of a field, which is named,
@@ -284,12 +284,12 @@ class Keeping:
             check_least(self, patience=1)
             if not self.held_out:
                 raise InvalidValueError(
-                    "patience needs the loss of held-out data, and no data are held out; hold out "
-                    "a share by held_out=0.1, or leave patience out"
+                    "patience needs held-out data, but no data are held out; give held_out=0.1, "
+                    "or leave patience out"
                 )
 
     def period(self, steps: int) -> int:
-        """Return the steps between checkpoints of a run of `steps` steps."""
+        """Return the number of steps between checkpoints of a run of `steps` steps."""
         return self.save_every or min(_LONGEST, max(_SHORTEST, steps // 10))
 
     def due(self, step: int, steps: int) -> bool:

@@ -1,4 +1,4 @@
-"""Draw pictures of a run: the loss, samples beside data, and the loss at every noise scale."""
+"""Draw pictures of a run: the loss, samples beside data, and the loss at several noise scales."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ from scoresde.training.notebook import losses
 __all__ = ["Pictures"]
 
 _STEPS = 20
-# For `levels.png`: the number of entries of the data (of 16 to 256 samples), and of noise scales.
+# For `levels.png`: the number of entries of the data to use (16 to 256 samples), and the number of
+# noise scales.
 _NUMBERS, _SCALES = 512, 12
 
 
 class Pictures(Callback):
-    """Draw the loss and samples of any shape, in the units of the data, at every checkpoint.
+    """Draw the loss, and samples in the units of the data, at every checkpoint.
 
     - `loss.png`: the loss, and the held-out loss if there is one;
-    - `samples.png`: samples alone, which `scoresde push` shares;
-    - `pictures/step-*.png`: the same samples beside data, held-out ones if there are any;
-    - `levels.png`: the loss of these data at twelve noise scales. A trained model should be below
-      the line beside it, the loss of the best linear denoiser that sees one entry at a time.
+    - `samples.png`: samples only, which `scoresde push` uploads;
+    - `pictures/step-*.png`: the same samples beside data (held-out data if there are any);
+    - `levels.png`: the loss on these data at twelve noise scales. The loss of a trained model
+      should be below the second line, the loss of the best linear denoiser of single entries.
 
-    The averaged model draws the samples by DPM-Solver++ in 20 steps, always with the same seed, so
-    that the same samples improve from picture to picture. They have all classes in turn, or, if the
-    model takes vectors or fields, the conditions of the data beside them.
+    The averaged model draws the samples by DPM-Solver++ in 20 steps. The seed is always the same,
+    so that the same samples improve from picture to picture. The samples have all classes in turn;
+    if the model takes vectors or fields, they have the conditions of the data beside them.
 
     Args:
         folder: The folder of the run.
-        n: Number of samples; by default 16 images, 1,000 points, 12 signals or 4 volumes. 16 images
-            cost as much as two or three steps with a batch of 128.
+        n: The number of samples; by default 16 images, 1,000 points, 12 signals or 4 volumes. 16
+            images take as long as two or three steps with a batch of 128.
 
     Raises:
         InvalidValueError: `n` is not an integer of at least 1.
@@ -60,7 +61,7 @@ class Pictures(Callback):
         self.n = n
 
     def on_data(self, data: Data) -> None:
-        """Keep the data, which are drawn beside the samples and give their conditions."""
+        """Store the data, which are drawn beside the samples and provide their conditions."""
         self._data = data
 
     def on_checkpoint(self, step: int, model: nn.Module) -> None:
@@ -94,7 +95,7 @@ class Pictures(Callback):
         plot.save(beside, self.folder / "pictures" / f"step-{step:08d}.png")
 
     def _condition(self, kinds: Mapping[str, Classes | Field], n: int) -> Mapping[str, Tensor]:
-        """Return the conditions of the first data if some are vectors; else all classes in turn."""
+        """Return the conditions of n data if some are vectors, else all classes in turn."""
         if self._data is not None and any(isinstance(kind, Field) for kind in kinds.values()):
             return self._data.condition(torch.arange(n) % len(self._data)) or {}
         turns = {k: kind.n for k, kind in kinds.items() if isinstance(kind, Classes)}
@@ -118,7 +119,9 @@ class Pictures(Callback):
         curve, linear = [], []
         var = None if known.moments is None else known.moments.var
         var = None if var is None else torch.as_tensor(var, dtype=torch.float64)
-        for time in sde.times(_SCALES - 1 if sde.levels is None else None)[:: _stride(sde)]:
+        # of a ladder every k-th level, with k = stride
+        stride = 1 if sde.levels is None else max(1, sde.levels // _SCALES)
+        for time in sde.times(_SCALES - 1 if sde.levels is None else None)[::stride]:
             if (sigma := float(sde.sigma(time))) == 0:
                 continue
             with evaluating(model):
@@ -134,8 +137,3 @@ class Pictures(Callback):
         curves = {"the model": curve} | ({"a linear denoiser": linear} if linear else {})
         drawn = plot.loss_by_noise(curves, name="squared error of the predicted noise, per entry")
         plot.save(drawn, self.folder / "levels.png")
-
-
-def _stride(sde: SDE) -> int:
-    """Return k, so that the loss is drawn at every k-th level of a ladder."""
-    return 1 if sde.levels is None else max(1, sde.levels // _SCALES)

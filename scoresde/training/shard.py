@@ -1,8 +1,8 @@
-r"""Divide a model among processes: each keeps a part of every weight, gradient and average.
+r"""Divide a model among processes, so that each keeps a part of every weight, gradient and average.
 
 This is for networks that do not fit into one process (Rajbhandari et al. 2020, arXiv:1910.02054, by
-`torch.distributed.fsdp.fully_shard`). A block's weights are gathered while it runs. Checkpoints
-hold whole tensors, so a run can be resumed with or without sharding.
+`torch.distributed.fsdp.fully_shard`). The weights of a block are gathered only while it runs.
+Checkpoints hold whole tensors, so a run can be resumed with or without sharding.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from scoresde.training.network import blocks
 
 __all__ = ["laid_like", "shard", "whole"]
 
-# torch's modules for sharding take half a second to import, so the functions import them
+# torch's modules for sharding take half a second to import, so only the functions import them
 
 
 def shard(*models: nn.Module) -> None:
-    """Keep in every process only its part of these models, which are equal in all processes."""
+    """Divide models, which must be equal in all processes, among the processes."""
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard
 
@@ -35,8 +35,11 @@ def shard(*models: nn.Module) -> None:
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return whole tensors, gathered from all processes, which must call this together."""
-    return {name: _in_full(value) for name, value in tensors.items()}
+    """Gather whole tensors from all processes, which must all call this at the same time."""
+    return {
+        name: value.full_tensor() if hasattr(value, "full_tensor") else value
+        for name, value in tensors.items()
+    }
 
 
 def laid_like(value: Tensor, like: Any) -> Tensor:
@@ -46,7 +49,3 @@ def laid_like(value: Tensor, like: Any) -> Tensor:
 
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
     return torch.empty_like(like, dtype=value.dtype).copy_(value)
-
-
-def _in_full(value: Any) -> Tensor:
-    return value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Collect and restore the tensors of a run, and describe what must not change within it."""
+"""Collect and restore the tensors of a run, and describe the properties that must not change."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def unpack(
     """Load the tensors that `pack` returned.
 
     Raises:
-        CheckpointError: The tensors of `source` are those of something else.
-        InvalidValueError: They are of weights in another precision, or of a model with other
-            moments, which would be those of the checkpoint from here on.
+        CheckpointError: The tensors of `source` do not fit this run.
+        InvalidValueError: The checkpoint's weights have another precision, or its model has other
+            moments.
     """
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "loss": {}, "optimizer": {}}
     for name, value in tensors.items():
@@ -77,21 +77,21 @@ def unpack(
 
 
 def _check_same(score: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raise unless stored tensors have the precision and the moments of a score."""
+    """Raise unless stored tensors have the precision and the moments of the score."""
     buffers = dict(score.named_buffers()) if isinstance(score, ScoreModel) else {}
     for name, own in score.state_dict().items():
         stored = tensors.get(name)
         if stored is None or stored.shape != own.shape or not stored.is_floating_point():
-            continue  # reported with all others by `load_state`
+            continue  # `load_state` reports this with all other differences
         if stored.dtype != own.dtype:
             raise InvalidValueError(
-                f"{source} belongs to another model: its {name} was {stored.dtype} and is "
+                f"{source} belongs to another model: its {name} was {stored.dtype} and is now "
                 f"{own.dtype}; give the model its old dtype, or take another folder"
             )
         fixed = name in buffers and not name.startswith("net.")
         if fixed and not torch.allclose(stored, own.cpu(), rtol=1e-3, atol=1e-6, equal_nan=True):
             raise InvalidValueError(
-                f"{source} belongs to another model: its {name} was {quoted(stored)} and is "
+                f"{source} belongs to another model: its {name} was {quoted(stored)} and is now "
                 f"{quoted(own)}; give the model its old moments, or take another folder"
             )
 
@@ -99,10 +99,10 @@ def _check_same(score: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
 def _slots(
     tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, source: str
 ) -> dict[int, dict[str, Tensor]]:
-    """Return the optimiser's state by the number of the weight: averages, and counts of steps.
+    """Return the optimiser's state, averages and step counts, by the number of the weight.
 
     Raises:
-        CheckpointError: A tensor has another shape or type, or the weights of a group have
+        CheckpointError: A tensor has another shape or type, or weights of the same group have
             different tensors.
     """
     groups = [group["params"] for group in optimizer.param_groups]
@@ -125,8 +125,8 @@ def _slots(
         }
         if len(known - {frozenset()}) > 1:
             raise CheckpointError(
-                f"{source} is not a checkpoint of such a run: its optimiser has other tensors for "
-                "one weight than for the next"
+                f"{source} is not a checkpoint of such a run: its optimiser has different tensors "
+                "for two weights of the same group"
             )
     return slots
 
@@ -138,7 +138,7 @@ def _laid(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str
 
 
 def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data, augment: object) -> dict[str, str]:
-    """Return, by name, what must not change within a run beside its configuration."""
+    """Return the properties of a run that must not change, besides its configuration, by name."""
     samples = " x ".join(map(str, (len(data), *data.event_shape)))
     if isinstance(score, ScoreModel):
         known = {
@@ -151,7 +151,7 @@ def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data, augment: object
     return {
         "sde": repr(sde),
         **known,
-        # other data may have another variance, and so another weight of the loss
+        # other data may have another variance, which changes the default weight of the loss
         "data set": f"{samples}, SHA-256 {data.fingerprint()[:16]}",
         "loss": described(loss),
         **({} if augment is None else {"augment": described(augment)}),

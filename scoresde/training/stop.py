@@ -12,23 +12,23 @@ from scoresde import distributed
 
 __all__ = ["Stop"]
 
-# Among several processes a second signal within so many seconds does not count.
+# With several processes, a second signal within this many seconds is ignored.
 _ECHO = 2.0
 # Windows has no SIGHUP
 _SIGNALS = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 
 
 class Stop:
-    """Record a first signal within the block; end the block at once at a second one.
+    """Record the first signal in the block; end the block immediately at the second.
 
-    The loop asks `agreed` after each step. A signal after the last step ends the run at the end of
+    The loop calls `agreed` after each step. A signal after the last call ends the run at the end of
     the block.
 
-    The signals are SIGINT, SIGTERM, and SIGHUP, which a closed terminal sends. A signal that is
-    ignored, as SIGHUP is under `nohup`, stays ignored. Outside the main thread, where Python allows
-    no handlers, nothing is changed. Among several processes a second signal within two seconds does
-    not count, since a terminal and `torchrun` each send one; nor does any second SIGHUP, which a
-    shell and its terminal each send.
+    The signals are SIGINT, SIGTERM, and SIGHUP, which a closing terminal sends. A signal that was
+    ignored before, as SIGHUP under `nohup`, stays ignored. Outside the main thread Python allows no
+    handlers, so nothing is changed. With several processes a second signal within two seconds is
+    ignored, since a terminal and `torchrun` each send one. A second SIGHUP is always ignored, since
+    a shell and its terminal each send one.
 
     Attributes:
         received: The signal, or None.
@@ -53,9 +53,9 @@ class Stop:
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self._previous.items():
-            # None: the handler was not installed from Python
+            # None means that the handler was not installed from Python
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if error is None and self.received is not None:  # it came after the last `agreed`
+        if error is None and self.received is not None:  # the signal came after the last `agreed`
             self.end(f"{self.received.name} after the last step")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -67,17 +67,17 @@ class Stop:
         self._at = self._at if echo else now
         self.received = signal.Signals(number)
         if again:
-            self.end(f"stopped at once by a second {self.received.name}")
+            self.end(f"stopped immediately by a second {self.received.name}")
 
     def agreed(self) -> signal.Signals | None:
-        """Return a signal that this process or another of the group received, or None."""
+        """Return a signal that this or another process of the group received, or None."""
         number = distributed.largest(self.received or 0)
         if number:
             self.received = signal.Signals(number)
         return self.received
 
     def end(self, message: str) -> None:
-        """Raise KeyboardInterrupt for SIGINT, SystemExit(128 + number) for any other signal.
+        """Raise KeyboardInterrupt for SIGINT, and SystemExit(128 + number) for other signals.
 
         Args:
             message: The message of the KeyboardInterrupt.

@@ -1,7 +1,8 @@
 r"""Run the training loop: batches, steps, checkpoints and logs for any loss.
 
-All randomness of step k is a function of (seed, k) alone, so that a run that was killed and resumed
-ends in the same weights, bit for bit, as one that was not (on the CPU, at one number of threads).
+All randomness of step k is a function of (seed, k). So a run that was killed and resumed ends in
+the same weights, bit for bit, as an uninterrupted run (on the CPU, with the same number of
+threads).
 """
 
 from __future__ import annotations
@@ -43,64 +44,65 @@ ScoreT = TypeVar("ScoreT", bound=nn.Module)
 
 
 class Trainer(Generic[ScoreT]):
-    """Train a score with any loss, by Adam or Muon, and average its weights.
+    """Train a score with any loss by Adam or Muon, and average the weights.
 
     The trainer makes batches, calls the loss, changes the weights and writes checkpoints. It calls
     `loss(score, sde, x, noise=noise, condition=condition)`, which returns one number per sample.
-    Here `sde` is the score's own SDE, and `noise` a `scoresde.Noise` that depends on the seed, the
-    step and the row of the batch only. Bind further options of a loss with `functools.partial`:
-    `partial(dsm_loss, weight=min_snr(5), law=LogNormal())`.
+    Here `sde` is the SDE of the score, and `noise` is a `scoresde.Noise` that depends only on the
+    seed, the step and the row of the batch. Bind further options of a loss with
+    `functools.partial`: `partial(dsm_loss, weight=min_snr(5), law=LogNormal())`.
 
     With a `folder`, the run can be interrupted at any moment: a trainer made with the same
     arguments continues from the last checkpoint. The folder holds
 
-    - `step-*.safetensors`: the last checkpoints, with all that is needed to resume;
+    - `step-*.safetensors`: the last checkpoints, with everything that is needed to resume;
     - `model.safetensors` and `config.json`: the averaged model, as `ScoreModel.save_pretrained`
-      writes it; for a score that is not a `ScoreModel` only checkpoints are written, and `train`
-      returns the averaged module;
-    - `ema-*/`: the same for every further decay of `averages.ema`;
-    - `best/`: the same at the checkpoint with the lowest held-out loss, if data are held out;
-    - `ema/`: snapshots of the averages of `averages.ema_sigma`, for `scoresde.ema.reconstruct`;
-    - `log.jsonl`: one line every `log_every` steps, with the mean loss since the line before;
-    - `.lock`: the process that trains here; no other process may until `train` ends.
+      writes it; for other scores only checkpoints are written, and `train` returns the averaged
+      module;
+    - `ema-*/`: the averaged models for the further decays in `averages.ema`;
+    - `best/`: the averaged model at the checkpoint with the lowest held-out loss, if data are held
+      out;
+    - `ema/`: snapshots of the averages in `averages.ema_sigma`, for `scoresde.ema.reconstruct`;
+    - `log.jsonl`: one line every `log_every` steps, with the mean loss since the previous line;
+    - `.lock`: a lock that keeps other processes from training here until `train` ends.
 
     Args:
-        score: A module that is a score and knows its SDE, trained in place: a `ScoreModel`, an
-            `EnergyScore`, or any other with an attribute `facts`. A `ScoreModel` takes over the
-            data's transform, if they have one, and loses its pilot, which was measured with other
-            weights.
-        data: A `Data`, or an argument of `scoresde.data.load`. It must have the conditions that the
-            score takes, by name and kind; a missing label is -1, missing numbers are NaN.
+        score: The score, a module whose `facts` have an SDE: a `ScoreModel`, an `EnergyScore`, or
+            your own. It is trained in place. A `ScoreModel` receives the transform of the data, and
+            loses its pilot, which was measured with other weights.
+        data: A `Data`, or an argument of `scoresde.data.load`. Its conditions must have the names
+            and kinds that the score takes; a missing label is -1, a missing number is NaN.
         config: The numbers of the run.
         loss: A loss `(score, sde, x, *, noise, condition) -> (B,)`; by default `dsm_loss` with the
-            weight `edm` of the score's variance. A module that is the loss or is held by it, such
-            as `LearnedWeight`, is trained and saved with the score, but is not part of the result.
-        folder: The folder of the run; without it nothing is written.
-        callbacks: Callbacks beside the log.
+            weight `edm` for the score's variance. If the loss is or contains a module, such as
+            `LearnedWeight`, this module is trained and saved with the score, but is not part of the
+            result.
+        folder: The folder of the run; None writes nothing.
+        callbacks: Callbacks, in addition to the log.
         augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
-            the configuration; all its randomness must come from the generator.
+            the configuration; its randomness must come from the generator.
 
     Attributes:
-        step: Steps so far.
+        step: The number of steps so far.
         ema: The averages of the weights.
-        held_out: The held-out data with their best checkpoint, or None.
+        held_out: The held-out data with the record of their loss, or None.
         history: The rows of the log so far.
 
     Raises:
         ShapeError: The data's events have another shape than the score's.
         DataError: The data's moments overflow.
-        InvalidTypeError: The score is not a module, the loss cannot be called like this, or the
-            configuration is not a `TrainConfig`; or the model cannot be written, since its SDE has
-            fields that are not JSON values.
+        InvalidTypeError: The score is not a module, the loss does not accept these arguments, the
+            configuration is not a `TrainConfig`, or the model's SDE has fields that cannot be
+            written as JSON.
         InvalidValueError: The score has no SDE, takes other conditions than the data have, or was
-            trained on data in other units; the folder holds a run of another configuration, score,
-            loss or data set; or all weights are frozen, as in the result of `train`.
-        CheckpointError: All checkpoints in the folder are damaged, or it holds a model and no
-            checkpoint; or another `Trainer`, of this process or another, trains in it.
+            trained on data in other units; the folder holds a run with another configuration,
+            score, loss or data set; or all weights are frozen, as in the result of `train`.
+        CheckpointError: All checkpoints in the folder are damaged; the folder holds a model but no
+            checkpoint; or another `Trainer`, of this or another process, trains there.
 
-    Within `scoresde.distributed.group()` the processes that `torchrun` started train together:
-    each on its rows of every batch, all with the same weights. Process 0 writes, prints, and calls
-    the callbacks.
+    In `scoresde.distributed.group()` the processes that `torchrun` started train the same weights
+    together, each on its own rows of every batch. Process 0 writes files, prints, and calls the
+    callbacks.
 
     Examples:
         >>> from scoresde import VESDE, ScoreModel, nn
@@ -127,7 +129,7 @@ class Trainer(Generic[ScoreT]):
     ) -> None:
         self.score = score
         self.config = TrainConfig() if config is None else config
-        # absolute, so that a change of the working directory does not split the run
+        # an absolute path, so that a change of the working directory does not matter
         self.folder = None if folder is None else Path(folder).absolute()
         check_kinds(score, self.config)
         sde = process(score)
@@ -160,7 +162,8 @@ class Trainer(Generic[ScoreT]):
         self.callbacks = Callbacks((*logs, *callbacks) if distributed.is_main() else ())
         if keeper is not None:
             if isinstance(score, ScoreModel):
-                checkpoint.dump(score.description())  # raises now rather than at a checkpoint
+                # raises an error now instead of at a checkpoint
+                checkpoint.dump(score.description())
             with keeper.lock.unless_it_fails():
                 self._resume(keeper)
             self.history.on_start(self.step, self.config)
@@ -176,7 +179,7 @@ class Trainer(Generic[ScoreT]):
 
     @property
     def model(self) -> ScoreT:
-        """Return the score with the present averaged weights, in eval mode and frozen."""
+        """Return the score with the current averaged weights, in eval mode and frozen."""
         return cast("ScoreT", self.ema.whole().model)
 
     @property
@@ -196,12 +199,13 @@ class Trainer(Generic[ScoreT]):
     def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
         """Make steps, and return the averaged score.
 
-        The first SIGINT, SIGTERM or SIGHUP ends the run after the current step and a checkpoint,
-        with a KeyboardInterrupt or a SystemExit of 128 + its number; a second one ends it at once.
-        Data that cannot be read end it after a checkpoint too.
+        After the first SIGINT, SIGTERM or SIGHUP the run finishes the current step, writes a
+        checkpoint, and raises a KeyboardInterrupt or a SystemExit of 128 + the signal's number. A
+        second signal ends it immediately. If data cannot be read, the run also ends after a
+        checkpoint.
 
         Args:
-            steps: The largest number of steps to make, at least 0; None makes all that are left.
+            steps: The largest number of steps to make, at least 0; None makes all remaining ones.
             progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook,
                 and occasional lines elsewhere.
 
@@ -214,8 +218,8 @@ class Trainer(Generic[ScoreT]):
                 since the run began.
             MemoryLimitError: A step does not fit into memory.
             DataError: Samples cannot be read.
-            CheckpointError: Two checkpoints in a row, or the last, could not be written; or another
-                process trains in the folder, or has continued the run in it.
+            CheckpointError: Two checkpoints in a row, or the last one, could not be written; or
+                another process trains in the folder, or has continued the run.
             PeerError: Another process of the job died.
         """
         count = self.config.steps if steps is None else check_integer("steps", steps, 0)
@@ -236,7 +240,8 @@ class Trainer(Generic[ScoreT]):
         ):
             self._start = time.perf_counter()
             if self._keeper is not None:
-                # the run may have been killed between the checkpoint and the models
+                # the run may have been killed after writing the checkpoint and before writing the
+                # models
                 keeper, results, held = self._keeper, self.ema.whole().results, self.held_out
                 if self.finished:
                     distributed.on_main(lambda: keeper.complete(self.step, results))
@@ -251,8 +256,9 @@ class Trainer(Generic[ScoreT]):
                     self.ema.update(self.score)
                 self.step += 1
                 bar.update()
-                received = stop.agreed()  # not asked again: a signal may come during the checkpoint
-                # these checkpoints are written in runs with and without interruptions
+                # do not ask again, since a signal may come during the checkpoint
+                received = stop.agreed()
+                # interrupted and uninterrupted runs both write these checkpoints
                 due = keeping.due(self.step, self.config.steps)
                 judged = None
                 if (held := self.held_out) is not None:
@@ -262,7 +268,7 @@ class Trainer(Generic[ScoreT]):
                 if save or snapshot or self.step % keeping.log_every == 0:
                     try:
                         self._log(recent, judged)
-                    except KeyboardInterrupt:  # raised by a callback if no signal was received
+                    except KeyboardInterrupt:  # a callback raised this if no signal was received
                         if distributed.size() == 1 and stop.received is None:
                             self._save(last=True)
                         raise
@@ -281,7 +287,7 @@ class Trainer(Generic[ScoreT]):
 
     @contextlib.contextmanager
     def _kept(self, recent: list[Tensor]) -> Iterator[None]:
-        """Save a checkpoint of the last step if data cannot be read within the block."""
+        """Save a checkpoint of the last step if data cannot be read in the block."""
         try:
             yield
         except DataError as error:
@@ -297,7 +303,7 @@ class Trainer(Generic[ScoreT]):
         found = distributed.mean(torch.stack(recent).cpu().double())
         found = self._guard.finite_steps(self.step - len(recent), found)
         if not len(found):
-            return  # all steps were skipped: there is no loss to log
+            return  # all steps were skipped, so there is no loss to log
         loss, norm = found.mean(0).tolist()
         line = {
             "step": self.step,
@@ -329,7 +335,7 @@ class Trainer(Generic[ScoreT]):
         return pack(self.score, self.ema, self.optimizer, self._update.beside)
 
     def _resume(self, keeper: Keeper) -> None:
-        """Load the checkpoint that process 0 finds, and send it to the other processes."""
+        """Load the checkpoint that process 0 finds, which it sends to the other processes."""
         state: dict[str, Tensor] = {}
 
         def find() -> tuple[str, int, dict[str, Any] | None] | None:

@@ -1,8 +1,8 @@
-r"""Make one update of the weights: loss, gradient, optimiser.
+r"""Make one update of the weights: compute the loss and its gradient, and call the optimiser.
 
 All randomness of step k is a function of (seed, k, row of the batch). So no random state has to be
-stored, and a process that handles some rows of a batch draws the same numbers for them as a process
-that handles all rows.
+stored, and a process that computes some rows of a batch draws the same numbers for them as a
+process that computes all rows.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ __all__ = ["Loss", "Update", "check_loss", "checked", "default_loss", "seeds_of_
 Loss = Callable[..., Tensor]
 """A loss `(score, sde, x, *, noise, condition) -> (B,)`, such as `dsm_loss`."""
 
-_HIDDEN = 2**32  # the first stream for hiding conditions; losses use lower ones
+_HIDDEN = 2**32  # the first draw number for hiding conditions; losses use lower numbers
 
 
 class Update:
-    """Update the weights of a score, and those of the loss if it has some, one batch at a time.
+    """Update the weights of a score, and of a loss with weights, one batch at a time.
 
-    Each of several processes handles its own rows of a batch, in `accumulate` parts. The gradient
-    is the mean over all parts, so that the update is the same in every process. It equals the
-    update by a single process, except for rounding and for two things that depend on the part: the
-    randomness of layers such as dropout, and stratified times.
+    Each of several processes computes its own rows of a batch, in `accumulate` parts. The gradient
+    is the mean over all parts of all processes, so every process makes the same update. It equals
+    the update of a single process up to rounding, except that layers such as dropout and stratified
+    times depend on the division into parts.
 
     Args:
         score: The score, trained in place.
@@ -60,7 +60,8 @@ class Update:
 
     Attributes:
         optimizer: Adam or Muon, over the parameters that require gradients.
-        beside: The modules of the loss, which are trained with the score, and its scale in float16.
+        beside: The modules of the loss that are trained with the score, and the loss scale for
+            float16.
         begun: The number of the last update that has begun to change the weights.
 
     Raises:
@@ -78,8 +79,8 @@ class Update:
         weights = [p for p in score.parameters() if p.requires_grad]
         if not weights:
             raise InvalidValueError(
-                "no parameter of the score requires a gradient, so that there is nothing to train; "
-                "the result of `train` is frozen: call `score.requires_grad_()` to train it further"
+                "no parameter of the score requires a gradient, so there is nothing to train; the "
+                "result of `train` is frozen, so call `score.requires_grad_()` to train it further"
             )
         self._device = weights[0].device
         self.beside.to(self._device)
@@ -132,15 +133,15 @@ class Update:
         return torch.stack([torch.stack(losses).sum(), norm])
 
     def loss(self, step: int, batch: Batch, part: int = 0) -> Tensor:
-        """Return the loss of one part of this process's rows, the mean over samples and entries."""
+        """Return the loss of one part of this process's rows, averaged over samples and entries."""
         return self._part(seeds_of_step(self.config.seed, step, 1 + len(self._rows)), batch, part)
 
     def noise(self, step: int, rows: slice) -> Noise:
-        """Return the noise of some rows of the batch of a step."""
+        """Return the noise for some rows of the batch of a step."""
         return _noise(seeds_of_step(self.config.seed, step, 1)[0], rows)
 
     def describe(self, step: int) -> str:
-        """Return the learning rate, times and noise scales of update number `step`, as text."""
+        """Describe the learning rate, times and noise scales of update number `step`."""
         rate = f"at learning rate {self.config.lr_at(step):.3g}"
         seen: list[Tensor] = []
 
@@ -150,7 +151,7 @@ class Update:
 
         noise = self.noise(step, slice(0, self.config.batch_size))
         x = torch.zeros(len(noise), 1)
-        with contextlib.suppress(Exception), torch.no_grad():  # a loss may need the true shape
+        with contextlib.suppress(Exception), torch.no_grad():  # a loss may depend on the shape
             self._loss(record, self.sde, x, noise=noise, condition=None)
         if not seen:
             return rate
@@ -170,13 +171,13 @@ class Update:
         given = None if batch[1] is None else self._hidden(batch[1].rows(mine), noise)
         x, *others = there([batch[0][mine], *(given or {}).values()], self._device)
         condition = None if given is None else Condition(dict(zip(given, others, strict=True)))
-        # layers such as dropout draw from torch's global generators
+        # layers such as dropout use torch's global generators
         with forked_rng(seeds[1 + number] >> 1, self._device), passing():
             losses = self._loss(self._score, self.sde, x, noise=noise, condition=condition)
         return checked(losses, x).mean() / x.shape[1:].numel()
 
     def _hidden(self, condition: Condition, noise: Noise) -> Condition:
-        """Return the conditions, some of them hidden, independently for each name."""
+        """Return the conditions with some of them hidden at random, independently for each name."""
         rows = {}
         for name, value in condition.items():
             share = self.config.share_hidden(name)
@@ -203,19 +204,19 @@ class Update:
         return nullcontext()
 
     def _check_reached(self) -> None:
-        """Raise TrainingError if a parameter has no gradient: processes would wait for it."""
+        """Raise TrainingError if a parameter has no gradient, for which processes would wait."""
         if self._score is self.score:
             return
         named = self.score.named_parameters()
         lost = [name for name, p in named if p.requires_grad and p.grad is None]
         if lost:
             raise TrainingError(
-                f"no gradient reaches {len(lost)} parameters ({', '.join(lost[:5])}), and several "
-                "processes would wait for it; freeze what is not used by `requires_grad_(False)`"
+                f"no gradient reaches {len(lost)} parameters ({', '.join(lost[:5])}), for which "
+                "several processes would wait; freeze unused parameters by `requires_grad_(False)`"
             )
 
     def _share_others(self) -> None:
-        """Average the gradients of the loss's own parameters over the processes."""
+        """Average the gradients of the loss's parameters over the processes."""
         if distributed.size() == 1:
             return
         for p in self.beside.parameters():
@@ -224,42 +225,44 @@ class Update:
 
 
 def default_loss(score: nn.Module, data: Data) -> Loss:
-    """Return the DSM loss with EDM's weight, for the variance that the score assumes."""
+    """Return the DSM loss with the weight of EDM for the variance that the score assumes."""
     moments = facts(score).moments
     var = data.moments()[1] if moments is None else moments.mean_variance()
     return functools.partial(dsm_loss, weight=edm(var or 1.0))
 
 
 def check_loss(loss: object) -> None:
-    """Raise InvalidTypeError unless a loss can be called as the trainer calls it."""
+    """Raise InvalidTypeError unless a loss accepts the arguments that the trainer passes."""
     wanted = "a function (score, sde, x, *, noise, condition) -> (B,) such as dsm_loss"
     if not callable(loss) or isinstance(loss, type):
         raise InvalidTypeError(f"loss must be {wanted}, got {quoted(loss)}")
     with contextlib.suppress(ValueError):  # some callables have no signature
-        # a module's __call__ takes anything, so look at its forward
+        # a module's __call__ accepts any arguments, so check its forward
         called = loss.forward if isinstance(loss, nn.Module) else loss
         try:
             inspect.signature(called).bind(None, None, None, noise=None, condition=None)
         except TypeError as error:
             raise InvalidTypeError(
-                f"loss must be {wanted}, but {quoted(loss)} cannot be called so: {error}"
+                f"loss must be {wanted}, but {quoted(loss)} does not accept these arguments: "
+                f"{error}"
             ) from error
 
 
 def checked(losses: object, x: Tensor) -> Tensor:
-    """Return a loss's result, checked to be a tensor `(B,)`."""
+    """Return the result of a loss; raise unless it is a tensor `(B,)`."""
     if not isinstance(losses, Tensor):
-        raise InvalidTypeError(f"a loss returns a tensor (B,), got {type(losses).__name__}")
+        raise InvalidTypeError(f"a loss must return a tensor (B,), got {type(losses).__name__}")
     if losses.shape != x.shape[:1]:
         raise ShapeError(
-            f"a loss returns one number for each sample, expected ({len(x)},), got "
-            f"{tuple(losses.shape)}; sum over the event, and leave the mean to the trainer"
+            f"a loss must return one number for each sample, of the shape ({len(x)},), got "
+            f"{tuple(losses.shape)}; sum over the event only, since the trainer averages over "
+            "samples"
         )
     return losses
 
 
 def seeds_of_step(seed: int, step: int, n: int) -> list[int]:
-    """Return n seeds of a step: the seed of its noise, then one for each part of its batch."""
+    """Return n seeds for a step: one for its noise, then one for each part of its batch."""
     words: list[int] = np.random.SeedSequence([seed, step]).generate_state(n, np.uint64).tolist()
     return words
 
@@ -269,7 +272,7 @@ def _noise(seed: int, rows: slice) -> Noise:
 
 
 def _beside(loss: Loss, score: nn.Module) -> nn.ModuleList:
-    """Return the modules of a loss that are trained: neither the score itself nor frozen ones."""
+    """Return the modules of a loss to train, without the score and frozen modules."""
     inside = set(score.modules())
     return nn.ModuleList(
         module
@@ -280,14 +283,14 @@ def _beside(loss: Loss, score: nn.Module) -> nn.ModuleList:
 
 
 def _divided(config: TrainConfig) -> list[slice]:
-    """Return the rows of the batch for every part of every process."""
+    """Return the rows of the batch for every part in this process."""
     share = distributed.rows(config.batch_size)
     accumulate = config.compute.accumulate
     length, rest = divmod(share.stop - share.start, accumulate)
     if rest or not length:
         raise InvalidValueError(
             f"accumulate = {accumulate} does not divide the {share.stop - share.start} samples of "
-            "a batch that a process handles; choose a divisor"
+            "a batch that each process computes; choose a divisor"
         )
     parts = distributed.size() * accumulate
     return [slice(i * length, (i + 1) * length) for i in range(parts)]

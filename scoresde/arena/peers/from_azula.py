@@ -15,7 +15,7 @@ __all__ = ["methods"]
 
 
 class _Model:
-    """Give a denoiser azula's interface, with alpha = 1 and sigma on a grid of times."""
+    """Wrap a denoiser in azula's interface, with alpha = 1 and sigma on a grid of times."""
 
     def __init__(self, denoiser: Denoiser, rho: Tensor) -> None:
         self.denoiser = denoiser
@@ -31,7 +31,7 @@ class _Model:
 
 
 def methods() -> dict[str, Method]:
-    """Return by name every sampler of the library except Euler, which equals its DDIM."""
+    """Return all samplers of azula but Euler, which equals its DDIM, by name."""
     sample = importlib.import_module("azula.sample")
 
     def method(name: str, cost: int = 1, **settings: Any) -> Method:

@@ -21,7 +21,7 @@ __all__ = ["methods"]
 
 
 def methods() -> dict[str, Method]:
-    """Return every scheduler that can be given a grid, in its published orders, by name."""
+    """Return every scheduler that takes a given grid, one entry per published order."""
     importlib.import_module("diffusers")
     found = {
         "DDIM": _table("DDIMScheduler", vp=True, clip_sample=False),
@@ -89,8 +89,8 @@ def _table(
         epsilon: True if it takes the noise (y - D) / rho instead of the denoised D.
         cost: The number of evaluations of a step.
         extra: The number of further evaluations of a run.
-        spacing: "trailing" visits all levels; None for schedulers without this option, which do not
-            visit the lowest level, where they end.
+        spacing: "trailing" evaluates the network at all levels. None is for schedulers without this
+            option; they end at the lowest level and do not evaluate the network there.
         step: Further arguments of `step`.
         settings: Arguments of the constructor.
     """
@@ -104,7 +104,7 @@ def _table(
             num_train_timesteps=steps + 1, trained_betas=betas.numpy(),
             prediction_type="epsilon" if epsilon else "sample", **chosen,
         )  # fmt: skip
-        # tables in float64, since a float32 table has errors of 1e-4 near the data
+        # tables in float64, since the rounding of a float32 table has errors of 1e-4 at small noise
         scheduler.alphas_cumprod = bar
         scheduler.set_timesteps(steps if spacing is None else steps + 1)
         if hasattr(scheduler, "sigmas"):

@@ -36,9 +36,10 @@ def _sampling() -> ModuleType:
 
 
 def methods() -> dict[str, Method]:
-    """Return by name every sampler with a given number of steps: all but `dpm_adaptive`.
+    """Return all samplers but `dpm_adaptive`, which chooses its own number of steps, by name.
 
-    Only two SDE methods are listed with eta = 0 too: the others then equal ODE methods.
+    Two SDE methods are also listed with eta = 0. With eta = 0 the other SDE methods equal ODE
+    methods of the list.
     """
     sampling = _sampling()
 
@@ -52,7 +53,7 @@ def methods() -> dict[str, Method]:
         return Method(run, lambda evaluations: evaluations // cost)
 
     def fast(denoiser: Denoiser, rho: Tensor, y: Tensor) -> Tensor:
-        """Run dpm_fast, which takes steps equal in log rho, of up to three evaluations each."""
+        """Run dpm_fast, whose steps are equal in log rho and take up to three evaluations each."""
         end: Tensor = sampling.sample_dpm_fast(
             lambda x, sigma: denoiser(x, sigma[0].clamp(rho[-1], rho[0])),
             y, float(rho[-1]), float(rho[0]), len(rho) - 1, disable=True,

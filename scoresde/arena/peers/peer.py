@@ -1,10 +1,10 @@
 r"""Run samplers of other libraries on the same problems as those of this package.
 
-A peer is a sampler of another library. It receives the state $y = x / \alpha$ with the noise level
-$\rho = \sigma / \alpha$, in which every SDE is variance exploding, and the exact denoiser. It takes
-its own steps from $\rho_T$ to $\rho_\epsilon$ on one of several published grids. Tweedie's estimate
-at the end is added and counted, as for all samplers; in these libraries it is the last step, to
-$\rho = 0$.
+A peer is a sampler of another library. It receives the state $y = x / \alpha$, the noise levels
+$\rho = \sigma / \alpha$ and the exact denoiser. In these coordinates every SDE is variance
+exploding. It takes its own steps from $\rho_T$ to $\rho_\epsilon$ on one of several published
+grids. As for all samplers, Tweedie's estimate follows at the end and counts as one evaluation;
+these libraries make it as the last step, to $\rho = 0$.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def on_all_grids(library: str, methods: Mapping[str, Method]) -> dict[str, Peer]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence warnings and logs of other libraries in the block, such as about rounded times."""
+    """Silence warnings and logs of other libraries in the block."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -16,9 +16,9 @@ from scoresde.metrics.calibration.study import Draw, LogDensity, Pairs, Study, c
 __all__ = ["calibrate", "calibrate_pairs"]
 
 Simulate = Callable[[int, int], tuple[Tensor, Tensor]]
-"""`simulate(n, seed)`: parameters `(n, *event)` of the prior, and data `(n, *)` for each."""
+"""`simulate(n, seed)` returns parameters `(n, *event)` from the prior, and their data `(n, *)`."""
 
-# The smallest number of data sets, and the factor by which a second run has more than the first.
+# The smallest number of data sets, and the factor by which a second run has more of them.
 _LEAST, _MORE = 20, 4
 
 
@@ -40,26 +40,30 @@ def calibrate(
 ) -> Calibration:
     r"""Test whether draws are from the posterior of a simulator.
 
-    The tested quantities are up to 16 entries of the parameter and 8 random projections, the
-    distance to a point that depends on y, and the log-likelihood. Each has four tests: the
-    distribution of the ranks (a simultaneous band), the sum of the squares of their normal deviates
-    ($\chi^2$), and the coverage of central intervals of 50 and 90 %. All are exact, and Holm's
-    adjustment makes `level` the probability of any false alarm. An alarm is followed by a second
-    run, with four times as many new data sets, whose result counts.
+    The tested quantities are up to 16 entries of the parameter, 8 random projections, the distance
+    to a reference point that depends on y, and the log-likelihood. Each has four tests: of the
+    distribution of the ranks (a simultaneous band), of the sum of their squared normal deviates
+    ($\chi^2$), and of the coverage of central 50 % and 90 % intervals. All p-values are exact, and
+    with Holm's adjustment `level` is the probability of any false alarm. After an alarm the tests
+    are repeated with four times as many new data sets, and only the result of this second run
+    counts.
 
     Args:
-        draw: `draw(y, k, seed)`, k samples for each row of y `(m, *)`, `(m, k, *event)`.
-        simulate: `simulate(n, seed)`, parameters `(n, *event)` and their data `(n, *)`.
-        n: Data sets, at least 20. With 6,000, draws that are .9 times as wide as the posterior, or
-            shifted by .1 of its width in one entry, are detected with a probability above .99.
-        draws: Draws for each data set, at least 2.
+        draw: `draw(y, k, seed)`, which returns k samples `(m, k, *event)` for each row of y
+            `(m, *)`.
+        simulate: `simulate(n, seed)`, which returns parameters `(n, *event)` and their data
+            `(n, *)`.
+        n: The number of data sets, at least 20. With 6,000, an error is detected with a probability
+            above .99 if draws are .9 times as wide as the posterior, or shifted by .1 of its width
+            in one entry.
+        draws: The number of draws for each data set, at least 2.
         log_likelihood: `f(theta, y)`, $\log p(y | \theta)$ up to a function of y, `(m,)`.
-        log_density: `f(theta, y)`, the log-density of the tested posterior, whose mean at the true
-            parameters measures its sharpness.
-        level: The probability that draws from the posterior raise an alarm, in (0, 1).
-        rerun: Follow an alarm by a second run.
-        batch_size: Data sets for which draws are made at once.
-        seed: The seed of all randomness; `draw` and `simulate` get seeds made of it.
+        log_density: `f(theta, y)`, the log-density of the tested posterior. Its mean at the true
+            parameters is reported.
+        level: The probability of an alarm if the draws are right, in (0, 1).
+        rerun: Repeat the tests after an alarm.
+        batch_size: The number of data sets whose draws are made at once.
+        seed: The seed of all randomness; `draw` and `simulate` receive seeds derived from it.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
             occasional lines elsewhere.
         names: The names of the parameter's entries, for the table and the picture.
@@ -113,20 +117,22 @@ def calibrate_pairs(
 ) -> Calibration:
     r"""Test whether draws are from p(theta | y), with pairs of theta and y instead of a simulator.
 
-    The tests are those of `calibrate`, on randomly chosen pairs. The other pairs give the points
-    that depend on y. There is no second run, since there are no more pairs.
+    The tests are those of `calibrate`, on randomly chosen pairs. The other pairs serve as the
+    simulations that give reference points. There is no second run, since there are no more pairs.
 
     Args:
-        draw: `draw(y, k, seed)`, k samples for each row of y `(m, *)`, `(m, k, *event)`.
-        theta: `(N, *event)`, independent rows, which the sampler was not trained on.
+        draw: `draw(y, k, seed)`, which returns k samples `(m, k, *event)` for each row of y
+            `(m, *)`.
+        theta: `(N, *event)`, independent rows that were not used for training.
         y: `(N, *)`, the data of each theta.
-        n: Pairs that are tested, at least 20, with at least 20 others left; None for half of them.
-        draws: Draws for each pair, at least 2.
+        n: The number of pairs to test; None takes half of them. At least 20 must be tested and at
+            least 20 must remain.
+        draws: The number of draws for each pair, at least 2.
         log_likelihood: `f(theta, y)`, $\log p(y | \theta)$ up to a function of y, `(m,)`.
         log_density: `f(theta, y)`, the log-density of the tested posterior.
-        level: The probability that draws from p(theta | y) raise an alarm, in (0, 1).
-        batch_size: Pairs for which draws are made at once.
-        seed: The seed of the choice of pairs and of `draw`.
+        level: The probability of an alarm if the draws are right, in (0, 1).
+        batch_size: The number of pairs whose draws are made at once.
+        seed: The seed for the choice of pairs; `draw` receives seeds derived from it.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
             occasional lines elsewhere.
         names: The names of the parameter's entries, for the table and the picture.
@@ -134,7 +140,8 @@ def calibrate_pairs(
     Raises:
         DataError: There are too few pairs.
         InvalidValueError: A number is out of range.
-        InvalidTypeError, ShapeError, NonFiniteError: Pairs or a function are something else.
+        InvalidTypeError, ShapeError, NonFiniteError: The pairs, or the results of a function, have
+            a wrong type, shape or number.
 
     Examples:
         >>> g = torch.Generator().manual_seed(0)
@@ -150,8 +157,8 @@ def calibrate_pairs(
     n = len(theta) // 2 if n is None else check_integer("n", n, _LEAST)
     if min(n, len(theta) - n) < _LEAST:
         raise DataError(
-            f"at least {_LEAST} pairs must be tested, and at least {_LEAST} others left, got {n} "
-            f"of {len(theta)}; give more pairs, or another n"
+            f"at least {_LEAST} pairs must be tested and at least {_LEAST} others must remain, got "
+            f"{n} of {len(theta)}; give more pairs, or another n"
         )
     g = seeded(seed)
     order = torch.randperm(len(theta), generator=g)
@@ -160,7 +167,7 @@ def calibrate_pairs(
 
 
 def _simulated(simulate: Simulate, n: int, seed: int) -> Pairs:
-    """Return parameters and data of a simulator, checked."""
+    """Call a simulator, and return its parameters and data after checking them."""
     found = simulate(n, seed)
     if not isinstance(found, tuple) or len(found) != 2:
         raise InvalidTypeError(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["picture"]
 
 
-# Line styles if there are few quantities; labels of the two colours if there are many.
+# The line styles for a few quantities, and the labels of the two colours for many.
 _DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 4)))
 _SORTS = {False: "quantities that pass", True: "quantities that fail a test"}
 
@@ -38,7 +38,8 @@ def picture(found: Calibration) -> Figure:
     )  # fmt: skip
     ends = np.array([0.0, *POINTS, 1.0])
     few = len(found.quantities) <= len(_DASHES)
-    named = set()  # many quantities have one label for each colour; the other panel names them
+    # with many quantities only the two colours have labels; the other panel names the quantities
+    named = set()
     for i, quantity in enumerate(found.quantities):
         gap = np.array([0.0, *(np.array(quantity.counts) / n - POINTS), 0.0])
         bad = quantity.name in failed

@@ -1,4 +1,4 @@
-r"""Rank true parameters among draws: the ranks are uniform if the draws are from the posterior."""
+r"""Rank true parameters among draws; the ranks are uniform if the draws are from the posterior."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def position(truth: Tensor, draws: Tensor, tie: Tensor) -> Tensor:
 
     $u = (\#\{\text{draws below}\} + v\,(1 + \#\{\text{equal}\})) / (L + 1)$ with $v$ uniform
     (Talts et al. 2018, arXiv:1804.06788, made continuous by $v$). It is uniform if the true value
-    and the draws have one law.
+    and the draws have the same distribution.
 
     Args:
         truth: `(N,)`.
@@ -26,7 +26,7 @@ def position(truth: Tensor, draws: Tensor, tie: Tensor) -> Tensor:
     below = (draws < truth[:, None]).sum(1)
     equal = (draws == truth[:, None]).sum(1)
     u: Tensor = (below + tie * (1 + equal)) / (draws.shape[1] + 1)
-    # keep its normal deviate finite
+    # keep the normal deviate of u finite
     return u.clamp(1e-15, 1 - 1e-15)
 
 
@@ -35,7 +35,7 @@ class Directions:
     """Hold the entries and projections of a parameter whose ranks are tested.
 
     Attributes:
-        names: A name for each.
+        names: The name of each tested number.
         weights: `(d, K)`; the K tested numbers of a parameter are its products with the columns.
     """
 
@@ -55,9 +55,10 @@ class Directions:
 
         Args:
             scale: Standard deviations of the entries, `(d,)`.
-            entries: The largest number of entries; if there are more, some are chosen at random.
-            projections: The number of random directions; in one dimension there are none.
-            generator: The randomness.
+            entries: The largest number of entries to test; if there are more, some are chosen at
+                random.
+            projections: The number of random directions; none in one dimension.
+            generator: The generator.
             called: The names of the entries; empty for "entry 0", "entry 1", ...
         """
         d = len(scale)
@@ -72,7 +73,7 @@ class Directions:
         return cls(tuple(names), weights)
 
     def numbers(self, truth: Tensor, draws: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return by name each number of the true values `(N,)` and of their draws `(N, L)`.
+        """Return for each tested number, by name, the true values `(N,)` and the draws `(N, L)`.
 
         Args:
             truth: `(N, d)`.
@@ -83,30 +84,30 @@ class Directions:
 
 
 def nearest(y: Tensor, among: Tensor, rows: int = 256) -> Tensor:
-    """Return for each row of `y` the index of the nearest row of `among`, `(N,)`.
+    """Return the index of the nearest row of `among` for each row of `y`, `(N,)`.
 
     Args:
-        y: Observations `(N, m)`, in units of their spread.
+        y: Observations `(N, m)`, in units of their standard deviation.
         among: Other observations `(M, m)`, in the same units.
-        rows: How many rows of `y` are compared at once.
+        rows: The number of rows of `y` that are compared at once.
     """
     parts = (y[i : i + rows] for i in range(0, len(y), rows))
     return torch.cat([torch.cdist(part, among).argmin(1) for part in parts])
 
 
 def energy_scores(truth: Tensor, draws: Tensor, order: Tensor) -> Tensor:
-    r"""Return the energy score of each true value; its mean is least for draws from the posterior.
+    r"""Return the energy score of each true value; draws from the posterior have the least mean.
 
     $$ \frac1L\sum_k \|\theta_k - \theta\| - \frac1{2 L}\sum_k \|\theta_k - \theta_{\pi(k)}\|, $$
 
     with the expectation $E\|\theta_1 - \theta\| - \frac12 E\|\theta_1 - \theta_2\|$ (Gneiting &
     Raftery 2007, doi:10.1198/016214506000001437). Here $\theta$ is the true value, $\theta_k$ are
-    its draws, and $\pi$ is a random cycle through them: the L pairs along it represent all pairs.
+    its draws, and $\pi$ is a random cyclic permutation: its L pairs represent all pairs of draws.
 
     Args:
         truth: `(N, d)`.
         draws: `(N, L, d)`, L at least 2.
-        order: For each true value a random order of its draws, `(N, L)`.
+        order: A random order of the draws of each true value, `(N, L)`.
     """
     mixed = draws.gather(1, order[..., None].expand_as(draws))
     far = (draws - truth[:, None]).norm(dim=2).mean(1)

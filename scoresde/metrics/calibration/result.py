@@ -1,4 +1,4 @@
-"""Hold the result of a calibration: a table, JSON, a picture, and a verdict."""
+"""Hold the result of a calibration, and show it as a table, JSON, a picture and a verdict."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ SHARES = (0.5, 0.9)
 
 @dataclass(frozen=True)
 class Quantity:
-    """Hold the tests of one quantity.
+    """Hold the results of the tests of one quantity.
 
     Attributes:
-        name: The quantity: an entry, a projection, the distance or the log-likelihood.
+        name: The name of the quantity: an entry, a projection, the distance or the log-likelihood.
         coverage: The share of true values in the central intervals of 50 and 90 % of the draws.
         errors: The deviations of `coverage` from .5 and .9, in standard errors.
-        place: The mean rank of the true values, scaled to (0, 1); 1/2 if the draws are right.
-        counts: The numbers of ranks that are at most .01, .02, ..., .99.
+        place: The mean rank of the true values, scaled to (0, 1); about 1/2 if the draws are right.
+        counts: The number of scaled ranks that are at most .01, .02, ..., .99.
         p: The p-value of each test: "ranks" tests the distribution of the ranks, "spread" the sum
-            of the squares of their normal deviates, "50 %" and "90 %" the coverage.
+            of their squared normal deviates, and "50 %" and "90 %" the coverage.
     """
 
     name: str
@@ -50,15 +50,15 @@ class Quantity:
 
     @property
     def fault(self) -> str:
-        """Return the error of the draws as text: too narrow, too wide, too high or too low."""
+        """Describe the error of the draws: too narrow, too wide, too high or too low."""
         if max(self.errors) < -3 or min(self.errors) > 3:
             width = "narrow" if self.errors[1] < 0 else "wide"
-            return f"too {width} (intervals of 90 % hold {100 * self.coverage[1]:.0f} %)"
+            return f"too {width} (90 % intervals contain {100 * self.coverage[1]:.0f} %)"
         return f"too {'high' if self.place < 0.5 else 'low'}"
 
     @classmethod
     def of(cls, name: str, u: Tensor) -> Quantity:
-        """Return the tests of the ranks `(N,)` of the true values."""
+        """Test the scaled ranks `(N,)` of the true values."""
         n, counts = len(u), counts_of(u)
         held = [int(((u - 0.5).abs() < share / 2).sum()) for share in SHARES]
         p = {"ranks": ecdf_p(counts, n), "spread": chi_square_p(u)}
@@ -73,19 +73,20 @@ class Quantity:
 
 @dataclass(frozen=True, repr=False)
 class Calibration(Result):
-    """Hold the tests of draws against the posterior, and measures of their sharpness.
+    """Hold the tests of draws from a posterior, and measures of their sharpness.
 
     Attributes:
         quantities: The tested quantities.
         n: The number of data sets.
         draws: The number of draws for each data set.
         level: The probability that draws from the posterior raise an alarm.
-        energy: The energy score of the draws in units of the prior's spread: smaller is sharper.
+        energy: The energy score of the draws in units of the prior's standard deviation; smaller is
+            better.
         skill: 1 minus the ratio of `energy` to the energy score of draws from the prior; 0 if the
-            draws are no better than these.
-        log_density: The expected log-density of the true parameters, if `log_density` was given.
-        first: The result of a first run that raised an alarm; this one has four times as many data
-            sets.
+            draws are no better than draws from the prior.
+        log_density: The mean log-density of the true parameters, if `log_density` was given.
+        first: The result of the first run, if it raised an alarm and this is the second run, with
+            four times as many data sets.
     """
 
     quantities: tuple[Quantity, ...]
@@ -112,11 +113,11 @@ class Calibration(Result):
         return not self.alarms
 
     def verdict(self) -> str:
-        """Return one or two sentences on the calibration and the sharpness of the draws."""
+        """Say in one or two sentences whether the draws are calibrated, and how sharp they are."""
         tests = sum(len(q.p) for q in self.quantities)
         alarms = self.alarms
         if not alarms:
-            text = f"Calibrated: none of {tests} tests fails at {self.level:.2g} in all."
+            text = f"Calibrated: none of {tests} tests fails (level {self.level:.2g} for all)."
         else:
             failed = list(dict.fromkeys(name.rpartition(", ")[0] for name in alarms))
             by_name = {q.name: q for q in self.quantities}
@@ -150,9 +151,9 @@ class Calibration(Result):
             known.append(f"log-density of the truth {self.log_density}")
         top = f"{self.n:,} data sets, {self.draws} draws each"
         foot = (
-            "50 and 90 % of the true values should lie in the intervals of 50 and 90 % of the "
-            "draws, within 3 standard errors (s.e.);\na small p is evidence against the draws; "
-            "energy score: small is good; skill: 0 for draws from the prior, larger is good"
+            "50 % and 90 % intervals of the draws should contain 50 % and 90 % of the true "
+            "values, within 3 standard errors (s.e.);\na small p is evidence against the draws; "
+            "energy score: smaller is better; skill: 0 for draws from the prior, larger is better"
         )
         return "\n".join([top, *lines, "; ".join(known), foot, self.verdict()])
 

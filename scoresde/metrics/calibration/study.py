@@ -1,4 +1,4 @@
-r"""Run a calibration once: draw for pairs of parameters and data, and test the draws."""
+r"""Run a calibration once: make draws for the data of each pair, and test them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Draw = Callable[[Tensor, int, int], Tensor]
 LogDensity = Callable[[Tensor, Tensor], Tensor]
 """`f(theta, y)` returns one number for each row, `(m,)`."""
 Pairs = tuple[Tensor, Tensor]
-"""Parameters `(n, *event)` and data `(n, *)`, finite."""
+"""Parameters `(n, *event)` and data `(n, *)`, both finite."""
 
 # The largest number of entries of a parameter that are tested one by one, and the number of
 # projections.
@@ -61,20 +61,20 @@ class Study:
         check_range("level", self.level, "(0, 1)")
 
     def run(self, tested: Pairs, other: Pairs, g: torch.Generator) -> Calibration:
-        """Return the calibration of draws for some pairs.
+        """Make the draws for some pairs, and return their calibration.
 
         Args:
-            tested: Pairs whose parameters are ranked among the draws.
-            other: Further independent pairs, for the points that depend on y, the spread of the
-                parameters, and draws from the prior.
-            g: The generator of all random numbers; the seeds of the draws come from it too.
+            tested: The pairs whose parameters are ranked among the draws.
+            other: Further independent pairs. They give the reference points, the standard deviation
+                of the parameters, and draws from the prior.
+            g: The generator of all random numbers and of the seeds for `draw`.
         """
         draw_seed = int(torch.randint(2**62, (), generator=g))
         (theta, y), (others, data) = tested, other
         n = len(theta)
         if not others.std(0).any():
             raise DataError(
-                "all parameters are equal, so there is nothing to test; give other ones"
+                "all parameters are equal, so there is nothing to test; give parameters that vary"
             )
         scale, size = (_spread(part.reshape(len(part), -1)) for part in (others, data))
         near = nearest(y.reshape(n, -1) / size, data.reshape(len(data), -1) / size)
@@ -82,7 +82,7 @@ class Study:
             raise ShapeError(f"need a name for each of {len(scale)} entries, got {len(self.names)}")
         entries = [f"entry {name}" if _is_taken(name) else name for name in self.names]
         directions = Directions.of(scale, _ENTRIES, _PROJECTIONS, g, entries)
-        # the rows of `others` that are draws from the prior
+        # the rows of `other` that serve as draws from the prior
         blind = torch.randint(len(others), (n, self.draws), generator=g)
         order = torch.rand(n, self.draws, generator=g).argsort(1)
         ties: dict[str, Tensor] = {}
@@ -124,7 +124,7 @@ class Study:
     def _drawn(
         self, theta: Tensor, y: Tensor, g: torch.Generator
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Yield a slice of rows and the draws `(m, L, *event)` for the data in them."""
+        """Yield slices of m rows, each with the draws `(m, L, *event)` for their data."""
         n, event = len(theta), theta.shape[1:]
         with showing(n, "calibrating", unit="data set", show=self.progress) as bar:
             for first in range(0, n, self.batch_size):
@@ -153,7 +153,7 @@ class Study:
 
 
 def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pairs:
-    """Return parameters and data in float64 on the CPU, after checking them.
+    """Check parameters and data, and return them in float64 on the CPU.
 
     Args:
         theta: `(n, *event)`.
@@ -162,7 +162,7 @@ def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pair
         n: The required number of pairs; None for any.
 
     Raises:
-        InvalidTypeError, ShapeError, NonFiniteError: A shape or a number is wrong.
+        InvalidTypeError, ShapeError, NonFiniteError: A type, a shape or a number is wrong.
     """
     theta, y = (finite(k, as_numbers(k, part)) for k, part in (("theta", theta), ("y", y)))
     n = len(theta) if n is None and theta.ndim else n
@@ -176,12 +176,12 @@ def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pair
 
 
 def _is_taken(name: str) -> bool:
-    """Return True if an entry's name is already that of another tested quantity."""
+    """Return True if another tested quantity already has this name."""
     return name in ("distance", "log-likelihood") or name.startswith("projection ")
 
 
 def _numbers(name: str, value: object, n: int) -> Tensor:
-    """Return the values of a function, `(n,)` float64, after checking them; they may be -inf."""
+    """Check the values of a function, `(n,)`, which may be -inf, and return them in float64."""
     if not isinstance(value, Tensor) or value.is_complex():
         raise InvalidTypeError(f"{name}(theta, y) must return numbers, got {quoted(value)}")
     if value.shape != (n,):
@@ -211,7 +211,7 @@ def _estimate(values: Tensor) -> Estimate:
 
 
 def _skill(energy: Tensor, before: Tensor) -> Estimate:
-    """Return 1 minus the ratio of two means, with an interval by linearisation of the ratio."""
+    """Return 1 minus the ratio of two means, with an interval from the linearised ratio."""
     ratio, scale = energy.mean() / before.mean(), before.mean()
     low, high = mean_interval((energy - ratio * before) / scale)
     value = float(1 - ratio)

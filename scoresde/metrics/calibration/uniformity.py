@@ -1,4 +1,4 @@
-r"""Test whether numbers are uniform on [0, 1], with exact p-values."""
+r"""Test numbers for uniformity on [0, 1], with exact p-values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POINTS = np.arange(1, 100) / 100
 
 
 def counts_of(u: Tensor) -> np.ndarray:
-    r"""Return how many numbers are at most $z_k = k / 100$, for k from 1 to 99.
+    r"""Count the numbers that are at most $z_k = k / 100$, for k from 1 to 99.
 
     Args:
         u: Numbers in [0, 1], `(N,)`.
@@ -29,16 +29,18 @@ def ecdf_p(counts: np.ndarray, n: int) -> float:
 
     At each point the count $C_k = \#\{u \le z_k\}$ is binomial. The statistic $\gamma$ is the
     smallest of the 99 two-sided binomial p-values $p_k$, and the result is the exact probability
-    $P(\min_k p_k \le \gamma)$. It is below a level if and only if the function leaves the
-    simultaneous band of that level (Säilynoja, Bürkner & Vehtari 2022, arXiv:2103.10522).
+    $P(\min_k p_k \le \gamma)$. It is below a level if and only if the empirical distribution
+    function leaves the simultaneous band of that level (Säilynoja, Bürkner & Vehtari 2022,
+    arXiv:2103.10522).
 
     Args:
-        counts: What `counts_of` gives, `(99,)`.
+        counts: The result of `counts_of`, `(99,)`.
         n: The number of numbers.
     """
     law = stats.binom(n, POINTS)
     gamma = float(np.minimum(2 * np.minimum(law.cdf(counts), law.sf(counts - 1)), 1).min())
-    bound = min(gamma * len(POINTS), 1.0)  # Bonferroni's bound, for values below the rounding
+    # Bonferroni's bound, for probabilities below the rounding error
+    bound = min(gamma * len(POINTS), 1.0)
     return bound if bound < 1e-8 else _leaving(*_inside(n, gamma), n)
 
 
@@ -60,9 +62,9 @@ def band(n: int, level: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _inside(n: int, gamma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return at each point the smallest and largest count with a p-value above gamma."""
+    """Return the smallest and largest count at each point with a p-value above gamma."""
     law = stats.binom(n, POINTS)
-    edge = gamma * (1 + 1e-9) / 2  # slack for rounding, since gamma itself is such a p-value
+    edge = gamma * (1 + 1e-9) / 2  # a tolerance for rounding, since gamma is one of these p-values
     low, high = law.ppf(edge), law.isf(edge)
     low += law.cdf(low) <= edge
     high -= law.sf(high - 1) <= edge
@@ -78,7 +80,8 @@ def _leaving(low: np.ndarray, high: np.ndarray, n: int) -> float:
         return 1.0
     widest = int(max(np.diff([*low, n]).max(), np.max([*high, n] - np.array([0, *low]))))
     steps = stats.poisson(n / (len(POINTS) + 1)).pmf(np.arange(widest + 1))
-    mass, start = np.ones(1), 0  # probabilities of the counts from `start` on, within the band
+    # the probabilities of the counts from `start` on that lie in the band
+    mass, start = np.ones(1), 0
     for a, b in zip([*low, n], [*high, n], strict=True):
         least = max(a - start - len(mass) + 1, 0)
         whole = np.convolve(mass, steps[least : b - start + 1])
@@ -108,7 +111,7 @@ def binomial_p(held: int, n: int, share: float) -> float:
 
 
 def holm(p: Tensor) -> Tensor:
-    """Return p-values adjusted for their number (Holm 1979): at most 1, `(K,)`."""
+    """Adjust K p-values for their number (Holm 1979); the results are at most 1, `(K,)`."""
     order = p.argsort()
     factors = torch.arange(len(p), 0, -1, dtype=p.dtype)
     adjusted = torch.empty_like(p)

@@ -7,9 +7,10 @@ $$ z = \cos\varphi\; x_0 + \sin\varphi\; \varepsilon, \qquad
    \frac{dz}{d\varphi} = E[\cos\varphi\; \varepsilon - \sin\varphi\; x_0 \mid z]
    = -\tan\varphi\, \big(z + c_t \nabla\log p_t(c_t z)\big), $$
 
-the velocity of Salimans & Ho (2022), appendix D, arXiv:2202.00512. At both ends it has the scale of
-the data, while the drift in time is stiff (VE, EDM) or nearly singular (flow) there. A solver takes
-the same steps under every schedule, about half as many as for $x$ as a function of $t$.
+the velocity of Salimans & Ho (2022), appendix D, arXiv:2202.00512. At both ends the velocity has
+the scale of the data, while the drift in time is stiff (VE, EDM) or nearly singular (flow) there. A
+solver takes the same steps under every schedule, about half as many as for $x$ as a function of
+$t$.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def velocity(rsde: ReverseSDE, z: Tensor, t: Tensor) -> Tensor:
     Args:
         rsde: The reverse SDE.
         z: States `(B, *)` in units of $c_t$.
-        t: Their times, `()` or `(B,)`.
+        t: The times of the states, `()` or `(B,)`.
     """
     c, tan = (expand(part, z) for part in (scale(rsde.sde, t), torch.tan(angle(rsde.sde, t))))
     return -tan * (z + c * rsde.score(c * z, t))
@@ -51,13 +52,14 @@ def velocity(rsde: ReverseSDE, z: Tensor, t: Tensor) -> Tensor:
 class ProbabilityFlow(Adaptive):
     r"""Solve the probability flow by adaptive Runge-Kutta steps, with a step size for each sample.
 
-    Song et al. (2021), section 4.3, arXiv:2011.13456, use one step size for the whole batch. All
-    samples are evaluated together until the last one has reached the next time, so `State.nfe`
-    counts the evaluations of the slowest; `scoresde.ode.solve` counts those of each sample.
+    Song et al. (2021), section 4.3, arXiv:2011.13456, use one step size for the whole batch. Here
+    all samples are evaluated together until the slowest one has reached the next time, so
+    `State.nfe` is the number for the slowest sample; `scoresde.ode.solve` counts the evaluations of
+    each sample.
 
-    The tolerances bound the error of each step. Where trajectories diverge, early errors grow. With
-    tolerances from 1e-3 to 1e-5, in float32 or float64, the root-mean-square error at the end was
-    about 1 tolerance on a Gaussian, 1 to 7 on two modes and 1 to 15 on two moons.
+    The tolerances bound the error of each step. Early errors grow where trajectories diverge. With
+    tolerances from 1e-3 to 1e-5, in float32 or float64, the root-mean-square error of samples was
+    about 1 tolerance for a Gaussian, 1 to 7 tolerances for two modes, and 1 to 15 for two moons.
 
     Args:
         method: `"dopri5"` or `"tsit5"`, both of order 5(4).
@@ -67,7 +69,7 @@ class ProbabilityFlow(Adaptive):
 
     Raises:
         InvalidValueError: A parameter is out of range.
-        ConvergenceError: `max_nfe` is used up before the next time of the grid.
+        ConvergenceError: More than `max_nfe` evaluations are needed for the next time of the grid.
     """
 
     stochastic = False
@@ -78,9 +80,9 @@ class ProbabilityFlow(Adaptive):
     max_nfe: int = 1000
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the flow map from t to s, in either direction."""
+        """Apply the flow map from t to s, in either direction."""
         sde = rsde.sde
-        # the score receives the whole batch in order, since each sample may have its condition
+        # the score receives the whole batch in order, since each sample may have its own condition
         whole, times = x / expand(scale(sde, t), x), t.repeat(len(x))
         ends = torch.stack([s, t]).aminmax()
 
@@ -106,9 +108,8 @@ class ProbabilityFlow(Adaptive):
 class Scipy(Adaptive):
     r"""Solve the probability flow in $x$ and $t$ by `scipy.integrate.solve_ivp`.
 
-    The whole batch is one system in float64 with one step size, so a sample depends on the rest of
-    its batch, within the tolerance. This class serves to check `ProbabilityFlow` by independent
-    code.
+    The whole batch is one float64 system with one step size, so a sample depends on the rest of its
+    batch within the tolerance. Use this class to check `ProbabilityFlow` with independent code.
 
     Args:
         method: `"RK45"`, `"RK23"` or `"DOP853"`.
@@ -118,8 +119,8 @@ class Scipy(Adaptive):
 
     Raises:
         InvalidValueError: A parameter is out of range.
-        NonFiniteError: The score is NaN or infinite, in which case scipy would never return.
-        ConvergenceError: `max_nfe` is used up, or scipy reports a failure.
+        NonFiniteError: The score is NaN or infinite, for which scipy would never return.
+        ConvergenceError: More than `max_nfe` evaluations are needed, or scipy reports a failure.
     """
 
     stochastic = False
@@ -131,7 +132,7 @@ class Scipy(Adaptive):
     max_nfe: int = 10_000
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the flow map from t to s, in either direction."""
+        """Apply the flow map from t to s, in either direction."""
         from scipy.integrate import solve_ivp
 
         if x.numel() == 0 or t == s:
@@ -144,7 +145,7 @@ class Scipy(Adaptive):
             if spent > self.max_nfe:
                 raise ConvergenceError(
                     f"scipy's {self.method} reached only t = {time:.6g} in max_nfe = "
-                    f"{self.max_nfe} evaluations; raise max_nfe, or loosen rtol and atol"
+                    f"{self.max_nfe} evaluations; increase max_nfe, or rtol and atol"
                 )
             now = torch.tensor(time, dtype=torch.float64).clamp(*ends)
             out = rsde.drift(torch.from_numpy(y).to(x).reshape(x.shape), now, eta=0.0)
@@ -158,6 +159,6 @@ class Scipy(Adaptive):
         )
         if not found.success:
             raise ConvergenceError(
-                f"scipy's {self.method} failed: {found.message}; loosen rtol and atol"
+                f"scipy's {self.method} failed: {found.message}; increase rtol and atol"
             )
         return torch.from_numpy(found.y[:, -1]).to(x).reshape(x.shape)

@@ -1,21 +1,21 @@
-r"""Solve the reverse SDE with adaptive steps: two evaluations give a step and an error estimate.
+r"""Solve the reverse SDE with adaptive steps; two evaluations give a step and an error estimate.
 
 In the variables of the probability flow (`scoresde.samplers.adaptive.ode`), $z = x / c_t$ with
-velocity $u$ and angle $\varphi$, the drift of the reverse SDE is that of the Ornstein-Uhlenbeck
-process with stationary law $\mathcal N(0, I)$, plus twice that of the flow. The two results of a
-step from $\varphi$ down to $\psi$ with one increment $\xi$,
+velocity $u$ and angle $\varphi$, the drift of the reverse SDE is the drift of the
+Ornstein-Uhlenbeck process with the stationary distribution $\mathcal N(0, I)$, plus twice the drift
+of the flow. A step from $\varphi$ down to $\psi$ with the increment $\xi$ has two results,
 
 $$ z' = a z - w\,u(z, \varphi) + \sqrt{1 - a^2}\,\xi, \qquad
    z'' = a z - w\,u(z', \psi) + \sqrt{1 - a^2}\,\xi, $$
 
 $$ a = \frac{\cos\varphi}{\cos\psi}, \quad w = 2\,\frac{\sin\varphi - \sin\psi}{\cos\psi}, $$
 
-differ by twice the error of the first. The step is their mean, the stochastic Heun method: it is of
-weak order 2, and exact for standard normal data.
+whose difference is twice the error of the first. The step takes their mean. This is the stochastic
+Heun method, which has weak order 2 and is exact for standard normal data.
 
-In few dimensions this estimate is noisy, and sometimes small by chance. Steps chosen by it alone
-would then become too large, and the samples too wide. So steps grow slowly, and stay short until
-two successive estimates have agreed.
+In few dimensions this error estimate is noisy, and sometimes small by chance. Steps chosen only by
+the estimate would then be too long, and the samples too wide. So steps grow slowly, and stay short
+until two successive estimates agree.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from scoresde.sde.coordinates import REACH, scale
 __all__ = ["AdaptiveSDE"]
 
 Increments = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`f(like, s, t)`: each sample's standardised increment over its own interval `[s, t]`, `(B,)`."""
+"""`f(like, s, t)` returns each sample's standardised increment over its own interval `[s, t]`."""
 
-# The first step, and the longest step before two successive estimates have agreed, in log-SNR.
+# The first step in log-SNR, which is also the longest step until two successive estimates agree.
 _FIRST, _UNSETTLED = 0.1, 0.5
 # Two error estimates agree if their ratio is at most this.
 _AGREEMENT = 4.0
-# The largest growth of a step after an accepted one.
+# The largest factor between a step and the accepted step before it.
 _GROWTH = 1.5
 
 
@@ -53,19 +53,19 @@ class AdaptiveSDE(Adaptive):
     The method is that of Jolicoeur-Martineau et al. (2021), *Gotta Go Fast When Generating Data
     with Score-Based Models*, arXiv:2105.14080, with four changes:
 
-    - The linear part is integrated exactly in the variables of the probability flow, so that all
-      SDEs are treated alike.
-    - The two tolerances are added instead of their larger one taken, and the step changes by the
-      power 3/4 of the error instead of 9/10.
+    - The linear part is integrated exactly in the variables of the probability flow, so that the
+      steps are the same for all SDEs.
+    - The relative and the absolute tolerance are added, instead of taking the larger one, and the
+      step size changes with the power 3/4 of the error instead of 9/10.
     - A step grows by at most one half, does not grow after a rejected step, and stays below .5 in
       log-SNR until two accepted errors agree within a factor 4.
-    - A rejected step is repeated with a part of the increment of the sample's Brownian path, since
-      keeping and rescaling the number would bias it.
+    - A rejected step is repeated with the increment of the same Brownian path over the shorter
+      interval, since rescaling the same increment would bias the samples.
 
-    A seed determines the path at any tolerance. The paths are drawn sample by sample, which takes
-    about a millisecond a step.
+    The seed determines the path, whatever the tolerance. The increments are drawn sample by sample,
+    which takes about a millisecond for a step.
 
-    Loose tolerances make samples too wide, most of all in one dimension: see *Which sampler*.
+    Large tolerances make samples too wide, most of all in one dimension; see *Which sampler*.
 
     Args:
         rtol: The tolerance relative to $z$, positive.
@@ -92,7 +92,8 @@ class AdaptiveSDE(Adaptive):
         settled = retried = torch.zeros_like(time, dtype=torch.bool)
         previous = torch.full_like(time, torch.inf)
         if end.isinf():
-            # sigma_s = 0 is infinitely far in log-SNR: the last step starts at the end of REACH
+            # sigma_s = 0 is infinitely far away in log-SNR, so the last step starts at the end of
+            # REACH
             end = sde.log_snr(t) + 2 * REACH
         while (time > s).any():
             spent += 2
@@ -100,13 +101,14 @@ class AdaptiveSDE(Adaptive):
                 raise ConvergenceError(
                     f"sample {int((time > s).nonzero()[0])} reached only t = "
                     f"{float(time.max()):.6g} of [{float(s):.6g}, {float(t):.6g}] in max_nfe = "
-                    f"{self.max_nfe} evaluations; raise max_nfe, or loosen rtol and atol"
+                    f"{self.max_nfe} evaluations; increase max_nfe, or rtol and atol"
                 )
             h = torch.where(settled, h, h.clamp(max=_UNSETTLED))
             now = sde.log_snr(time)
             to = torch.where(now + 1.01 * h < end, sde.time(now + h), s)
             to = torch.minimum(to.clamp(min=s), time)
-            # at most the rest of the interval, so that the step after a rejection is shorter
+            # limit the step to the rest of the interval, so that the step after a rejection is
+            # shorter
             h = torch.minimum(h, end - now)
             (cos, sin), (cos_to, sin_to) = (_angles(rsde, u) for u in (time, to))
             fresh = ((sin - sin_to) * (sin + sin_to)).clamp(min=0).sqrt() / cos_to
@@ -130,7 +132,7 @@ class AdaptiveSDE(Adaptive):
         return z * expand(scale(sde, s), x)
 
     def increments(self, noise: NoiseLike, n: int) -> Increments:
-        """Return a function that draws increments of n samples, each over a different interval."""
+        """Return a function that draws the increments of n samples over n different intervals."""
         paths = [noise[i : i + 1] for i in range(n)]
 
         def drawn(like: Tensor, s: Tensor, t: Tensor) -> Tensor:

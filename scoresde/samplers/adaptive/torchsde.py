@@ -6,7 +6,7 @@ SDE in $u = -t$,
 
 $$ dy = -\big[f x - g^2 \nabla\log p_t(x)\big] du + g\,dB_u, \qquad B_u = -W_{-u}, $$
 
-where $W$ is the path that `EulerMaruyama` uses too. The noise is additive, so the Itô and
+where $W$ is the Brownian path that `EulerMaruyama` also uses. The noise is additive, so the Itô and
 Stratonovich forms are the same, and all methods converge to the same samples.
 """
 
@@ -30,7 +30,8 @@ from scoresde.sde import SDE, Facts, ReverseSDE, expand
 
 __all__ = ["TorchSDE"]
 
-# For each method the form of the SDE that torchsde requires, and the evaluations of one step.
+# For each method the form of the SDE that torchsde requires, and the number of evaluations of one
+# step.
 _METHODS = {
     "euler": ("ito", 1),
     "milstein": ("ito", 1),
@@ -44,7 +45,7 @@ _METHODS = {
 # Methods of first order in the drift, and those that evaluate it in the middle of a step.
 _FIRST = ("euler", "milstein", "euler_heun")
 _MIDDLE = ("midpoint", "log_ode", "srk")
-# The method with a second state; it needs one more evaluation at the start of a run.
+# The method that has a second state, and needs one more evaluation at the start of a run.
 _REVERSIBLE = "reversible_heun"
 
 
@@ -61,24 +62,25 @@ class TorchSDE(Sampler):
     | `"srk"` | SRA1 of Rößler (2010), doi:10.1137/09076636X | 3/2 | 2 N |
     | `"reversible_heun"` | Kidger et al. (2021), arXiv:2105.13493 | 1 | N + 1 |
 
-    `"reversible_heun"` is less stable: the difference of its two states grows as fast as the
+    `"reversible_heun"` is less stable, since the difference of its two states grows as fast as the
     reverse SDE contracts. So it needs hundreds of steps where `"heun"` needs tens.
 
     Args:
         method: The name of a method.
-        adaptive: Let torchsde choose the steps between two times of the grid, by default T and eps
-            alone. It compares one step with two of half the length. It uses one step size for the
-            whole batch, so a sample depends on the rest of its batch, unlike with `AdaptiveSDE`.
+        adaptive: Let torchsde choose the steps between two times of the grid, by default only T and
+            eps. It compares one step with two steps of half the length, and uses one step size for
+            the whole batch. So, unlike with `AdaptiveSDE`, a sample depends on the rest of its
+            batch.
         rtol: The tolerance relative to the state.
         atol: The absolute tolerance.
-        dt_min: The shortest adaptive step; it is accepted whatever its error, with a warning.
+        dt_min: The shortest adaptive step, which is accepted with a warning, whatever its error.
         max_nfe: The largest number of evaluations of an adaptive run.
 
     Raises:
         UnknownNameError: There is no such method.
         InvalidValueError: Another parameter is out of range, or an adaptive step falls below the
             resolution of the Brownian path.
-        ConvergenceError: `max_nfe` is used up before the end of an adaptive run.
+        ConvergenceError: An adaptive run needs more than `max_nfe` evaluations.
     """
 
     steps: ClassVar[int] = 1000
@@ -101,32 +103,32 @@ class TorchSDE(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the evaluations of one step; if adaptive, the largest number."""
+        """Return the evaluations of one step; for adaptive steps an upper bound."""
         return self.max_nfe if self.adaptive else self.cost(1)
 
     @property
     def order(self) -> int | None:
-        """Return the order in the drift; None if the steps are adaptive."""
+        """Return the order in the drift, or None for adaptive steps."""
         return None if self.adaptive else 1 if self.method in _FIRST else 2
 
     @property
     def coupled(self) -> bool:
-        """Return True if the steps are adaptive: the whole batch has one step size."""
+        """Return True for adaptive steps, since the whole batch has one step size."""
         return self.adaptive
 
     @property
     def between(self) -> bool:
-        """Return True for adaptive steps and for methods that evaluate the middle of a step."""
+        """Return True for adaptive steps, and for methods that evaluate in the middle of a step."""
         return self.adaptive or self.method in _MIDDLE
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations of a run; for an adaptive one `max_nfe`."""
+        """Return the evaluations of a run; for adaptive steps `max_nfe`."""
         if self.adaptive:
             return self.max_nfe * min(steps, 1)
         return steps * _METHODS[self.method][1] + (self.method == _REVERSIBLE)
 
     def steps_for(self, nfe: int) -> int:
-        """Return the largest number of steps with `nfe` evaluations; 1 or 0 for an adaptive run."""
+        """Return the largest number of steps with `nfe` evaluations; 1 or 0 for adaptive steps."""
         if self.adaptive:
             return int(nfe > _METHODS[self.method][1])
         return super().steps_for(nfe)
@@ -164,7 +166,7 @@ class TorchSDE(Sampler):
                         torch.stack((-t, -s)),
                         bm=path,
                         method=self.method,
-                        # inf means one step to the end, so that its length is not rounded
+                        # inf means one step to the end, whose length is then not rounded
                         dt=float(t - s) if self.adaptive else math.inf,
                         adaptive=self.adaptive,
                         rtol=self.rtol,
@@ -175,14 +177,14 @@ class TorchSDE(Sampler):
                     )
                 except AssertionError as error:
                     raise NonFiniteError(
-                        f"an adaptive step of torchsde became NaN: {error}; loosen rtol and atol"
+                        f"an adaptive step of torchsde became NaN: {error}; increase rtol and atol"
                     ) from error
             y = ys[-1]
             yield State.of(rsde, s, y.reshape(x.shape))
 
 
 class _Reversed:
-    """Define the reverse SDE in u = -t with torchsde's interface, keeping the last 3 drifts."""
+    """Define the reverse SDE in u = -t with torchsde's interface, and cache the last 3 drifts."""
 
     noise_type: str
 
@@ -195,7 +197,7 @@ class _Reversed:
         """Prepare for a solve from t down to s, from `y` and the solver's state `extra`."""
         self.end = float(s)
         if extra:
-            # torchsde's checks request the drift at y without using it: avoid this evaluation
+            # avoid an evaluation, since torchsde's checks request the drift at y without using it
             self.kept.append((-t, y, extra[0]))
 
     def f(self, u: Tensor, y: Tensor) -> Tensor:
@@ -206,7 +208,7 @@ class _Reversed:
         if self.rsde.nfe - self.spent >= self.budget:
             raise ConvergenceError(
                 f"torchsde reached only t = {-float(u):.6g} on the way to {self.end:.6g} in "
-                f"max_nfe = {self.budget} evaluations; raise max_nfe, or loosen rtol and atol"
+                f"max_nfe = {self.budget} evaluations; increase max_nfe, or rtol and atol"
             )
         drift = -_flat(self.rsde.drift(y.reshape(self.shape), -u))
         self.kept.append((u, y, drift))
@@ -230,9 +232,9 @@ class _Diagonal(_Reversed):
 
 
 class _Path:
-    """Define the Brownian motion B_u = -W_{-u}, flat, with torchsde's interface."""
+    """Define the flattened Brownian motion B_u = -W_{-u} with torchsde's interface."""
 
-    # methods for additive noise use nothing else: no Lévy areas of Davie or Foster
+    # methods for additive noise do not use the Lévy areas of Davie or Foster
     levy_area_approximation = "foster"
 
     def __init__(self, noise: NoiseLike, x: Tensor) -> None:

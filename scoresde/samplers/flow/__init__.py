@@ -1,1 +1,1 @@
-"""Sample with fixed steps: predictors of the reverse SDE, solvers of the probability flow."""
+"""Sample with fixed steps: predictors for the reverse SDE, solvers for the probability flow."""

@@ -1,13 +1,13 @@
-r"""Solve the probability flow by Adams-Bashforth methods, with one evaluation a step.
+r"""Solve the probability flow by Adams-Bashforth methods, with one evaluation for each step.
 
 With the slopes $\epsilon_j$ of $dy / d\tilde\sigma = \epsilon$ at the last $k$ times of the grid,
 
 $$ y_{i+1} = y_i + \sum_{j=0}^{k-1} w_{ij}\,\epsilon_{i-j}, $$
 
-of order $k$ once there are $k$ slopes. Earlier steps use the slopes that exist, and the first step
-is `DDIM()`. Its error is proportional to the square of the step. If the noise at T is only a few
-times the data, it dominates for many steps, and the order falls to 2. The weights depend on the
-grid alone, and are computed before the first step.
+which has order $k$ as soon as there are $k$ slopes. Earlier steps use the slopes that exist, and
+the first step is `DDIM()`. The error of the first step is proportional to the square of the step.
+If the noise at T is only a few times the data, this error dominates for many steps, and the order
+falls to 2. The weights depend only on the grid, and are computed before the first step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from scoresde.sde.spacings import even_times, usual_times
 
 __all__ = ["IPNDM", "LMS"]
 
-# From this number of steps on an even grid had the smallest errors on the arena's tuning problems.
+# From this number of steps on, an even grid had the smallest errors on the arena's tuning problems.
 _EVEN_FROM = 15
 
 
@@ -51,11 +51,11 @@ class _Adams(Sampler):
     def weights(self, ratios: Tensor) -> Tensor:
         r"""Return the weights $w_{ij}$, `(N, order)`, for ratios $\tilde\sigma_i$, `(N + 1,)`.
 
-        A slope before the first has the weight 0.
+        A slope before the first one has the weight 0.
         """
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the step of `DDIM()`, since a single step has no earlier slopes."""
+        """Take the step of `DDIM()`, since a single step has no earlier slopes."""
         return flow_step(rsde.sde, x, t, s, predicted_noise(rsde, x, t))
 
     def trajectory(
@@ -93,20 +93,20 @@ class LMS(_Adams):
         return usual_times(sde, steps, even_from=_EVEN_FROM)
 
     def weights(self, ratios: Tensor) -> Tensor:
-        """Return the integrals of Lagrange's polynomials."""
+        """Return the integrals of the Lagrange polynomials."""
         return adams_bashforth(ratios, self.order)
 
 
 @dataclass(frozen=True)
 class IPNDM(_Adams):
-    r"""Solve the probability flow by Adams-Bashforth with the weights of equal steps, on any grid.
+    r"""Solve the probability flow by Adams-Bashforth, with weights for equal steps on every grid.
 
     $$ y_{i+1} = y_i + \frac{\tilde\sigma_{i+1} - \tilde\sigma_i}{24}
        (55\,\epsilon_i - 59\,\epsilon_{i-1} + 37\,\epsilon_{i-2} - 9\,\epsilon_{i-3}) $$
 
     The first three steps have lower orders. The method has its full order if the steps in
-    $\tilde\sigma$ are equal, and order 2 otherwise. Liu et al. (2022), arXiv:2202.09778; with the
-    start of Zhang & Chen (2023), arXiv:2204.13902.
+    $\tilde\sigma$ are equal, and order 2 otherwise. Liu et al. (2022), arXiv:2202.09778, with the
+    first steps of Zhang & Chen (2023), arXiv:2204.13902.
 
     Args:
         order: The number of slopes, from 1 (which is `DDIM()`) to 8; the paper uses 4.
@@ -117,21 +117,21 @@ class IPNDM(_Adams):
         return even_times(sde, steps)
 
     def weights(self, ratios: Tensor) -> Tensor:
-        """Return the weights of equal steps, times the step."""
+        """Return the weights for equal steps, multiplied by the step."""
         equal = torch.arange(len(ratios), dtype=ratios.dtype)
         return ratios.diff()[:, None] * adams_bashforth(equal, self.order)
 
 
 def adams_bashforth(nodes: Tensor, order: int) -> Tensor:
-    """Return the weights of the last slopes in the step from each node to the next.
+    """Return the weights of the last slopes for the step from each node to the next.
 
     Args:
-        nodes: The points of the slopes, `(N + 1,)`, all different; the last one is the end of the
+        nodes: The points of the slopes, `(N + 1,)`, all different; the last node is the end of the
             run.
         order: The largest number of slopes to use.
 
     Returns:
-        `(N, order)`, the newest slope first, 0 for slopes before the first.
+        The weights `(N, order)`, the newest slope first, with 0 for slopes before the first.
     """
     steps = len(nodes) - 1
     weights = nodes.new_zeros(steps, order)

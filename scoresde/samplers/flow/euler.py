@@ -1,7 +1,7 @@
-r"""Solve the probability flow by Euler's method, in variables in which it is nearly straight.
+r"""Solve the probability flow by Euler's method, in variables with nearly straight solutions.
 
-Divided by its signal scale, $y = x / \alpha_t$, and seen as a function of the ratio of noise to
-signal $\tilde\sigma = \sigma_t / \alpha_t$ in place of time, the probability flow of every SDE is
+Divide the state by the signal scale, $y = x / \alpha_t$, and replace time by the ratio of noise to
+signal, $\tilde\sigma = \sigma_t / \alpha_t$. Then the probability flow of every SDE is
 
 $$ \frac{dy}{d\tilde\sigma} = \epsilon_t(x) = -\sigma_t \nabla\log p_t(x), $$
 
@@ -30,12 +30,12 @@ _EVEN_FROM = 25
 
 
 def predicted_noise(rsde: ReverseSDE, x: Tensor, t: Tensor) -> Tensor:
-    r"""Return $\epsilon_t(x) = -\sigma_t \nabla\log p_t(x)$, like `x`; one evaluation."""
+    r"""Return $\epsilon_t(x) = -\sigma_t \nabla\log p_t(x)$, `(B, *)`, by one evaluation."""
     return -expand(rsde.sde.sigma(t), x) * rsde.score(x, t)
 
 
 def flow_step(sde: SDE, x: Tensor, t: Tensor, s: Tensor, epsilon: Tensor) -> Tensor:
-    r"""Return Euler's step $y_s = y_t + (\tilde\sigma_s - \tilde\sigma_t)\,\epsilon$, as $x_s$."""
+    r"""Return $x_s$ of Euler's step $y_s = y_t + (\tilde\sigma_s - \tilde\sigma_t)\,\epsilon$."""
     scale = sde.alpha(s) / sde.alpha(t)
     return expand(scale, x) * x + expand(sde.sigma(s) - scale * sde.sigma(t), x) * epsilon
 
@@ -49,12 +49,12 @@ class DDIM(Sampler):
        c = \eta\,\frac{\sigma_s}{\sigma_t}\sqrt v $$
 
     Here $v$ is the variance of the transition from s to t. At $\eta = 0$ this is Euler's method for
-    the probability flow in $\tilde\sigma$, also known as the Euler sampler (Karras et al. 2022,
-    algorithm 1 without the second-order correction); it is exact for data at one point. At
+    the probability flow in $\tilde\sigma$, which is also called the Euler sampler (Karras et al.
+    2022, algorithm 1 without the second-order correction). It is exact for data at one point. At
     $\eta = 1$ it is `Ancestral()`. Song, Meng & Ermon (2021), eqs. 12 and 16, arXiv:2010.02502.
 
     Args:
-        eta: The share $\eta$ of fresh noise, in [0, 1].
+        eta: The factor $\eta$ of the fresh noise, in [0, 1].
     """
 
     steps: ClassVar[int] = 100

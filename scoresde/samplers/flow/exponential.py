@@ -1,4 +1,4 @@
-r"""Sample by exponential Runge-Kutta methods of data prediction, with two evaluations a step."""
+r"""Sample by exponential Runge-Kutta methods of data prediction, with two evaluations per step."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class TwoStage(Sampler):
 
     $$ y_m = e^{-k r h} y_t + (1 - e^{-k r h}) D_t + \rho_m \sqrt{1 - e^{-2\tau^2 r h}}\, z_1, $$
 
-    and the step uses both of its denoisers,
+    and the step uses the denoised states $D_t$ and $D_m$ at both times,
 
     $$ y_s = e^{-k h} y_t + (1 - e^{-k h}) \Big[\big(1 - \tfrac{1}{2r}\big) D_t
        + \tfrac{1}{2r} D_m\Big] + n, $$
 
-    where the noise $n$ is that of the first stage plus an independent part. The score is evaluated
-    between the times of the grid. Lu et al. (2022), algorithm 1, arXiv:2211.01095; Gonzalez et al.
-    (2023), arXiv:2305.14267.
+    where the noise $n$ is the noise of the first stage plus an independent part. The score is
+    evaluated between the times of the grid. Lu et al. (2022), algorithm 1, arXiv:2211.01095;
+    Gonzalez et al. (2023), arXiv:2305.14267.
 
     Args:
         r: The position of the second evaluation in the step, in (0, 1].
@@ -59,7 +59,7 @@ class TwoStage(Sampler):
 
     @property
     def between(self) -> bool:
-        """Return True if the second evaluation is inside the step, not at its end."""
+        """Return True if the second evaluation is before the end of the step."""
         return self.r < 1
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
@@ -70,7 +70,7 @@ class TwoStage(Sampler):
         """Return a draw of p_s from the draw `x` of p_t."""
         sde, k = rsde.sde, 1 + self.tau**2
         start, end = float(half_log_snr(sde, t)), float(half_log_snr(sde, s))
-        # if there is no noise at s, the step in l is infinite; the first stage stays finite
+        # without noise at s the step in l is infinite, but the first stage remains finite
         middle = start + self.r * (end - start if math.isfinite(end) else 8.0)
         m = sde.time(torch.tensor(2 * middle, dtype=torch.float64)).clamp(s, t)
         y, (alpha_m, alpha_s) = x / float(sde.alpha(t)), sde.alpha(torch.stack((m, s))).tolist()

@@ -1,7 +1,7 @@
-r"""Solve the probability flow by second-order methods, with two evaluations a step.
+r"""Solve the probability flow by second-order methods, with two evaluations for each step.
 
 Both methods solve $dy / d\tilde\sigma = \epsilon_t(x)$, the flow of `scoresde.samplers.flow.euler`.
-A step to $\sigma_s = 0$, where the score does not exist, is Euler's step.
+A step to $\sigma_s = 0$, where the score does not exist, is an Euler step.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from scoresde.sde.spacings import even_times, usual_times
 
 __all__ = ["DPM2", "Heun"]
 
-# From this number of steps on an even grid had the smallest errors on the arena's tuning problems.
+# From this number of steps on, an even grid had the smallest errors on the arena's tuning problems.
 _EVEN_FROM = 9
 
 
 @dataclass(frozen=True)
 class Heun(Sampler):
-    r"""Solve the probability flow by Heun's method, with Karras's churn.
+    r"""Solve the probability flow by Heun's method, optionally with the churn of Karras et al.
 
     $$ y_s = y_t + (\tilde\sigma_s - \tilde\sigma_t)
        \frac{\epsilon_t(x_t) + \epsilon_s(x'_s)}{2} $$
 
-    with $x'_s$ the end of Euler's step. With churn, a step begins by adding noise, up to the level
-    $(1 + \gamma)\,\tilde\sigma_t$, $\gamma = \min(\text{churn} / N, \sqrt 2 - 1)$, or that of T if
-    it is smaller. The noise is added by the transition of the SDE. The score is then evaluated
-    between the times of the grid. A call of `step` alone counts as a run with N = 1. Karras et al.
+    where $x'_s$ is the result of Euler's step. With churn, a step first adds noise by the
+    transition of the SDE, up to the level $(1 + \gamma)\,\tilde\sigma_t$,
+    $\gamma = \min(\text{churn} / N, \sqrt 2 - 1)$, but at most up to T. So the score is evaluated
+    between the times of the grid. A single call of `step` counts as a run with N = 1. Karras et al.
     (2022), algorithms 1 and 2, arXiv:2206.00364.
 
     Args:
         churn: $S_\text{churn}$, the noise added in a whole run, at least 0.
         sigma_min: $S_\text{tmin}$, the smallest $\tilde\sigma$ at which noise is added.
-        sigma_max: $S_\text{tmax}$, the largest.
+        sigma_max: $S_\text{tmax}$, the largest $\tilde\sigma$ at which noise is added.
         s_noise: $S_\text{noise}$, the factor on the standard deviation of the added noise,
-            positive; above 1 it compensates for a denoiser that removes too much.
+            positive; above 1 it compensates for a denoiser that removes too much noise.
     """
 
     steps: ClassVar[int] = 50
@@ -74,7 +74,7 @@ class Heun(Sampler):
 
     @property
     def between(self) -> bool:
-        """Return True if `churn` > 0, when steps start between the times of the grid."""
+        """Return True if `churn` > 0, so that steps start between the times of the grid."""
         return self.churn > 0
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
@@ -93,14 +93,14 @@ class Heun(Sampler):
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the states at `times[1:]`; every step has an equal share of the churn."""
+        """Yield the states at `times[1:]`; the churn is divided equally among the steps."""
         share = replace(self, churn=self.churn / max(len(times) - 1, 1))
         yield from Sampler.trajectory(share, rsde, x, times, noise)
 
     def _raise_noise(
         self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike
     ) -> tuple[Tensor, Tensor]:
-        """Return the state and the time from which the step starts, after its churn."""
+        """Add the churn's noise, and return the state and the time from which the step starts."""
         sde, gamma = rsde.sde, min(self.churn, math.sqrt(2) - 1)
         if gamma == 0 or not self.sigma_min <= sde.sigma(t) / sde.alpha(t) <= self.sigma_max:
             return x, t

@@ -1,6 +1,6 @@
-r"""Define predictors, which step along the reverse SDE with one evaluation of the score.
+r"""Define predictors, which take steps of the reverse SDE with one evaluation of the score each.
 
-They are different discretisations of the reverse kernel of the transition $(a, v)$ from $s$ to $t$,
+They are discretisations of the reversed transition $(a, v)$ from $s$ to $t$,
 $x_t | x_s \sim \mathcal N(a x_s, v I)$.
 """
 
@@ -25,8 +25,8 @@ class EulerMaruyama(Sampler):
     $$ x_s = x_t - (t - s) \big[f x - \tfrac12 (1 + \eta^2) g^2 \nabla\log p_t(x)\big]
        + \eta\, g \sqrt{t - s}\, z $$
 
-    The path is a function of the seed. So with the same seed 100 and 1,000 steps give the same
-    sample, up to the discretisation error. Song et al. (2021), section 4.1, arXiv:2011.13456.
+    The path is a function of the seed. So with the same seed, 100 and 1,000 steps give the same
+    sample up to the discretisation error. Song et al. (2021), section 4.1, arXiv:2011.13456.
 
     Args:
         eta: The factor of the noise, at least 0: 1 for the reverse SDE, 0 for Euler's method on the
@@ -56,7 +56,7 @@ class EulerMaruyama(Sampler):
 
 @dataclass(frozen=True)
 class ReverseDiffusion(Sampler):
-    r"""Solve the reverse SDE, discretised in the same way as the forward one.
+    r"""Solve the reverse SDE with the same discretisation as the forward SDE.
 
     $$ x_s = (2 - a)\, x_t + v \nabla\log p_t(x_t) + \sqrt v\, z $$
 
@@ -74,7 +74,7 @@ class ReverseDiffusion(Sampler):
 
 @dataclass(frozen=True)
 class Ancestral(Sampler):
-    r"""Draw from the mean of $p(x_s | x_t)$ by Tweedie's formula, with one of three variances.
+    r"""Sample from $p(x_s | x_t)$ with the mean by Tweedie's formula and one of three variances.
 
     $$ x_s = \frac{x_t + v \nabla\log p_t(x_t)}{a}
        + \sqrt{v\, \sigma_s^2 / \sigma_t^2 + (\alpha_s v / \sigma_t^2)^2\, c}\; z $$
@@ -85,10 +85,10 @@ class Ancestral(Sampler):
       at one point.
     - `"large"`: $c = \sigma_t^2 / \alpha_t^2$. The noise has the variance $v$, which under VP is
       exact for standard normal data.
-    - `"moments"`: the variance of $x_0$ given $x_t$ for Gaussian data with the known variances, or
-      its mean over the principal axes of a known covariance. It is exact for Gaussian data with
-      independent entries, and of the three it has the smallest errors in few steps. If no moments
-      are known, it is `"small"`.
+    - `"moments"`: the variance of $x_0$ given $x_t$ for Gaussian data with the known variances, or,
+      for a known covariance, the mean of this variance over the principal axes. It is exact for
+      Gaussian data with independent entries, and has the smallest errors of the three with few
+      steps. Without known moments it is `"small"`.
 
     Ho et al. (2020), algorithm 2, arXiv:2006.11239; Song et al. (2021), eq. 47, arXiv:2011.13456;
     Bao et al. (2022), theorem 1, arXiv:2201.06503.

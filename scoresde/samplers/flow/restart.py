@@ -1,4 +1,4 @@
-r"""Define Restart sampling (Xu et al. 2023, arXiv:2306.14878): add noise and solve again."""
+r"""Define Restart sampling: add noise and solve again (Xu et al. 2023, arXiv:2306.14878)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ __all__ = ["Restart", "RestartInterval"]
 
 @dataclass(frozen=True)
 class RestartInterval:
-    r"""Define an interval of noise that is sampled again, `k` times in `steps` steps each.
+    r"""Define an interval of noise levels that is sampled again `k` times, in `steps` steps each.
 
     Args:
-        sigma_min: $\tilde\sigma_\min$, the ratio $\sigma / \alpha$ at its end, positive.
-        sigma_max: $\tilde\sigma_\max$, the ratio at its start, above `sigma_min`.
+        sigma_min: $\tilde\sigma_\min$, the ratio $\sigma / \alpha$ at the end of the interval,
+            positive.
+        sigma_max: $\tilde\sigma_\max$, the ratio at the start of the interval, above `sigma_min`.
         k: The number of restarts, at least 0.
-        steps: The steps of each restart, at least 1.
+        steps: The number of steps of each restart, at least 1.
     """
 
     sigma_min: float = 0.06
@@ -44,14 +45,14 @@ class RestartInterval:
         check_integer("steps", self.steps, 1)
 
     def end(self, sde: SDE, times: Tensor) -> int:
-        """Return the index in `times`, above 0, nearest to `sigma_min`; 0 if there is only one."""
+        """Return the index >= 1 of the time nearest to `sigma_min`; 0 if there is only one."""
         if len(times) == 1:
             return 0
         log_ratio = -sde.log_snr(times[1:]) / 2
         return 1 + int((log_ratio - math.log(self.sigma_min)).abs().argmin())
 
     def times(self, sde: SDE, before: Tensor, end: Tensor) -> Tensor:
-        """Return times `(steps + 1,)` from `before`, or `sigma_max` if it is earlier, to `end`."""
+        """Return times `(steps + 1,)` from `before`, or that of `sigma_max` if larger, to `end`."""
         highest = torch.tensor(-2 * math.log(self.sigma_max), dtype=torch.float64)
         top = torch.maximum(sde.time(highest).clamp(max=sde.T), before)
         high, low = (float(sde.sigma(t) / sde.alpha(t)) for t in (top, end))
@@ -62,22 +63,23 @@ class RestartInterval:
 
 @dataclass(frozen=True)
 class Restart(Around):
-    r"""Sample with restarts: add noise back and solve the probability flow again, a few times.
+    r"""Sample with restarts: add noise and solve the probability flow again, a few times.
 
-    At the noise level $\tilde\sigma_\min$, noise is added by the transition of the SDE up to
+    At the noise level $\tilde\sigma_\min$, the transition of the SDE adds noise up to
     $\tilde\sigma_\max$, and the sampler solves the flow again from there. The added noise reduces
-    the earlier errors, and the flow adds few. The default is the smallest setting of Xu et al.
-    (2023), algorithm 2, arXiv:2306.14878, for CIFAR-10 (data in [-1, 1]); for larger images they
-    use several intervals.
+    earlier errors, and the flow adds only small ones. The default is the smallest setting of Xu et
+    al. (2023), algorithm 2, arXiv:2306.14878, for CIFAR-10 (data in [-1, 1]); for larger images
+    they use several intervals.
 
-    A run restarts at that time of its grid which is nearest to $\tilde\sigma_\min$, except the
-    first. It goes back at least to the time before, and at most to T. The steps of a restart are
-    spaced by `Karras()`, and lie between the times of the grid. The cost is that of the N steps and
-    of all restarts. A call of `step` alone does not restart.
+    A run restarts at the time of its grid nearest to $\tilde\sigma_\min$, but not at the first
+    time. It goes back at least to the previous time of the grid, and at most to T. The steps of a
+    restart are spaced by `Karras()` between the times of the grid. The cost is that of the N steps
+    and all restarts. A single call of `step` does not restart.
 
     Args:
         sampler: The solver, usually of the probability flow.
-        intervals: The intervals; intervals that end at the same time are run in the given order.
+        intervals: The intervals; intervals that end at the same time are sampled in the given
+            order.
     """
 
     steps: ClassVar[int] = 50
@@ -88,8 +90,8 @@ class Restart(Around):
         super().__post_init__()
         if not self.sampler.stepwise:
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} does more in a run than its steps, and a restart would "
-                "repeat the steps alone; take its inner sampler, such as Heun()"
+                f"{quoted(self.sampler)} does more than take steps along a grid, but a restart "
+                "would repeat only the steps; take its inner sampler, such as Heun()"
             )
 
     @property
@@ -99,17 +101,17 @@ class Restart(Around):
 
     @property
     def stochastic(self) -> bool:
-        """Return True if there is a restart, or the solver adds noise."""
+        """Return True if there are restarts or the solver adds noise."""
         return self._restarts or self.sampler.stochastic
 
     @property
     def between(self) -> bool:
-        """Return True if there is a restart, whose steps lie between the times of the grid."""
+        """Return True if there are restarts, whose steps lie between the times of the grid."""
         return self._restarts or self.sampler.between
 
     @property
     def stepwise(self) -> bool:
-        """Return True if there is no restart, since a step alone does not restart."""
+        """Return True if there are no restarts, since a single step does not restart."""
         return not self._restarts
 
     @property
@@ -117,14 +119,14 @@ class Restart(Around):
         return any(part.k for part in self.intervals)
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations of the steps and of all restarts."""
+        """Return the evaluations of all steps and restarts."""
         restarts = sum(part.k * self.sampler.cost(part.steps) for part in self.intervals)
         return self.sampler.cost(steps) + len(self.intervals) * self.sampler.cost(0) + restarts
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the states at `times[1:]`, that at the end of an interval after its restarts."""
+        """Yield the states at `times[1:]`, at the end of an interval after its restarts."""
         ends, here = [part.end(rsde.sde, times) for part in self.intervals], 0
         for end in sorted({*ends} - {0}):
             for state in self.sampler.trajectory(rsde, x, times[here : end + 1], noise):
@@ -146,7 +148,8 @@ class Restart(Around):
         a, v = rsde.sde.transition(grid[-1], grid[0])
         for j in range(k):
             independent = noise.fork(j)
-            # the noise is keyed by grid[-1], a time of the user's grid, since grid[0] is rounded
+            # draw the noise at grid[-1], which is exactly a time of the user's grid; grid[0] is
+            # rounded
             x = expand(a, x) * x + expand(v.sqrt(), x) * independent.normal(x, grid[-1])
             for state in self.sampler.trajectory(rsde, x, grid, independent.fork(0)):
                 x = state.x

@@ -1,1 +1,1 @@
-"""Sample by Langevin dynamics: correctors, annealed Langevin, predictor-corrector."""
+"""Sample by Langevin dynamics: correctors, annealed Langevin dynamics, predictor-corrector."""

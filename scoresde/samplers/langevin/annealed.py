@@ -1,7 +1,7 @@
-r"""Sample by annealed Langevin dynamics: Langevin steps at every level, from the largest down.
+r"""Sample by annealed Langevin dynamics, Langevin steps at every noise level from the largest down.
 
-After a step of annealed Langevin dynamics the noise level of the sample differs from that of the
-next level. Consistent annealed sampling adds the noise that makes them equal.
+After the steps at one level, the noise of the sample differs from that of the next level.
+Consistent annealed sampling adds exactly the noise that makes both equal.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ __all__ = ["AnnealedLangevin", "ConsistentAnnealed"]
 
 @dataclass(frozen=True)
 class AnnealedLangevin(Sampler):
-    r"""Make `k` Langevin steps $\epsilon_i = \kappa\,\sigma_i^2$ at every level, also the first.
+    r"""Take `k` Langevin steps of size $\epsilon_i = \kappa\,\sigma_i^2$ at every level.
 
-    The paper of 2020 has the step $c\,\sigma_i^2 / \sigma_\min^2$ with the smallest level
-    $\sigma_\min$; set $\kappa = c / \sigma_\min^2$ for it. The paper of 2019 defines the step as
-    twice $\epsilon$; set $\kappa$ to half of its constant.
+    Song & Ermon (2020) have the step $c\,\sigma_i^2 / \sigma_\min^2$ with the smallest level
+    $\sigma_\min$, which is $\kappa = c / \sigma_\min^2$. Song & Ermon (2019) call $2 \epsilon$ the
+    step, so $\kappa$ is half of their constant.
 
     From one level to the next the state is multiplied by $\alpha_s / \alpha_t$. This factor is 1 on
-    a VE ladder; under VP it moves the mean, which Langevin steps alone move too slowly. The laws at
-    neighbouring levels must overlap, or the steps do not reach the next law: a ladder needs about
-    28 levels in 64 dimensions and 105 in 784. Song & Ermon (2019), algorithm 1, arXiv:1907.05600;
-    (2020), techniques 2 and 4, arXiv:2006.09011.
+    a VE ladder. Under VP it moves the mean, which Langevin steps alone would move too slowly. The
+    distributions at neighbouring levels must overlap, or the steps do not reach the next
+    distribution; so a ladder needs about 28 levels in 64 dimensions, and 105 in 784. Song & Ermon
+    (2019), algorithm 1, arXiv:1907.05600; (2020), techniques 2 and 4, arXiv:2006.09011.
 
     Args:
-        kappa: The step size in units of the noise's variance, in (0, 2).
-        k: Steps at each level, at least 1.
+        kappa: The step size divided by the variance of the noise, in (0, 2).
+        k: The number of steps at each level, at least 1.
     """
 
     steps: ClassVar[int] = 200
@@ -55,26 +55,26 @@ class AnnealedLangevin(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the k evaluations of a level."""
+        """Return the evaluations at one level, k."""
         return self.k
 
     def states(self, steps: int) -> int:
-        """Return one state for each level."""
+        """Return the number of states, one for each level."""
         return steps + 1
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations of N steps, which visit N + 1 levels with k evaluations each."""
+        """Return the evaluations of N steps, k at each of N + 1 levels."""
         return (steps + 1) * self.k
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Scale the state from t to s, and make `k` Langevin steps there."""
+        """Scale the state from t to s, and take `k` Langevin steps at s."""
         x = scale_signal(rsde.sde, x, t, s)
         return correct(ScaledLangevin(self.kappa), self.k, rsde, x, s, noise)
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the states after the steps at each of `times`, the first included."""
+        """Yield the states after the steps at each of `times`, including the first."""
         for t, s in itertools.pairwise((times[0], *times)):
             x = self.step(rsde, x, t, s, noise)
             yield State.of(rsde, s, x)
@@ -82,20 +82,20 @@ class AnnealedLangevin(Sampler):
 
 @dataclass(frozen=True)
 class ConsistentAnnealed(Sampler):
-    r"""Sample by consistent annealed sampling: each step leaves the noise of the next level.
+    r"""Sample by consistent annealed sampling, whose steps end with the noise of the next level.
 
     $$ y_s = y_t + (\tilde\sigma' - \tilde\sigma_t)\,\epsilon_t(x_t)
        + \sqrt{\tilde\sigma_s^2 - \tilde\sigma'^2}\, z, \qquad
        \tilde\sigma' = \min\big((1 - \kappa)\,\tilde\sigma_t,\ \tilde\sigma_s\big) $$
 
     with $y = x / \alpha_t$, $\tilde\sigma = \sigma_t / \alpha_t$ and the predicted noise
-    $\epsilon_t = -\sigma_t \nabla\log p_t$. This is a Langevin step $\kappa\,\tilde\sigma_t^2$ with
-    the noise that makes it exact for data at one point. If a step of the grid reduces the noise
-    level by more than the factor $1 - \kappa$, no noise is added, and it is `DDIM()`. At
-    $1 - \kappa = (\tilde\sigma_s / \tilde\sigma_t)^2$ it is `Ancestral()`. For data of positive
-    variance the bias grows with $\kappa$, and does not vanish with the step size.
-    Jolicoeur-Martineau et al. (2021), algorithm 2, arXiv:2009.05475, whose $\epsilon / \sigma_L^2$
-    is $\kappa$ (there .062 at 232 levels).
+    $\epsilon_t = -\sigma_t \nabla\log p_t$. This is a Langevin step of size
+    $\kappa\,\tilde\sigma_t^2$, with the noise that makes it exact for data at one point. If a step
+    of the grid reduces the noise level by more than the factor $1 - \kappa$, no noise is added, and
+    the step is that of `DDIM()`. For $1 - \kappa = (\tilde\sigma_s / \tilde\sigma_t)^2$ it is that
+    of `Ancestral()`. For data of positive variance the bias grows with $\kappa$, and does not
+    vanish with the step size. Jolicoeur-Martineau et al. (2021), algorithm 2, arXiv:2009.05475,
+    where $\kappa$ is called $\epsilon / \sigma_L^2$ (.062 for 232 levels).
 
     Args:
         kappa: $\kappa$, in (0, 1].
@@ -114,7 +114,7 @@ class ConsistentAnnealed(Sampler):
         """Return a draw of p_s from the draw `x` of p_t."""
         sde, epsilon = rsde.sde, predicted_noise(rsde, x, t)
         scale = sde.alpha(s) / sde.alpha(t)
-        # both in the units of x_s
+        # the noise levels in the units of x_s
         old = torch.minimum((1 - self.kappa) * scale * sde.sigma(t), sde.sigma(s))
         fresh = ((sde.sigma(s) - old) * (sde.sigma(s) + old)).sqrt()
         x_s = expand(scale, x) * x + expand(old - scale * sde.sigma(t), x) * epsilon

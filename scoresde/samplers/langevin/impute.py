@@ -1,9 +1,9 @@
-r"""Impute unknown entries: draw them, and keep the known entries fixed.
+r"""Draw the unknown entries of events with the known entries fixed (imputation).
 
-At every time the known entries are replaced by a draw of their noisy law, $\alpha_s x_0 + \sigma_s
-z$, independently of the unknown entries. This biases the law of the unknown entries. RePaint
-reduces the bias: it adds noise after each step to return to t, and repeats the step (Lugmayr et al.
-2022, algorithm 1, arXiv:2201.09865).
+At every time the known entries are replaced by a draw of their noisy state,
+$\alpha_s x_0 + \sigma_s z$, independently of the unknown entries. This biases the distribution of
+the unknown entries. RePaint reduces the bias by repeating each step, with noise added before each
+repetition to return to t (Lugmayr et al. 2022, algorithm 1, arXiv:2201.09865).
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from scoresde.sde import SDE, Condition, Facts, Field, ReverseSDE, expand
 __all__ = ["Impute"]
 
 _NOISY = (
-    "for entries that are known up to noise use a measurement: "
-    "guidance.posterior(score, Linear(Mask(mask), std))"
+    "for entries that are known only up to noise, use a measurement: guidance.posterior(score, "
+    "Linear(Mask(mask), std))"
 )
 
 
 @dataclass(frozen=True)
 class Impute(Around):
-    r"""Draw the unknown entries of an event, and keep its known entries.
+    r"""Draw the unknown entries of an event, given its known entries.
 
     The sampler takes two conditions, `{"known": x, "mask": m}`, in model units, with one event for
-    each sample or one for all. The mask is 1 where an entry is known; other entries of `known` are
+    each sample or one for all. The mask is 1 for known entries; the other entries of `known` are
     ignored. Known entries have the right noise at every time, and are exact at the end unless
-    `denoise=False`. The law of the unknown entries is biased, but less with a larger `resample`. If
-    the bias matters, use `scoresde.guidance.posterior` with a `Mask`.
+    `denoise=False`. The distribution of the unknown entries is biased, but less with a larger
+    `resample`. If the bias matters, use `scoresde.guidance.posterior` with a `Mask`.
 
-    Only the sampler's `step` is called, so a multistep method is of first order here.
+    Only the sampler's `step` is called, so a multistep method has order 1 here.
 
     Args:
-        sampler: The sampler, which must step along the grid.
-        resample: How often each step is made, at least 1; before each repetition fresh noise is
-            added to return to the step's start.
+        sampler: The inner sampler, which must take steps along the grid.
+        resample: How many times each step is taken, at least 1. Before each repetition, fresh noise
+            is added to return to the start of the step.
         basis: An orthonormal matrix `(k, k)` for the first axis of an event. `known` and `mask` are
             then coordinates in this basis, for example to colour a grey image.
 
@@ -81,13 +81,13 @@ class Impute(Around):
         check_integer("resample", self.resample, 1)
         if not self.sampler.stepwise:
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} does more in a run than its steps, and Impute would use "
-                "the steps alone; take its inner sampler, such as Ancestral() or Heun()"
+                f"{quoted(self.sampler)} does more than take steps along a grid, but Impute would "
+                "use only the steps; take its inner sampler, such as Ancestral() or Heun()"
             )
         if self.sampler.adaptive:
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} chooses its steps itself, and Impute cannot set the known "
-                "entries between them; take a method that steps along the grid, such as "
+                f"{quoted(self.sampler)} chooses its steps itself, so Impute cannot set the known "
+                "entries between them; take a method that takes steps along the grid, such as "
                 "Ancestral() or Heun()"
             )
 
@@ -98,7 +98,7 @@ class Impute(Around):
 
     @property
     def order(self) -> None:
-        """Return None: the bias does not vanish for small steps."""
+        """Return None, since the bias does not vanish for small steps."""
         return None
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
@@ -109,8 +109,8 @@ class Impute(Around):
         """
         if taken := {"known", "mask"} & (facts.conditions or {}).keys():
             raise InvalidValueError(
-                f"Impute has the conditions known and mask, and the score has "
-                f"{', '.join(sorted(taken))} too; give the score's condition another name"
+                "Impute uses the conditions known and mask, but the score also has "
+                f"{', '.join(sorted(taken))}; give the score's condition another name"
             )
         return super().prepared(facts, sde)
 
@@ -128,19 +128,19 @@ class Impute(Around):
         return {"known": Field(event), "mask": _Mask(event)}
 
     def checked(self, condition: Condition) -> Condition:
-        """Return the conditions `known` and `mask`, checked together.
+        """Check the conditions `known` and `mask` together, and return them.
 
         Raises:
             NonFiniteError: `known` is NaN where the mask is 1.
         """
         if (condition["known"].isnan() & (condition["mask"] != 0)).any():
             raise NonFiniteError(
-                "known holds NaN where the mask is 1; set the mask to 0 where an entry is unknown"
+                "known holds NaN where the mask is 1; set the mask to 0 for unknown entries"
             )
         return condition
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Make a step `resample` times, adding noise in between, and set the known entries."""
+        """Take a step `resample` times, with noise added in between, and set the known entries."""
         a, v = rsde.sde.transition(s, t)
         for j in range(self.resample):
             independent = noise.fork(j)
@@ -154,7 +154,7 @@ class Impute(Around):
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the states at `times[1:]`; the known entries are set at all times."""
+        """Yield the states at `times[1:]`, with the known entries set at all times."""
         start = self._imposed(rsde, x, times[0], noise.fork(0).fork(1))
         yield from super().trajectory(rsde, start, times, noise)
 
@@ -163,7 +163,7 @@ class Impute(Around):
         return self._set(rsde, self.sampler.finish(rsde, x, t, noise), None)
 
     def _imposed(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
-        """Return states at t with the known entries replaced by a draw of their noisy law."""
+        """Return states at t with the known entries replaced by a draw of their noisy state."""
         alpha, sigma = rsde.sde.at(t, x)
         return self._set(rsde, x, (alpha, sigma * noise.normal(x, t)))
 
@@ -171,8 +171,8 @@ class Impute(Around):
         given: Mapping[str, Tensor] = rsde.condition or {}
         if "known" not in given or "mask" not in given:
             raise InvalidValueError(
-                "Impute needs the conditions known and mask; give them, and make Impute the "
-                "outermost sampler"
+                "Impute needs the conditions known and mask; give them, and do not put Impute "
+                "inside another sampler"
             )
         known = given["known"].to(x)
         if noisy is not None:
@@ -186,18 +186,18 @@ class Impute(Around):
 
 
 class _Mask(Field):
-    """Describe the condition `mask`: booleans, or 0 and 1."""
+    """Declare the condition `mask`, booleans or 0 and 1."""
 
     def check(self, name: str, value: Tensor) -> None:
         """Raise InvalidValueError unless all entries are 0 or 1."""
         if not ((value == 0) | (value == 1)).all():
             raise InvalidValueError(
-                f"the {name} must be 1 where an entry is known and 0 elsewhere; {_NOISY}"
+                f"the {name} must be 1 for known entries and 0 for the others; {_NOISY}"
             )
 
 
 def _turned(basis: Tensor, x: Tensor) -> Tensor:
-    """Return the coordinates in a basis of events along their first axis."""
+    """Return the coordinates of events in a basis, along the first event axis."""
     return (x.movedim(1, -1) @ basis.T).movedim(-1, 1)
 
 
@@ -214,6 +214,6 @@ def _orthonormal(basis: Tensor | Sequence[Sequence[float]]) -> tuple[tuple[float
     if not float(gap.abs().max()) < 1e-5:
         raise InvalidValueError(
             "basis must be orthonormal, with rows of length 1 at right angles; torch.linalg.qr "
-            "makes an orthonormal matrix of any other"
+            "makes a matrix orthonormal"
         )
     return tuple(map(tuple, matrix.tolist()))

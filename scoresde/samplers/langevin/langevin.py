@@ -3,7 +3,8 @@ r"""Define Langevin correctors, which leave $p_s$ unchanged up to their discreti
 $$ x \leftarrow x + \epsilon \nabla\log p_s(x) + \sqrt{2 \epsilon}\, z $$
 
 For a Gaussian of variance $V$ the stationary variance is $V / (1 - \epsilon / 2V)$. So the step
-size $\epsilon$ should be small against the variance, and is a multiple of the noise's variance.
+size $\epsilon$ should be small compared with the variance; it is a multiple of the variance of the
+noise.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = ["Corrector", "FixedLangevin", "Langevin", "ScaledLangevin", "correct"
 
 
 class Corrector(Sampler):
-    """Define a Markov kernel at one time: `step(rsde, x, t, s, noise)` ignores `t`."""
+    """Define a Markov kernel at time s; `step(rsde, x, t, s, noise)` ignores `t`."""
 
     order = None
     invariant = True
@@ -39,7 +40,7 @@ class Corrector(Sampler):
 
     @abc.abstractmethod
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
-        r"""Return the step size $\epsilon$, broadcastable to the state."""
+        r"""Return the step size $\epsilon$, which broadcasts to the state."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,21 @@ class Langevin(Corrector):
     r"""Correct by Langevin steps whose size is set by a signal-to-noise ratio $r$.
 
     Song et al. (2021), algorithm 4, arXiv:2011.13456, take $\epsilon = 2 (r \|z\| / \|s\|)^2$ with
-    norms averaged over the batch, so a sample depends on the rest of its batch. Under VP they
-    multiply $\epsilon$ by $\bar\alpha$ (algorithm 5; their code by $1 - \beta_i$), which is omitted
-    here. The default is the expectation of the rule,
+    norms averaged over the batch, so a sample depends on the rest of its batch. Under VP they also
+    multiply $\epsilon$ by $\bar\alpha$ (algorithm 5; in their code by $1 - \beta_i$), which is
+    omitted here. The default replaces both squared norms by their expectations,
 
     $$ \epsilon = 2 r^2 \sigma_t^2, $$
 
-    It does not depend on the batch, and makes the step affine in the score. One step changes the
+    so it does not depend on the batch, and the step is affine in the score. One step changes the
     variance by at most the fraction $4 r^4$.
 
     Args:
         snr: $r$, positive.
-        norm: `"expected"` is the rule above. `"batch_mean"` is the paper's rule, with the expected
-            step if the score of the whole batch vanishes. `"sample"` uses the norms of each sample,
-            with a step of at most 10 times the expected one; it does not leave $p_s$ unchanged in
-            few dimensions. The last two warn below 64 dimensions.
+        norm: `"expected"` is the default above. `"batch_mean"` is the rule of the paper, but with
+            the expected step if the score of the whole batch is 0. `"sample"` uses the norms of
+            each sample, with a step of at most 10 times the expected one; in few dimensions it does
+            not leave $p_s$ unchanged. The last two warn below 64 dimensions.
     """
 
     snr: float = 0.16
@@ -96,7 +97,7 @@ class Langevin(Corrector):
         return self.norm == "batch_mean"
 
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
-        r"""Return $2 r^2 \sigma_s^2$, or the paper's estimate of it from norms."""
+        r"""Return $2 r^2 \sigma_s^2$, or the estimate from norms."""
         sigma = expand(sde.sigma(s), score)
         if self.norm == "expected":
             return 2 * (self.snr * sigma) ** 2
@@ -110,9 +111,9 @@ class Langevin(Corrector):
         if self.norm == "batch_mean":
             ratio = (noise_norm.mean() / score_norm.mean()).expand(len(score))
             ratio = expand(ratio, score)
-            # if the score vanishes on the whole batch, the ratio does not exist
+            # if the score of the whole batch is 0, the ratio does not exist
             return 2 * (self.snr * torch.where(ratio.isfinite(), ratio, sigma)) ** 2
-        # near a zero of the score the rule is unbounded, so it is limited to 10 expected steps
+        # near a zero of the score the ratio is unbounded, so it is limited to 10 expected steps
         ratio = (noise_norm / score_norm).nan_to_num(math.inf)
         limit = math.sqrt(10) * sigma
         return 2 * (self.snr * expand(ratio, score).clamp(max=limit)) ** 2
@@ -120,7 +121,7 @@ class Langevin(Corrector):
 
 @dataclass(frozen=True)
 class ScaledLangevin(Corrector):
-    r"""Correct by Langevin steps in units of the noise's variance: $\epsilon = \kappa\,\sigma_s^2$.
+    r"""Correct by Langevin steps of size $\epsilon = \kappa\,\sigma_s^2$.
 
     `Langevin(snr=r)` is the case $\kappa = 2 r^2$.
 
@@ -142,12 +143,12 @@ class ScaledLangevin(Corrector):
 def correct(
     corrector: Sampler, k: int, rsde: ReverseSDE, x: Tensor, s: Tensor, noise: NoiseLike
 ) -> Tensor:
-    """Return the state after `k` steps of a corrector at time `s`, each with its own noise."""
+    """Take `k` steps of a corrector at time `s`, each with independent noise."""
     for j in range(k):
         x = corrector.step(rsde, x, s, s, noise.fork(1 + j))
     return x
 
 
 def scale_signal(sde: SDE, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    r"""Return $(\alpha_s / \alpha_t)\,x$, the state at t rescaled to the signal scale of s."""
+    r"""Return $(\alpha_s / \alpha_t)\,x$, the state at t with the signal scale of s."""
     return expand(sde.alpha(s) / sde.alpha(t), x) * x

@@ -19,10 +19,10 @@ __all__ = ["MALA", "Local", "adjusted"]
 
 
 class Local(NamedTuple):
-    """Hold what a Metropolis-adjusted step needs of the law at some states.
+    """Hold drift and log-density at some states, for a Metropolis-adjusted step.
 
     Attributes:
-        score: The drift of the proposals, `(B, *)`; the score, or an approximation of it.
+        score: The drift of the proposals, `(B, *)`: the score, or an approximation of it.
         log_density: The log-density up to a constant, `(B,)`.
     """
 
@@ -40,18 +40,19 @@ def adjusted(
 ) -> tuple[Tensor, Local, Tensor]:
     r"""Propose a Langevin step from each state, and accept or reject it.
 
-    The law whose density `evaluate` returns is unchanged, for any step size and any drift.
+    The distribution with the density that `evaluate` returns is unchanged, for any step size and
+    any drift.
 
     Args:
-        evaluate: The function of states that returns drift and log-density, for one evaluation.
+        evaluate: A function that maps states to drift and log-density.
         x: The states.
         here: The value of `evaluate` at `x`.
         epsilon: The step size.
-        z: The standard normal noise of the proposals, like `x`.
-        u: Standard normal numbers that decide which are accepted, `(B,)`.
+        z: The standard normal noise of the proposals, `(B, *)`.
+        u: Standard normal numbers that decide the acceptance, `(B,)`.
 
     Returns:
-        The states, the value of `evaluate` there, and True for those that moved, `(B,)`.
+        The new states, the value of `evaluate` there, and a mask `(B,)` of the accepted steps.
     """
     proposal = x + epsilon * here.score + (2 * epsilon).sqrt() * z
     there = evaluate(proposal)
@@ -77,11 +78,11 @@ class MALA(Corrector):
     $$ \log\frac{p(x')\,q(x \mid x')}{p(x)\,q(x' \mid x)}
        = \log\frac{p(x')}{p(x)} + \frac{\|z\|^2 - \|z'\|^2}{2} $$
 
-    where $s$ is the score of $p = p_s$, and $z'$ the noise of the reverse move. Each sample moves
-    with probability 1 or this ratio, whichever is smaller, and else stays. So $p$ is unchanged for
-    any step size $\epsilon = \kappa\,\sigma_s^2$, but too large steps are nearly always rejected.
-    The score must be the exact gradient of its method `log_prob(x, t)`. Roberts & Tweedie (1996),
-    Bernoulli 2(4); Hastings (1970), Biometrika 57(1).
+    where $s$ is the score of $p = p_s$, and $z'$ the noise of the reverse move. With the
+    probability min(1, ratio) a sample moves to $x'$; otherwise it stays at $x$. So $p$ is unchanged
+    for any step size $\epsilon = \kappa\,\sigma_s^2$, but too large steps are nearly always
+    rejected. The score must be the exact gradient of its method `log_prob(x, t)`. Roberts & Tweedie
+    (1996), Bernoulli 2(4); Hastings (1970), Biometrika 57(1).
 
     A step costs four evaluations: score and density at $x$ and at $x'$.
 
@@ -101,11 +102,11 @@ class MALA(Corrector):
         return self.kappa * expand(sde.sigma(s) ** 2, score)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the proposal for samples that accept it, else `x`; this leaves p_s unchanged."""
+        """Return the proposal if it is accepted, else `x`, which leaves p_s unchanged."""
         log_prob = rsde.method("log_prob")
         if log_prob is None:
             raise InvalidTypeError(
-                "MALA needs the density, but this score has no method log_prob(x, t); use an "
+                "MALA needs a density, but this score has no method log_prob(x, t); use an "
                 "EnergyScore or an exact target, or a corrector without acceptance: Langevin()"
             )
 

@@ -20,22 +20,22 @@ __all__ = ["PC"]
 
 @dataclass(frozen=True)
 class PC(Sampler):
-    r"""Make a predictor step from t to s, then `k` corrector steps at s: 1 + k evaluations.
+    r"""Take a predictor step from t to s, then `k` corrector steps at s: 1 + k evaluations.
 
     Song et al. (2021), algorithm 1, arXiv:2011.13456. Only the predictor's `step` is called, so a
-    multistep method is of first order here.
+    multistep method has order 1 here.
 
-    By default the predictor is Euler's step on the probability flow, all noise comes from the
-    corrector, and the grid is even in log-SNR, which suits the corrector's step $2 r^2 \sigma^2$.
+    By default the predictor is an Euler step of the probability flow, so all noise comes from the
+    corrector. The grid is even in log-SNR, which fits the corrector's step size $2 r^2 \sigma^2$.
     For Gaussian data with a std from .15 to 1, under VE and VP, the variance is then correct to 1 %
     from 100 steps on. With reverse diffusion and $r$ = .16, the paper's choice for VE, it is 5 %
     too large at 100 steps and correct to 1 % at 300. On the arena's tuning problems more steps than
-    the default 100 reduced no error.
+    the default 100 did not reduce the errors.
 
     Args:
-        predictor: Any sampler; with `None` the state is only multiplied by $\alpha_s / \alpha_t$.
+        predictor: Any sampler; `None` only multiplies the state by $\alpha_s / \alpha_t$.
         corrector: A sampler that leaves $p_s$ unchanged, such as `Langevin()`.
-        k: Corrector steps after each predictor step, at least 0.
+        k: The number of corrector steps after each predictor step, at least 0.
     """
 
     steps: ClassVar[int] = 100
@@ -47,14 +47,15 @@ class PC(Sampler):
         super().__post_init__()
         if self.k and not self.corrector.invariant:
             raise InvalidTypeError(
-                f"{quoted(self.corrector)} is not a corrector: at s = t its step changes the law "
-                "of the samples or does nothing; take Langevin(), ScaledLangevin() or MALA()"
+                f"{quoted(self.corrector)} is not a corrector: at s = t its step changes the "
+                "distribution of the samples, or does nothing; take Langevin(), ScaledLangevin() "
+                "or MALA()"
             )
         check_integer("k", self.k, 0)
         if self.predictor is not None and not self.predictor.stepwise:
             raise InvalidTypeError(
-                f"{quoted(self.predictor)} does more in a run than its steps, and PC would use the "
-                "steps alone; take its inner sampler, such as Ancestral() or Heun()"
+                f"{quoted(self.predictor)} does more than take steps along a grid, but PC would "
+                "use only the steps; take its inner sampler, such as Ancestral() or Heun()"
             )
         if self.predictor is None and self.k == 0:
             raise InvalidValueError("PC without a predictor needs k >= 1 corrector steps")
@@ -67,32 +68,32 @@ class PC(Sampler):
 
     @property
     def order(self) -> int | None:
-        """Return the predictor's order; None with a corrector, whose error does not vanish."""
+        """Return the predictor's order, or None with a corrector, whose error does not vanish."""
         return None if self.k or self.predictor is None else self.predictor.order
 
     @property
     def stochastic(self) -> bool:
-        """Return True if predictor or corrector adds noise."""
+        """Return True if the predictor or the corrector adds noise."""
         return any(part.stochastic for part in self._parts)
 
     @property
     def conditional(self) -> bool:
-        """Return that of the predictor without correctors, which forget the state they begin at."""
+        """Return False with correctors, which forget x_t; else the predictor's value."""
         return not self.k and self.predictor is not None and self.predictor.conditional
 
     @property
     def adaptive(self) -> bool:
-        """Return True if predictor or corrector is adaptive."""
+        """Return True if the predictor or the corrector is adaptive."""
         return any(part.adaptive for part in self._parts)
 
     @property
     def coupled(self) -> bool:
-        """Return True if predictor or corrector mixes the samples of a batch."""
+        """Return True if the predictor or the corrector couples the samples of a batch."""
         return any(part.coupled for part in self._parts)
 
     @property
     def between(self) -> bool:
-        """Return True if predictor or corrector evaluates the score between times of the grid."""
+        """Return True if one of the two evaluates the score between times of the grid."""
         return any(part.between for part in self._parts)
 
     @property
@@ -102,7 +103,7 @@ class PC(Sampler):
 
     @property
     def uses_pilot(self) -> bool:
-        """Return True if predictor or corrector uses a pilot."""
+        """Return True if the predictor or the corrector uses a pilot."""
         return any(part.uses_pilot for part in self._parts)
 
     @property
@@ -111,7 +112,7 @@ class PC(Sampler):
         return correctors if self.predictor is None else [self.predictor, *correctors]
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> PC:
-        """Return this sampler with predictor and corrector set up for a score."""
+        """Return this sampler with the predictor and the corrector set up for a score."""
         predictor = None if self.predictor is None else self.predictor.prepared(facts, sde)
         return replace(self, predictor=predictor, corrector=self.corrector.prepared(facts, sde))
 
@@ -124,7 +125,7 @@ class PC(Sampler):
         if self.predictor is None:
             x = scale_signal(rsde.sde, x, t, s)
         else:
-            # a predictor with inner correctors must not reuse the noise of the outer correctors
+            # the correctors inside a predictor must not use the same noise as the outer correctors
             of_predictor = noise.fork(0) if self.k else noise
             x = self.predictor.step(rsde, x, t, s, of_predictor)
         return correct(self.corrector, self.k, rsde, x, s, noise)

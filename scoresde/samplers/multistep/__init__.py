@@ -1,1 +1,1 @@
-"""Sample by exponential multistep methods: one integrator, its settings, the fast sampler."""
+"""Sample by exponential multistep methods: an integrator, known methods, and the fast sampler."""

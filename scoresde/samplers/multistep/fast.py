@@ -1,16 +1,17 @@
 r"""Define the fast sampler: a multistep method with weights and steps computed for the model.
 
 The exponential integrator of `scoresde.samplers.multistep.integrator` leaves three choices. They
-are made here from the moments of the data and a pilot run of the model.
+are made here from the moments of the data and a pilot run of the model:
 
-- The Gaussian that is solved exactly has the moments of the data.
-- The residual is extrapolated by its best linear prediction under the covariance that a pilot run
-  measured (`scoresde.score.pilot`) or, without a pilot, under that of Gaussians of all variances.
-- The same covariance predicts the error of every step of any grid. On the chosen grid every step
-  contributes the same error to the end of the run, which minimises the total.
+- The Gaussian whose part is solved exactly has the moments of the data.
+- The residual is extrapolated by its best linear prediction. The covariance for this was measured
+  in a pilot run (`scoresde.score.pilot`); without a pilot, it is the average over Gaussians of many
+  variances.
+- The same covariance predicts the error of every step of any grid. The grid is chosen such that
+  every step contributes the same error to the samples, which minimises the total error.
 
-For few steps numbers that were fitted to the trajectories of the pilot run are added to the weights
-(`scoresde.sampling.fit`).
+For few steps, corrections that were fitted to the trajectories of the pilot run are added to the
+weights (`scoresde.sampling.fit`).
 """
 
 from __future__ import annotations
@@ -45,18 +46,21 @@ SETTINGS = (
     Setting(3, 0, 0.0),
     Setting(2, 1, 0.0),
 )
-"""The settings that are tried for a model; they did best on the arena's tuning problems."""
+"""The settings that are tried for a model; they were the best on the arena's tuning problems."""
 
-# Pairs of the largest number of steps and the setting with the smallest errors there.
+# Pairs of a number of steps and the setting with the smallest errors up to this number.
 _USUAL = ((7, SETTINGS[0]), (11, SETTINGS[1]), (29, SETTINGS[2]))
-# From this number of steps on the weights of Gaussians of all variances were never worse.
+# From this number of steps on, the weights without a pilot were never worse than those of
+# "dpmpp_2m".
 _MANY = 45
-# The grid: rounds of equidistribution, the fraction moved in each, and the share of uniform steps.
+# For the grid: the number of equidistribution rounds, the fraction of the way moved in each, and
+# the share of uniform steps.
 _ROUNDS, _DAMPING, _UNIFORM = 12, 0.5, 0.1
-# The share of the pilot's grid if noise is added. With the pilot's grid alone, data with a far
-# narrower mode than the others have too few steps there, and half the mass may end in another mode.
+# The share of the pilot's grid if noise is added. The pilot's grid alone has too few steps for a
+# mode that is much narrower than the others, and half of its mass may end in another mode.
 _SHARE = 0.7
-# The largest grid that is computed; for more steps the cells of this grid are divided evenly.
+# The largest number of steps whose grid is computed; for more steps the cells of this grid are
+# divided evenly.
 _FINEST = 256
 # The largest relative difference of a time from that of the grid to which numbers were fitted.
 _SAME_GRID = 1e-4
@@ -64,22 +68,22 @@ _SAME_GRID = 1e-4
 
 @dataclass(frozen=True)
 class Fast(TauMultistep):
-    r"""Sample by a multistep method with measured weights on a measured grid, and a corrector.
+    r"""Sample by a multistep method with a corrector, with weights and grid made for the model.
 
-    `scoresde.sample(model, sde, "fast")` uses the pilot of the model, `model.pilot`, which takes 64
-    evaluations. For few steps it uses the orders and the grid whose samples ended nearest to those
-    of the pilot. Without a pilot it is `"dpmpp_2m"` up to 44 steps without noise, and otherwise
-    uses the weights for Gaussian data of unknown variances.
+    `scoresde.sample(model, sde, "fast")` uses the pilot of the model, `model.pilot`; measuring it
+    takes 64 evaluations. For few steps it uses the orders and the grid whose samples were nearest
+    to those of the pilot run. Without a pilot and without noise it is `"dpmpp_2m"` up to 44 steps;
+    otherwise it uses weights for Gaussian data of unknown variances.
 
-    Guided and conditioned scores may use the pilot of their model. The pilot determines weights and
-    steps, but changes the limit of many steps by less than one part in a million. The corrector
-    reuses the evaluation of the next step, so it costs none.
+    Guided and conditioned scores may use the pilot of their model, since the pilot affects only
+    weights and steps: it changes the limit of many steps by less than one part in a million. The
+    corrector uses the evaluation that the next step needs anyway, so it costs nothing.
 
     Args:
-        order: Residuals that a step uses, 1 to 6. The default is replaced by the pilot's choice, or
-            by the usual choice for the number of steps.
-        corrector: Residuals that the corrector uses besides the newest. The default is replaced
-            likewise.
+        order: The number of residuals that a step uses, 1 to 6. By default it is chosen with the
+            pilot, or for the number of steps.
+        corrector: The number of residuals that the corrector uses besides the newest one. By
+            default it is chosen in the same way.
         tau: $\tau$, 0 for the probability flow.
         window: The noise-to-signal ratios between which noise is added.
         pilot: The result of `scoresde.pilot`, or `None`.
@@ -104,7 +108,7 @@ class Fast(TauMultistep):
         return (self.order, self.corrector) == (Setting.order, Setting.corrector)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Fast:
-        """Return this sampler with the pilot of the score, unless it has a pilot already."""
+        """Return this sampler with the pilot of the score, unless it already has a pilot."""
         own = self.pilot or callable(facts.pilot)
         return replace(
             self, pilot=self.pilot if own else facts.pilot,
@@ -112,22 +116,22 @@ class Fast(TauMultistep):
         )  # fmt: skip
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        """Return the moments of the pilot, else of the data, else mean 0 and variance 1."""
+        """Return the moments of the pilot, or those of the data, or mean 0 and variance 1."""
         if self.pilot is not None:
             return self.pilot.moments
         return Moments(0.0, var=1.0) if moments is None else moments
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        """Return the best linear prediction under the pilot's covariance.
+        """Return the best linear prediction with the pilot's covariance.
 
-        With noise it is the covariance of Gaussians of all variances, since the pilot measured that
-        of the probability flow.
+        With noise the covariance is that of Gaussians of many variances, since the pilot measured
+        the covariance along the probability flow.
         """
         pilot = self._pilot(sde, moments) if not self.stochastic else self._assumed(sde, moments)
         return Measured(pilot, self.tau)
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return the grid whose steps contribute equal errors; on a ladder the nearest levels."""
+        """Return the grid with equal errors of all steps, or the nearest levels of a ladder."""
         plain = uniform_times(sde, steps)
         n = len(plain) - 1
         if n == 1 or n + 1 == sde.levels:
@@ -184,11 +188,11 @@ class Fast(TauMultistep):
         return self.pilot.fits[n] if same else None
 
     def _plain(self, n: int) -> bool:
-        """Return True if no known weights are certain to improve on a polynomial in n steps."""
+        """Return True if a polynomial is used for n steps, since other weights may be worse."""
         return self.pilot is None and self.auditioned and n < _MANY
 
     def _setting(self, n: int) -> Setting:
-        """Return the orders and the growth for n steps: given, chosen with the pilot, or usual."""
+        """Return the setting for n steps: the given one, the pilot's choice, or the usual one."""
         if not self._open or self.stochastic:
             return Setting(self.order, self.corrector, self.pilot.growth if self.pilot else 0.0)
         return (self.pilot.choices if self.pilot else {}).get(n, usual_setting(n))
@@ -197,7 +201,7 @@ class Fast(TauMultistep):
         return self._assumed(sde, moments) if self.pilot is None else self.pilot
 
     def _assumed(self, sde: SDE, moments: Moments | None) -> Pilot:
-        """Return the prior of a pilot, with the moments of the pilot or of the data."""
+        """Return the pilot to assume without a pilot run, with the known moments."""
         known = moments if self.pilot is None else self.pilot.moments
         low, high = half_log_snr_range(sde).tolist()
         return _prior(low, high, None if known is None else known.mean_variance())
@@ -211,7 +215,7 @@ _prior = lru_cache(maxsize=64)(Pilot.prior)
 
 @lru_cache(maxsize=64)
 def _grid(pilot: Pilot, ends: tuple[float, float], n: int, setting: Setting) -> Tensor:
-    r"""Return $\ell$, `(n + 1,)`, on which all steps contribute equal errors (de Boor 1973)."""
+    r"""Return a grid $\ell$, `(n + 1,)`, whose steps contribute equal errors (de Boor 1973)."""
     low, high = ends
     grid = torch.linspace(low, high, n + 1, dtype=torch.float64)
     best, least = grid, float("inf")
@@ -245,7 +249,7 @@ def with_numbers(step: Step, numbers: Sequence[float]) -> Step:
 
 
 def usual_setting(n: int) -> Setting:
-    """Return the setting of n steps for a pilot without a choice for n."""
+    """Return the setting for n steps if the pilot has no choice for n."""
     return next((setting for most, setting in _USUAL if n <= most), Setting())
 
 
@@ -253,10 +257,11 @@ def step_errors(pilot: Pilot, ell: Tensor, order: int, corrector: int) -> Tensor
     r"""Return the predicted root mean square error of each step, in units of $U$.
 
     Args:
-        pilot: The pilot, or its prior.
+        pilot: The pilot, or the one to assume without a pilot run.
         ell: The grid $\ell$, `(N + 1,)`, increasing.
-        order: Residuals that a step uses.
-        corrector: Residuals that its corrector uses besides the newest; the last step has none.
+        order: The number of residuals that a step uses.
+        corrector: The number of residuals that the corrector uses besides the newest one; the last
+            step has no corrector.
 
     Returns:
         The errors `(N,)`.
@@ -268,7 +273,7 @@ def step_errors(pilot: Pilot, ell: Tensor, order: int, corrector: int) -> Tensor
         new = int(corrector > 0 and first < n - 1)
         full = corrector if new else order
         m = min(full, first + 1)
-        # all steps with m residuals at once, except the last step, which has no corrector
+        # compute all steps with m residuals together, except the last step, which has no corrector
         last = max(n - int(corrector > 0), first + 1) if m == full else first + 1
         steps = torch.arange(first, last)
         at, weight = gauss_legendre(ell[steps, None], ell[steps + 1, None])

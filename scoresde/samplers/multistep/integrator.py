@@ -1,4 +1,4 @@
-r"""Integrate the reverse SDE by exponential multistep methods, as most fast samplers do.
+r"""Integrate the reverse SDE by exponential multistep methods, which include most fast samplers.
 
 Every linear SDE is variance exploding in $y = x / \alpha$, with noise $\rho = \sigma/\alpha$ and
 half log-SNR $\ell = -\log\rho$. The residual is the denoiser minus the denoiser of Gaussian data
@@ -42,7 +42,8 @@ from scoresde.sde.spacings import even_times
 
 __all__ = ["ExponentialMultistep", "Step", "Update", "weighted_sum"]
 
-# The largest number of coefficients computed at once: steps x quadrature nodes x dimensions.
+# The largest number of coefficients that are computed at once: steps x quadrature nodes x
+# dimensions.
 _ENTRIES = 2**21
 
 
@@ -55,12 +56,12 @@ Update = Callable[[Step, Tensor, list[Tensor], Tensor | None, Frame, int], Tenso
 class ExponentialMultistep(Sampler):
     r"""Define the base class of exponential multistep methods.
 
-    A call of `step` alone has no earlier residuals, so it is of first order, as is the first step
-    of a run. The error of that first step is proportional to the square of the step, and with a
+    A single call of `step` has no earlier residuals, so it has order 1, as has the first step of a
+    run. The error of this first step is proportional to the square of the step, and with a
     corrector to its cube. It is small if the noise at T is far larger than the data: on a mixture
-    under `VPSDE()` orders 3 and 4 were measured up to 1,600 steps. If it is twice the data, orders
-    above 2 fall to 2 from 50 steps on, and to 3 with a corrector. With noise, the law of the
-    samples converges with order 2 at most.
+    under `VPSDE()` orders 3 and 4 were measured up to 1,600 steps. If the noise is twice the data,
+    orders above 2 fall to 2 from 50 steps on, and to 3 with a corrector. With noise, the
+    distribution of the samples converges with order 2 at most.
     """
 
     steps: ClassVar[int] = 30
@@ -72,7 +73,7 @@ class ExponentialMultistep(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Return False: by default the method solves the probability flow."""
+        """Return False, since by default the method solves the probability flow."""
         return False
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
@@ -80,7 +81,7 @@ class ExponentialMultistep(Sampler):
         return Polynomial()
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        r"""Return the Gaussian that is solved exactly; by default of variance 0."""
+        r"""Return the Gaussian whose part is solved exactly; by default its variance is 0."""
         return Moments(0.0, var=0.0)
 
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ class ExponentialMultistep(Sampler):
         return even_times(sde, steps)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_s from the draw `x` of p_t, by a step of first order."""
+        """Turn a draw `x` from p_t into a draw from p_s, by a step of order 1."""
         (state,) = self.trajectory(rsde, x, torch.stack((t, s)), noise)
         return state.x
 
@@ -121,7 +122,7 @@ class ExponentialMultistep(Sampler):
         update = update or weighted_sum
         sde, dtype = rsde.sde, x.dtype
         ell = sde.log_snr(times) / 2
-        # in half precision the factors of a frame may overflow
+        # the factors of a frame may overflow in half precision
         x = x.to(torch.promote_types(dtype, torch.float32))
         frame = frame_of(self.gaussian(sde, rsde.moments), sde, times, x.new_empty(0, *x.shape[1:]))
         rule = self.interpolation(sde, rsde.moments)
@@ -131,7 +132,7 @@ class ExponentialMultistep(Sampler):
         known: list[Tensor] = []
         state = frame.from_state(x, 0)
         before = drawn = None
-        del x  # the start is not kept in memory
+        del x  # do not keep the initial state in memory
         for i, (t, s) in enumerate(itertools.pairwise(times)):
             excess = frame.excess(rsde.score(frame.to_state(state, i).to(dtype), t), state, i)
             if before is not None:
@@ -182,7 +183,7 @@ def _table(
             strict=True,
         )
     if len(table) < n:
-        # the step to sigma = 0 returns the denoiser
+        # the step to sigma = 0 returns the denoised state
         last = torch.stack((frame.gains(n - 1) / alpha[n - 1], denoising[n - 1], 0 * denoising[n]))
         keep_last, weight, none = frame.coefficients(alpha[n] * last)
         table.append((keep_last, (weight,), none))
@@ -200,7 +201,7 @@ def _weights(
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     r"""Return the weights of state `(n, C)`, m residuals `(n, m, C)` and noise `(n, C)`.
 
-    They are yielded in groups of n steps with the same m, without a last step to sigma = 0.
+    Steps are grouped by m, the number of residuals; a last step to sigma = 0 is left out.
     """
     grid = torch.tensor(ell, dtype=torch.float64)
     c = torch.tensor(variances, dtype=torch.float64)
@@ -224,7 +225,7 @@ def _group(
     m: int,
     new: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weights of steps with m known residuals each."""
+    """Return the weights of all steps with m known residuals."""
     t, s = ell[steps, None], ell[steps + 1, None]
     at, width = gauss_legendre(t, s)
     matrix = rule.matrix(ell[steps[:, None] + new - torch.arange(m + new)], at)

@@ -1,8 +1,8 @@
 r"""Interpolate and extrapolate the residual of a denoiser in the half log-SNR.
 
-A multistep method has evaluated the residual $R$ of the denoiser at $\ell_1 \dots \ell_m$, with
-$\ell = \log(\alpha/\sigma)$, and needs its values over the next step. An interpolation gives the
-weights $w$ in $R(\ell) \approx \sum_j w_j(\ell)\, R(\ell_j)$.
+A multistep method knows the residual $R$ of the denoiser at $\ell_1 \dots \ell_m$, where
+$\ell = \log(\alpha/\sigma)$, and needs $R$ over the next step. An interpolation gives weights $w$
+with $R(\ell) \approx \sum_j w_j(\ell)\, R(\ell_j)$.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ __all__ = [
 
 
 class Interpolation(abc.ABC):
-    """Define a rule that extends a residual beyond the points of its evaluations."""
+    """Define a rule that extrapolates a residual from known values."""
 
     @abc.abstractmethod
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
         r"""Return the weights `(N, Q, m)` of N steps.
 
         Args:
-            nodes: $\ell$ where the residual is known, `(N, m)`, the newest first.
-            at: $\ell$ where it is needed, `(N, Q)`, symmetric about the middle of its step.
+            nodes: The $\ell$ at which the residual is known, `(N, m)`, the newest first.
+            at: The $\ell$ at which it is needed, `(N, Q)`, symmetric about the middle of each step.
         """
 
 
@@ -51,7 +51,7 @@ class Polynomial(Interpolation):
 
 @dataclass(frozen=True)
 class Midpoint(Interpolation):
-    r"""Interpolate like `Polynomial`, but for two nodes use the value at the middle of the step.
+    r"""Interpolate like `Polynomial`, but with two nodes take the value in the middle of the step.
 
     This is the rule of DPM-Solver++(2M), and of UniPC with two nodes; with more nodes UniPC
     integrates the polynomial.
@@ -88,16 +88,16 @@ class PolynomialInTime(Interpolation):
 
 @dataclass(frozen=True)
 class Measured(Interpolation):
-    r"""Interpolate by the best linear prediction under the covariance that a pilot run measured.
+    r"""Interpolate by the best linear prediction with the covariance that a pilot run measured.
 
-    The pilot ran along the probability flow. If noise of stochasticity $\tau$ is added, the
-    standardised state has the autocorrelation $\kappa = e^{-\tau^2 |\ell - \ell'|}$ where the noise
-    exceeds the data's variances, and a Hermite polynomial of degree n of the state has $\kappa^n$
-    (Mehler 1866). The part of degree 1 belongs to the Gaussian that is subtracted, so the residual
-    begins with degree 2.
+    The pilot run followed the probability flow, but noise makes the residual decorrelate faster.
+    With the stochasticity $\tau$ and noise much larger than the data, the standardised state has
+    the autocorrelation $\kappa = e^{-\tau^2 |\ell - \ell'|}$, and a Hermite polynomial of degree n
+    in the state has $\kappa^n$ (Mehler 1866). The Gaussian that is subtracted contains the part of
+    degree 1, so the residual begins with degree 2, and the covariance is multiplied by $\kappa^2$.
 
     Args:
-        pilot: The pilot, or its prior.
+        pilot: The pilot, or the one to assume without a pilot run.
         tau: $\tau$.
     """
 

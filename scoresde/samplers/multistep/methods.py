@@ -1,4 +1,4 @@
-"""Define the exponential multistep methods of the literature as settings of one integrator."""
+"""Define the exponential multistep methods of the literature as special cases of one integrator."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class TauMultistep(ExponentialMultistep):
     r"""Sample by exponential multistep methods with a constant stochasticity $\tau$.
 
     Args:
-        order: Residuals that a step uses, 1 to 6.
-        corrector: Residuals that the corrector uses besides the newest, 0 (none) to 6.
+        order: The number of residuals that a step uses, 1 to 6.
+        corrector: The number of residuals that the corrector uses besides the newest one, up to 6;
+            0 for no corrector.
         tau: $\tau \ge 0$: 0 is the probability flow, 1 the reverse SDE.
         window: The noise-to-signal ratios $\sigma/\alpha$ between which noise is added.
     """
@@ -53,7 +54,7 @@ class TauMultistep(ExponentialMultistep):
 
     @property
     def conditional(self) -> bool:
-        """Return True at `tau` = 1 and with the widest window."""
+        """Return True if `tau` is 1 and the window has all noise levels."""
         return super().conditional and self.window == (0.0, math.inf)
 
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
@@ -73,30 +74,30 @@ class TauMultistep(ExponentialMultistep):
 class DPMSolverPP(TauMultistep):
     r"""Sample by multistep DPM-Solver++, or by SDE-DPM-Solver++ with `tau` = 1.
 
-    Order 2 uses the value of the straight line through two data predictions at the middle of the
-    step, as published. Order 3 integrates the parabola exactly, while the published code takes half
-    of the second difference, and converges with order 2. Lu et al. (2022), arXiv:2211.01095,
+    Order 2 uses the line through two data predictions, taken at the middle of the step, as
+    published. Order 3 integrates the parabola exactly. The published code takes half of the second
+    difference instead, and converges only with order 2. Lu et al. (2022), arXiv:2211.01095,
     algorithm 2 and appendix B.
     """
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        """Return a polynomial in the log-SNR, a straight line by its value at the midpoint."""
+        """Return a polynomial in the log-SNR; a line is replaced by its value at the midpoint."""
         return Midpoint()
 
 
 @dataclass(frozen=True)
 class UniPC(TauMultistep):
-    r"""Sample by UniPC: a multistep predictor, and a corrector of one order more at no cost.
+    r"""Sample by UniPC: a multistep predictor, and a free corrector whose order is higher by one.
 
     Zhao et al. (2023), arXiv:2302.04867, with $B(h) = e^h - 1$ and data prediction. A predictor of
-    order p uses p residuals; its corrector uses these p and the newest.
+    order p uses p residuals; the corrector uses these and the newest one.
     """
 
     order: int = 3
     corrector: int = 3
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        """Return a polynomial in the log-SNR, a straight line by its value at the midpoint."""
+        """Return a polynomial in the log-SNR; a line is replaced by its value at the midpoint."""
         return Midpoint()
 
 
@@ -104,7 +105,7 @@ class UniPC(TauMultistep):
 class SASolver(TauMultistep):
     r"""Sample by SA-Solver: a stochastic Adams predictor and corrector of data prediction.
 
-    Xue et al. (2023), algorithm 1, arXiv:2309.05019, with $\tau$ = 1 for the noise levels of their
+    Xue et al. (2023), algorithm 1, arXiv:2309.05019, with $\tau$ = 1 at the noise levels of their
     experiments, $\sigma/\alpha \in [.05, 1]$.
     """
 
@@ -116,16 +117,16 @@ class SASolver(TauMultistep):
 
 @dataclass(frozen=True)
 class DEIS(TauMultistep):
-    r"""Sample by DEIS (tAB): the predicted noise is a polynomial in time, integrated exactly.
+    r"""Sample by DEIS (tAB), which integrates a polynomial in time of the predicted noise exactly.
 
-    Zhang & Chen (2023), section 3, arXiv:2204.13902. The order is here the number of evaluations
-    that a step uses; their order is smaller by one.
+    Zhang & Chen (2023), section 3, arXiv:2204.13902. Here the order is the number of evaluations
+    that a step uses; in the paper it is smaller by one.
     """
 
     order: int = 3
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        """Return a Gaussian far wider than the noise, which amounts to noise prediction."""
+        """Return a Gaussian far wider than the noise, which gives noise prediction."""
         end = torch.tensor(sde.T, dtype=torch.float64)
         return Moments(0.0, var=1e30 * torch.exp(-sde.log_snr(end)))
 
@@ -138,11 +139,11 @@ class DEIS(TauMultistep):
 class ERSDE(ExponentialMultistep):
     r"""Sample by ER-SDE-Solver, with $\varphi(\rho) = \rho\,(e^{\rho^{0.3}} + 10)$.
 
-    Cui et al. (2023), arXiv:2309.06169, with their fifth noise scale. The data prediction is
-    interpolated by a polynomial in $\rho$, which is integrated exactly.
+    Cui et al. (2023), arXiv:2309.06169, with the fifth noise scale of the paper. A polynomial in
+    $\rho$ interpolates the data prediction and is integrated exactly.
 
     Args:
-        order: Residuals that a step uses, 1 to 3.
+        order: The number of residuals that a step uses, 1 to 3.
     """
 
     conditional = False

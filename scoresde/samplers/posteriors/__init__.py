@@ -1,1 +1,1 @@
-"""Sample posteriors, and start a run under a condition."""
+"""Sample from posteriors, and start a run at the mean given a condition."""

@@ -1,13 +1,14 @@
 r"""Alternate draws given the measurement and given the prior (split Gibbs sampling).
 
-The posterior $p(z)\,p(y | z)$ is the limit $\rho \to 0$ of the law
+Let $z$ be the unknown with the prior p(z), and add an auxiliary variable x near z:
 
 $$ \pi_\rho(x, z) \propto p(y | x)\, N(x; z, \rho^2 I)\, p(z), $$
 
-Both conditional laws can be drawn. That of x is Gaussian for a linear measurement. That of z is
-the law of the data given a noisy state, $p(x_0 | x_t = \alpha_t x)$ at the time with
-$\sigma_t / \alpha_t = \rho$, from which the reverse SDE draws (Vono et al. 2019, arXiv:1804.05809;
-Coeurdoux et al. 2023, arXiv:2304.11134; Xu & Chi 2024, arXiv:2403.17042).
+For $\rho \to 0$ the distribution of z becomes the posterior $p(z)\,p(y | z)$. Both conditional
+distributions can be sampled. That of x given z is Gaussian for a linear measurement. That of z
+given x is $p(x_0 | x_t = \alpha_t x)$ at the time with $\sigma_t / \alpha_t = \rho$: the reverse
+SDE, started there, samples from it (Vono et al. 2019, arXiv:1804.05809; Coeurdoux et al. 2023,
+arXiv:2304.11134; Xu & Chi 2024, arXiv:2403.17042).
 """
 
 from __future__ import annotations
@@ -32,28 +33,30 @@ __all__ = ["SplitGibbs"]
 
 @dataclass(frozen=True)
 class SplitGibbs(Around):
-    r"""Alternate draws given the measurement and given the prior, coupled by a width $\rho$.
+    r"""Draw in turn given the measurement and given the prior, coupled by a width $\rho$.
 
     The score must be a `scoresde.guidance.posterior` of a `Linear` measurement. A run begins with a
-    run of `start` under that score, whose samples are approximate draws. Then `k` alternations
-    follow. Of each pair the draw given the prior is kept: its law is the posterior for a
-    measurement whose noise has the variance $\text{std}^2 + \rho^2 A A^T$, so the bias is
-    $O(\rho^2)$. Compare runs with $\rho$ and $2 \rho$ to estimate it. The chain needs about
-    $(w / \rho)^2$ alternations to move by the width $w$ of the posterior.
+    run of the sampler `start` under that score, which gives approximate draws. Then `k`
+    alternations follow, each a draw given the measurement and a draw given the prior. The latter
+    are the samples. Their distribution is the posterior for a measurement with the noise variance
+    $\text{std}^2 + \rho^2 A A^T$, so the bias is $O(\rho^2)$. Compare runs with $\rho$ and $2 \rho$
+    to estimate it. The chain needs about $(w / \rho)^2$ alternations to move by the width $w$ of
+    the posterior.
 
     Args:
-        sampler: The sampler of the draws given the prior. Its noise must be that of the reverse
-            SDE, as for `Ancestral("moments")`, `EulerMaruyama()` or `TwoStage(tau=1.0)`, without a
+        sampler: The sampler for the draws given the prior. It must use the noise of the reverse
+            SDE, as do `Ancestral("moments")`, `EulerMaruyama()` or `TwoStage(tau=1.0)`, without a
             corrector.
-        rho: $\rho$, in the units of the data, between the noise levels at eps and at T. On a ladder
-            the nearest level is used.
-        k: Alternations, at least 0.
-        start: The sampler of the first run; by default the one of the draws given the prior. A few
-            alternations do not change the weights of separate modes, which `Particles` gives.
+        rho: $\rho$, in model units, between the noise levels $\sigma / \alpha$ at eps and at T. On
+            a ladder the nearest level is used.
+        k: The number of alternations, at least 0.
+        start: The sampler of the first run; by default `sampler`. A few alternations do not correct
+            the weights of separate modes; with `Particles()` as `start` they are right from the
+            beginning.
 
     Raises:
-        InvalidTypeError: The sampler does not have the noise of the reverse SDE, or the score is
-            not a posterior of a `Linear` measurement.
+        InvalidTypeError: The sampler does not use the noise of the reverse SDE, or the score is not
+            a posterior of a `Linear` measurement.
         InvalidValueError: A number is out of range.
 
     Examples:
@@ -78,20 +81,20 @@ class SplitGibbs(Around):
         check_integer("k", self.k, 0)
         if not self.sampler.stepwise:
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} does more in a run than its steps, so it does not draw "
-                "the data given a state of noise rho; take its inner sampler, such as "
+                f"{quoted(self.sampler)} does more than take steps along a grid, so it cannot draw "
+                "the data given a state with noise rho; take its inner sampler, such as "
                 "Ancestral()"
             )
         if not self.sampler.stochastic:
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} adds no noise, so it does not draw the data given a noisy "
+                f"{quoted(self.sampler)} adds no noise, so it cannot draw the data given a noisy "
                 "state; take a sampler of the reverse SDE, such as Ancestral('moments')"
             )
         if not self.sampler.conditional:
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} has other noise than the reverse SDE, by eta, tau, a "
-                "window or a corrector, so its draws given a noisy state have the wrong law; take "
-                "a sampler of the reverse SDE, such as Ancestral('moments')"
+                f"{quoted(self.sampler)} does not use the noise of the reverse SDE, because of "
+                "eta, tau, a window or a corrector, so its draws given a noisy state have a wrong "
+                "distribution; take a sampler of the reverse SDE, such as Ancestral('moments')"
             )
 
     @property
@@ -101,39 +104,39 @@ class SplitGibbs(Around):
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the evaluations in 1 + k runs; all but the first run are shorter."""
+        """Return an upper bound: the evaluations of 1 + k whole runs for each step."""
         return self.first.nfe_per_step + self.k * self.sampler.nfe_per_step
 
     @property
     def stepwise(self) -> bool:
-        """Return False: a step alone does not alternate."""
+        """Return False, since a single step does not alternate."""
         return False
 
     @property
     def order(self) -> None:
-        """Return None: the bias does not vanish for small steps."""
+        """Return None, since the bias does not vanish for small steps."""
         return None
 
     def cost(self, steps: int) -> int:
-        """Return the largest number of evaluations, that of `1 + k` whole runs."""
+        """Return an upper bound of the evaluations: those of `1 + k` whole runs."""
         return self.first.cost(steps) + self.k * self.sampler.cost(steps)
 
     def states(self, steps: int) -> int:
-        """Return the states of the first run, and one for each alternation."""
+        """Return the number of states: those of the first run, and one for each alternation."""
         return self.first.states(steps) + self.k
 
     @property
     def takes_start(self) -> bool:
-        """Return that of the sampler of the first run."""
+        """Return the value of the sampler of the first run."""
         return self.first.takes_start
 
     @property
     def between(self) -> bool:
-        """Return True if one of the two evaluates the score between times of the grid."""
+        """Return True if one of the two samplers evaluates the score between times of the grid."""
         return self.sampler.between or self.first.between
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
-        """Return this sampler with the inner ones prepared, after checking rho."""
+        """Check rho, and return this sampler with the inner samplers prepared."""
         ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
         low, high = (sde.sigma(ends) / sde.alpha(ends)).tolist()
         if not low < self.rho <= high:
@@ -145,7 +148,7 @@ class SplitGibbs(Around):
         return replace(super().prepared(facts, sde), start=start)
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return a grid even in log-SNR, which has steps below any rho."""
+        """Return a grid even in log-SNR, so that there are steps below rho."""
         return even_times(sde, steps)
 
     def trajectory(
@@ -174,14 +177,14 @@ class SplitGibbs(Around):
         prior = rsde.attribute("prior")
         if prior is None:
             raise InvalidTypeError(
-                "split Gibbs sampling draws from a posterior; give guidance.posterior(score, "
-                "Linear(A, std)) as the outermost score"
+                "SplitGibbs needs a posterior; give guidance.posterior(score, Linear(A, std)) as "
+                "the score, without another score around it"
             )
         score, name = prior
         return rsde.under(score, withheld=(name,))
 
     def prior_times(self, sde: SDE, times: Tensor) -> Tensor:
-        r"""Return the times of a draw given the prior: those of a grid below noise $\rho$."""
+        r"""Return the times of a draw given the prior: the part of the grid below noise $\rho$."""
         log_snr = torch.tensor(-2 * math.log(self.rho), dtype=torch.float64)
         first = sde.time(log_snr).clamp(sde.eps, sde.T)
         if sde.levels is not None:
@@ -191,7 +194,7 @@ class SplitGibbs(Around):
     def alternated(
         self, rsde: ReverseSDE, prior: ReverseSDE, x: Tensor, below: Tensor, noise: NoiseLike
     ) -> Tensor:
-        """Return the next state of the chain at the last of `below`.
+        """Return the next state of the chain, at the last time in `below`.
 
         Args:
             rsde: The reverse SDE of the posterior.

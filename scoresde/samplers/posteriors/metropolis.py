@@ -1,12 +1,12 @@
-r"""Correct the end of a run by Metropolis-adjusted Langevin steps, whose law is known exactly.
+r"""Correct the samples of a run by Metropolis-adjusted Langevin steps at its last time.
 
-A guided score is no gradient of $\log p(x_t | y)$ at the times on the way. At the end of a run
-the density is known up to a constant, if that of the prior is:
+A guided score is not the gradient of $\log p(x_t | y)$ at most times. But at the last time of a run
+the density is known up to a constant, if the density of the prior is known:
 
 $$ \pi(x) \propto p_\epsilon(x)\, p(y | x), $$
 
-with the method's $p(y | x_\epsilon)$, where $x_\epsilon$ is nearly $x_0$. Steps that are accepted
-by Metropolis's rule leave this law unchanged, and lead to it from others.
+where $p(y | x_\epsilon)$ is that of the guidance method, and $x_\epsilon$ is nearly $x_0$. Steps
+with Metropolis's acceptance rule keep this distribution, and converge to it from any other.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ __all__ = ["Metropolis"]
 class Metropolis(Around):
     r"""Run a sampler, and then make Metropolis-adjusted Langevin steps at its last time.
 
-    For a `scoresde.guidance.posterior` the steps lead to the law $p_\epsilon(x)\,p(y | x)$, and
-    for another score to $p_\epsilon$, whatever the law of the sampler is. The score, for a
-    posterior that of the prior, needs its exact log-density as a method `log_prob(x, t)`, as exact
-    targets and `EnergyScore` have it. The chain does not cross regions without probability: the
-    weights of separate modes stay those of the sampler. `Samples.info` has `acceptance`, the share
-    of the steps of each sample that were accepted; about .6 is best. The steps are those of `MALA`
-    (Roberts & Tweedie 1996, Bernoulli 2(4)).
+    For a `scoresde.guidance.posterior` the steps converge to the distribution
+    $p_\epsilon(x)\,p(y | x)$, and for another score to $p_\epsilon$, whatever the samples of the
+    sampler are. The score, or for a posterior the score of the prior, needs a method
+    `log_prob(x, t)` with its exact log-density, as exact targets and `EnergyScore` have. The chain
+    does not cross regions of low probability, so the weights of separate modes do not change.
+    `Samples.info` reports `acceptance`, the share of accepted steps of each sample; about .6 is
+    best. The steps are those of `MALA` (Roberts & Tweedie 1996, Bernoulli 2(4)).
 
-    Each step costs one evaluation of the score and one of the density; the first state costs as
-    much.
+    Each step, and the first state, costs one evaluation of the score and one of the density.
 
     Args:
         sampler: The sampler that is run first.
-        width: The standard deviation h of the noise of a step, in the units of the data; the drift
-            is $h^2 / 2$ times the score. It should be about the smallest standard deviation of the
-            law, and the number of steps above $(w / h)^2$ for its largest, w.
-        k: Steps, at least 0.
+        width: The standard deviation h of the noise of a step, in model units; the drift is
+            $h^2 / 2$ times the score. Choose h near the smallest standard deviation of the
+            distribution, and the number of steps above $(w / h)^2$, where w is its largest standard
+            deviation.
+        k: The number of Metropolis steps, at least 0.
 
     Raises:
         InvalidTypeError: The score has no density.
@@ -73,7 +73,7 @@ class Metropolis(Around):
     width: float = 0.1
     k: int = 100
 
-    conditional = False  # the chain forgets the state at which a run begins
+    conditional = False  # the final state does not depend on the initial one after many steps
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,17 +87,17 @@ class Metropolis(Around):
 
     @property
     def stepwise(self) -> bool:
-        """Return False: the Metropolis steps follow a whole run."""
+        """Return False, since the Metropolis steps follow a whole run."""
         return False
 
     @property
     def order(self) -> None:
-        """Return None: the law does not depend on the number of the sampler's steps alone."""
+        """Return None, since the error also depends on the Metropolis steps."""
         return None
 
     @property
     def differentiable(self) -> bool:
-        """Return False: whether a step is accepted is discontinuous."""
+        """Return False, since accepting a step is discontinuous."""
         return False
 
     @property
@@ -106,15 +106,15 @@ class Metropolis(Around):
         return 2 * (self.k + 1)
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations of the sampler, and those of the chain."""
+        """Return the evaluations of the sampler plus those of the chain."""
         return self.sampler.cost(steps) + self.cost_of_chain
 
     def steps_for(self, nfe: int) -> int:
-        """Return the steps of the sampler for what is left of `nfe` evaluations."""
+        """Return the steps of the sampler for the evaluations that the chain leaves of `nfe`."""
         return self.sampler.steps_for(max(nfe - self.cost_of_chain, 0))
 
     def states(self, steps: int) -> int:
-        """Return the states of the sampler, and one for each step of the chain."""
+        """Return the number of states: those of the sampler, and one for each step of the chain."""
         return self.sampler.states(steps) + self.k
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
@@ -146,7 +146,7 @@ class Metropolis(Around):
         rsde.info["acceptance"] = accepted / max(self.k, 1)
 
     def law(self, rsde: ReverseSDE, t: Tensor) -> Callable[[Tensor], Local]:
-        r"""Return the function of states that returns score and log-density at time t.
+        r"""Return a function that maps states to score and log-density at time t.
 
         Raises:
             InvalidTypeError: The score has no density.
@@ -159,8 +159,8 @@ class Metropolis(Around):
             if t > rsde.sde.eps + 1e-6 * rsde.sde.T:
                 raise InvalidValueError(
                     f"the times end at {float(t):.4g}, above eps = {rsde.sde.eps:.4g}, where the "
-                    "law of a state given the measurement is known approximately alone; let them "
-                    "end at eps"
+                    "distribution given the measurement is known only approximately; let the "
+                    "times end at eps"
                 )
         density = prior.method("log_prob")
         if density is None:

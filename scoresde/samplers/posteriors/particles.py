@@ -1,15 +1,15 @@
-r"""Weight several trajectories of each sample by a measurement (twisted particles).
+r"""Weight several trajectories of each sample by a measurement (twisted particle filter).
 
-Each of k particles makes steps of the reverse SDE under the score of the posterior, as proposals.
-Their weights correct the errors of that score: in a step from t to s, with the kernels
-$p(x_s | x_t)$ of the prior and $q(x_s | x_t)$ of the proposal,
+Each of k particles takes steps of the reverse SDE with the approximate score of the posterior, as
+proposals. Weights correct the errors of this score. With the transition densities $p(x_s | x_t)$ of
+the prior and $q(x_s | x_t)$ of the proposal, a step from t to s changes the weight to
 
 $$ w_s = w_t\, \frac{p(x_s | x_t)\, \hat p(y | x_s)}{\hat p(y | x_t)\, q(x_s | x_t)}, $$
 
-When few particles have nearly all the weight, the particles are resampled by their weights. For
-$k \to \infty$ the law is $p(x_\epsilon)\,\hat p(y | x_\epsilon)$ with the discretised prior, for
-any approximation $\hat p(y | x_t)$ at earlier times. The mean weight is an unbiased estimate of
-$p(y)$ (Wu et al. 2023, algorithm 1, arXiv:2306.17775).
+If a few particles have nearly all the weight, the particles are resampled with their weights as
+probabilities. For $k \to \infty$ the samples follow $p(x_\epsilon)\,\hat p(y | x_\epsilon)$, with
+the discretised prior, whatever the approximations $\hat p(y | x_t)$ at earlier times are. The mean
+weight is an unbiased estimate of $p(y)$ (Wu et al. 2023, algorithm 1, arXiv:2306.17775).
 """
 
 from __future__ import annotations
@@ -35,29 +35,31 @@ from scoresde.sde.spacings import even_times, times_about
 
 __all__ = ["Particles"]
 
-# If the relative standard deviation of a mean weight is larger, its estimate is not used.
+# If the relative standard deviation of a mean weight is larger, the estimate of the evidence is not
+# used.
 _LARGEST = 0.5
-# The bound of the bias, in units of the difference to the run with half the steps (order 1: 1).
+# The bound of the bias, as a multiple of the difference between the two runs; for a method of order
+# 1 the bias is about 1 times this difference.
 _BIAS = 2.0
 
 
 @dataclass(frozen=True)
 class Particles(Sampler):
-    r"""Draw each sample as one of `k` particles, which are weighted by the measurement.
+    r"""Draw each sample as one of `k` particles, with the measurement's weights as probabilities.
 
-    The score must be a `scoresde.guidance.posterior`. Each sample has k particles, whose random
-    numbers come from the stream of the sample, so n, seed and `batch_size` mean the same as for
-    other samplers. A run costs k times as many evaluations. `Samples.info` has `ess`, the smallest
+    The score must be a `scoresde.guidance.posterior`. The random numbers of a sample's k particles
+    come from the stream of the sample, so n, seed and `batch_size` mean the same as for other
+    samplers. A run costs k times as many evaluations. `Samples.info` reports `ess`, the smallest
     effective sample size of each sample during the run.
 
-    With `evidence` the particles run once more with half of the steps. `Samples.info` then has
+    With `evidence` there is a second run with half of the steps. `Samples.info` then reports
     `log_evidence`, the estimate of $\log p(y)$ from the run with all steps, and
-    `log_evidence_error`, half the width of a 95 % interval. This is twice the difference of the two
-    runs, which bounds the bias of the discretisation, plus 1.96 standard deviations of the
-    difference. It is infinite if the weights are too unequal. A mode that no particle reaches is
-    missed by both runs.
+    `log_evidence_error`, the half-width of a 95 % interval. The half-width is twice the difference
+    of the two runs, which bounds the bias of the discretisation, plus 1.96 standard deviations of
+    the difference. It is infinite if the weights are too unequal. It does not include a mode that
+    no particle of either run reaches.
 
-    With `sweeps` the trajectory of each sample is drawn again that many times, from k trajectories
+    Each of the `sweeps` replaces the trajectory of each sample by a new draw, from k trajectories
     of which one is the previous draw (conditional sequential Monte Carlo with ancestor sampling;
     Andrieu et al. 2010, doi:10.1111/j.1467-9868.2009.00736.x; Lindsten et al. 2014,
     arXiv:1401.0604). A sweep leaves the posterior of the discretised model unchanged for any k, and
@@ -66,12 +68,12 @@ class Particles(Sampler):
     Args:
         sampler: A sampler that adds noise, evaluates the score once a step, and steps along the
             grid, such as `Ancestral()`.
-        k: Particles of each sample, at least 2.
+        k: The number of particles of each sample, at least 2.
         sweeps: The number of sweeps, at least 0.
         evidence: Estimate the evidence, by another run with half of the steps.
 
     Raises:
-        InvalidTypeError: The sampler does not make such steps, or the score is not a posterior.
+        InvalidTypeError: The sampler takes other steps, or the score is not a posterior.
         InvalidValueError: A number is too small; `evidence` needs at least two steps.
 
     Examples:
@@ -102,13 +104,13 @@ class Particles(Sampler):
         fresh = s.stochastic and not (s.adaptive or s.between or s.invariant)
         if s.nfe_per_step != 1 or not fresh or not s.stepwise or s.conditions:
             raise InvalidTypeError(
-                f"the weights of particles need steps of one evaluation and fresh noise, and "
-                f"{quoted(s)} has others; take Ancestral(), EulerMaruyama() or DDIM(1.0)"
+                f"Particles needs steps with one evaluation and fresh noise, but {quoted(s)} takes "
+                "others; take Ancestral(), EulerMaruyama() or DDIM(1.0)"
             )
 
     @property
     def nfe_per_step(self) -> int:
-        """Return one evaluation of each particle, in the run and all sweeps."""
+        """Return the evaluations per step: one of each particle, in the run and each sweep."""
         return self.k * (1 + self.sweeps + self.evidence)
 
     @property
@@ -127,7 +129,7 @@ class Particles(Sampler):
         return False
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations of N steps, at N + 1 times, and of the run with half the steps."""
+        """Return the evaluations at the N + 1 times of N steps, and those of the second run."""
         half = self.k * (steps // 2 - steps) if self.evidence else 0
         return (steps + 1) * self.nfe_per_step + half
 
@@ -146,27 +148,27 @@ class Particles(Sampler):
         return replace(self, sampler=self.sampler.prepared(facts, sde))
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return a grid that is denser at the noise of the size of the data, if that is known.
+        """Return a grid that is denser where noise and data have the same scale, if known.
 
-        One long step makes the weights unequal, so no part of the log-SNR is left out.
+        A single long step would make the weights unequal, so every part of the log-SNR has steps.
         """
         if moments is None:
             return even_times(sde, steps)
         return times_about(sde, steps, moments.mean_variance() ** 0.5)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the end of a run of one step."""
+        """Return the final states of a run with a single step."""
         (state,) = self.trajectory(rsde, x, torch.stack((t, s)), noise)
         return state.x
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the trajectory of the particle that is drawn at the end."""
+        """Yield the trajectory of one particle of each sample, drawn by the final weights."""
         if rsde.attribute("twisted") is None:
             raise InvalidTypeError(
-                "particles are weighted by a measurement; give guidance.posterior(score, "
-                "likelihood) as the outermost score"
+                "Particles needs a measurement; give guidance.posterior(score, likelihood) as the "
+                "score, without another score around it"
             )
         if len(x) == 0:
             yield from (State.of(rsde, s, x) for s in times[1:])
@@ -202,7 +204,7 @@ class Particles(Sampler):
             x: The initial state of the first particle of each sample.
             times: The grid.
             noise: The source of randomness.
-            kept: The trajectory of the first particle, if it is given.
+            kept: The given trajectory of the first particle, or None.
         """
         k, n = self.k, len(x)
         rows = torch.arange(n, device=x.device)[:, None]
@@ -237,8 +239,8 @@ class Particles(Sampler):
         last = weights.drawn(choice, times[-1], 1)
         if not weights.ess.isfinite().all():
             raise NonFiniteError(
-                f"the weights of all particles underflow in {x.dtype}, since under the prior this "
-                "measurement has hardly any probability; check its units, or take "
+                f"the weights of all particles underflow in {x.dtype}, since this measurement is "
+                "extremely improbable under the prior; check its units, or take "
                 "dtype=torch.float64"
             )
         if self.evidence:
@@ -251,7 +253,7 @@ class Particles(Sampler):
         return path[::-1], weights
 
     def _start(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the particles at the first time; the first particle of each sample is given."""
+        """Return the particles at the first time; `x` has the first particle of each sample."""
         sde, known = rsde.sde, rsde.moments
         law = sde.prior(known)
         if known is not None and not math.isclose(t, sde.T, rel_tol=1e-6):
@@ -271,7 +273,7 @@ class Particles(Sampler):
         s: Tensor,
         prior: Tensor,
     ) -> Weights:
-        """Return the weights with which particles are ancestors of a known state of each sample."""
+        """Return the weights for drawing the ancestor of a given state of each sample."""
         mean, std = kernel.mean(swarm, t, s, prior)
         goal = to.repeat_interleave(self.k, 0)
         gap = ((goal - mean) / std).double().square().reshape(len(goal), -1).sum(1)
@@ -282,13 +284,13 @@ class Particles(Sampler):
 
 
 def _evidence(weights: Weights, rough: Weights) -> dict[str, Tensor]:
-    """Return the evidence and the half-width of its 95 % interval; `rough` has half the steps."""
+    """Return log-evidence and half-width; `rough` belongs to the run with half the steps."""
     (fine, std), (coarse, rough_std) = weights.end(), rough.end()
     known = fine.isfinite() & coarse.isfinite()
     if not known.all():
         warnings.warn(
-            "log_evidence is infinite: without noise (std = 0) and with linearly dependent rows of "
-            "A a measurement has no density",
+            "log_evidence is infinite: without noise (std = 0) and with linearly dependent rows "
+            "of A the measurement has no density",
             UserWarning,
             stacklevel=outside(),
         )
@@ -296,8 +298,8 @@ def _evidence(weights: Weights, rough: Weights) -> dict[str, Tensor]:
     if lost.any():
         warnings.warn(
             f"log_evidence_error is infinite for {int(lost.sum())} of {len(lost)} samples, since "
-            "the weights of their particles are too unequal to estimate the mean; take more "
-            "particles or steps, and method='mmps' with more iterations",
+            "the weights of their particles are too unequal; take more particles or steps, and "
+            "method='mmps' with more iterations",
             UserWarning,
             stacklevel=outside(),
         )

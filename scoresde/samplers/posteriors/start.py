@@ -1,10 +1,10 @@
-r"""Move the initial state of a run to the mean of the data given the condition.
+r"""Move the initial states of a run to the mean of the data given the condition.
 
-The prior is centred at $\alpha_T \mu$, where $\mu$ is the mean of all data. The law of the states
-at T is centred at $\alpha_T$ times the mean of the data given the condition. In units of the noise
-the two centres differ by $\alpha_T/\sigma_T$ times the distance of the two means. This is
-negligible if $\alpha_T/\sigma_T$ is 1/1000, but not if it is 1/10. One evaluation at T removes the
-difference.
+The prior is centred at $\alpha_T \mu$, where $\mu$ is the mean of all data. Given a condition, the
+states at T are centred at $\alpha_T$ times the mean of the data given the condition. In units of
+the noise the two centres differ by $\alpha_T/\sigma_T$ times the distance between the two means.
+This is negligible for $\alpha_T/\sigma_T = 1/1000$, but not for 1/10. One evaluation at T removes
+the difference.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ __all__ = ["MeanStart"]
 
 @dataclass(frozen=True)
 class MeanStart(Around):
-    r"""Start a run at the mean of the data given the condition, by one more evaluation.
+    r"""Start a run at the mean of the data given the condition, with one more evaluation.
 
     The mean is $D = E[x_0 | x_T = \alpha_T \mu]$. The initial state is drawn from
-    $N(\alpha_T D,\ \sigma_T^2 + \alpha_T^2 v)$ with the moments $\mu$, $v$ of the data. This is
-    needed if the data given the condition are far from $\mu$, and the noise at T is not much larger
-    than the data, as under `BrownianBridgeSDE`. States given as `x=` are treated as draws of the
-    prior, and moved likewise.
+    $N(\alpha_T D,\ \sigma_T^2 + \alpha_T^2 v)$ where $\mu$ and $v$ are the mean and variance of the
+    data. Use it if the data given the condition are far from $\mu$, and the noise at T is not much
+    larger than the data, as under `BrownianBridgeSDE`. States given as `x=` are treated as draws of
+    the prior, and moved too.
 
     Args:
-        sampler: The sampler that runs from there.
+        sampler: The sampler that starts from the moved states.
 
     Raises:
-        InvalidTypeError: The sampler does not begin at the start, or moves it itself.
+        InvalidTypeError: The sampler does not start at the given state, or moves it itself.
 
     Examples:
         >>> import scoresde
@@ -56,13 +56,13 @@ class MeanStart(Around):
         super().__post_init__()
         if not self.sampler.takes_start or isinstance(self.sampler, MeanStart):
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} has starts of its own, so that moving them once more is "
-                "wrong or in vain; take the sampler alone"
+                f"{quoted(self.sampler)} chooses its own initial states; use this sampler without "
+                "MeanStart"
             )
 
     @property
     def stepwise(self) -> bool:
-        """Return False, since a step alone does not begin at the mean."""
+        """Return False, since only a whole run starts at the mean."""
         return False
 
     def cost(self, steps: int) -> int:
@@ -70,7 +70,7 @@ class MeanStart(Around):
         return self.sampler.cost(steps) + 1
 
     def steps_for(self, nfe: int) -> int:
-        """Return the steps of the inner sampler for one evaluation less."""
+        """Return the steps of the inner sampler for `nfe` - 1 evaluations."""
         return self.sampler.steps_for(max(nfe - 1, 0))
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> MeanStart:

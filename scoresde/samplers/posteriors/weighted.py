@@ -1,6 +1,6 @@
-"""Draw the noise of particles, move, weight and resample them, for a batch of samples.
+"""Move, weight and resample the particles of a batch of samples, and draw their noise.
 
-Tensors of particles are `(B, k, *event)`, and `(B k, *event)` where they are passed to a score.
+Tensors of particles are `(B, k, *event)`; a score receives them as `(B k, *event)`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Kernel", "Move", "ParticleNoise", "Weights"]
 
 @dataclass(frozen=True)
 class ParticleNoise:
-    """Draw the noise of k particles of each sample from the stream of the sample.
+    """Draw the noise of each sample's k particles from the noise of the sample.
 
     Args:
         noise: The noise of the samples.
@@ -31,19 +31,19 @@ class ParticleNoise:
     k: int
 
     def normal(self, like: Tensor, t: Tensor | float, k: int = 0) -> Tensor:
-        """Return the k-th draw at time t, like `like`."""
+        """Return the k-th draw of N(0, I) at time t, of the shape of `like`."""
         return self.noise.normal(self._folded(like), t, k).reshape(like.shape)
 
     def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        """Return the increment of each particle's path over [s, t]."""
+        """Return the increment over [s, t] of each particle's Brownian path."""
         return self.noise.increment(self._folded(like), s, t).reshape(like.shape)
 
     def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        """Return the space-time area of each particle's path over [s, t]."""
+        """Return the space-time area over [s, t] of each particle's Brownian path."""
         return self.noise.area(self._folded(like), s, t).reshape(like.shape)
 
     def fork(self, k: int) -> ParticleNoise:
-        """Return an independent stream for the same particles."""
+        """Return independent noise for the same particles."""
         return ParticleNoise(self.noise.fork(k), self.k)
 
     def __getitem__(self, part: slice) -> ParticleNoise:
@@ -55,7 +55,7 @@ class ParticleNoise:
 
 @dataclass(frozen=True)
 class _Constant:
-    """Return a constant in place of noise."""
+    """Return the same number for every draw, to find the factor of the noise in a step."""
 
     value: float
 
@@ -75,7 +75,7 @@ class _Constant:
 
 
 class Move(NamedTuple):
-    r"""Hold a step of particles.
+    r"""Hold the result of one step of the particles.
 
     Attributes:
         x: The new states.
@@ -88,18 +88,18 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True)
 class Kernel:
-    """Make the steps of a sampler that uses one evaluation and one Gaussian draw a step.
+    """Take the steps of a sampler that uses one evaluation and one Gaussian draw for each step.
 
     Args:
         sampler: The sampler.
-        rsde: The reverse SDE of a posterior, of all particles.
+        rsde: The reverse SDE of the posterior, for all particles.
     """
 
     sampler: Sampler
     rsde: ReverseSDE
 
     def twisted(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the scores of prior and posterior and the log-likelihood, by one evaluation."""
+        """Return the prior's score, the posterior's and the log-likelihood, from one evaluation."""
         method = self.rsde.method("twisted")
         assert method is not None
         prior, guided, log_likelihood = method(x, t)
@@ -119,7 +119,7 @@ class Kernel:
         noise: NoiseLike,
         kept: Tensor | None,
     ) -> Move:
-        """Return a step of all particles under the posterior.
+        """Move all particles by one step with the score of the posterior.
 
         Args:
             x: Particles `(B k, *event)`.
@@ -127,7 +127,7 @@ class Kernel:
             s: The time to go to.
             scores: The scores of prior and posterior.
             noise: The source of randomness.
-            kept: The next state of the first particle of each sample, `(B, *event)`, if given.
+            kept: The next state of each sample's first particle, `(B, *event)`, if it is given.
         """
         mean, std = self.mean(x, t, s, scores[0])
         proposed = self._step(scores[1], x, t, s, _Constant(0.0))
@@ -135,27 +135,27 @@ class Kernel:
         if kept is not None:
             to = to.reshape(len(kept), -1, *x.shape[1:])
             to = torch.cat([kept[:, None], to[:, 1:]], 1).reshape(x.shape)
-        # the product of two of them may overflow in single precision
+        # the product of two scales may overflow in single precision
         gap = ((mean - proposed) / std).double() * ((2 * to - mean - proposed) / std).double()
         return Move(to, gap.reshape(len(x), -1).sum(1) / 2)
 
     def mean(self, x: Tensor, t: Tensor, s: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean of the prior's step, and the standard deviation of its noise."""
+        """Return the mean and the standard deviation of the step with the score of the prior."""
         mean = self._step(prior, x, t, s, _Constant(0.0))
         return mean, self._step(prior[:1], x[:1], t, s, _Constant(1.0)) - mean[:1]
 
     def _step(self, score: Tensor, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the sampler's step for a given value of the score."""
+        """Return the result of the sampler's step if the score has this value."""
         rsde = self.rsde.sde.reverse(lambda x, t: score, moments=self.rsde.moments)
         return self.sampler.step(rsde, x, t, s, noise)
 
 
 class Weights:
-    """Hold the weights of particles, and the estimate of the evidence.
+    """Hold the weights of the particles, and the estimate of the evidence.
 
     Args:
         like: States `(B, *event)`.
-        k: Particles of each sample.
+        k: The number of particles of each sample.
     """
 
     def __init__(self, like: Tensor, k: int) -> None:
@@ -163,7 +163,7 @@ class Weights:
         self.logs = like.new_zeros(len(like), k, dtype=torch.float64)
         self.evidence = self.logs[:, 0].clone()
         self.ess = torch.full_like(self.evidence, float(k))
-        # the first particle from which each descends, and the number of resamplings
+        # the number of each particle's ancestor at the first time, and the number of resamplings
         self.first = torch.arange(k, device=like.device).expand(len(like), k)
         self.draws = self.evidence.clone()
 
@@ -182,7 +182,7 @@ class Weights:
 
         Args:
             rows: The mask of these samples, `(B,)`.
-            parents: The number of the particle from which each descends, `(B, k)`.
+            parents: The number of each new particle's parent, `(B, k)`.
         """
         mean = self.logs.logsumexp(1) - math.log(self.k)
         self.evidence = torch.where(rows, self.evidence + mean, self.evidence)
@@ -193,8 +193,8 @@ class Weights:
     def end(self) -> tuple[Tensor, Tensor]:
         r"""Return the logarithm of the mean weight, and its standard deviation, `(B,)`.
 
-        The standard deviation is estimated from the total weights of the descendants of each first
-        particle (Lee & Whiteley 2018, eq. 7, doi:10.1093/biomet/asy028).
+        The standard deviation is estimated from the total weight of the descendants of each
+        particle at the first time (Lee & Whiteley 2018, eq. 7, doi:10.1093/biomet/asy028).
         """
         shares = torch.zeros_like(self.logs).scatter_add(1, self.first, self.logs.softmax(1))
         apart = 1 - shares.square().sum(1)
@@ -203,13 +203,13 @@ class Weights:
         return self.evidence + mean, variance.clamp(min=0).sqrt()
 
     def parents(self, noise: NoiseLike, t: Tensor) -> Tensor:
-        """Return particles drawn by their weights with systematic resampling, `(B, k)`."""
+        """Return the numbers of k particles drawn by systematic resampling, `(B, k)`."""
         u = _uniform(noise, self.logs[:, :1], t)
         places = (torch.arange(self.k, dtype=torch.float64, device=u.device) + u) / self.k
         return self._at(places)
 
     def drawn(self, noise: NoiseLike, t: Tensor, count: int) -> Tensor:
-        """Return `count` particles of each sample, drawn independently by their weights."""
+        """Return the numbers of `count` particles of each sample, drawn independently by weight."""
         return self._at(_uniform(noise, self.logs[:, :1].expand(-1, count), t))
 
     def _at(self, places: Tensor) -> Tensor:
@@ -219,6 +219,6 @@ class Weights:
 
 
 def _uniform(noise: NoiseLike, like: Tensor, t: Tensor) -> Tensor:
-    """Return uniform numbers like `like`, by the normal distribution function."""
+    """Return uniform numbers of the shape of `like`, made from normal ones."""
     found: Tensor = torch.special.ndtr(noise.normal(like.contiguous(), t))
     return found
