@@ -416,6 +416,21 @@ def test_a_stored_model_has_the_whole_pilot(tmp_path):
     assert torch.equal(found.factor, factor)
 
 
+@pytest.mark.slow
+def test_a_full_covariance_is_used_for_data_that_are_nearly_gaussian_alone():
+    cov = torch.tensor([[1.0, 0.5, 0.0], [0.5, 0.3, 0.0], [0.0, 0.0, 0.01]], dtype=DTYPE)
+    one = Gaussian([0.0, 1.0, 2.0], cov=cov)
+    two = GaussianMixture(
+        [0.5, 0.5], torch.eye(3, dtype=DTYPE)[:2], torch.stack([cov, cov.flip(0, 1)])
+    )
+    for target, full in ((one, True), (two, False)):
+        moments = target.moments()
+        assert moments.cov is not None
+        found = pilot(target.at(VPSDE()), n=8, moments=moments, dtype=DTYPE).moments
+        assert (found.cov is not None) == full
+        assert found.mean_variance() == pytest.approx(moments.mean_variance())
+
+
 # A pilot measured by default
 
 

@@ -151,7 +151,7 @@ def pictures(options: Options) -> None:
         loss = trainer.history.latest["held_out"]
         print(f"{steps:8}{spent:9.0f}{loss:10.4f}{whole(x):10.2f}", flush=True)
         drawn[f"{steps:,} steps, {spent / 60:.1f} min"] = x[:8]
-    plot.save(plot.samples(drawn, columns=8, scale=2), options.out / "images_by_length.png")
+    plot.save(plot.samples(drawn, columns=2, scale=2), options.out / "images_by_length.png")
 
 
 def main(options: Options) -> None:

@@ -279,7 +279,7 @@ def _check_description(meta: Mapping[str, Any], path: Path) -> None:
 
 
 def _done(folder: Path) -> int | None:
-    """Return the number of updates of the model in a folder, or None if there is no model."""
+    """Return the number of steps of the model in a folder, or None if there is no model."""
     try:
         training = checkpoint.read_json(folder / "config.json").get("training")
     except CheckpointError:

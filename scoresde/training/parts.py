@@ -291,3 +291,7 @@ class Keeping:
     def period(self, steps: int) -> int:
         """Return the steps between checkpoints of a run of `steps` steps."""
         return self.save_every or min(_LONGEST, max(_SHORTEST, steps // 10))
+
+    def due(self, step: int, steps: int) -> bool:
+        """Return True if a checkpoint is made after `step` of `steps` steps."""
+        return step == steps or not step % self.period(steps)

@@ -223,7 +223,6 @@ class Trainer(Generic[ScoreT]):
         if self._update.begun == first:
             raise self._guard.torn(first)
         recent, keeping = list[Tensor](), self.config.keeping
-        period = keeping.period(self.config.steps)
         shown = progress if distributed.is_main() else False
         with (
             live(self.callbacks, self.history, self.config.steps, show=shown),
@@ -254,7 +253,7 @@ class Trainer(Generic[ScoreT]):
                 bar.update()
                 received = stop.agreed()  # not asked again: a signal may come during the checkpoint
                 # these checkpoints are written in runs with and without interruptions
-                due = self.step == self.config.steps or not self.step % period
+                due = keeping.due(self.step, self.config.steps)
                 judged = None
                 if (held := self.held_out) is not None:
                     judged = held.loss_if_due(self.step, self.ema, due=due, end=self.step == end)
