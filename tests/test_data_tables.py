@@ -367,3 +367,12 @@ def test_tables_of_one_index_in_two_orders_are_refused():
         for right in (y.sort_index(), y.set_axis([7, 8, 9])):
             found = make(right)
             assert next(iter(found.conditions.values())).tolist() == right.tolist()
+
+
+def test_cells_with_underscores_are_text(tmp_path):
+    """Python reads 1_2 as 12."""
+    path = tmp_path / "table.csv"
+    path.write_text("1_2,b\n1_3,2\n12_0,3\n")
+    with pytest.raises(InvalidTypeError, match=r"the column '1_2' of .* holds text, such as '1_3'"):
+        load(path)
+    assert load(path, condition="1_2").names == {"1_2": ("12_0", "1_3")}

@@ -52,7 +52,9 @@ def classes_of(text: Iterable[Any], what: str) -> Named:
 
 
 def is_number(cell: str) -> bool:
-    """Return True if text can be read as a number."""
+    """Return True if text can be read as a number; "1_2", which Python reads as 12, is none."""
+    if "_" in cell:
+        return False
     try:
         float(cell)
     except ValueError:

@@ -107,6 +107,8 @@ def _column(cells: Sequence[str]) -> Column | np.ndarray[Any, Any]:
     stripped = [cell.strip() for cell in cells]
     try:
         known = ["nan" if cell.lower() in _EMPTY else cell for cell in _with_points(stripped)]
+        if any("_" in cell for cell in known):  # numpy reads 1_2 as 12
+            raise ValueError
         numbers = np.array(known, dtype=np.float64)
     except ValueError:
         return np.array([cell or None for cell in stripped], dtype=object)
