@@ -35,6 +35,8 @@ FAULTS = """() => {
     ...told("wrong", all(".katex-error")),
     ...told("raw", all("article p, article td, article li").filter((p) =>
       [...p.childNodes].some(raw))),
+    ...told("torn", all("article ul").filter((u) => u.children.length > 1 &&
+      /^(Returns|Yields):/.test(u.previousElementSibling?.textContent ?? ""))),
     ...told("cut", all("article pre > code").filter((c) =>
       innerWidth > 1200 && c.scrollWidth > c.clientWidth + 1)),
     ...told("wide", all("div.arithmatex").filter((m) =>
