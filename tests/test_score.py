@@ -439,7 +439,9 @@ def test_a_packaged_model_is_found_by_its_name_alone(tmp_path, monkeypatch):
     assert locate("plane") == tmp_path / "models" / "plane" / "model.safetensors"
     (tmp_path / "plane").mkdir()  # someone's own folder is no packaged model
     assert torch.equal(load("plane").net.head.weight, model.net.head.weight)
-    with pytest.raises(CheckpointError, match="no packaged model with this name; the packaged models are plane"):
+    with pytest.raises(
+        CheckpointError, match="no packaged model with this name; the packaged models are plane"
+    ):
         load("moon")
     (tmp_path / "moon").mkdir()
     with pytest.raises(CheckpointError, match=r"the folder moon holds no model"):
