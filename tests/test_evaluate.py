@@ -663,7 +663,7 @@ def damaged(tmp_path):
         (lambda p: Classifier.load(judge(p, classes=-1)), CheckpointError, "holds no classifier"),
         (lambda p: Classifier.load(judge(p, event_shape=3)), CheckpointError, "no classifier"),
         (lambda p: evaluate(SAMPLES, REAL, seed=-1), InvalidValueError, "seed.*got -1"),
-        (lambda p: evaluate(SAMPLES, REAL, train=REAL), DataError, "not trained on"),
+        (lambda p: evaluate(SAMPLES, REAL, train=REAL), DataError, "not used for training"),
         (lambda p: evaluate(p / "none.npy", REAL), DataError, "does not exist"),
         (lambda p: evaluate(empty(p), REAL), DataError, "has the keys y"),
         (lambda p: evaluate(damaged(p), REAL), CheckpointError, "shard-0"),

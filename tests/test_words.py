@@ -13,17 +13,18 @@ PACKAGES = sorted(
 )
 QUESTIONS = {"How", "What", "When", "Where", "Whether", "Which", "Who", "Why"}
 VERBS = """
-Accept Adapt Add Alternate Append Apply Approximate Audit Augment Average Begin Blur Calibrate Call
-Change Check Choose Classify Close Collect Combine Compare Complete Compose Compute Configure
+Accept Adapt Add Alternate Append Apply Approximate Audit Augment Average Begin Blur Calibrate
+Call Change Check Choose Classify Close Collect Combine Compare Complete Compose Compute Configure
 Continue Convert Copy Correct Count Declare Decode Define Derive Describe Detect Differentiate
-Divide Do Download Draw Drop Edit Embed End Escape Estimate Evaluate Expand Extrapolate Find Fit
-Flush Follow Format Gather Give Guide Hide Hold Ignore Import Impute Inpaint Integrate Interpolate
-Join Keep Label Learn Leave Let List Load Lock Log Look Make Map Match Measure Move Multiply Name
-Number Open Override Overwrite Parse Permute Predict Prepare Print Project Provide Raise Rank Read
-Receive Recognise Recompute Reconstruct Record Redirect Release Remove Rename Reorder Replace Report
-Resample Reshape Resize Return Reverse Rotate Run Sample Save Scale Seed Send Set Share Shift Show
-Signal Silence Skip Solve Sort Space Split Start Store Stratify Suggest Take Test Train Transport
-Turn Undo Update Upload Use Verify Wait Warn Weight Wrap Write Yield
+Divide Do Download Draw Drop Edit Embed Encode End Escape Estimate Evaluate Expand Extrapolate
+Find Fit Flush Follow Format Gather Give Guide Halve Hide Hold Ignore Import Impute Inpaint
+Integrate Interpolate Join Keep Label Learn Leave Let List Load Lock Log Look Make Map Match
+Measure Move Multiply Name Normalise Number Open Override Overwrite Parse Permute Predict Prepare
+Print Project Provide Raise Rank Read Receive Recognise Recompute Reconstruct Record Redirect
+Release Remove Rename Reorder Replace Report Resample Reshape Resize Return Reverse Rotate Round
+Run Sample Save Scale Seed Select Send Set Share Shift Show Signal Silence Skip Solve Sort Space
+Split Start Store Stratify Suggest Sum Take Test Train Transport Turn Undo Update Upload Use
+Verify Wait Warn Weight Wrap Write Yield
 """
 
 

@@ -52,8 +52,7 @@ __all__ = [
 
 # The default number of points in a picture, and of other samples.
 _POINTS, _OTHERS = 1000, 64
-# A smaller batch is proposed for few samples if they took more than these seconds.
-_LONG = 5.0
+_LONG = 5.0  # seconds of few samples from which a smaller batch is proposed
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,10 @@ class Data:
             default the identity. Bytes need a transform, such as `BYTES`.
         columns: The names of the entries of a sample `(d,)`, such as those of a table.
         kinds: The kind of each condition by name, `Classes(n)` or `Field(shape)`; by default
-            integers are labels, with classes up to the largest label, and floats are vectors or
-            fields.
+            integers are labels up to the largest one, and floats are vectors or fields.
         conditions: The conditions by name, each a tensor, an array, a list or a store with one row
-            for each sample. A condition is either labels `(N,)`, with -1 for missing ones, or text;
-            or floats `(N, *)`, with NaN for missing ones. Floats `(N,)` become vectors of one
-            entry. None is ignored.
+            for each sample: labels `(N,)` or text, with -1 for missing labels; or floats `(N, *)`,
+            with NaN for missing ones. Floats `(N,)` are vectors of one entry. None is ignored.
 
     Attributes:
         raw: The samples in the user's units.
@@ -62,12 +60,10 @@ class Data:
         lines: `(N,)`, the line numbers of the samples in a text file, or None.
 
     Raises:
-        DataError: There are no samples, some hold a NaN or an infinity, a condition is infinite, or
-            a label is out of range.
+        DataError: There are no samples, a number is not finite, or a label is out of range.
         InvalidTypeError: Samples, conditions or transform have a wrong type.
         InvalidValueError: A condition has the name of an argument.
-        ShapeError: `x` has no event dimension, or the number of rows of a condition is not the
-            number of samples.
+        ShapeError: `x` has no event dimension, or a condition has not one row for each sample.
         UnknownNameError: A name in `kinds` is not a condition.
 
     Examples:

@@ -98,13 +98,10 @@ def log_prob(
         method: The method for the divergence. `"exact"` takes D vector-Jacobian products for each
             evaluation, `"hutchinson"` one for each probe, and `"auto"` is exact up to 64
             dimensions. With at least as many probes as dimensions the trace is exact too.
-        probes: The number of Rademacher probes of Hutchinson's estimate, fixed along the path; at
-            least 1.
+        probes: The number of Rademacher probes, at least 1, which are fixed along the path.
         rtol: The solver's relative tolerance.
-        atol: The absolute tolerance of the state, in units of its scale, and of the log-density, in
-            nats.
-        error: `"full"` solves twice, which costs 1.8 times the evaluations; `"estimate"` uses only
-            the solver's estimates, which are less reliable.
+        atol: The absolute tolerance of the state (in units of its scale) and log-density (nats).
+        error: `"full"` solves twice, at 1.8 times the cost; `"estimate"` is less reliable.
         max_nfe: The largest number of evaluations of a sample in one solution.
         seed: The seed of the probes; row i takes the probes of sample `first + i`.
         first: The sample number of the first row.

@@ -2,8 +2,8 @@ r"""Define the reverse-time SDE, through which samplers and likelihoods call a s
 
 $$ dx = \big[f x - \tfrac12 (1 + \eta^2) g^2 \nabla \log p_t(x)\big] dt + \eta\, g\, d\bar w $$
 
-has the marginals of the forward process for every $\eta \ge 0$: $\eta = 1$ is Anderson's reverse
-SDE (1982), $\eta = 0$ the probability-flow ODE (Song et al. 2021, eqs. 6 and 13, arXiv:2011.13456).
+has the forward marginals: $\eta = 1$ is Anderson's reverse SDE (1982), $\eta = 0$ the
+probability-flow ODE (Song et al. 2021, eqs. 6 and 13, arXiv:2011.13456).
 """
 
 from __future__ import annotations
@@ -125,8 +125,7 @@ class ReverseSDE:
         self._score = score
         self._cost = facts(score).passes or 1
         self._given = condition.without(*withheld) if condition and withheld else condition
-        # if `repeat` made this object: the original reverse SDE, and the number of copies
-        self._whole: tuple[ReverseSDE, int] | None = None
+        self._whole: tuple[ReverseSDE, int] | None = None  # the original and the copies of `repeat`
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""Return $\nabla \log p_t(x)$ of shape `(B, *)`: one evaluation, counted in `nfe`.
@@ -138,8 +137,7 @@ class ReverseSDE:
         Raises:
             ShapeError: The score returned another shape, or `t` is neither `()` nor `(B,)`.
             InvalidTypeError: The score returned no tensor, or `x` is not floating-point.
-            InvalidValueError: `t` is outside [0, T], or the score changed `x` or a condition in
-                place.
+            InvalidValueError: `t` is outside [0, T], or the score changed its input in place.
             NonFiniteError: The score returned a NaN or an infinity, and `check_finite` is True.
         """
         value: Tensor = self._evaluate(

@@ -57,11 +57,9 @@ class Trainer(Generic[ScoreT]):
 
     - `step-*.safetensors`: the last checkpoints, with everything that is needed to resume;
     - `model.safetensors` and `config.json`: the averaged model, as `ScoreModel.save_pretrained`
-      writes it; for other scores only checkpoints are written, and `train` returns the averaged
-      module;
+      writes it (for other scores `train` only returns the averaged module);
     - `ema-*/`: the averaged models for the further decays in `averages.ema`;
-    - `best/`: the averaged model at the checkpoint with the lowest held-out loss, if data are held
-      out;
+    - `best/`: the averaged model at the checkpoint with the lowest held-out loss;
     - `ema/`: snapshots of the averages in `averages.ema_sigma`, for `scoresde.ema.reconstruct`;
     - `log.jsonl`: one line every `log_every` steps, with the mean loss since the previous line;
     - `.lock`: a lock that keeps other processes from training here until `train` ends.
@@ -74,9 +72,8 @@ class Trainer(Generic[ScoreT]):
             and kinds that the score takes; a missing label is -1, a missing number is NaN.
         config: The numbers of the run.
         loss: A loss `(score, sde, x, *, noise, condition) -> (B,)`; by default `dsm_loss` with the
-            weight `edm` for the score's variance. If the loss is or contains a module, such as
-            `LearnedWeight`, this module is trained and saved with the score, but is not part of the
-            result.
+            weight `edm` for the score's variance. Modules in the loss, such as `LearnedWeight`, are
+            trained and saved with the score, but are not part of the result.
         folder: The folder of the run; None writes nothing.
         callbacks: Callbacks, in addition to the log.
         augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
@@ -92,8 +89,7 @@ class Trainer(Generic[ScoreT]):
         ShapeError: The data's events have another shape than the score's.
         DataError: The data's moments overflow.
         InvalidTypeError: The score is not a module, the loss does not accept these arguments, the
-            configuration is not a `TrainConfig`, or the model's SDE has fields that cannot be
-            written as JSON.
+            configuration is not a `TrainConfig`, or a field of the SDE cannot be written as JSON.
         InvalidValueError: The score has no SDE, takes other conditions than the data have, or was
             trained on data in other units; the folder holds a run with another configuration,
             score, loss or data set; or all weights are frozen, as in the result of `train`.
@@ -101,8 +97,7 @@ class Trainer(Generic[ScoreT]):
             checkpoint; or another `Trainer`, of this or another process, trains there.
 
     In `scoresde.distributed.group()` the processes that `torchrun` started train the same weights
-    together, each on its own rows of every batch. Process 0 writes files, prints, and calls the
-    callbacks.
+    together, each on its own rows of a batch. Process 0 writes, prints, and calls the callbacks.
 
     Examples:
         >>> from scoresde import VESDE, ScoreModel, nn
