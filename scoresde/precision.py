@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from scoresde.errors import DeviceError
+
 __all__ = ["as_double", "full_precision", "has_bfloat16", "in_user_settings", "widest"]
 
 R = TypeVar("R")
@@ -35,12 +37,25 @@ def _has_user_settings() -> bool:
     return any(map(torch.is_autocast_enabled, _DEVICES)) or torch.get_default_device().type != "cpu"
 
 
+def _is_fake() -> bool:
+    """Return True within a `FakeTensorMode`."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Turn autocast and a default device off within the block, and record them.
 
     As a decorator, `@full_precision()`, it does so for every call of a function.
+
+    Raises:
+        DeviceError: A `FakeTensorMode` is active, in which tensors have no numbers.
     """
+    if _is_fake() and not torch.compiler.is_compiling():
+        raise DeviceError(
+            "a FakeTensorMode of torch is active, in which tensors have shapes and no numbers; "
+            "leave it before calling this function"
+        )
     if not _has_user_settings():  # inside another such block, keep the settings that it recorded
         yield
         return

@@ -1,9 +1,12 @@
 """Batches: the same ones however they are made, and what happens when their makers fail."""
 
 import contextlib
+import multiprocessing
 import os
+import random
 import signal
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from scoresde.data import BYTES, Data, load
 from scoresde.data.augment import augmented, hflip, shift
 from scoresde.errors import (
     DataError,
+    InvalidTypeError,
     InvalidValueError,
     ShapeError,
     TrainingError,
@@ -27,7 +31,7 @@ from scoresde.errors import (
 )
 from scoresde.nn import MLP
 from scoresde.training import TrainConfig, Trainer
-from scoresde.training.batches import Batches
+from scoresde.training.batches import Batches, _spawned
 
 RAW = torch.randint(0, 256, (23, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
 Y = torch.arange(23.0)[:, None].expand(23, 2).clone()
@@ -328,6 +332,34 @@ def test_an_error_of_a_users_function_does_not_count_as_a_death_of_a_worker(erro
 
     with pytest.raises(error, match="of the user's own"):
         made(Batches(DATA, config(workers=1), augment=fails))
+
+
+@pytest.mark.filterwarnings("ignore:Got pickle error")  # of torch
+def test_a_function_that_no_spawned_worker_can_be_sent_is_named():
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        with pytest.raises(InvalidTypeError, match=r"cannot be sent to a worker \(.*lambda"):
+            made(Batches(DATA, config(workers=1), augment=lambda x, generator: x))
+        assert '__name__ == "__main__"' in _spawned()
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.global_rng
+@pytest.mark.parametrize(
+    "draw",
+    [lambda: float(torch.rand(())), lambda: np.random.rand(), random.random],  # noqa: NPY002
+    ids=["torch", "numpy", "python"],
+)
+def test_an_augmentation_that_draws_from_a_global_generator_is_named(draw):
+    with pytest.warns(UserWarning, match="the augmentation draws from a global") as caught:
+        made(Batches(DATA, config(), augment=partial(loose, draw=draw)))
+    assert len(caught) == 1
+
+
+def loose(x, generator, draw):
+    return x + draw()
 
 
 def test_ctrl_c_is_handled_by_the_trainer_and_not_by_the_workers():

@@ -575,6 +575,17 @@ def test_a_state_with_other_names_is_refused_and_at_most_five_are_listed():
     assert "score_sde_pytorch" in message
 
 
+@pytest.mark.global_rng
+def test_different_tensors_for_one_of_the_module_are_refused():
+    """The last one loaded would be that of both names."""
+    tied, apart = (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)) for _ in range(2))
+    tied[1].weight = tied[0].weight
+    with pytest.raises(CheckpointError, match=r"1 different, .* there: 0\.weight and 1\.weight"):
+        checkpoint.load_state(tied, apart.state_dict(), source="x")
+    checkpoint.load_state(apart, tied.state_dict(), source="x")
+    checkpoint.load_state(tied, apart.state_dict(), source="x")
+
+
 def test_a_partial_state_leaves_the_module_alone():
     module = nn.LayerNorm(2)
     before = {k: v.clone() for k, v in module.state_dict().items()}

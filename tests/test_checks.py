@@ -26,6 +26,7 @@ from scoresde import (
     pilot,
     sample,
 )
+from scoresde.checks import checksum
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, ScoreSDEError
 from scoresde.likelihood import LogProb, elbo, sample_with_log_prob
 from scoresde.nn import MLP
@@ -171,3 +172,17 @@ def test_a_pilot_is_measured_with_the_model_s_own_sde():
     model = ScoreModel(MLP(2, hidden=(4,)), VPSDE(), (2,))
     with pytest.raises(InvalidValueError, match="this score belongs to VPSDE"):
         pilot(model, VPSDE(beta_max=10.0), n=2, steps=5, progress=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_checksum_depends_on_each_number_and_on_their_order(dtype):
+    x = torch.randn(7, 30, generator=torch.Generator().manual_seed(0)).to(dtype)
+    first = int(checksum(x))
+    assert first == int(checksum(x.clone()))
+    for k in (0, 1, 100, -1):
+        other = x.clone()
+        other.view(-1)[k] = torch.nextafter(x.view(-1)[k].float(), torch.tensor(9.0)).to(dtype) + 1
+        assert int(checksum(other)) != first
+    assert int(checksum(x.flip(1))) != first
+    assert int(checksum(x.mT)) != first
+    assert int(checksum(x[:0])) == 0

@@ -555,7 +555,10 @@ def test_train_starts_then_reports_that_it_is_finished_then_continues(tmp_path, 
     )
     assert re.search(r"\nmodel: UNet, [\d,]+ parameters\nnoise: variance exploding, ", out)
     assert "\nstarting at step 0 of 2\n" in out
-    assert f"next, to see samples:\n  scoresde sample {tmp_path} --out samples.png" in out
+    # on a busy machine a sampler that measures nothing is proposed
+    assert re.search(
+        rf"next, to see samples( at once .*)?:\n  scoresde sample {tmp_path} .*png", out
+    )
     assert train(tmp_path, steps=2) == 0
     assert capsys.readouterr().out.endswith(
         "\nfinished: all 2 steps are done; a larger --steps continues\n"
@@ -713,7 +716,7 @@ def test_the_command_that_is_printed_after_a_training_works(shape, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.random.default_rng(0).standard_normal((20, *shape), dtype="f"))
     assert train(Path("my run"), source="x.npy", steps=1) == 0
-    next_line = re.search(r"next, to see samples:\n  scoresde (.+)", capsys.readouterr().out)
+    next_line = re.search(r"next, to see samples.*:\n  scoresde (.+)", capsys.readouterr().out)
     words = shlex.split(next_line[1])
     assert main([*words, "--n", "2", "--steps", "2"]) == 0
 

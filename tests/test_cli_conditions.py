@@ -91,7 +91,7 @@ def images(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_can_begin_with_a_model_and_new_classes(trained, images, tmp_path):
+def test_a_run_can_begin_with_a_model_and_new_classes(trained, images, tmp_path, capsys):
     folder = tmp_path / "new"
     assert again(folder, images, "--init", str(trained)) == 0
     old, new = (ScoreModel.from_pretrained(path) for path in (trained, folder))
@@ -102,6 +102,14 @@ def test_a_run_can_begin_with_a_model_and_new_classes(trained, images, tmp_path)
     run = RunConfig.read(folder / "config.toml")
     assert (run.init, run.sde) == (str(trained), VPSDE())
     assert again(folder, images, "--init", str(trained)) == 0  # it is finished
+    # the same run without the option; another model would change nothing
+    assert again(folder, images) == 0
+    assert RunConfig.read(folder / "config.toml") == run
+    capsys.readouterr()
+    assert again(folder, images, "--init", str(folder)) == 1
+    assert f"began with the model {trained}" in capsys.readouterr().err
+    assert again(trained, images, "--init", str(folder)) == 1
+    assert "began with a new model, so --init" in capsys.readouterr().err
     copy = tmp_path / "copy"
     assert main(["train", "--config", str(folder / "config.toml"), "--out", str(copy)]) == 0
     assert different(folder / "model.safetensors", copy / "model.safetensors") == []

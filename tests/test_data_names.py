@@ -13,6 +13,7 @@ from scoresde import VESDE, ScoreModel, facts, nn, sample
 from scoresde.cli import main
 from scoresde.cli.begin import begin
 from scoresde.data import Data, load
+from scoresde.data.read_for import read_for
 from scoresde.errors import CheckpointError, InvalidValueError, ShapeError, UnknownNameError
 from scoresde.sde import Classes, Condition, Field
 from scoresde.training import TrainConfig, Trainer
@@ -118,6 +119,19 @@ def test_new_classes_come_after_those_of_the_model(tmp_path):
     again, same = begin(str(tmp_path), animals(("dog",)))
     assert again.classes == 2
     assert set(same.label.tolist()) == {1}
+
+
+def test_names_of_data_and_numbers_of_a_model_are_matched_with_a_warning(tmp_path):
+    """Names are numbered in sorted order, "eight" first; the model may have another order."""
+    trained(Data(animals(("x",)).x, label=torch.arange(40) % 2), tmp_path)
+    with pytest.warns(UserWarning, match="2 classes of 'label' without names.*: 'one' is 0"):
+        begin(str(tmp_path), animals(("zero", "one")))
+    begin(str(tmp_path), animals(("digit",)).only([]))
+    kinds = {"label": Classes(2, ("0", "1"))}
+    begin(str(tmp_path), Data(torch.zeros(4, 2), label=[0, 1, 0, -1], kinds=kinds))
+    score = trained(Data(animals(("x",)).x, label=torch.arange(40) % 2))
+    with pytest.warns(UserWarning, match="the score has 2 classes of 'label' without names"):
+        read_for(score, animals(("zero", "one")), None)
 
 
 @pytest.mark.slow

@@ -108,10 +108,21 @@ def test_numbers_with_words_among_them_are_no_classes(tmp_path):
         load(path, condition={"label": "b"})
 
 
+def test_decimal_commas_are_read_as_points(tmp_path):
+    path = written(tmp_path / "x.csv", 'a;b;c\n1;1,5;"2,250"\n2;;,5\n3;-2;1,5e1\n')
+    found = load(path, condition={"y": ["b"]})
+    assert found.x.tolist() == [[1, 2.25], [2, 0.5], [3, 15]]
+    want = torch.tensor([[1.5], [torch.nan], [-2]])
+    torch.testing.assert_close(found.conditions["y"], want, equal_nan=True)
+    path = written(tmp_path / "y.csv", 'a,b\n1,"1,5"\n2,"2,25"\n')
+    assert load(path).x.tolist() == [[1, 1.5], [2, 2.25]]
+
+
 @pytest.mark.parametrize("kind", [None, Field((1,))])
-def test_decimal_commas_are_no_classes(tmp_path, kind):
-    path = written(tmp_path / "x.csv", "a;b\n1;1,5\n2;2,5\n3;1,5\n")
-    message = "'b' of .* has decimal commas, such as '1,5'; write points|'b' holds text.* point"
+@pytest.mark.parametrize("cells", ["1,500;12,500;3", "1,5;2.5;1,5", "1,5;1,2,3;2,5"])
+def test_commas_that_may_separate_thousands_are_neither_read_nor_classes(tmp_path, kind, cells):
+    path = written(tmp_path / "x.csv", "a;b\n" + "".join(f"1;{c}\n" for c in cells.split(";")))
+    message = "'b'( of .*)? (has numbers with commas, .*; write points|holds numbers except)|text"
     with pytest.raises(InvalidTypeError, match=message):
         load(path, condition={"y": "b"}, kinds=kind and {"y": kind})
 
@@ -320,3 +331,35 @@ def test_invalid_labels_of_an_archive_are_reported(tmp_path, y):
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 2), np.float32), y=np.array(y))
     with pytest.warns(UserWarning, match=r"has 'y', which is not used as a condition: labels must"):
         assert load(tmp_path / "x.npz").kinds == {}
+
+
+def test_columns_of_pandas_of_any_kind_are_read_or_named():
+    pandas = pytest.importorskip("pandas")
+    sparse = pandas.DataFrame({"a": pandas.arrays.SparseArray([0.0, 1.0]), "b": [2.0, 3.0]})
+    torch.testing.assert_close(load(sparse).x.float(), torch.tensor([[0.0, 2.0], [1.0, 3.0]]))
+    for huge in (10**400, -(10**400)):
+        with pytest.raises(InvalidTypeError, match="the column 'a' of the table has dtype object"):
+            load(pandas.DataFrame({"a": [1, huge], "b": [2.0, 3.0]}, dtype=object)[["a"]])
+    for labels in (pandas.array([1, None, 0], dtype="Int64"), pandas.Series([1, -1, 0])):
+        data = Data(torch.zeros(3, 1), y=labels)
+        assert data.kinds == {"y": Classes(2)}
+        assert data.conditions["y"].tolist() == [1, -1, 0]
+    words = Data(torch.zeros(3, 1), y=pandas.Series(["b", None, "a"], dtype="category"))
+    assert words.names == {"y": ("a", "b")}
+    assert words.conditions["y"].tolist() == [1, -1, 0]
+
+
+def test_tables_of_one_index_in_two_orders_are_refused():
+    pandas = pytest.importorskip("pandas")
+    x = pandas.DataFrame({"a": [0.0, 1.0, 2.0]})
+    y = pandas.Series([0, 1, 2], index=[2, 1, 0])
+    for make in (
+        lambda y: Data(x, y=y),
+        lambda y: load({"x": x, "y": y}),
+        lambda y: load(x, condition={"y": y}),
+    ):
+        with pytest.raises(InvalidValueError, match=r"y has the index of .* in another order"):
+            make(y)
+        for right in (y.sort_index(), y.set_axis([7, 8, 9])):
+            found = make(right)
+            assert next(iter(found.conditions.values())).tolist() == right.tolist()

@@ -31,6 +31,7 @@ PAGES = sorted(
     path
     for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     if "```python" in path.read_text() or ("```bash" in path.read_text() and shell_runs_here(path))
+    if path.parent.name != "notebooks"  # test_notebook.py runs these
 )
 
 

@@ -530,3 +530,18 @@ def test_other_methods_go_to_zero_noise_too_and_end_near_the_data(sde, name):
         dim=-1
     ) / MIXTURE.components.variances.sqrt().amax(-1)
     assert distance.amin(-1).max() < 6
+
+
+@pytest.mark.parametrize("name", ["dpmpp_3m", "unipc", "deis", "fast"])
+@pytest.mark.parametrize("unit", [1e-21, 1e-10, 1e4, 1e16])
+def test_samples_have_the_units_of_the_data_however_small_or_large_these_are(name, unit):
+    """Neither the product of a variance and a score nor their parts may leave the dtype."""
+    dtype = torch.float64 if unit > 1e4 else torch.float32
+    means, stds = torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=torch.float64), [0.3, 0.3]
+    drawn = []
+    for scale in (1.0, unit):
+        target = GaussianMixture([0.5, 0.5], means * scale, stds=[s * scale for s in stds])
+        score = target.at(VESDE(0.01 * scale, 50.0 * scale))
+        x = sample(score, sampler=name, n=4, steps=8, seed=0, dtype=dtype, progress=False)
+        drawn.append(x.double() / scale)
+    assert_close(drawn[1], drawn[0], rtol=0, atol=1e-4)

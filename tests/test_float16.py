@@ -90,6 +90,15 @@ def test_a_run_whose_every_step_overflows_ends():
         trainer(loss=partial(times, factor=1e30), steps=50, log_every=50).train()
 
 
+def test_a_short_run_whose_every_step_overflows_says_that_nothing_was_learnt():
+    run = trainer(loss=partial(times, factor=1e30))
+    before = weights(run).clone()
+    run.train(5)
+    with pytest.warns(RuntimeWarning, match="the weights did not change: .* the last 6 steps"):
+        run.train(1)
+    assert torch.equal(weights(run), before)
+
+
 def test_the_scale_stays_finite_however_long_a_run_is():
     loss_scale = LossScale()
     for _ in range(200):

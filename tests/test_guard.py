@@ -8,11 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_training import CONFIG, assert_same, data, hooked, make, rows
+from torch import nn
 
 from scoresde import checkpoint
 from scoresde.checks import in_memory
 from scoresde.errors import MemoryLimitError, TrainingError
 from scoresde.objectives import dsm_loss
+from scoresde.score import ScoreModel
+from scoresde.sde import VESDE
 from scoresde.training import Trainer
 
 SKIP = CONFIG.changed(on_nan="skip")
@@ -247,3 +250,29 @@ def test_a_damaged_checkpoint_does_not_count_among_those_that_are_kept(tmp_path)
     with pytest.warns(RuntimeWarning, match=r"step-00000007.* is truncated"):
         Trainer(make(), data(), config, folder=tmp_path).train(3)
     assert [step for step, _ in checkpoint.steps_in(tmp_path)] == [5, 8]
+
+
+class Counting(nn.Module):
+    """A network with a cache, and a count of its calls, neither of which is saved."""
+
+    def __init__(self, counts):
+        super().__init__()
+        self.inner, self.counts = nn.Linear(2, 2), counts
+        for name in ("cache", "calls"):
+            self.register_buffer(name, torch.zeros(()), persistent=False)
+
+    def forward(self, x, c):
+        if self.training:
+            self.cache = self.cache if self.cache else torch.ones(())
+            if self.counts:
+                self.calls += 1
+        return self.inner(x) * self.cache
+
+
+@pytest.mark.global_rng
+def test_a_buffer_that_training_changes_and_no_file_holds_is_named():
+    config = CONFIG.changed(steps=6)
+    Trainer(ScoreModel(Counting(False), VESDE(), (2,)), torch.randn(20, 2), config).train()
+    with pytest.warns(RuntimeWarning, match="the buffer 'net.calls', which was registered") as seen:
+        Trainer(ScoreModel(Counting(True), VESDE(), (2,)), torch.randn(20, 2), config).train()
+    assert len(seen) == 1

@@ -116,7 +116,12 @@ def test_the_interval_is_students_without_skewness_and_changes_with_the_sign(val
     assert mean_interval(both, level=level) == pytest.approx((-reach, reach), rel=1e-6, abs=1e-9)
 
 
-@given(st.integers(1, 6), st.floats(-5, 5))
+@given(st.floats(-5, 5))
+def test_one_value_tells_nothing_of_its_spread(value):
+    assert mean_interval(torch.tensor([value])) == (-math.inf, math.inf)
+
+
+@given(st.integers(2, 6), st.floats(-5, 5))
 def test_the_interval_of_equal_values_is_that_value(n, value):
     low, high = mean_interval(torch.full((n,), value))
     assert low == pytest.approx(value, rel=1e-6)

@@ -465,6 +465,14 @@ def test_a_pilot_is_measured_at_its_first_use_and_kept_until_a_weight_changes():
         sample(model, sampler="fast", **ASKED)
         x.data.add_(0.1)
         assert model.pilot is None
+    weight = next(p for p in model.net.parameters() if p.numel() > 64)
+    for change in (0.1, -0.1):  # of any one number
+        model.recall_pilot(kept)
+        weight.data.view(-1)[-2] += change
+        assert model.pilot is None
+    model.recall_pilot(kept)
+    weight.data.copy_(weight.data.flip(0))
+    assert model.pilot is None
 
 
 @pytest.mark.slow

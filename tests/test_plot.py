@@ -395,6 +395,14 @@ def test_axes_have_one_scale_unless_one_entry_spreads_much_more(scale, even):
     assert (axes.get_aspect() == 1.0) == even
 
 
+@pytest.mark.parametrize(("scale", "even"), [(1.0, True), (2.2, True), (5.0, False)])
+def test_a_circle_of_named_entries_is_round_unless_their_ranges_differ_much(scale, even):
+    x = normal(500, 2) * torch.tensor([1.0, scale])
+    for picture in (plot.points, plot.samples):
+        axes = picture(x, names=["east", "north"]).axes[0]
+        assert (axes.get_aspect() == 1.0) == even
+
+
 # Signals
 
 
@@ -461,6 +469,38 @@ def test_the_panels_of_a_film_stay_where_they_are_and_keep_their_axes(tmp_path, 
             np.testing.assert_allclose(place, same, atol=0.5)
             axes = [0, 1] if shape == (2,) else [0] if len(shape) == 1 else [1]  # no densities
             assert [ends[axis] for axis in axes] == [others[axis] for axis in axes]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(2,), (2, 30), (1, 6, 6)])
+def test_a_film_shows_the_classes_of_its_samples(tmp_path, monkeypatch, shape):
+    seen, encoded = [], plot.paper.encoded
+
+    def spied(drawn, kind):
+        panel = drawn.axes[0]
+        marks = panel.get_legend_handles_labels()[1] + [text.get_text() for text in panel.texts]
+        seen.append({"oak", "elm"} <= {*marks})
+        return encoded(drawn, kind)
+
+    monkeypatch.setattr(plot.paper, "encoded", spied)
+    score = Gaussian(torch.zeros(shape), var=0.5).at(VESDE())
+    run = [*scoresde.trajectory(score, sampler="euler", n=4, steps=1, seed=0)]
+    plot.animate(run, tmp_path / "film.gif", labels=["oak", "elm", "oak", "elm"])
+    assert seen
+    assert all(seen)
+    with pytest.raises(ShapeError, match="label for each"):
+        plot.animate(run, tmp_path / "film.gif", labels=["oak"])
+
+
+def test_the_labels_of_data_are_the_names_of_their_classes():
+    x = normal(6, 2)
+    trees = scoresde.data.Data(x, kind=["oak", "elm", None, "elm", "oak", "ash"])
+    words = plot.samples(x, labels=trees).axes[0].get_legend_handles_labels()[1]
+    assert words == ["ash", "elm", "missing", "oak"]
+    counted = scoresde.data.Data(x, label=torch.arange(6) % 2)
+    assert plot.samples(x, labels=counted).axes[0].get_legend_handles_labels()[1] == ["0", "1"]
+    with pytest.raises(InvalidValueError, match="data with classes"):
+        plot.samples(x, labels=scoresde.data.Data(x))
 
 
 @pytest.mark.slow

@@ -10,12 +10,13 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from scoresde import arena
+from scoresde import VPSDE, arena
 from scoresde.arena.results import Row
 from scoresde.errors import ShapeError
 from scoresde.likelihood import LogProb
 from scoresde.metrics import calibrate, evaluate
 from scoresde.result import Result
+from scoresde.sampling import Run, Samples
 
 DOUBLE = torch.float64
 
@@ -78,6 +79,16 @@ def test_text_from_data_is_escaped_in_a_notebook():
     assert "<script>" in str(found)
     assert "<script>" not in found._repr_html_()
     assert "&lt;script&gt;" in found._repr_html_()
+
+
+def test_samples_with_their_cost_and_residuals_are_a_page():
+    x = normal(20, 2)
+    page = Samples(x, 21, 63, {"residual": torch.arange(20.0)})._repr_html_()
+    assert all(word in page for word in ("20 of 2 numbers", "21", "63", "mean 9.5, from 0 to 19"))
+    assert page.count("data:image/png;base64,") == 1
+    assert "<img" not in Samples(x[:0], 0, 0)._repr_html_()
+    page = Run.of(lambda x, t: -x, VPSDE(), "heun", shape=(2,), n=5, steps=3, seed=0)._repr_html_()
+    assert all(word in page for word in ("5 of 2 numbers", "Heun", "3 steps from t = 1 to 0.001"))
 
 
 def test_a_page_needs_no_ipython(monkeypatch):

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 import scoresde
 from scoresde import (
@@ -32,7 +33,7 @@ from scoresde import (
     trajectory,
 )
 from scoresde.audit import audit
-from scoresde.errors import TrainingError
+from scoresde.errors import DeviceError, TrainingError
 from scoresde.guidance import Blur, Downsample, Grey, Linear, Projection, posterior
 from scoresde.nn import MLP
 from scoresde.noise import seeds_of
@@ -449,6 +450,22 @@ def test_a_default_dtype_changes_neither_a_stored_model_nor_numbers(tmp_path, dt
 def test_numbers_stay_on_the_cpu_under_a_default_device_without_numbers():
     with torch.device("meta"):
         assert Linear(torch.eye(2, device="cpu"), 0.2).std == 0.2
+
+
+def test_tensors_without_numbers_are_refused():
+    """Torch runs a program under a FakeTensorMode to find shapes alone."""
+    score = scoresde.targets.Gaussian([0.0], std=1.0).at(scoresde.VPSDE())
+    with FakeTensorMode():
+        x = torch.zeros(2, 1)
+        for call in (
+            lambda: sample(score, n=2, steps=2),
+            lambda: scoresde.log_prob(score, None, x),
+            scoresde.VESDE,
+        ):
+            with pytest.raises(DeviceError, match="a FakeTensorMode of torch is active"):
+                call()
+    with pytest.raises(DeviceError, match="x is a FakeTensor, which holds no numbers"):
+        sample(score, x=x, steps=2)
 
 
 def test_the_users_network_runs_under_the_users_default_device():

@@ -301,12 +301,25 @@ def test_data_far_from_zero_are_to_be_standardised(dtype):
 
 def test_the_table_names_every_figure_with_its_reason():
     found = scoresde.suggest(normal(50, 2))
-    lines = str(found).splitlines()
+    lines = found.table(samplers=True).splitlines()
     (head,) = (line for line in lines if line.endswith(":"))
     lines.remove(head)
-    assert {line.split()[0] for line in lines} == {*found.reasons}
+    assert {line.split()[0] for line in lines} == {*found.reasons} - {"updates"}
     assert all(len(line) > 40 for line in lines)
     assert "reasons" not in repr(found)
+
+
+def test_the_text_of_a_suggestion_leaves_out_the_numbers_of_the_samplers():
+    words = {line.split()[0] for line in str(scoresde.suggest(normal(50, 2))).splitlines()}
+    assert {"sigma_min", "sigma_max", "net", "steps", "batch_size"} <= words
+    assert not words & {"kappa", "snr", "ratio", "levels"}
+
+
+@pytest.mark.parametrize(("classes", "share"), [(2, 0.25), (3, 0.25), (6, 0.14), (10, 0.1)])
+def test_few_classes_are_hidden_about_as_often_as_each_of_them_is_seen(classes, share):
+    x, label = normal(60, 2), torch.arange(60) % classes
+    assert scoresde.suggest(Data(x, label=label)).config.condition_dropout == share
+    assert scoresde.suggest(Data(x, label=label, y=normal(60, 2))).config.condition_dropout == 0.1
 
 
 def test_the_command_prints_the_table(tmp_path, capsys):

@@ -368,13 +368,19 @@ def test_a_callback_is_called_at_the_end_of_a_run_that_broke_down():
 
 @pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path):
-    config = TrainConfig().changed(steps=200, batch_size=64, warmup=20, log_every=20, lr=3e-3)
+    config = TrainConfig().changed(steps=200, batch_size=64, warmup=20, log_every=10, lr=3e-3)
     # with the data's moments an untrained model would already be exact
     x = torch.randn(256, 2, generator=torch.Generator().manual_seed(0)) * 0.6 + 2
     Trainer(make(dropout=0.0, num_classes=None), x, config, folder=tmp_path).train()
     losses = [row["loss"] for row in rows(tmp_path)]
-    assert len(losses) == 10
-    assert sum(losses[-3:]) < 0.5 * sum(losses[:3])
+    assert len(losses) == 20
+    assert sum(losses[-6:]) < 0.5 * sum(losses[:6])
+
+
+@pytest.mark.parametrize(("steps", "period"), [(7, 50), (700, 70), (20_000, 1000)])
+def test_short_runs_have_checkpoints_too(steps, period):
+    assert TrainConfig(steps=steps).keeping.period(steps) == period
+    assert TrainConfig().changed(save_every=3).keeping.period(steps) == 3
 
 
 def test_the_result_is_the_averaged_model_in_eval_mode(whole):
@@ -421,6 +427,40 @@ def test_the_folder_holds_the_averaged_model_and_the_run(tmp_path, whole):
     assert all(torch.equal(v, expected[k]) for k, v in stored.items())
     config = checkpoint.read_json(tmp_path / "config.json")
     assert config["training"] == {**CONFIG.as_json(), "done": 13}
+
+
+def test_a_run_continues_only_with_the_same_frozen_weights(tmp_path):
+    """Adam's averages are stored in the order of the weights that are trained."""
+    config = CONFIG.changed(steps=4, save_every=2)
+
+    def run(*frozen):
+        model = make()
+        for name, p in model.named_parameters():
+            p.requires_grad_(name not in frozen)
+        return Trainer(model, data(), config, folder=tmp_path)
+
+    first, second, *_ = (name for name, _ in make().named_parameters())
+    run(first).train(2)
+    for other in ((), (second,), (first, second)):
+        with pytest.raises(InvalidValueError, match="belongs to another set of frozen weights"):
+            run(*other)
+    run(first).train()
+
+
+def test_a_card_that_was_not_written_before_a_kill_is_written_on_resuming(tmp_path):
+    config = CONFIG.changed(steps=4, save_every=2, held_out=0.2, warmup=0)
+    run = Trainer(make(), data(), config, folder=tmp_path)
+    run.train(2)
+    cards = [tmp_path / "README.md", tmp_path / "best" / "README.md"]
+    old = [card.read_bytes() for card in cards]
+    run.train()
+    new = [card.read_bytes() for card in cards]
+    assert old[0] != new[0]
+    for card, text in zip(cards, old, strict=True):
+        card.write_bytes(text)
+    del run
+    Trainer(make(), data(), config, folder=tmp_path).train()
+    assert [card.read_bytes() for card in cards] == new
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 r"""What sampling and training cost beside the network, on any device.
 
-The score is -x, one operation, called once a step; a loop by hand with the same score, the same
-number of operations on the state and torch's noise is what it is compared with. Times are those of
+The score is -x, one operation, called once a step. A step is compared with one of
+DPM-Solver++(2M) written by hand, with numbers in place of schedules, the same score and, for
+samplers with noise, torch's noise. Times are those of
 one process: its own on the CPU, in one thread, and of the wall elsewhere, after the device has done
 all its work. Peaks are counted in states: what is alive at once, divided by the size of a state.
 
@@ -84,10 +85,12 @@ def score(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 
 
 def by_hand(x: torch.Tensor, steps: int, noisy: bool) -> torch.Tensor:
-    """Steps of Euler's method, or of ancestral sampling, with numbers in place of schedules."""
+    """Steps of DPM-Solver++(2M), with numbers in place of schedules, and with noise if asked."""
+    before = x
     for i in range(steps):
-        s = score(x, x)
-        x = (1 - 1e-3 * i) * x + 1e-3 * s
+        x0 = (x + 0.5 * score(x, x)) / (1 + 1e-3 * i)
+        x = 0.9 * x + 0.15 * x0 - 0.05 * before
+        before = x0
         if noisy:
             x = x + 0.1 * torch.randn_like(x)
     return x

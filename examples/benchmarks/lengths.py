@@ -5,6 +5,9 @@ r"""How long to train, and how long to average: the measurements of docs/how-lon
 2. Average. Runs of equal CPU time under three schedules of the rate, each with averages of several
    lengths: the held-out loss of each as in `recipes.py`, and of the last weights (decay 0).
 
+3. Pictures. Runs of several lengths on 800 grey images of 37x53 pixels: the held-out loss, and
+   samples, of which it is counted how many are an ellipse as the data are.
+
 How the loss falls with the time of a run is measured by `networks.py --seconds 15`, `30`, ...
 
     python examples/benchmarks/lengths.py
@@ -18,14 +21,18 @@ import statistics
 import time
 import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import tyro
 from problems import PROBLEMS
 from recipes import judged
+from scipy.ndimage import label
+from torch import Tensor
 
-from scoresde import Moments, suggest
+from scoresde import Moments, plot, sample, suggest
 from scoresde.data import Data
 
 DECAYS = (0.0, 0.99, 0.999, 0.9997)
@@ -36,7 +43,7 @@ SCHEDULES = ("cosine", "wsd", "constant")
 class Options:
     """What to run."""
 
-    parts: tuple[Literal["stop", "average"], ...] = ("stop", "average")
+    parts: tuple[Literal["stop", "average", "pictures"], ...] = ("stop", "average", "pictures")
     """What to measure."""
     problem: tuple[str, ...] = ("patches",)
     """On which images the averages are measured, as in recipes.py."""
@@ -44,6 +51,8 @@ class Options:
     """Seconds of one core for each training of an average."""
     passes: int = 600
     """Passes through the few samples."""
+    out: Path = Path("figures")
+    """Where the picture goes."""
     short: bool = False
     """A run of seconds that shows that everything works and measures nothing."""
 
@@ -101,6 +110,50 @@ def average(options: Options) -> None:
             )
 
 
+def ellipses(n: int) -> Tensor:
+    """Return grey images of 37x53 pixels as bytes, in each a bright ellipse, as in kinds.py."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:37, :53]
+    centre, radii = rng.uniform((12, 14), (25, 39), (n, 2)), rng.uniform(5, 11, (n, 2))
+    far = sum(
+        ((g - centre[:, i, None, None]) / radii[:, i, None, None]) ** 2
+        for i, g in enumerate((y, x))
+    )
+    return torch.from_numpy((255 / (1 + np.exp(8 * (far - 1)))).astype(np.uint8))[:, None]
+
+
+def whole(x: Tensor) -> float:
+    """Return the share of images whose bright pixels are one piece and nearly fill an ellipse."""
+    good = 0
+    for image in x[:, 0].numpy() > 127:
+        pieces, count = label(image)
+        if count != 1:
+            continue
+        at = np.argwhere(pieces).astype(float)
+        # the area of an ellipse of these second moments
+        good += len(at) > 0.97 * 4 * np.pi * np.linalg.det(np.cov(at.T)) ** 0.5
+    return good / len(x)
+
+
+def pictures(options: Options) -> None:
+    """Print the held-out loss and the share of whole ellipses after runs of several lengths."""
+    data, drawn = ellipses(64 if options.short else 800), {}
+    print(f"{'steps':>8}{'seconds':>9}{'held out':>10}  ellipses that are whole")
+    print(f"{'data':>8}{'':19}{whole(data):10.2f}")
+    for steps in (2,) if options.short else (200, 400, 800, 1600, 3200):
+        trainer, start = suggest(data).trainer(steps=steps), time.process_time()
+        model = trainer.train(progress=False)
+        spent = time.process_time() - start
+        x = sample(
+            model, sampler="dpmpp_2m", n=4 if options.short else 100, seed=0, units=True,
+            steps=2 if options.short else 20, batch_size=20, progress=False,
+        )  # fmt: skip
+        loss = trainer.history.latest["held_out"]
+        print(f"{steps:8}{spent:9.0f}{loss:10.4f}{whole(x):10.2f}", flush=True)
+        drawn[f"{steps:,} steps, {spent / 60:.1f} min"] = x[:8]
+    plot.save(plot.samples(drawn, columns=2, scale=2), options.out / "images_by_length.png")
+
+
 def main(options: Options) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
@@ -108,7 +161,7 @@ def main(options: Options) -> None:
     if options.short:
         options = replace(options, seconds=0.2, passes=20)
     for part in options.parts:
-        {"stop": stop, "average": average}[part](options)
+        {"stop": stop, "average": average, "pictures": pictures}[part](options)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ def check_state(
     """Raise unless `tensors` fit those of a module called `name`.
 
     Raises:
-        CheckpointError: Names are missing or unexpected, shapes differ, or one has integers where
-            the other has floats. The message lists at most five tensors for each fault, and names
-            the library that uses such names.
+        CheckpointError: Names are missing or unexpected, shapes differ, one has integers where the
+            other has floats, or two that are one tensor in the module differ. The message lists at
+            most five tensors for each fault, and names the library that uses such names.
     """
     complaints = []
     missing = [k for k in expected if k not in tensors]
@@ -57,11 +57,17 @@ def check_state(
         for k in expected
         if k in tensors and _numbers(tensors[k].dtype) != _numbers(expected[k].dtype)
     ]
+    tied = [
+        f"{a} and {b}"
+        for a, b in _tied(expected)
+        if not shapes and not missing and not torch.equal(tensors[a], tensors[b])
+    ]
     for kind, names in (
         ("missing", missing),
         ("unexpected", extra),
         ("of another shape", shapes),
         ("of another kind of numbers", kinds),
+        ("different, although they are one tensor there", tied),
     ):
         if names:
             more = f", and {len(names) - 5} more" if len(names) > 5 else ""
@@ -70,6 +76,17 @@ def check_state(
         raise CheckpointError(
             f"{source} does not fit {name}; {'; '.join(complaints)}{layout(extra)}"
         )
+
+
+def _tied(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """Return the names of tensors that are the same numbers, in pairs with the first of them."""
+    first: dict[object, str] = {}
+    pairs = []
+    for name, x in tensors.items():
+        if x.numel() and not x.is_meta and x.data_ptr():  # 0 for an empty share of a tensor
+            before = first.setdefault((x.device, x.data_ptr(), x.shape, x.stride()), name)
+            pairs += [(before, name)] if before != name else []
+    return pairs
 
 
 def _numbers(dtype: torch.dtype) -> str:

@@ -27,8 +27,8 @@ from scoresde.checks.places import outside
 from scoresde.checks.readable import (
     check_not_constant,
     check_readable,
+    checksum,
     mark,
-    some_of,
     unreadable,
     version,
 )
@@ -52,6 +52,7 @@ __all__ = [
     "check_readable",
     "check_shape",
     "check_unmasked",
+    "checksum",
     "door",
     "in_dtype",
     "in_memory",
@@ -62,7 +63,6 @@ __all__ = [
     "outside",
     "quoted",
     "seeded",
-    "some_of",
     "summary",
     "typed",
     "unreadable",

@@ -159,8 +159,10 @@ def check_dense(what: str, x: Tensor) -> None:
     Raises:
         InvalidTypeError: The tensor is sparse, nested, quantized, of a foreign layout, or has less
             than 16 bits.
-        DeviceError: The tensor is on the meta device.
+        DeviceError: The tensor is on the meta device, or was made in a `FakeTensorMode`.
     """
+    if type(x).__name__ == "FakeTensor" and not torch.compiler.is_compiling():
+        raise DeviceError(f"{what} is a FakeTensor, which holds no numbers; pass a real tensor")
     if x.is_meta:
         raise DeviceError(f"{what} is on the meta device, which holds no numbers; {_ELSEWHERE}")
     if x.is_quantized:

@@ -22,6 +22,8 @@ def brief(value: object) -> str:
     """
     if isinstance(value, Tensor):
         return f"{value.item():.6g}" if value.ndim == 0 else f"tensor {tuple(value.shape)}"
+    if type(value) is dict:
+        return f"{{{', '.join(f'{name!r}: {brief(one)}' for name, one in value.items())}}}"
     if isinstance(value, tuple) and len(value) > _MAX_LISTED:
         return f"({', '.join(map(brief, value[:3]))}, ..., {len(value)} in all)"
     repr_of = type(value).__repr__

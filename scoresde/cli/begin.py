@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 
-from scoresde.checks import outside
 from scoresde.data import Data
+from scoresde.data.classes import warn_of_order
 from scoresde.data.column_order import in_columns
 from scoresde.data.layout import laid_as
 from scoresde.errors import InvalidValueError, ShapeError
@@ -35,8 +33,7 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
         InvalidValueError: The data have a transform, and the model has none.
 
     Warns:
-        UserWarning: The classes of the data have names, those of the model have none, and their
-            numbers differ.
+        UserWarning: The classes of the data have names, and those of the model have none.
     """
     model = ScoreModel.from_pretrained(source)
     data = in_columns(laid_as(data, model.event_shape), model.columns, model.transform)
@@ -52,19 +49,12 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
         )
     data = data.units_of(model.transform)
     known = dict(facts(model).conditions or {})
+    warn_of_order(data.names, known, source)
     for name, words in data.names.items():
         kind = known.get(name)
         if isinstance(kind, Classes) and kind.names:
             more_names = (*kind.names, *(word for word in words if word not in kind.names))
             known[name] = Classes(len(more_names), more_names)
-        elif isinstance(kind, Classes) and len(words) != kind.n:
-            warnings.warn(
-                f"{source} has {kind.n} classes of {name!r} without names, and the data have the "
-                f"names of {len(words)}, which are numbered in order: {words[0]!r} is 0; if the "
-                "model has other numbers, give numbers as labels",
-                UserWarning,
-                stacklevel=outside(),
-            )
     data = data.as_kinds(known)
     of_model = facts(model).conditions or {}
     more = {

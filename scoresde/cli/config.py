@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
+from typing import Annotated, Self
 
 import tyro
 from torch import nn
@@ -21,9 +21,10 @@ from scoresde.checks import check_name
 from scoresde.cli import toml
 from scoresde.cli.begin import begin
 from scoresde.cli.choices import LawChoice, LossChoice, WeightChoice, words
-from scoresde.cli.open import PLAIN, opened
+from scoresde.cli.open import PLAIN
 from scoresde.cli.sdes import SDE_WORDS, sde_words, words_of
 from scoresde.cli.source import DataConfig
+from scoresde.cli.train_options import NetOptions, TrainOptions
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.objectives import LearnedWeight
@@ -34,11 +35,7 @@ from scoresde.sde import SDE, Stratified
 from scoresde.suggestion import NetConfig, Suggestion, suggest
 from scoresde.suggestion.suggesting import model_of
 from scoresde.training import (
-    Averages,
     Callback,
-    Compute,
-    Keeping,
-    Optimiser,
     Pictures,
     TensorBoard,
     Trackio,
@@ -48,51 +45,6 @@ from scoresde.training import (
 from scoresde.training.update import Loss
 
 __all__ = ["SDE_WORDS", "NetOptions", "ObjectiveConfig", "RunConfig", "TrainOptions"]
-
-
-if TYPE_CHECKING:  # the classes are made at run time
-    NetOptions: TypeAlias = Any
-    TrainOptions: TypeAlias = Any
-else:
-    _INTS = tuple[int, ...]
-    NetOptions = opened(
-        "NetOptions",
-        NetConfig(type="unet", channels=(8,)),
-        {
-            "type": (str, "auto|{unet,mlp,dit}", tyro.conf.arg(name="net")),
-            "channels": (_INTS, "auto|INT [INT ...]"),
-            "blocks": (int, "auto|INT"),
-            "patch": (int, "auto|INT"),
-            "attention": (_INTS, "auto|[INT ...]"),
-        },
-    )
-    """The options of a network; those that are None are chosen for the data."""
-    TrainOptions = opened(
-        "TrainOptions",
-        TrainConfig(keeping=Keeping(held_out=0.1)),
-        {"steps": (int, "auto|INT"), "batch_size": (int, "auto|INT")},
-        optimiser=(
-            opened(
-                "OptimiserOptions",
-                Optimiser(),
-                {
-                    "rule": (str, "auto|{adam,muon}", tyro.conf.arg(name="optimiser")),
-                    "lr": (float, "auto|FLOAT"),
-                },
-            ),
-            tyro.conf.arg(prefix_name=False),
-        ),
-        averages=(opened("AveragesOptions", Averages(), {}), tyro.conf.arg(prefix_name=False)),
-        compute=(
-            opened("ComputeOptions", Compute(), {"bf16": (bool, "auto|yes|no")}),
-            tyro.conf.arg(name="speed", prefix_name=False),
-        ),
-        keeping=(
-            opened("KeepingOptions", Keeping(held_out=0.1), {"held_out": (float, "auto|FLOAT")}),
-            tyro.conf.arg(prefix_name=False),
-        ),
-    )
-    """The numbers of a training; those that are None are chosen for the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +222,7 @@ class RunConfig:
         law = self.objective.law
         assert self.sde is not None  # no option is open
         assert law is not None
+        hidden, usual = self.train.condition_dropout, TrainOptions.base.condition_dropout
         network = {}
         if self.init is None:
             network = {"net": self.net.type, "channels": " ".join(map(str, self.net.channels))}
@@ -284,11 +237,14 @@ class RunConfig:
             "steps": str(self.train.steps),
             "held_out": f"{self.train.keeping.held_out:g}",
             "bf16": "yes" if self.train.compute.bf16 else "no",
+            **({"condition_dropout": str(hidden)} if hidden != usual else {}),
         }
 
     def open(self) -> set[str]:
-        """Return the names of the options that are open."""
-        names: set[str] = {"optimiser" if n == "rule" else n for n in self.train.open()}
+        """Return the names of the options that are open, and depend on the data."""
+        names: set[str] = {
+            "optimiser" if n == "rule" else n for n in self.train.open() - {"save_every"}
+        }
         if self.init is None:
             names |= {"net" if name == "type" else name for name in self.net.open()}
         others = {"sde": self.sde, "law": self.objective.law}
@@ -330,7 +286,7 @@ class RunConfig:
                     "options of the network and the SDE"
                 )
             run = replace(self, sde=model.sde)
-        if names := run.open():
+        if names := run.open() - (set() if data.kinds else {"condition_dropout"}):
             found = suggest(data, net=self.net.type)
             widths = (self.net.channels or (1,)) if model is None else _widths(model.net)
             found = found.adapted(max(widths), self.train.optimiser.rule)

@@ -14,6 +14,7 @@ from scoresde.cli.options import columns_of, size_word
 from scoresde.cli.source import DataConfig
 from scoresde.cli.terminal import tell
 from scoresde.data import Data
+from scoresde.data.classes import warn_of_order
 from scoresde.data.column_order import in_columns
 from scoresde.data.layout import laid_as
 from scoresde.data.named import is_name
@@ -193,6 +194,7 @@ def _read(
         warnings.filterwarnings("ignore", message="samples of .* are read as")
         data = config.load(kinds)
     data = in_columns(laid_as(data, model.event_shape), model.columns, model.transform)
+    warn_of_order(data.names, known, "the model")
     data = data.units_of(model.transform).as_kinds(known)
     if data.event_shape != model.event_shape:
         raise ShapeError(

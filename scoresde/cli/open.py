@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 import tyro
 
-__all__ = ["PLAIN", "Open", "opened"]
+__all__ = ["PLAIN", "SHARES", "Open", "opened"]
 
 _WORD = "auto"
 _ANSWERS = {"yes": True, "no": False}
@@ -93,7 +93,8 @@ def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
     Args:
         name: The name of the class.
         base: A configuration; its values are the defaults of options that cannot be open.
-        may: The options that may be open, by name: type of a value, metavar, further annotations.
+        may: The options that may be open, by name: type of a value, metavar, further annotations;
+            or an annotated type.
         parts: The classes of the parts, and an annotation of each.
     """
     kind = type(base)
@@ -101,7 +102,9 @@ def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
     known = []
     for f in fields(kind):
         if f.name in may:
-            known.append((f.name, _annotated(*may[f.name]), field(default=None)))
+            note = may[f.name]
+            note = _annotated(*note) if isinstance(note, tuple) else note
+            known.append((f.name, note, field(default=None)))
         elif f.name in parts:
             part, note = parts[f.name]
             known.append((f.name, Annotated[part, note], field(default=part())))
@@ -119,6 +122,33 @@ def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
     made.__doc__ = kind.__doc__
     made.__module__ = __name__
     return made
+
+
+def _shares_of(words: list[str]) -> float | dict[str, float] | None:
+    if words == [_WORD]:
+        return None
+    if len(words) == 1:
+        return float(words[0])
+    return {name: float(share) for name, share in zip(words[::2], words[1::2], strict=True)}
+
+
+def _shares_as_words(shares: float | dict[str, float] | None) -> list[str]:
+    if isinstance(shares, dict):
+        return [word for name, share in shares.items() for word in (name, f"{share:g}")]
+    return [_WORD if shares is None else f"{shares:g}"]
+
+
+SHARES = Annotated[
+    float | dict[str, float] | None,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="auto|FLOAT|NAME FLOAT ...",
+        instance_from_str=_shares_of,
+        is_instance=lambda value: value is None or isinstance(value, float | dict),
+        str_from_instance=_shares_as_words,
+    ),
+]
+"""A share, or shares by name; None if it is open."""
 
 
 def _annotated(kind: Any, metavar: str, *notes: Any) -> Any:

@@ -22,7 +22,14 @@ from scoresde.cli.open import PLAIN
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.outputs import ARRAYS, FILMS, check_folder, check_out, check_replaced
 from scoresde.cli.pilots import announce
-from scoresde.cli.sample_picture import PICTURES, PictureOptions, data_beside, picture, rounded
+from scoresde.cli.sample_picture import (
+    PICTURES,
+    PictureOptions,
+    data_beside,
+    in_words,
+    picture,
+    rounded,
+)
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.data import order
@@ -210,15 +217,16 @@ class Sample:
         n = n if self.n is not None else USUAL[plot.kind(model.event_shape)]
         given = self._given(model, n)
         start = time.perf_counter()
+        condition = _condition(model, given, n, self.first)
         run = Run.of(
             given.guided(model), sampler=self.sampler, n=n, steps=self.steps, seed=self.seed,
-            first=self.first, condition=_condition(model, given, n, self.first),
+            first=self.first, condition=condition,
         )  # fmt: skip
         if not distributed.is_main():
             return
         path = plot.animate(
             run.states(), self.out, transform=model.transform, names=model.columns, n=n,
-            scale=self.scale, columns=self.columns,
+            scale=self.scale, columns=self.columns, labels=in_words(condition, model, n)[1],
         )  # fmt: skip
         spent = time.perf_counter() - start
         tell(f"the trajectory of {n} samples of shape {model.event_shape} in {spent:.1f} s: {path}")

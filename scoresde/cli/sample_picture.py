@@ -22,7 +22,7 @@ from scoresde.units import Transform
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURES", "PictureOptions", "data_beside", "picture", "rounded"]
+__all__ = ["PICTURES", "PictureOptions", "data_beside", "in_words", "picture", "rounded"]
 
 PICTURES = SUFFIXES
 """The suffixes of pictures."""
@@ -52,18 +52,11 @@ class PictureOptions:
 def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOptions) -> Figure:
     """Return the picture of samples `x` in model units, with their labels `y`."""
     x = tensors["x"]
-    declared = facts(model).conditions or {}
     given = dict(options.given)
-    if "y" in tensors and (name := class_name(declared)) is not None:
+    if "y" in tensors and (name := class_name(facts(model).conditions or {})) is not None:
         given[name] = tensors["y"]
-    of_all = {k: v for k, v in given.items() if len(v) == 1 or bool((v == v[:1]).all())}
-    title = ", ".join(_in_words(name, declared[name], value[0]) for name, value in of_all.items())
-    of_each = {k: v for k, v in given.items() if k not in of_all}
-    few = len(x) <= _NAMED or plot.kind(model.event_shape) == "points"
-    labels = [
-        ", ".join(_in_words(name, declared[name], value[i]) for name, value in of_each.items())
-        for i in range(len(x) if of_each and few and options.beside is None else 0)
-    ]
+    title, labels = in_words(given, model, len(x))
+    labels = labels if options.beside is None else []
     transform: Transform | None = model.transform
     if options.round and model.whole:
         x, transform = rounded(model.transform.inverse(x), model), None
@@ -72,6 +65,28 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOp
         sets, transform=transform, names=model.columns, labels=labels, scale=options.scale,
         columns=options.columns, title=title or None,
     )  # fmt: skip
+
+
+def in_words(given: Mapping[str, Tensor], model: ScoreModel, n: int) -> tuple[str, list[str]]:
+    """Return the conditions that n samples have in common, and the others of each of them.
+
+    The second is empty if there are no others, or too many samples to name each.
+
+    Args:
+        given: The conditions by name, one row for each sample or one for all.
+        model: The model that takes them.
+        n: The number of samples.
+    """
+    declared = facts(model).conditions or {}
+    of_all = {k: v for k, v in given.items() if len(v) == 1 or bool((v == v[:1]).all())}
+    title = ", ".join(_in_words(name, declared[name], value[0]) for name, value in of_all.items())
+    of_each = {k: v for k, v in given.items() if k not in of_all}
+    few = n <= _NAMED or plot.kind(model.event_shape) == "points"
+    labels = [
+        ", ".join(_in_words(name, declared[name], value[i]) for name, value in of_each.items())
+        for i in range(n if of_each and few else 0)
+    ]
+    return title, labels
 
 
 def rounded(x: Tensor, model: ScoreModel) -> Tensor:

@@ -40,8 +40,7 @@ class Suggest:
         data = self.data.load()
         tell(described(data, self.data.source))
         found = suggest(data, seed=self.seed)
-        table, _, others = str(found).partition("\nused only")
-        show(f"{table}\nused only{others}" if self.samplers else table)
+        show(found.table(samplers=self.samplers))
         for remark in remarks(data, found.sde()):
             show(in_options(f"{'remark':11}{remark}", options_of(Suggest)))
         show("\n" + command(RunConfig.of(found, self.data)))

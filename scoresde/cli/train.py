@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -148,7 +149,8 @@ class Train:
                 f"of the lowest held-out loss, {held.best:.3g}, after step {held.at:,}: every "
                 "command takes either"
             )
-        then("see samples", "sample", self.out, *ways, "--out", "samples.png")
+        at_once = ' at once (the default sampler, "fast", measures the model first)' if ways else ""
+        then(f"see samples{at_once}", "sample", self.out, *ways, "--out", "samples.png")
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -222,7 +224,20 @@ class Train:
             before = RunConfig.read(self.out / _FILE)
         except ScoreSDEError:
             return self.settings
-        return self.settings if before.open() else self.settings.like(before)
+        self._check_begun(before.init)
+        run = replace(self.settings, init=before.init)
+        return run if before.open() else run.like(before)
+
+    def _check_begun(self, before: str | None) -> None:
+        """Raise InvalidValueError if --init names another model than the run began with."""
+        init = self.settings.init
+        if init is None or (before and os.path.abspath(init) == os.path.abspath(before)):
+            return
+        began = "a new model" if before is None else f"the model {before}"
+        raise InvalidValueError(
+            f"the run in {self.out} began with {began}, so --init {init} would change nothing; "
+            "leave it out, or take another folder"
+        )
 
     def _data(self) -> Data:
         """Return the data; process 0 downloads them before the others load them."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from scoresde.checks import outside
 from scoresde.data.report import some
 from scoresde.errors import InvalidTypeError, InvalidValueError
-from scoresde.sde import Classes
+from scoresde.sde import Classes, Field
 
-__all__ = ["Named", "classes_of", "is_number", "numbered_as"]
+__all__ = ["Named", "classes_of", "is_number", "numbered_as", "warn_of_order"]
 
 
 class Named(NamedTuple):
@@ -84,3 +86,32 @@ def numbered_as(name: str, rows: Tensor, old: Classes, kind: Classes) -> Tensor:
         )
     places = [kind.names.index(word) if word in kind.names else -1 for word in old.names]
     return torch.tensor([*places, -1])[rows]  # the last entry is for the label -1
+
+
+def warn_of_order(
+    names: Mapping[str, tuple[str, ...]], known: Mapping[str, Classes | Field], model: str
+) -> None:
+    """Warn if classes of data have names, and those of a trained model have numbers alone.
+
+    Names are numbered in sorted order. There is no warning if they are the numbers from 0 on.
+
+    Args:
+        names: The names of the data's classes by condition.
+        known: The conditions of the model.
+        model: The name of the model, for the warning.
+    """
+    for name, words in names.items():
+        kind = known.get(name)
+        if isinstance(kind, Classes) and not kind.names and words != numerals(kind.n):
+            warnings.warn(
+                f"{model} has {kind.n} classes of {name!r} without names, and the data have the "
+                f"names of {len(words)}, which are numbered in order: {words[0]!r} is 0; if the "
+                "model has other numbers, give numbers as labels",
+                UserWarning,
+                stacklevel=outside(),
+            )
+
+
+def numerals(n: int) -> tuple[str, ...]:
+    """Return the numbers from 0 to n - 1 as text."""
+    return tuple(map(str, range(n)))

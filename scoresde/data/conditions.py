@@ -18,6 +18,7 @@ from torch import Tensor
 from scoresde.checks import check_dense, check_name, outside, quoted
 from scoresde.data.classes import Named, classes_of, numbered_as
 from scoresde.data.column_order import Reordered, places_of
+from scoresde.data.frames import rows_of
 from scoresde.data.given import as_tensor, is_store
 from scoresde.data.report import some
 from scoresde.data.stores import Store, narrow, store_of
@@ -123,6 +124,8 @@ def as_conditions(
 
 def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
     names: tuple[str, ...] = ()
+    if hasattr(given, "isna") and getattr(given, "ndim", 0) == 1:  # a column of pandas
+        given = rows_of(given, f"condition {name!r}")
     if _is_text(given):
         given = classes_of(given, f"condition {name!r}")
     if isinstance(given, Named):

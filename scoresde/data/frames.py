@@ -10,9 +10,12 @@ import numpy as np
 from scoresde.data.report import some
 from scoresde.data.stores import narrow, plain
 from scoresde.data.tables import Column, Table
-from scoresde.errors import DataError, InvalidTypeError, ShapeError
+from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 
-__all__ = ["column_of", "frame", "is_frame", "table_of"]
+__all__ = ["check_order", "column_of", "frame", "is_frame", "rows_of", "table_of"]
+
+
+_LARGEST = 2**64  # Python's integers have no largest
 
 
 def is_frame(source: object) -> bool:
@@ -47,6 +50,37 @@ def frame(source: Any, what: str = "the table") -> Table:
     for k, name in enumerate(names):
         columns[name] = _series(source.iloc[:, k], f"the column {name!r} of {what}")
     return Table(what, columns)
+
+
+def check_order(tables: Mapping[str, Any]) -> None:
+    """Raise InvalidValueError if tables of pandas have the same index in different orders.
+
+    The rows of samples and conditions are matched by their position.
+
+    Args:
+        tables: Tables or columns by name; what has no index of pandas is left out.
+    """
+    indexed = {name: one.index for name, one in tables.items() if hasattr(one, "iloc")}
+    for name, index in indexed.items():
+        first, other = next(iter(indexed.items()))
+        if len(index) == len(other) and not index.equals(other) and index.isin(other).all():
+            raise InvalidValueError(
+                f"{name} has the index of {first} in another order, and rows are matched by their "
+                f"position; sort one by the other, .loc[other.index], or drop the index, "
+                ".reset_index(drop=True)"
+            )
+
+
+def rows_of(series: Any, what: str) -> object:
+    """Return a column of pandas as labels, -1 where one is missing, as numbers, or as text.
+
+    Raises:
+        InvalidTypeError: It holds something else.
+    """
+    found = _series(series, what)
+    if not isinstance(found, Column):
+        return list(found)
+    return np.nan_to_num(found.numbers, nan=-1).astype(np.int64) if found.whole else found.numbers
 
 
 def column_of(name: str, cells: Iterable[Any]) -> np.ndarray[Any, Any]:
@@ -98,7 +132,7 @@ def _cells(column: np.ndarray[Any, Any], what: str) -> Column | np.ndarray[Any, 
     known = [cell for cell in cells if cell is not None]
     if all(isinstance(cell, str) for cell in known) and known:
         return cells
-    if known and all(isinstance(cell, int) for cell in known):
+    if known and all(isinstance(cell, int) and abs(cell) < _LARGEST for cell in known):
         numbers = np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
         return Column(narrow(numbers, exact=True), True)
     raise InvalidTypeError(
@@ -109,7 +143,8 @@ def _cells(column: np.ndarray[Any, Any], what: str) -> Column | np.ndarray[Any, 
 def _series(series: Any, what: str) -> Column | np.ndarray[Any, Any]:
     kind = getattr(series.dtype, "kind", "O")
     if kind in "fiub":
-        floats = np.float32 if series.dtype.itemsize <= 4 and kind == "f" else np.float64
+        size = getattr(series.dtype, "itemsize", 8)  # sparse columns have none
+        floats = np.float32 if size <= 4 and kind == "f" else np.float64
         numbers = np.asarray(series.to_numpy(dtype=floats, na_value=np.nan))
         return Column(numbers if kind == "f" else narrow(numbers, exact=True), kind != "f")
     cells: np.ndarray[Any, Any] = np.array(series, dtype=object)

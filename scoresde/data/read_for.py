@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from scoresde.data.classes import warn_of_order
 from scoresde.data.column_order import in_columns
 from scoresde.data.samples import Data
 from scoresde.sde import Score, facts
@@ -39,5 +40,6 @@ def read_for(
     declared = known.conditions or {}
     if condition is None and (there := declared.keys() & x.conditions.keys()):
         kinds = {name: kind for name, kind in declared.items() if name in there}
+        warn_of_order(x.only(there).names, kinds, "the score")
         condition = x.only(there).as_kinds(kinds).condition(slice(None))
     return x.batch(slice(None)), condition

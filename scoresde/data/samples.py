@@ -23,6 +23,7 @@ from scoresde.data.conditions import (
     renumbered,
     surveyed,
 )
+from scoresde.data.frames import check_order
 from scoresde.data.given import as_names, as_samples, is_store
 from scoresde.data.stores import Part, Store, store_of
 from scoresde.data.survey import Survey, changes_in, check_levels, moments_in, survey
@@ -91,6 +92,7 @@ class Data:
         kinds: Mapping[str, Kind] | None = None,
         **conditions: Any,
     ) -> None:
+        check_order({"x": x, **conditions})
         if not (isinstance(x, Data | Tensor | np.ndarray | list | tuple) or is_store(x)):
             from scoresde.data.sources import find  # it imports this module
 
@@ -243,10 +245,7 @@ class Data:
         return self._with(conditions=conditions, kinds=kinds)
 
     def standardized(self) -> Data:
-        """Return the same samples with a transform to mean 0 and variance 1.
-
-        The transform has a shift and a scale for each dimension of vectors, or channel of images.
-        """
+        """Return the same samples with dimensions or channels of mean 0 and variance 1."""
         return self._with(transform=Standardize.of(self.survey.mean, self.survey.var))
 
     def units_of(self, transform: Transform) -> Data:

@@ -17,7 +17,7 @@ from torch import Tensor
 from scoresde.checks import door, outside, quoted
 from scoresde.data.arrays import array_file
 from scoresde.data.conditions import Kind
-from scoresde.data.frames import frame, is_frame
+from scoresde.data.frames import check_order, frame, is_frame
 from scoresde.data.hub import PREFIX, from_hub, from_table, is_table
 from scoresde.data.images import Size, check_no_images, check_size, folder
 from scoresde.data.layout import check_layout, doubt
@@ -168,6 +168,7 @@ def find(
     chosen = (sample,) if isinstance(sample, str) else tuple(sample or ())
     wanted = Wanted(condition or {}, kinds or {}, chosen, missing, layout)
     what = f"the {type(source).__name__}"
+    check_order({what: source, **(condition or {})})
     if is_torch(source) or is_items(source):
         _check_whole(f"a {type(source).__name__}", split)
         return from_torch(source, size, wanted, lazy=lazy)

@@ -21,6 +21,8 @@ from scoresde.errors import DataError, MissingExtraError
 __all__ = ["read_csv", "read_parquet"]
 
 _WHOLE = re.compile(r"[+-]?\d+")
+_WITH_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}")
 _SEPARATORS = ",;\t"
 _EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # texts of cells of missing numbers
 
@@ -29,7 +31,8 @@ def read_csv(path: Path) -> Table:
     """Return the table in a text file; commas, semicolons, tabs or spaces separate its columns.
 
     The first line has the names of the columns; if all of its cells are numbers, it is a sample,
-    and the columns are called "0", "1", ...
+    and the columns are called "0", "1", ... Decimal commas are read as points, in a column where
+    they cannot separate thousands.
 
     Raises:
         DataError: The file is missing, is not text, or its lines have different numbers of cells.
@@ -103,13 +106,30 @@ def _check_header(path: Path, names: Sequence[str], lines: Mapping[int, Sequence
 def _column(cells: Sequence[str]) -> Column | np.ndarray[Any, Any]:
     stripped = [cell.strip() for cell in cells]
     try:
-        known = ["nan" if cell.lower() in _EMPTY else cell for cell in stripped]
+        known = ["nan" if cell.lower() in _EMPTY else cell for cell in _with_points(stripped)]
         numbers = np.array(known, dtype=np.float64)
     except ValueError:
         return np.array([cell or None for cell in stripped], dtype=object)
     written = [cell for cell in stripped if cell.lower() not in _EMPTY]
     whole = bool(written) and all(map(_WHOLE.fullmatch, written))
     return Column(narrow(numbers, exact=whole), whole)
+
+
+def _with_points(cells: Sequence[str]) -> Sequence[str]:
+    """Return the cells with points for decimal commas, unless these may separate thousands.
+
+    Each cell with a comma must be a number, no cell may have a point, and one cell at least must
+    have other than three digits after its comma.
+    """
+    commas = [cell for cell in cells if "," in cell]
+    if (
+        not commas
+        or any("." in cell for cell in cells)
+        or not all(map(_WITH_COMMA.fullmatch, commas))
+        or all(map(_THOUSANDS.fullmatch, commas))
+    ):
+        return cells
+    return [cell.replace(",", ".") for cell in cells]
 
 
 def read_parquet(path: Path) -> Table:

@@ -213,8 +213,9 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
             )
         if len(commas) == len(odd):
             return (
-                f"the column {name!r} of {self.what} has decimal commas, such as {commas[0]!r}; "
-                "write points"
+                f"the column {name!r} of {self.what} has numbers with commas, such as "
+                f"{commas[0]!r}, which may be decimal commas or separate thousands; write points, "
+                "or leave the commas out"
             )
         if 2 * len(odd) > len(cells):
             return None

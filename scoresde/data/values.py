@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde.checks import check_dense, check_unmasked
 from scoresde.data import stores
-from scoresde.data.frames import table_of
+from scoresde.data.frames import check_order, table_of
 from scoresde.data.given import as_tensor
 from scoresde.data.keyed import SAMPLES, from_arrays, units_of
 from scoresde.data.report import Faults
@@ -61,6 +61,7 @@ def from_mapping(given: Mapping[Any, Any], what: str, wanted: Wanted) -> Data:
         DataError: The dictionary is empty, or no array has a usual name of samples.
         ShapeError: The columns have different lengths.
     """
+    check_order({str(k): value for k, value in given.items()})
     arrays = {str(k): _array(str(k), value) for k, value in given.items() if value is not None}
     if not arrays:
         raise DataError(f"{what} has no entries")

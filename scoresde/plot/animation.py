@@ -18,7 +18,9 @@ from torch import Tensor
 from scoresde.checks import check_integer, check_range, door
 from scoresde.plot import paper
 from scoresde.plot.kinds import MOST, USUAL, kind
+from scoresde.plot.lines import signals
 from scoresde.plot.scatter import Frame, points, squared
+from scoresde.plot.sets import Labels, words_of
 from scoresde.plot.shapes import samples
 from scoresde.plot.states import StateLike, checked_states, single, words
 from scoresde.plot.stretch import is_far, stretch
@@ -44,6 +46,7 @@ def animate(
     n: int | None = None,
     columns: int | None = None,
     scale: int | None = None,
+    labels: Labels = (),
 ) -> Path:
     """Write an animation of a run from noise to data, with a pause at the samples at its end.
 
@@ -64,6 +67,8 @@ def animate(
         n: The number of samples shown; by default 1,000 points, 16 images, 12 signals, 4 volumes.
         columns: Images per row.
         scale: The magnification of an image's pixels; by default enough for 600 pixels.
+        labels: A label of each sample of the run, strings or integers: colours of points and
+            signals, and words above images.
 
     Returns:
         The path, which a notebook shows by `IPython.display.Image(path)`, or a page by
@@ -91,7 +96,9 @@ def animate(
     check_integer("frames", frames, 2)
     check_range("seconds", seconds, "(0, 600]")
     shots = list(_evenly_chosen(states, frames, None if n is None else check_integer("n", n, 1)))
-    view = _View(transform, names, columns, scale)
+    shown = shots[0].x
+    marks = words_of(words_of(labels, {})[: len(shown)], {"": shown})
+    view = _View(transform, names, columns, scale, marks)
     pictures = map(view.picture, shots, view.frames([shot.x for shot in shots]))
     pause = max(20, round(1000 * seconds / len(shots)))
     write = _gif if path.suffix.lower() == ".gif" else _page
@@ -114,6 +121,7 @@ class _View:
     names: Sequence[str]
     columns: int | None
     scale: int | None
+    words: list[str]
 
     def frames(self, states: list[Tensor]) -> list[_Axes]:
         """Return the axes for each state: of images their own, of others the same for all."""
@@ -123,9 +131,9 @@ class _View:
             return [_Axes(frame) for frame in ends]
         last = ends[-1]
         if not any(is_far(a, b) for a, b in zip(last, whole, strict=True)):
-            return [_Axes(squared(whole))] * len(states)
+            return [_Axes(squared(whole, self.names))] * len(states)
         if what == "signals" or len(whole) == 2:
-            return [_Axes(squared(whole), last if self.names else squared(last))] * len(states)
+            return [_Axes(squared(whole, self.names), squared(last, self.names))] * len(states)
         wide = [((3 * a - b) / 2, (3 * b - a) / 2) for a, b in last]
         return [_Axes(wide)] * len(states)
 
@@ -156,22 +164,28 @@ class _View:
         what, frame = kind(shot.x.shape[1:]), axes.frame
         if what == "points":
             flat = self._in_units(shot.x).reshape(len(shot.x), -1)
-            drawn = points(flat, names=self.names, frame=frame, title=shot.word)
+            drawn = points(flat, names=self.names, frame=frame, title=shot.word, labels=self.words)
         elif what == "signals":
-            drawn = samples(shot.x, transform=self.transform, names=self.names, title=shot.word)
+            drawn = signals(
+                shot.x, transform=self.transform, names=self.names, title=shot.word,
+                labels=self.words,
+            )  # fmt: skip
             for panel, (low, high) in zip(drawn.axes, frame, strict=False):
                 panel.set_ylim(low, high)
         else:
             drawn = samples(
-                shot.x, limits=frame[0], title=shot.word, columns=self.columns, scale=self.scale
-            )
+                shot.x, limits=frame[0], title=shot.word, columns=self.columns, scale=self.scale,
+                labels=self.words,
+            )  # fmt: skip
         if axes.inner is not None:
             axes.stretch(drawn)
         if what in ("points", "signals"):
             # a fixed layout, since panels would otherwise move with the width of the tick labels
             drawn.set_layout_engine("none")
             across = len(frame) if what == "points" and len(frame) > 2 else 1
-            down, wide = len(drawn.axes) // across, 0.66 if what == "signals" else 0.8
+            down = len(drawn.axes) // across
+            # with room for a legend beside signals, and beside points of several classes
+            wide = 0.66 if what == "signals" else 4.0 / drawn.get_figwidth() if across == 1 else 0.8
             for i, panel in enumerate(drawn.axes):
                 row, column = divmod(i, across)
                 size = (wide / across, 0.95 * 0.78 / down)

@@ -215,10 +215,15 @@ def legend(ax: Axes, **options: Any) -> None:
     """Write the legend beside the panel, if there are labels."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        ax.legend(
+        drawn = ax.legend(
             handles, labels, fontsize="small", labelcolor=ink(ax), frameon=False,
             **{"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0, **options},
         )  # fmt: skip
+        for handle in drawn.legend_handles:
+            if handle is not None and hasattr(
+                handle, "set_sizes"
+            ):  # dots, which may be too small to tell their colour
+                handle.set(sizes=[25.0], alpha=0.9)
 
 
 def decades(axis: Any) -> None:

@@ -21,6 +21,9 @@ __all__ = ["Frame", "below", "frame_of", "points", "squared"]
 
 # The largest number of dots of a scatter.
 _DOTS = 20_000
+# The largest ratio of the sides of a plane whose axes have the same scale; that of entries with
+# names is smaller, since they may have different units.
+_EVEN, _EVEN_NAMED = 4.0, 3.0
 
 Frame = list[tuple[float, float]]
 """The two ends of every axis."""
@@ -42,8 +45,9 @@ def points(
     """Draw vectors: a histogram, a scatter in the plane, or marginals and pairs of up to 6 entries.
 
     The axes contain 99 % of every set, so that outliers do not set the scale; the number of points
-    outside is written below. Both axes of a plane have the same scale, unless the entries have
-    names (and so perhaps different units), or the spread of one is much larger.
+    outside is written below. Both axes of a plane have the same scale, so that a circle is round,
+    unless one range is more than 4 times the other; 3 times if the entries have names, and so
+    perhaps different units.
 
     Args:
         x: `(N, d)` or `(N,)`; or several sets of one d by name, such as data and samples.
@@ -98,12 +102,13 @@ def points(
         raise InvalidValueError(f"need a frame of {min(d, MOST)} pairs, got {len(frame)}")
     limits = None if frame is None else [paper.interval("ends of a frame", ends) for ends in frame]
     shown = min(d, MOST)
-    ends = frame_of(sets, density, mark, even=not names) if limits is None else limits
+    ends = frame_of(sets, density, mark, names=names) if limits is None else limits
     sets = groups(sets, words_of(labels, sets))
     tones = paper.tones(sets, data=found.of_data)
     axis_names = [paper.plain(name, 40 if d <= 2 else 18) for name in names[:shown]]
 
-    size = (5.2, 3.6) if d == 1 else (5.0, 5.0) if d == 2 else (1.0 + 1.6 * shown,) * 2
+    beside = 0.0 if list(sets) == [""] else 0.5 + 0.075 * min(40, max(map(len, sets)))
+    size = (5.2 + beside, 3.6) if d == 1 else (5.0 + beside, 5.0) if d == 2 else _corner_size(shown)
     count = 1 if d <= 2 else shown
     drawn, panels = paper.sheet(ax, size, count, count)
     note = f"the first {shown} of {d} entries; " if d > shown else ""
@@ -115,8 +120,7 @@ def points(
         paper.legend(panels[0])
     elif d == 2:
         _plane(panels[0], sets, tones, density, mark, ends)
-        wide, high = (b - a for a, b in ends)
-        even = not names and max(wide, high) <= 4 * min(wide, high)
+        even = _is_even(ends, names)
         panels[0].set(xlim=ends[0], ylim=ends[1], aspect="equal" if even else "auto")
         panels[0].set_box_aspect(None if even else 1)
         if names:
@@ -139,11 +143,11 @@ def frame_of(
     density: Target | None = None,
     mark: Tensor | None = None,
     *,
-    even: bool = True,
+    names: Sequence[str] = (),
 ) -> Frame:
     """Return the limits of the axes: those of the density, or of 99 % of the points of each set.
 
-    With `even` the sides of a plane have the same length, unless one is 4 times longer.
+    The sides of a plane have the same length, unless one is much longer, as in `squared`.
     """
     if density is not None:
         reach = 4 * density.components.variances.amax(1, keepdim=True).sqrt()
@@ -157,15 +161,26 @@ def frame_of(
             ends.append((float(mark[i]),) * 2)
         low, high = min(a for a, _ in ends), max(b for _, b in ends)
         found.append((low - 0.1 * (high - low), high + 0.1 * (high - low)))
-    return squared(found) if even else found
+    return squared(found, names)
 
 
-def squared(frame: Frame) -> Frame:
-    """Return the frame of a plane with sides of equal length, unless one is 4 times longer."""
-    sides = [b - a for a, b in frame]
-    if len(frame) != 2 or max(sides) > 4 * min(sides):
+def squared(frame: Frame, names: Sequence[str] = ()) -> Frame:
+    """Return the frame of a plane with sides of equal length, unless one is much longer."""
+    if len(frame) != 2 or not _is_even(frame, names):
         return frame
+    sides = [b - a for a, b in frame]
     return [((a + b - max(sides)) / 2, (a + b + max(sides)) / 2) for a, b in frame]
+
+
+def _is_even(frame: Frame, names: Sequence[str]) -> bool:
+    """Return True if both axes of a plane can have the same scale."""
+    sides = [b - a for a, b in frame]
+    return max(sides) <= (_EVEN_NAMED if names else _EVEN) * min(sides)
+
+
+def _corner_size(shown: int) -> tuple[float, float]:
+    """Return the size of a figure of pairs, in inches."""
+    return 1.0 + 1.6 * shown, 1.0 + 1.6 * shown
 
 
 def _outside(sets: dict[str, Tensor], ends: Frame) -> str:

@@ -17,6 +17,7 @@ from scoresde.data.column_order import in_columns
 from scoresde.data.nearer import nearer
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.plot import paper
+from scoresde.sde import class_name
 from scoresde.units import Transform
 
 __all__ = ["Given", "Labels", "Sets", "given", "groups", "words_of"]
@@ -25,7 +26,8 @@ Sets: TypeAlias = Any
 """Samples `(N, *)`: a tensor, an array, a list of numbers or data; or several sets by name."""
 
 Labels: TypeAlias = Any
-"""Labels of samples: strings or integers, as a sequence, an array or a tensor `(N,)`."""
+"""Labels of samples: strings or integers, as a sequence, an array or a tensor `(N,)`; or data,
+whose classes they are."""
 
 # The largest number of samples that are read from data.
 _MOST = 10_000
@@ -111,23 +113,38 @@ def _beside(x: Tensor, data: Data) -> Tensor:
 
 
 def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> list[str]:
-    """Return the labels as strings.
+    """Return the labels as strings; those of data are the names of their classes.
 
     Raises:
         InvalidTypeError: The labels are not a sequence.
+        InvalidValueError: The data have no classes.
         ShapeError: A set has more or fewer samples than there are labels.
     """
+    if isinstance(labels, Data):
+        labels = _of_classes(labels)
     if isinstance(labels, (Tensor, np.ndarray)):
         labels = labels.tolist()
     if isinstance(labels, str) or not isinstance(labels, Sequence):
         raise InvalidTypeError(
-            f"labels must be a sequence of words or integers, one for each sample; got "
-            f"{quoted(labels)}"
+            f"labels must be a sequence of words or integers, one for each sample, or data with "
+            f"classes; got {quoted(labels)}"
         )
     if labels and any(len(labels) != len(part) for part in sets.values()):
         sizes = " and ".join(str(len(part)) for part in sets.values())
         raise ShapeError(f"need a label for each of the samples, {sizes}; got {len(labels)} labels")
     return [str(label) for label in labels]
+
+
+def _of_classes(data: Data) -> Tensor | list[str]:
+    """Return the names of the classes of data, or their numbers if they have no names."""
+    if data.label is None:
+        raise InvalidValueError(
+            "labels=data needs data with classes, and these have none; give labels yourself"
+        )
+    names = data.names.get(class_name(data.kinds) or "")
+    if names is None:
+        return data.label
+    return [names[k] if k >= 0 else "missing" for k in data.label.tolist()]
 
 
 def groups(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor]:

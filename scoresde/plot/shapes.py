@@ -48,8 +48,9 @@ def samples(
             units of the data.
         density: The true law of points on the line or in the plane.
         names: The names of the entries of points, or of the channels of signals.
-        labels: A label of each sample, `(N,)`, strings or integers: written above images, and
-            shown as colours of points and signals. The same labels serve every set.
+        labels: A label of each sample, `(N,)`, strings or integers, or data with these classes:
+            written above images, and shown as colours of points and signals. The same labels serve
+            every set.
         columns: Images per row.
         scale: The magnification of an image's pixels.
         limits: The values of black and white of images; by default as in `images`.
@@ -100,7 +101,7 @@ def samples(
         )  # fmt: skip
     sets = {k: v.reshape(len(v), -1) for k, v in sets.items()}
     size = next(iter(sets.values())).shape[1]
-    frame = frame_of(sets, density, even=not names)
+    frame = frame_of(sets, density, names=names)
     draw_points = partial(points, density=density, names=names, labels=words, frame=frame)
     if len(sets) == 1 or size != 2 or ax is not None:
         if alone:

@@ -16,7 +16,7 @@ STRETCHED = "logarithmic beyond the samples"
 """The note below a picture with such an axis."""
 
 # An axis is logarithmic beyond an interval if it reaches further than this many times its width.
-_FAR = 4.0
+_FAR = 1.5
 # The length of a factor of e, in units of half the interval.
 _FOLD = 0.2
 

@@ -7,6 +7,7 @@ with the model; if not, the card was edited by hand, and it is left unchanged.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import os
@@ -45,7 +46,11 @@ def write(folder: Path, config: Mapping[str, Any]) -> None:
     """
     path = folder / "README.md"
     if not os.path.lexists(path) or is_generated(path):
-        checkpoint.write_bytes(path, text(folder, config, name=folder.resolve().name).encode())
+        found = text(folder, config, name=folder.resolve().name).encode()
+        with contextlib.suppress(CheckpointError):
+            if checkpoint.read_bytes(path) == found:
+                return
+        checkpoint.write_bytes(path, found)
 
 
 def text(folder: Path, config: Mapping[str, Any], *, name: str, licence: str | None = None) -> str:

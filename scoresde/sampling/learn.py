@@ -226,9 +226,9 @@ def _estimated(sde: SDE, times: Tensor, x: Tensor, values: Tensor) -> Moments:
 
 def _residuals(moments: Moments, sde: SDE, times: Tensor, x: Tensor, values: Tensor) -> Tensor:
     """Return the residuals `(M, K)` of the trajectories and dimensions of a run."""
-    ell = half_log_snr(sde, times)
-    frame = frame_of(moments, sde, times, torch.exp(-ell), x[0])
-    steps = range(len(times))
-    return torch.stack(
-        [frame.residual(values[i], frame.from_state(x[i], i), i).flatten() for i in steps], 1
-    )
+    frame = frame_of(moments, sde, times, x[0])
+    factors = frame.coefficients(frame.denoising)
+    found = []
+    for i, factor in enumerate(factors):
+        found.append((factor * frame.excess(values[i], frame.from_state(x[i], i), i)).flatten())
+    return torch.stack(found, 1)

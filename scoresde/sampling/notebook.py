@@ -1,4 +1,4 @@
-"""Show a model in a notebook: a table of its properties, and a few samples."""
+"""Show models, requests and samples in a notebook: a table of their properties, and a picture."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from scoresde import plot
+from scoresde.plot.kinds import USUAL
 from scoresde.result import page
 from scoresde.sampling.doors import sample
+from scoresde.sampling.run import Run
+from scoresde.sampling.samples import Samples
 from scoresde.score import ScoreModel, device_of
 from scoresde.sde import Classes, class_name
 from scoresde.sde.words import conditions_in_words, event_in_words, sde_in_words
@@ -20,7 +23,7 @@ from scoresde.units import in_words
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["model_page"]
+__all__ = ["model_page", "run_page", "samples_page"]
 
 # The number of samples shown of each kind, and the largest number of entries, of steps and of
 # seconds that they may take.
@@ -43,9 +46,44 @@ def model_page(model: ScoreModel) -> str:
         + (f", at most {model.steps}" if model.steps else ""),
         "pilot": "of the sampler fast, measured" + (" at its first use" * (model.pilot is None)),
     }
-    return page(
-        "\n".join(f"{name:12}{text}" for name, text in rows.items()), _samples(model), "samples"
-    )
+    return page(_table(rows), _samples(model), "samples")
+
+
+def samples_page(samples: Samples) -> str:
+    """Return the cost and the further results of samples as an HTML table, with a picture."""
+    shape = tuple(samples.x.shape[1:])
+    rows = {
+        "samples": f"{len(samples.x):,} of {event_in_words(shape, ())}, in .x",
+        "evaluations": f"{samples.nfe:,} of the score each, {samples.passes:,} network passes",
+    }
+    for name, values in samples.info.items():
+        numbers = torch.as_tensor(values).double()
+        if numbers.numel():
+            ends = f"from {float(numbers.min()):.3g} to {float(numbers.max()):.3g}"
+            rows[name] = f"mean {float(numbers.mean()):.3g}, {ends}, in .info[{name!r}]"
+    shown = samples.x[: USUAL[plot.kind(shape)]].detach()
+    few = 0 < shown.numel() <= _NUMBERS
+    return page(_table(rows), plot.samples(shown) if few else None, "samples")
+
+
+def run_page(run: Run) -> str:
+    """Return what a request will draw, and how, as an HTML table."""
+    steps = len(run.times) - 1
+    rows = {
+        "draws": f"{run.n:,} of {event_in_words(run.shape, ())}, by .draw() or .states()",
+        "noise": sde_in_words(run.sde),
+        "sampler": f"{run.sampler!r}, {steps} steps from t = {float(run.times[0]):.4g} to "
+        f"{float(run.times[-1]):.4g}" + (", then the remaining noise is removed" * run.denoise),
+        "conditions": ", ".join(run.condition or ()) or "none",
+        "units": "of the model" if run.transform is None else in_words(run.transform),
+        "device": f"{run.device}, {run.dtype}",
+    }
+    return page(_table(rows), None)
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    width = max(12, *(len(name) + 2 for name in rows))
+    return "\n".join(f"{name:{width}}{text}" for name, text in rows.items())
 
 
 def _samples(model: ScoreModel) -> Figure | None:

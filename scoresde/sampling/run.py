@@ -10,7 +10,7 @@ import contextlib
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import torch
@@ -24,6 +24,7 @@ from scoresde.progress import showing
 from scoresde.samplers import Sampler, State
 from scoresde.sampling import request
 from scoresde.sampling.gradients import check_differentiable, checkpointed
+from scoresde.sampling.samples import Samples, page_of
 from scoresde.score import Pilot, device_of, evaluating
 from scoresde.score.inside import in_evaluation, layers_of
 from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, facts, process_of
@@ -59,26 +60,6 @@ class Options(TypedDict, total=False):
     progress: bool | None
     device: torch.device | str | None
     dtype: torch.dtype | None
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Samples:
-    """Hold the samples of a run, and their cost.
-
-    Attributes:
-        x: The samples `(n, *shape)`.
-        nfe: The largest number of evaluations of the score for a sample.
-        passes: The number of network passes in these evaluations.
-        info: Further results of the sampler or the score, by name, with one number for each sample,
-            `(n,)`: `residual` of a posterior, `ess` and `log_evidence` of particles.
-    """
-
-    x: Tensor
-    nfe: int
-    passes: int
-    info: Mapping[str, Any] = field(default_factory=dict)
-
-    __repr__ = summary
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -202,6 +183,9 @@ class Run:
         )
 
     __repr__ = summary
+
+    def _repr_html_(self) -> str:
+        return page_of("run_page", self)
 
     @property
     def n(self) -> int:

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import some_of, version
-from scoresde.precision import widest
+from scoresde.checks import checksum, version
 from scoresde.score.pilot import Pilot
 from scoresde.score.precise import Precise
 from scoresde.sde import SDE
@@ -134,8 +133,8 @@ class _Kept:
 def _weights(module: nn.Module) -> tuple[Any, ...]:
     """Return what changes with the numbers of a module, read at most once a device.
 
-    That is which tensors they are, how often each was changed, and the sum of some numbers of each,
-    since changes by way of `.data` are not counted; and the hooks of its layers with their
+    That is which tensors they are, how often each was changed, and a checksum of its numbers, since
+    changes by way of `.data` are not counted; and the hooks of its layers with their
     attributes that are numbers, words or SDEs, such as what a model predicts.
     """
     plain = {(id(part), k): v for part in module.modules() for k, v in _plain(part).items()}
@@ -143,7 +142,7 @@ def _weights(module: nn.Module) -> tuple[Any, ...]:
     sums: dict[torch.device, list[Tensor]] = {}
     for x in tensors:
         if x.is_floating_point() and x.numel() and not x.is_meta:
-            sums.setdefault(x.device, []).append(some_of(x).sum(dtype=widest(x.device)))
+            sums.setdefault(x.device, []).append(checksum(x))
     changes = [(id(x), version(x)) for x in tensors]
     return plain, changes, [torch.stack(parts).tolist() for parts in sums.values()]
 

@@ -16,7 +16,9 @@ __all__ = ["load"]
 def load(name: str | os.PathLike[str], **given: Any) -> ScoreModel:
     """Return a model of the package, as `load("mnist")`, or the one in a folder, as `load("run/")`.
 
-    `ScoreModel.from_pretrained` also takes the names of models on the Hugging Face Hub.
+    The package has `"mnist"`, handwritten digits of 28x28 pixels given their class, and `"pulse"`,
+    windows of 2.5 seconds of the pulse at a finger. `ScoreModel.from_pretrained` also takes the
+    names of models on the Hugging Face Hub.
 
     Args:
         name: The name, or the folder: one that `save_pretrained` wrote, or a pipeline of diffusers.

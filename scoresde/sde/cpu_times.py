@@ -58,11 +58,12 @@ def batch_time(time: Tensor, x: Tensor, given: object = None) -> Tensor:
     if isinstance(given, Tensor) and known and wanted == (given.device, given.dtype, given.shape):
         made = given.clone()
         return _keep(made, known._replace(version=made._version))
-    made = per_sample(time.to(dtype), x, dtype)
+    rounded = time.to(dtype)
+    made = per_sample(rounded, x, dtype)
     if time.requires_grad or made.is_inference():
         return made
     # a copy, since a solver may change its times in place
-    return _keep(made, _Origin(made._version, time.to(dtype).to(torch.float64, copy=True)))
+    return _keep(made, _Origin(made._version, rounded.to(torch.float64, copy=True)))
 
 
 def with_cpu_time(column: Tensor, time: Tensor, owner: object, rows: tuple[Tensor, ...]) -> Tensor:

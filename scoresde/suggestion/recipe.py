@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scoresde import distributed
 from scoresde.precision import has_bfloat16
-from scoresde.sde import LogNormal
+from scoresde.sde import Classes, Field, LogNormal
 from scoresde.suggestion.network import NetConfig
 from scoresde.suggestion.noise import significant
 
@@ -36,9 +36,11 @@ _POSITIONS = 2**16
 _PASSES = {"muon": 250, "adam": 500}
 # The share of the samples held out, the most samples held out, and the fewest to hold out any.
 _HELD, _MOST_HELD, _FEW = 0.1, 1_000, 50
-# Bounds of the number of updates, and the seconds that these may take on one core of a CPU.
+# The usual share of conditions that is hidden, and the largest one.
+_HIDDEN, _MOST_HIDDEN = 0.1, 0.25
+# Bounds of the number of steps, and the seconds that these may take on one core of a CPU.
 _FEWEST, _STEPS, _SECONDS = 2_000, 30_000, 600
-# Operations per second of that core, and additional seconds of an update per resolution of a U-Net.
+# Operations per second of that core, and additional seconds of a step per resolution of a U-Net.
 _SPEED, _OVERHEAD = 1.2e11, 0.003
 
 
@@ -66,13 +68,19 @@ def rate_of(widest: int, rule: str) -> tuple[float, str]:
     return rate, f"the largest, for a width of {widest}; it falls to 0 along a cosine"
 
 
-def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tuple[Any, str]]:
+def recipe(
+    event_shape: Sequence[int],
+    net: NetConfig,
+    n: int,
+    kinds: Mapping[str, Classes | Field] | None = None,
+) -> dict[str, tuple[Any, str]]:
     """Choose the numbers of a training; return values and reasons by the names of `TrainConfig`.
 
     Args:
         event_shape: The shape of one sample.
         net: The network.
         n: The number of samples.
+        kinds: The conditions of the data.
     """
     positions = _positions(event_shape, net)
     usual = _OF_MLP
@@ -80,7 +88,7 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
         usual = next((batch for most, batch in _BATCHES.items() if positions <= most), _SMALLEST)
     room, half = (2 ** int(math.log2(max(1, m))) for m in (_POSITIONS // positions, n // 2))
     batch = min(usual, room, half)
-    why = "smaller batches leave time for more updates, larger ones have less noisy gradients"
+    why = "smaller batches leave time for more steps, larger ones have less noisy gradients"
     if batch < usual:
         why = (
             f"at most half of the {n} samples"
@@ -109,6 +117,24 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
         "steps": (steps, reason),
         "held_out": held_out_of(n),
         "bf16": (fast, half),
+        **_hidden(kinds or {}),
+    }
+
+
+def _hidden(kinds: Mapping[str, Classes | Field]) -> dict[str, tuple[float, str]]:
+    """Return the share of the classes that is hidden in training if they are few, and the reason.
+
+    A model without its condition then learns from about as many samples as each of its classes.
+    """
+    (kind,) = kinds.values() if len(kinds) == 1 else (None,)
+    share = _HIDDEN if not isinstance(kind, Classes) else min(_MOST_HIDDEN, 1 / (kind.n + 1))
+    if not isinstance(kind, Classes) or share <= _HIDDEN:
+        return {}
+    return {
+        "condition_dropout": (
+            significant(share, 2),
+            f"so that samples without a class are learnt as well as those of each of {kind.n}",
+        )
     }
 
 

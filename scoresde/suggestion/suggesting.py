@@ -110,9 +110,15 @@ class Suggestion(NoiseLevels):
         return replace(self, config=config, reasons={**self.reasons, "lr": why})
 
     def __str__(self) -> str:
+        """Return a table with a line for every number of a training: name, value, reason."""
+        return f"{self.table()}\n(for the numbers of the papers' samplers: table(samplers=True))"
+
+    def table(self, *, samplers: bool = False) -> str:
         """Return a table with a line for every number: its name, its value, its reason.
 
-        The rows that only the papers' samplers use come last, below a heading.
+        Args:
+            samplers: Add the numbers that only NCSN ladders, annealed Langevin dynamics and
+                predictor-corrector sampling use.
         """
         config = self.config
         others = {
@@ -123,20 +129,27 @@ class Suggestion(NoiseLevels):
             "optimiser": config.optimiser.rule,
             "lr": config.optimiser.lr,
             "batch_size": config.batch_size,
-            "updates": config.steps,
             "held_out": config.keeping.held_out,
             "bf16": "yes" if config.compute.bf16 else "no",
+            "updates": config.steps,
+            "condition_dropout": config.condition_dropout,
         }
-        rows = []
         names = [name for name in self.reasons if name not in _OF_SAMPLERS]
-        for name in [*names, *(name for name in _OF_SAMPLERS if name in self.reasons)]:
-            why = self.reasons[name]
-            value = others[name] if name in others else getattr(self, name)
-            rows.append((name, f"{value:.4g}" if isinstance(value, float) else str(value), why))
-        width = max(len(value) for _, value, _ in rows)
-        lines = [f"{name:11}{value:>{width}}  {why}" for name, value, why in rows]
-        head = "used only by NCSN ladders, annealed Langevin dynamics and predictor-corrector:"
-        return "\n".join([*lines[: len(names)], head, *lines[len(names) :]])
+        values = {name: others.get(name, getattr(self, name, None)) for name in self.reasons}
+        words = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in values.items()}
+        width = max(map(len, words.values()))
+
+        def line(name: str) -> str:
+            shown = {"updates": "steps"}.get(name, name)
+            return f"{shown:18}{words[name]:>{width}}  {self.reasons[name]}"
+
+        lines = [line(name) for name in names]
+        if samplers:
+            lines += [
+                "used only by NCSN ladders, annealed Langevin dynamics and predictor-corrector:"
+            ]
+            lines += [line(name) for name in _OF_SAMPLERS if name in self.reasons]
+        return "\n".join(lines)
 
 
 # The rows that only the papers' samplers use.
@@ -180,7 +193,7 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None)
     chosen = network(data.event_shape, data.kinds, len(data), net)
     config = NetConfig(**{name: value for name, (value, _) in chosen.items()})
     law, middle = law_of(levels.sigma_data)
-    numbers = recipe(data.event_shape, config, len(data))
+    numbers = recipe(data.event_shape, config, len(data), data.kinds)
     words = {"type": "net", "steps": "updates", "rule": "optimiser"}
     reasons = {
         **levels.reasons,

@@ -103,7 +103,7 @@ class AveragedWeights:
                         snapshot.path.unlink()
 
     def due(self, step: int) -> bool:
-        """Return True if a snapshot is to be written after `step` updates."""
+        """Return True if a snapshot is to be written after `step` steps."""
         if self.folder is None or not self._powers:
             return False
         return step % self.config.averages.snapshot_every == 0 or step == self.config.steps

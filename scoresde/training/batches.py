@@ -8,6 +8,9 @@ make.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import pickle  # noqa: TID251 (for its error alone)
+import random
 import signal
 import threading
 import warnings
@@ -15,6 +18,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -23,7 +27,7 @@ from scoresde import distributed
 from scoresde.checks import outside
 from scoresde.data import Data, batch_indices
 from scoresde.data.augment import Augment, augmented, chosen
-from scoresde.errors import InvalidValueError, ScoreSDEError, TrainingError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, TrainingError
 from scoresde.sde import Condition
 from scoresde.training.config import TrainConfig
 
@@ -79,12 +83,23 @@ class Batches:
                 )
         if augment is not None:
             self._augment = [*self._augment, augment]
+        self._watched = augment is not None
 
     def at(self, step: int) -> Batch:
         """Return the batch of update number `step`."""
         seed, size = self.config.seed, self.config.batch_size
         index = batch_indices(len(self.data), size, seed=seed, step=step)[list(self.rows)]
+        before = _global_state() if self._watched else ()
         x = augmented(self.data.batch(index), self._augment, seed=seed, step=step, rows=self.rows)
+        if self._watched and _global_state() != before:
+            self._watched = False
+            warnings.warn(
+                "the augmentation draws from a global generator of torch, numpy or Python, so that "
+                "a run that is resumed, or has other workers, learns other samples; draw from its "
+                "second argument, as in torch.rand((), generator=generator)",
+                UserWarning,
+                stacklevel=outside(),
+            )
         return x, self.data.condition(index)
 
     def since(self, step: int) -> Generator[Batch]:
@@ -92,6 +107,7 @@ class Batches:
 
         Raises:
             DataError: A sample cannot be read; the message names it.
+            InvalidTypeError: Data or augmentation cannot be sent to a worker that is no fork.
             TrainingError: Workers die more than 3 times within 1,000 batches.
         """
         if self.config.compute.workers == 0:
@@ -111,7 +127,8 @@ class Batches:
                 if len(deaths) > _DEATHS:
                     raise TrainingError(
                         f"{message}, the {len(deaths)}th within {_WITHIN} steps; is there enough "
-                        "memory, and shared memory in /dev/shm? workers=0 needs neither"
+                        f"memory, and shared memory in /dev/shm{_spawned()}? workers=0 needs "
+                        "nothing of this"
                     ) from error
                 warnings.warn(f"{message}; it is replaced", RuntimeWarning, stacklevel=outside())
 
@@ -126,11 +143,24 @@ class Batches:
             generator=torch.Generator(),  # torch's global one belongs to the user
         )
         with _without_child_signals():
-            made = iter(loader)
+            try:
+                made = iter(loader)
+            except (AttributeError, TypeError, pickle.PicklingError) as error:
+                raise InvalidTypeError(
+                    f"the data or the augmentation cannot be sent to a worker ({error}); define "
+                    "functions and classes at the top of a module, or take workers=0"
+                ) from error
         for batch in made:
             if isinstance(batch, Exception):
                 raise batch
             yield batch
+
+
+def _global_state() -> tuple[object, ...]:
+    """Return what a draw from a global generator changes."""
+    torch_state = torch.default_generator.get_state().numpy().tobytes()
+    numpy_state: Any = np.random.get_state(legacy=True)  # noqa: NPY002 (it is read alone)
+    return torch_state, numpy_state[1].tobytes(), numpy_state[2:], random.getstate()
 
 
 def there(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
@@ -169,6 +199,13 @@ def _is_death(error: Exception) -> bool:
     if isinstance(error, (ConnectionError, EOFError, FileNotFoundError)):
         return "in DataLoader worker" not in str(error)
     return "DataLoader worker (pid" in str(error) and not isinstance(error, ScoreSDEError)
+
+
+def _spawned() -> str:
+    """Return what else a worker needs that is no fork: it imports the program again."""
+    if multiprocessing.get_start_method() == "fork":
+        return ""
+    return ', and does the program train below `if __name__ == "__main__":`'
 
 
 def _unchanged(batch: Any) -> Any:

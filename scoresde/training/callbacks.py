@@ -38,10 +38,10 @@ class Callback:
         """Receive a row of the log: `step`, `loss`, `grad_norm`, `lr`, `seconds`, maybe others."""
 
     def on_checkpoint(self, step: int, model: nn.Module) -> None:
-        """Receive the model with averaged weights at a checkpoint after `step` updates."""
+        """Receive the model with averaged weights at a checkpoint after `step` steps."""
 
     def on_end(self, step: int) -> None:
-        """Close what is open after `step` updates; called for an interrupted or failed run too."""
+        """Close what is open after `step` steps; called for an interrupted or failed run too."""
 
 
 class Callbacks(Callback):
@@ -76,7 +76,7 @@ class Callbacks(Callback):
 
     @contextlib.contextmanager
     def watching(self, step: Callable[[], int], config: TrainConfig) -> Iterator[None]:
-        """Call `on_start`, and after the block `on_end`; `step` returns the updates so far."""
+        """Call `on_start`, and after the block `on_end`; `step` returns the steps so far."""
         self.on_start(step(), config)
         try:
             yield

@@ -37,7 +37,7 @@ class TrainConfig:
     """Hold the numbers of a training run.
 
     Attributes:
-        steps: Number of updates, at least 1. May grow when a run is resumed.
+        steps: Number of steps, at least 1. May grow when a run is resumed.
         batch_size: Samples of one update, at least 1, summed over all processes.
         seed: An integer from 0 to 2**64 - 1: all randomness of step k is a function of (seed, k).
         condition_dropout: The share of conditions that is hidden, in [0, 1], so that the

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import distributed
-from scoresde.checks import in_memory, outside
+from scoresde.checks import in_memory, outside, version
 from scoresde.data import Data
 from scoresde.errors import TrainingError
 from scoresde.training.config import TrainConfig
@@ -25,6 +25,7 @@ from scoresde.training.config import TrainConfig
 __all__ = ["Guard"]
 
 _MOST = 10  # after more skipped steps in a row the weights are considered broken
+_CACHED = 2  # steps that may change a buffer that is not saved
 _HALVINGS = 39  # the same in float16, where each halves the scale of the loss, down from 2^16
 
 
@@ -53,14 +54,42 @@ class Guard:
         self._newest = newest
         self._in_a_row = 0
         self._mode = True
+        # of buffers that are not saved: what they were, and the number of steps that changed them
+        self._lost: tuple[dict[str, tuple[int, int]], int] | None = None
 
     def check_mode(self, step: int, score: nn.Module) -> None:
-        """Warn once if a score is in evaluation mode at the beginning of a step."""
+        """Warn once if a score is in evaluation mode, or changes what is not saved."""
+        self._check_lost(score)
         if not score.training and self._mode:
             self._mode = False
             warnings.warn(
                 f"the model is in evaluation mode at step {step:,}, without its dropout: something "
                 "else, such as a callback, set it to that; let it use trainer.model or a copy",
+                RuntimeWarning,
+                stacklevel=outside(),
+            )
+
+    def _check_lost(self, score: nn.Module) -> None:
+        """Warn if three steps have changed buffers that are not saved.
+
+        A cache is made at the first step, and then stays.
+        """
+        before, changes = ({}, 0) if self._lost is None else self._lost
+        if changes > _CACHED or (self._lost is not None and not before):
+            return
+        saved = score.state_dict().keys() if self._lost is None else ()
+        found = {
+            name: (id(x), version(x))
+            for name, x in score.named_buffers()
+            if (name in before if before else name not in saved)
+        }
+        changed = [name for name, now in found.items() if before and now != before[name]]
+        self._lost = found, changes + bool(changed)
+        if self._lost[1] > _CACHED:
+            warnings.warn(
+                f"training changes the buffer {changed[0]!r}, which was registered with "
+                "persistent=False and so is neither saved nor restored: a resumed run and a stored "
+                "model have another one; leave persistent out",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -102,13 +131,26 @@ class Guard:
                 )
         return rows[good]
 
+    def check_moved(self, first: int, step: int) -> None:
+        """Warn if a run in float16 ends at `step`, with all updates from the first on left out."""
+        if not self.config.compute.fp16:  # else steps that are left out are warned of
+            return
+        if first < step == self.config.steps and self._in_a_row >= max(step - first, min(2, step)):
+            warnings.warn(
+                f"the weights did not change: the gradients of the last {self._in_a_row} steps, "
+                "the only ones of this training, overflowed in float16; divide the loss by a "
+                "number, train for more steps, or take bf16=True or fp16=False",
+                RuntimeWarning,
+                stacklevel=outside(),
+            )
+
     def check(
         self, step: int, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
     ) -> None:
         """Raise an error if weights or the optimiser's averages are not finite.
 
         Args:
-            step: Updates so far.
+            step: Steps so far.
             state: All tensors to be saved, none of which may be NaN; buffers may be infinite, as
                 masks are.
             optimizer: The optimiser, with the weights and its averages of their gradients.
@@ -131,7 +173,7 @@ class Guard:
         """Raise an error if the data have changed since the run began.
 
         Args:
-            step: Updates so far.
+            step: Steps so far.
             data: The data; some samples are compared with what they were, others at each
                 checkpoint.
 
@@ -141,7 +183,7 @@ class Guard:
         """
 
         def compare() -> None:
-            if changed := data.changed(step // self.config.keeping.save_every):
+            if changed := data.changed(step // self.config.keeping.period(self.config.steps)):
                 raise TrainingError(
                     f"training ended after {step} steps: {changed}; {self._kept()}; restore the "
                     "old data to continue, or begin another run"

@@ -74,10 +74,10 @@ class HeldOut:
         return patience is not None and self.waited >= patience
 
     def loss_if_due(self, step: int, ema: AveragedWeights, *, due: bool, end: bool) -> float | None:
-        """Return the loss after `step` updates, or None if it is not measured at this step.
+        """Return the loss after `step` steps, or None if it is not measured at this step.
 
         Args:
-            step: Updates so far.
+            step: Steps so far.
             ema: The averages of the weights.
             due: A checkpoint is made at this step.
             end: This step is the last one.

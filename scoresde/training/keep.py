@@ -15,6 +15,7 @@ from scoresde import checkpoint, distributed
 from scoresde.checks import outside
 from scoresde.ema import Average
 from scoresde.errors import CheckpointError, InvalidValueError
+from scoresde.pretrained import card
 from scoresde.score import ScoreModel
 from scoresde.training.config import TrainConfig
 from scoresde.training.held_out import HeldOut
@@ -23,6 +24,8 @@ __all__ = ["Keeper"]
 
 _BEST = "best"
 _DATA = "data set"
+# entries that only some runs have
+_OPTIONAL = ("augment", "set of frozen weights")
 
 
 class Keeper:
@@ -81,7 +84,7 @@ class Keeper:
 
     @contextlib.contextmanager
     def alone(self, step: int) -> Iterator[None]:
-        """Hold the lock of the folder within the block, which begins after `step` updates.
+        """Hold the lock of the folder within the block, which begins after `step` steps.
 
         Raises:
             CheckpointError: Another process trains in the folder, or has continued the run since.
@@ -182,7 +185,7 @@ class Keeper:
         return not self._unsaved
 
     def export(self, step: int, averages: Mapping[str, Average[nn.Module]], **meta: Any) -> None:
-        """Write each average of a `ScoreModel` after `step` updates, by `save_pretrained`."""
+        """Write each average of a `ScoreModel` after `step` steps, by `save_pretrained`."""
         training = {**self.config.as_json(), "done": step}
         meta = {"data": self.identity["data set"], **meta}
         for name, average in averages.items():
@@ -225,7 +228,9 @@ class Keeper:
         # the data first, since what is chosen for other data differs too
         _check_entries(meta, {_DATA: self.identity[_DATA]}, source)
         self.config.check_continues(meta["config"], source)
-        _check_entries(meta, {"augment": None, **self.identity}, source)
+        _check_entries(
+            meta, {"augment": None, "set of frozen weights": None, **self.identity}, source
+        )
         planned, done, rate = meta["config"]["steps"], meta["step"], self.config.optimiser
         steps = self.config.steps
         if planned != steps and any(
@@ -274,7 +279,7 @@ def _check_description(meta: Mapping[str, Any], path: Path) -> None:
 
 
 def _done(folder: Path) -> int | None:
-    """Return the number of updates of the model in a folder, or None if there is no model."""
+    """Return the number of steps of the model in a folder, or None if there is no model."""
     try:
         training = checkpoint.read_json(folder / "config.json").get("training")
     except CheckpointError:
@@ -284,10 +289,16 @@ def _done(folder: Path) -> int | None:
 
 
 def _holds(folder: Path, step: int) -> bool:
-    """Return True if a folder holds undamaged files of the model after `step` updates."""
+    """Return True if a folder holds undamaged files of the model after `step` steps.
+
+    The model card, which is written last, is then written again if it is of an earlier step.
+    """
     try:
         _, config = checkpoint.load_tensors(folder / "model.safetensors")
         whole = checkpoint.read_json(folder / "config.json") == config
     except CheckpointError:
         return False
-    return whole and config.get("training", {}).get("done", step) == step
+    held = whole and config.get("training", {}).get("done", step) == step
+    if held:
+        card.write(folder, config)
+    return held

@@ -61,7 +61,7 @@ def live(
     Args:
         callbacks: The callbacks of the run, to which one that draws is added.
         history: The rows of its log.
-        steps: Number of updates of the whole run.
+        steps: Number of steps of the whole run.
         show: False shows nothing.
     """
     if show is False or not in_notebook():

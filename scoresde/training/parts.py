@@ -50,6 +50,8 @@ _DECAYS: Mapping[str, Callable[[int, int, int], float]] = {
 }
 # The share of the steps with the full rate, where `decay_from` is None.
 _FULL_UNTIL = {"wsd": 0.8, "inverse_sqrt": 0.1}
+# The fewest and the most steps between checkpoints, if their number is not given.
+_SHORTEST, _LONGEST = 50, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +242,8 @@ class Keeping:
     """Configure what a run saves and logs, and when it stops early.
 
     Attributes:
-        save_every: Steps between checkpoints, at least 1.
+        save_every: Steps between checkpoints, at least 1; by default a tenth of the run's steps, at
+            least 50 and at most 1,000.
         keep: Number of checkpoints kept, at least 2: if the last is damaged, the previous is used.
         log_every: Steps between rows of the log, at least 1.
         on_nan: What happens at a step whose gradient is not finite: "raise" ends the run with an
@@ -262,7 +265,7 @@ class Keeping:
         5
     """
 
-    save_every: int = 1000
+    save_every: int | None = None
     keep: int = 3
     log_every: int = 50
     on_nan: str = "raise"
@@ -270,7 +273,9 @@ class Keeping:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        check_least(self, save_every=1, keep=2, log_every=1)
+        check_least(self, keep=2, log_every=1)
+        if self.save_every is not None:
+            check_least(self, save_every=1)
         check_numbers(self, "held_out")
         check_name("on_nan", self.on_nan, ("raise", "skip"))
         if not 0 <= self.held_out < 1:
@@ -282,3 +287,11 @@ class Keeping:
                     "patience needs the loss of held-out data, and no data are held out; hold out "
                     "a share by held_out=0.1, or leave patience out"
                 )
+
+    def period(self, steps: int) -> int:
+        """Return the steps between checkpoints of a run of `steps` steps."""
+        return self.save_every or min(_LONGEST, max(_SHORTEST, steps // 10))
+
+    def due(self, step: int, steps: int) -> bool:
+        """Return True if a checkpoint is made after `step` of `steps` steps."""
+        return step == steps or not step % self.period(steps)

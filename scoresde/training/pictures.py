@@ -46,7 +46,7 @@ class Pictures(Callback):
     Args:
         folder: The folder of the run.
         n: Number of samples; by default 16 images, 1,000 points, 12 signals or 4 volumes. 16 images
-            cost as much as two or three updates with a batch of 128.
+            cost as much as two or three steps with a batch of 128.
 
     Raises:
         InvalidValueError: `n` is not an integer of at least 1.

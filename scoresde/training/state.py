@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from scoresde import checkpoint
 from scoresde.checks import quoted
 from scoresde.data import Data
+from scoresde.data.report import some
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.objectives import described
 from scoresde.pretrained.store import net_config
@@ -153,4 +155,14 @@ def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data, augment: object
         "data set": f"{samples}, SHA-256 {data.fingerprint()[:16]}",
         "loss": described(loss),
         **({} if augment is None else {"augment": described(augment)}),
+        **_frozen(score),
     }
+
+
+def _frozen(score: nn.Module) -> dict[str, str]:
+    """Return the weights that are not trained, if there are some, for `identity`."""
+    names = [name for name, p in score.named_parameters() if not p.requires_grad]
+    if not names:
+        return {}
+    digest = hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
+    return {"set of frozen weights": f"{len(names)}, {some(names)}, SHA-256 {digest}"}

@@ -1,4 +1,4 @@
-r"""Run the training loop: batches, updates, checkpoints and logs for any loss.
+r"""Run the training loop: batches, steps, checkpoints and logs for any loss.
 
 All randomness of step k is a function of (seed, k) alone, so that a run that was killed and resumed
 ends in the same weights, bit for bit, as one that was not (on the CPU, at one number of threads).
@@ -45,7 +45,7 @@ ScoreT = TypeVar("ScoreT", bound=nn.Module)
 class Trainer(Generic[ScoreT]):
     """Train a score with any loss, by Adam or Muon, and average its weights.
 
-    The trainer makes batches, calls the loss, updates the weights and writes checkpoints. It calls
+    The trainer makes batches, calls the loss, changes the weights and writes checkpoints. It calls
     `loss(score, sde, x, noise=noise, condition=condition)`, which returns one number per sample.
     Here `sde` is the score's own SDE, and `noise` a `scoresde.Noise` that depends on the seed, the
     step and the row of the batch only. Bind further options of a loss with `functools.partial`:
@@ -81,7 +81,7 @@ class Trainer(Generic[ScoreT]):
             the configuration; all its randomness must come from the generator.
 
     Attributes:
-        step: Updates so far.
+        step: Steps so far.
         ema: The averages of the weights.
         held_out: The held-out data with their best checkpoint, or None.
         history: The rows of the log so far.
@@ -194,14 +194,14 @@ class Trainer(Generic[ScoreT]):
         return bool(self.held_out and self.held_out.stopped)
 
     def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
-        """Make updates, and return the averaged score.
+        """Make steps, and return the averaged score.
 
         The first SIGINT, SIGTERM or SIGHUP ends the run after the current step and a checkpoint,
         with a KeyboardInterrupt or a SystemExit of 128 + its number; a second one ends it at once.
         Data that cannot be read end it after a checkpoint too.
 
         Args:
-            steps: The largest number of updates to make, at least 0; None makes all that are left.
+            steps: The largest number of steps to make, at least 0; None makes all that are left.
             progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook,
                 and occasional lines elsewhere.
 
@@ -209,8 +209,7 @@ class Trainer(Generic[ScoreT]):
             The score with the averaged weights, in eval mode and frozen.
 
         Raises:
-            InvalidValueError: `steps` is not an integer of at least 0.
-            InvalidTypeError: `progress` is neither True, False nor None.
+            InvalidValueError, InvalidTypeError: An argument is not one of these.
             TrainingError: The loss, its gradient or a weight is not finite, or samples have changed
                 since the run began.
             MemoryLimitError: A step does not fit into memory.
@@ -220,9 +219,9 @@ class Trainer(Generic[ScoreT]):
             PeerError: Another process of the job died.
         """
         count = self.config.steps if steps is None else check_integer("steps", steps, 0)
-        if self._update.begun == self.step:
-            raise self._guard.torn(self.step)
-        end = min(self.step + count, self.config.steps)
+        first, end = self.step, min(self.step + count, self.config.steps)
+        if self._update.begun == first:
+            raise self._guard.torn(first)
         recent, keeping = list[Tensor](), self.config.keeping
         shown = progress if distributed.is_main() else False
         with (
@@ -254,7 +253,7 @@ class Trainer(Generic[ScoreT]):
                 bar.update()
                 received = stop.agreed()  # not asked again: a signal may come during the checkpoint
                 # these checkpoints are written in runs with and without interruptions
-                due = self.step == self.config.steps or not self.step % keeping.save_every
+                due = keeping.due(self.step, self.config.steps)
                 judged = None
                 if (held := self.held_out) is not None:
                     judged = held.loss_if_due(self.step, self.ema, due=due, end=self.step == end)
@@ -277,6 +276,7 @@ class Trainer(Generic[ScoreT]):
             if (received := stop.agreed()) is not None:
                 kept = f"saved in {self.folder}, from which a new run" if self.folder else "train()"
                 stop.end(f"{received.name} at step {self.step:,}; {kept} continues")
+        self._guard.check_moved(first, self.step)
         return self.model
 
     @contextlib.contextmanager

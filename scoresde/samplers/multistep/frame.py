@@ -1,8 +1,8 @@
-r"""Change to coordinates in which a Gaussian's denoiser is diagonal and every SDE is VE.
+r"""Change to coordinates in which a Gaussian's denoiser is diagonal.
 
-The coordinates are $w = Q^T (x/\alpha - \mu)$ with the principal axes $Q$ of the Gaussian. The
-denoiser of the Gaussian is then $\mu + Q\,\mathrm{diag}(c / (c + \rho^2))\,w$, with
-$\rho = \sigma/\alpha$.
+The coordinates are $w = Q^T (x - \alpha\mu)$ with the principal axes $Q$ of the Gaussian
+$\mathcal N(\mu, Q\,\mathrm{diag}(c)\,Q^T)$. Its score is $-w / V$ with the variance
+$V = \alpha^2 c + \sigma^2$ of $w$, and its denoiser is $\mu + Q\,\mathrm{diag}(\alpha c / V)\,w$.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scoresde.errors import InvalidValueError
 from scoresde.precision import as_double
 from scoresde.sde import SDE, Moments
 
-__all__ = ["CentredFrame", "Frame", "frame_of"]
+__all__ = ["Frame", "frame_of"]
 
 # The largest rounding error of x / alpha at the start, in units of the data. Later steps remove it:
 # at 1e6 no error was measured in the samples, at 5e7 `fast` had an error of a fifth.
@@ -26,129 +26,96 @@ _MAX_ROUNDING = 1e6
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    r"""Define the coordinates for a Gaussian of variance 0 (data prediction): the state itself.
+    r"""Define the coordinates of a Gaussian.
 
     Attributes:
         variances: $c$, `(C,)`, float64; C is 1 or the number of dimensions.
-        alpha: The signal scale at each time, N + 1 numbers.
-        sigma: The noise scale at each time.
+        alpha: The signal scale at each time, `(N + 1,)`, float64.
+        sigma: The noise scale at each time, `(N + 1,)`, float64.
         like: A state with the dtype and device of the coefficients.
-    """
-
-    variances: Tensor
-    alpha: list[float]
-    sigma: list[float]
-    like: Tensor
-
-    @property
-    def scale(self) -> Tensor:
-        r"""Return the unit of these coordinates in $x / \alpha$, at each time, `(N + 1,)`."""
-        return torch.tensor(self.alpha, dtype=torch.float64)
-
-    def from_state(self, x: Tensor, i: int) -> Tensor:
-        """Return the coordinates of a state `(B, *)` at time i."""
-        return x
-
-    def to_state(self, w: Tensor, i: int) -> Tensor:
-        """Return the state `(B, *)` at time i with these coordinates."""
-        return w
-
-    def rotate(self, z: Tensor) -> Tensor:
-        """Return a difference of states in these coordinates."""
-        return z
-
-    def residual(self, score: Tensor, w: Tensor, i: int) -> Tensor:
-        """Return the denoiser at time i, by Tweedie's formula, minus that of the Gaussian."""
-        return (w / self.alpha[i]).add_(self._noise(score, i), alpha=self._ratio(i))
-
-    def _noise(self, score: Tensor, i: int) -> Tensor:
-        # sigma^2 may overflow in half precision where sigma does not
-        return self.sigma[i] * score
-
-    def _ratio(self, i: int) -> float:
-        return self.sigma[i] / self.alpha[i]
-
-    def gains(self, i: int) -> Tensor:
-        r"""Return $c / (c + \rho^2)$ at time i, `(C,)`."""
-        return self.variances.new_zeros(1)
-
-    def coefficients(self, values: Tensor) -> tuple[Tensor, ...]:
-        """Return values `(N, C)` as N coefficients, ready to multiply a state."""
-        return values[:, 0].to(self.like).unbind()
-
-
-@dataclass(frozen=True, eq=False)
-class CentredFrame(Frame):
-    r"""Define the coordinates $w = Q^T (x/\alpha - \mu)$ of a Gaussian.
-
-    Attributes:
-        rho: The noise-to-signal ratio at each time, `(N + 1,)`, float64.
-        mean: $\mu$, of the event's shape.
+        mean: $\mu$, of the event's shape, or `None` if it is 0.
         basis: $Q$, `(D, D)`, or `None` if the covariance is diagonal.
     """
 
-    rho: Tensor
-    mean: Tensor
-    basis: Tensor | None
-
-    @property
-    def scale(self) -> Tensor:
-        r"""Return 1 at each time: these coordinates are $x / \alpha$, shifted and rotated."""
-        return torch.ones_like(self.rho)
+    variances: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    like: Tensor
+    mean: Tensor | None = None
+    basis: Tensor | None = None
 
     def from_state(self, x: Tensor, i: int) -> Tensor:
         """Return the coordinates of a state `(B, *)` at time i."""
-        return self.rotate(x / self.alpha[i] - self.mean)
+        return self.rotate(x if self.mean is None else x - self._alpha[i] * self.mean)
 
     def to_state(self, w: Tensor, i: int) -> Tensor:
         """Return the state `(B, *)` at time i with these coordinates."""
         if self.basis is not None:
-            w = (w @ self.basis.T).reshape(self.like.shape)
-        return self.alpha[i] * (self.mean + w)
+            w = (w @ self.basis.T).reshape(-1, *self.like.shape[1:])
+        return w if self.mean is None else w + self._alpha[i] * self.mean
 
     def rotate(self, z: Tensor) -> Tensor:
         """Return a difference of states in these coordinates."""
         return z if self.basis is None else z.reshape(len(z), len(self.basis)) @ self.basis
 
-    def residual(self, score: Tensor, w: Tensor, i: int) -> Tensor:
-        """Return the denoiser at time i, by Tweedie's formula, minus that of the Gaussian."""
-        return (self._weights[i] * w).add_(self.rotate(self._noise(score, i)), alpha=self._ratio(i))
+    def excess(self, score: Tensor, w: Tensor, i: int) -> Tensor:
+        r"""Return $\sigma \nabla\log p_t + (\sigma / V) w$ at time i, 0 for the Gaussian.
+
+        Both terms are about 1 whatever the units of the data are, so that neither overflows.
+        """
+        ours, law = self._scales
+        return (ours[i] * self.rotate(score.to(w))).addcmul_(law[i], w)
+
+    @property
+    def denoising(self) -> Tensor:
+        r"""Return $\sigma / \alpha$ at each time, `(N + 1, C)`.
+
+        This times `excess` is the denoiser of the score minus that of the Gaussian.
+        """
+        return (self.sigma / self.alpha)[:, None].expand_as(self._law)
 
     def gains(self, i: int) -> Tensor:
-        r"""Return $c / (c + \rho^2)$ at time i, `(C,)`."""
-        # the gain is 0 for c = 0 and rho = 0
-        return self.variances / (self.variances + self.rho[i] ** 2).clamp(min=1e-300)
+        r"""Return $\alpha^2 c / V$ at time i, `(C,)`."""
+        return self.alpha[i] ** 2 * self.variances / self._law[i]
 
     def coefficients(self, values: Tensor) -> tuple[Tensor, ...]:
         """Return values `(N, C)` as N coefficients, ready to multiply a state."""
+        values = values.to(self.like)
         if values.shape[1] == 1:
-            return super().coefficients(values)
+            return values[:, 0].unbind()
         shape = values.shape[1:] if self.basis is not None else self.like.shape[1:]
-        return values.to(self.like).reshape(-1, *shape).unbind()
+        return values.reshape(-1, *shape).unbind()
 
     @cached_property
-    def _weights(self) -> tuple[Tensor, ...]:
-        r"""Return the coefficients $\rho^2 / (c + \rho^2)$ at each time."""
-        noise = self.rho[:, None] ** 2
-        return self.coefficients(noise / (self.variances + noise).clamp(min=1e-300))
+    def _law(self) -> Tensor:
+        """Return V at each time, `(N + 1, C)`, and a tiny number where it is 0."""
+        law = self.alpha[:, None] ** 2 * self.variances + self.sigma[:, None] ** 2
+        return law.clamp(min=1e-300)
+
+    @cached_property
+    def _scales(self) -> tuple[list[float], tuple[Tensor, ...]]:
+        return self.sigma.tolist(), self.coefficients(self.sigma[:, None] / self._law)
+
+    @cached_property
+    def _alpha(self) -> list[float]:
+        return self.alpha.tolist()
 
 
-def frame_of(gaussian: Moments, sde: SDE, times: Tensor, rho: Tensor, like: Tensor) -> Frame:
+def frame_of(gaussian: Moments, sde: SDE, times: Tensor, like: Tensor) -> Frame:
     """Return the coordinates of a Gaussian at every time of a grid.
 
     Args:
         gaussian: The moments of the Gaussian.
         sde: The process.
         times: The grid `(N + 1,)`.
-        rho: The noise-to-signal ratios at those times.
-        like: A state `(B, *)` with the event shape, dtype and device to use.
+        like: States `(B, *)` with the event shape, dtype and device to use; none is enough.
 
     Raises:
         InvalidValueError: The data would be lost in rounding to the dtype, since alpha is small.
     """
     gaussian.check_event(like)
-    alpha, sigma = sde.alpha(times).tolist(), sde.sigma(times).tolist()
-    largest = max(max(1, s) / max(a, 1e-300) for a, s in zip(alpha, sigma, strict=True))
+    alpha, sigma = sde.alpha(times), sde.sigma(times)
+    largest = float((sigma.clamp(min=1) / alpha.clamp(min=1e-300)).max())
     if largest * torch.finfo(like.dtype).eps > _MAX_ROUNDING:
         raise InvalidValueError(
             f"the noise is {largest:.3g} times the data at the start, and in {like.dtype} the data "
@@ -161,6 +128,5 @@ def frame_of(gaussian: Moments, sde: SDE, times: Tensor, rho: Tensor, like: Tens
     else:
         variances = torch.as_tensor(gaussian.var).cpu().double().reshape(-1)
         basis = None
-    if not (variances.any() or mean.any()):
-        return Frame(variances.new_zeros(1), alpha, sigma, like)
-    return CentredFrame(variances, alpha, sigma, like, rho, mean.to(like), basis)
+    centre = mean.to(like) if mean.any() else None
+    return Frame(variances, alpha, sigma, like, centre, basis)

@@ -47,7 +47,7 @@ _ENTRIES = 2**21
 
 
 Step = tuple[Tensor, tuple[Tensor, ...], Tensor]
-"""The weights of one step: of the state, of each residual, the newest first, and of the noise."""
+"""The weights of one step: of the state, of each `Frame.excess`, the newest first, of the noise."""
 Update = Callable[[Step, Tensor, list[Tensor], Tensor | None, Frame, int], Tensor]
 """A function that makes a prediction or a correction, with the arguments of `weighted_sum`."""
 
@@ -119,35 +119,39 @@ class ExponentialMultistep(Sampler):
         `update` makes each prediction and correction; by default it is `weighted_sum`.
         """
         update = update or weighted_sum
-        sde = rsde.sde
+        sde, dtype = rsde.sde, x.dtype
         ell = sde.log_snr(times) / 2
-        frame = frame_of(self.gaussian(sde, rsde.moments), sde, times, torch.exp(-ell), x)
+        # in half precision the factors of a frame may overflow
+        x = x.to(torch.promote_types(dtype, torch.float32))
+        frame = frame_of(self.gaussian(sde, rsde.moments), sde, times, x.new_empty(0, *x.shape[1:]))
         rule = self.interpolation(sde, rsde.moments)
         predict = _table(self, ell, frame, rule, self.order)
         correct = _table(self, ell, frame, rule, self.corrector, new=True)
-        memory = max(self.order, self.corrector)
+        memory = max(self.order - 1, self.corrector)
         known: list[Tensor] = []
-        state = before = frame.from_state(x, 0)
-        drawn: Tensor | None = None
+        state = frame.from_state(x, 0)
+        before = drawn = None
+        del x  # the start is not kept in memory
         for i, (t, s) in enumerate(itertools.pairwise(times)):
-            residual = frame.residual(rsde.score(frame.to_state(state, i), t), state, i)
-            if self.corrector and i:
-                state = update(correct[i - 1], before, [residual, *known], drawn, frame, i)
-            known = [residual, *known[: memory - 1]]
+            excess = frame.excess(rsde.score(frame.to_state(state, i).to(dtype), t), state, i)
+            if before is not None:
+                state = update(correct[i - 1], before, [excess, *known], drawn, frame, i)
             if self.stochastic:
-                drawn = frame.rotate(noise.normal(x, t))
-            before, state = state, update(predict[i], state, known, drawn, frame, i + 1)
-            yield State.of(rsde, s, frame.to_state(state, i + 1))
+                drawn = frame.rotate(noise.normal(state, t))
+            before = state if self.corrector else None
+            state = update(predict[i], state, [excess, *known], drawn, frame, i + 1)
+            known = [excess, *known][:memory]
+            yield State.of(rsde, s, frame.to_state(state, i + 1).to(dtype))
 
 
 def weighted_sum(
-    step: Step, state: Tensor, residuals: list[Tensor], noise: Tensor | None, frame: Frame, i: int
+    step: Step, state: Tensor, excesses: list[Tensor], noise: Tensor | None, frame: Frame, i: int
 ) -> Tensor:
-    """Return the weighted sum of a state, residuals and noise: the coordinates at time i."""
+    """Return the weighted sum of a state, excesses and noise: the coordinates at time i."""
     keep, weights, spread = step
     state = keep * state
-    for weight, residual in zip(weights, residuals, strict=False):
-        state.addcmul_(weight, residual)
+    for weight, excess in zip(weights, excesses, strict=False):
+        state.addcmul_(weight, excess)
     return state if noise is None else state.addcmul_(spread, noise)
 
 
@@ -160,27 +164,28 @@ def _table(
     *,
     new: bool = False,
 ) -> list[Step]:
-    """Return the weights of all steps in a frame; `new` includes the residual at their end."""
+    """Return the weights of all steps in a frame; `new` includes the evaluation at their end."""
     if order == 0:
         return []
     key = tuple(ell.tolist()), tuple(frame.variances.tolist())
     build = _weights if len(key[1]) == 1 else _weights.__wrapped__
-    n, scale, table = len(ell) - 1, frame.scale[:, None], list[Step]()
+    n, alpha, denoising, table = len(ell) - 1, frame.alpha[:, None], frame.denoising, list[Step]()
     for keep, residuals, noise in build(method, rule, *key, order, new):
         steps = torch.arange(len(table), len(table) + len(keep))
-        before, after = scale[steps], scale[steps + 1]
-        columns = [frame.coefficients(after * column) for column in residuals.unbind(1)]
+        known = steps[:, None] + int(new) - torch.arange(residuals.shape[1])
+        after = alpha[steps + 1]
+        weights = after[:, None] * denoising[known] * residuals
         table += zip(
-            frame.coefficients(keep * after / before),
-            zip(*columns, strict=True),
+            frame.coefficients(keep * after / alpha[steps]),
+            zip(*map(frame.coefficients, weights.unbind(1)), strict=True),
             frame.coefficients(after * noise),
             strict=True,
         )
     if len(table) < n:
         # the step to sigma = 0 returns the denoiser
-        (keep,) = frame.coefficients(scale[n] / scale[n - 1] * frame.gains(n - 1)[None])
-        one, zero = frame.coefficients(torch.cat((scale[n:], 0 * scale[n:])))
-        table.append((keep, (one,), zero))
+        last = torch.stack((frame.gains(n - 1) / alpha[n - 1], denoising[n - 1], 0 * denoising[n]))
+        keep_last, weight, none = frame.coefficients(alpha[n] * last)
+        table.append((keep_last, (weight,), none))
     return table
 
 

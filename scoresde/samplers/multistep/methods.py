@@ -125,8 +125,9 @@ class DEIS(TauMultistep):
     order: int = 3
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        """Return a Gaussian of variance 1e30, which amounts to noise prediction."""
-        return Moments(0.0, var=1e30)
+        """Return a Gaussian far wider than the noise, which amounts to noise prediction."""
+        end = torch.tensor(sde.T, dtype=torch.float64)
+        return Moments(0.0, var=1e30 * torch.exp(-sde.log_snr(end)))
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
         """Return a polynomial in time."""
