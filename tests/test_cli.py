@@ -800,7 +800,7 @@ def test_a_warning_is_one_line_too(tmp_path, capsys):
     assert train(tmp_path, "--save-every", "1", steps=2) == 0
     line = said(capsys)
     assert line.startswith("scoresde: warning: ")
-    assert line.endswith("going on from step-00000001.safetensors")
+    assert line.endswith("continuing from step-00000001.safetensors")
 
 
 def test_a_closed_pipe_of_the_output_is_no_error(monkeypatch, capfd):

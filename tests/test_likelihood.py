@@ -619,7 +619,7 @@ def test_evaluations_are_counted_for_each_sample(t):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:at the largest noise the log-density is off")  # T is too small
+@pytest.mark.filterwarnings("ignore:at the largest noise the log-density differs")  # T is too small
 def test_the_bar_of_the_prior_holds_its_constant_where_a_condition_moves_the_law():
     """Its draws then have squares of the shift, of a skewed law; one point for each seed."""
     sde, size, n, held = VPSDE(T=0.5), 64, 100, 0

@@ -416,7 +416,7 @@ def test_a_resumed_run_has_the_same_averages_and_the_same_snapshots(run, tmp_pat
     stale = tmp_path / "ema" / "sigma-0.1" / "step-00000044.safetensors"
     left = stale.with_name(f".scoresde-{'0' * 32}.tmp")
     left.write_text("half")
-    with pytest.warns(RuntimeWarning, match="going on from step-00000040"):
+    with pytest.warns(RuntimeWarning, match="continuing from step-00000040"):
         last = Trainer(make(), data(), SEVERAL, folder=tmp_path)
     assert stale.exists()
     last.train(2)

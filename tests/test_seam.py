@@ -221,7 +221,7 @@ def test_a_loss_that_contains_the_trained_score_optimises_it_once():
 )
 def test_a_run_is_identified_by_its_loss(tmp_path, change, changed):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train(1)
-    match = rf"another loss: it was dsm_loss\(weight=edm\(1\)\) and is {changed}"
+    match = rf"another loss: it was dsm_loss\(weight=edm\(1\)\) and is now {changed}"
     with pytest.raises(InvalidValueError, match=match):
         Trainer(make(), data(), CONFIG, loss=change, folder=tmp_path)
 
@@ -239,9 +239,9 @@ def with_moments(mean):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"score": make().double()}, "was torch.float32 and is torch.float64"),
+        ({"score": make().double()}, "was torch.float32 and is now torch.float64"),
         ({"score": with_moments(0.5)}, "its mean was"),
-        ({"augment": doubled}, "another augment: it was None and is doubled"),
+        ({"augment": doubled}, "another augment: it was None and is now doubled"),
     ],
 )
 def test_a_run_is_known_by_its_precision_its_moments_and_its_augmentation(tmp_path, change, told):

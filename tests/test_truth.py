@@ -128,7 +128,7 @@ def test_every_sampler_follows_what_the_score_returns(kind):
 @pytest.mark.slow
 @pytest.mark.law(65)
 @pytest.mark.filterwarnings(
-    "ignore:at the largest noise the log-density is off:UserWarning"
+    "ignore:at the largest noise the log-density differs:UserWarning"
 )  # nothing is trained
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch.compile's
 @pytest.mark.parametrize("kind", KINDS)
