@@ -153,7 +153,8 @@ def main(options: Options) -> None:
         folder, held_out=0.0, steps=20 if options.short else options.steps
     )
     trained = trainer.train()
-    trained.pilot = scoresde.pilot(trained, n=32, steps=5 if options.short else 63)
+    budgets = () if options.short else (5, 10, 15, 20)
+    trained.pilot = scoresde.pilot(trained, steps=5 if options.short else 63, budgets=budgets)
     # half precision is what the package carries, so it is what is measured
     trained.save_pretrained(folder / "half", dtype=torch.float16)
     measure(ScoreModel.from_pretrained(folder / "half"), train, held, options)
