@@ -18,7 +18,7 @@ from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 __all__ = ["LARGEST", "dump", "parse", "read_json", "write_json"]
 
 LARGEST = 2**24
-"""The largest length of JSON that is read, in bytes; a gigabyte would take minutes."""
+"""The largest JSON file that is read, in bytes. Without a limit, a huge file would take minutes."""
 
 
 def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:

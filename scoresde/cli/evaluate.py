@@ -47,11 +47,11 @@ _FEATURES = ("pixels", "classifier", "inception")
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Compare a model's samples with held-out data, and two parts of the held-out data.
+    """Compare a model's samples with held-out data.
 
-    The second comparison shows the value that samples of the exact distribution would reach. The
-    samples are kept beside the report, and the same command reuses them. Under torchrun all
-    processes draw samples.
+    Two parts of the held-out data are also compared with each other. This shows the values that
+    samples of the exact distribution would reach. The samples are kept beside the report, and the
+    same command reuses them. Under torchrun all processes draw samples.
     """
 
     checkpoint: Checkpoint
@@ -62,7 +62,8 @@ class Evaluate:
     train_data: TrainData = None
     n: int = 1000
     """The number of samples to compare, reduced to half the number of held-out data if that is
-    smaller. At least 4 are needed, or 12 for the metric neighbours; with --resamples 0, 2 or 6."""
+    smaller. The metric neighbours needs at least 12 samples, every other metric at least 4. If
+    --resamples is 0, these numbers are 6 and 2."""
     samples: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """A file or a folder that `scoresde sample` wrote, instead of drawing samples."""
     features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
@@ -82,11 +83,14 @@ class Evaluate:
     steps: Steps = None
     seed: Seed = 0
     resamples: int = 100
-    """The number of random halves from which the intervals are computed; 0 computes none."""
+    """The number of random halves of samples and data from which the intervals are computed; 0
+    computes no intervals."""
     batch_size: BatchSize = 64
     out: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: report in that of the run)"),
+        tyro.conf.arg(
+            metavar="FOLDER", help_behavior_hint="(default: report in the folder of the run)"
+        ),
     ] = None
     """The folder of the report: report.json, report.png and the samples."""
 
@@ -140,14 +144,14 @@ class Evaluate:
         ways = []
         if n >= held // 2:
             ways.append(
-                f"more data that the model has not seen, by --data or by a training with a larger "
-                f"--held-out, since half of these {held:,} is compared with the samples"
+                "give more data that the model has not seen, by --data or by training with a "
+                f"larger --held-out (half of the {held:,} given now is compared with the samples)"
             )
         if n >= self.n:
-            ways.append(f"more samples, by --n {4 * self.n}")
+            ways.append(f"ask for more samples by --n {4 * self.n}")
         if self.samples is not None and n < held // 2:
-            ways.append(f"more samples than the {n:,} of {self.samples}")
-        return f"to compare more than {n:,} samples: {'; and '.join(ways)}"
+            ways.append(f"give more samples than the {n:,} of {self.samples}")
+        return f"to compare more than {n:,} samples, {'; and '.join(ways)}"
 
     def _least(self) -> int:
         """Check the options, and return the fewest samples that these metrics can compare."""

@@ -37,7 +37,8 @@ class Inpaint:
 
     checkpoint: Checkpoint
     out: Path
-    """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz or .safetensors."""
+    """The file to write: a picture (.png, .jpg, .pdf or .svg) or numbers (.npy, .npz or
+    .safetensors)."""
     image: Path
     """The known part: an image, cropped and resized to the model's size, or a .npy file in the
     units of the training data."""
@@ -94,7 +95,7 @@ def finished(run: Run, model: ScoreModel, out: Path, batch_size: int, what: str)
 def _read(path: Path, model: ScoreModel, known: bool = False) -> Tensor:
     """Return the event that a file holds, in model units.
 
-    If `known` is true, the file is read as a mask.
+    If `known` is True, the file is the mask of the known part, whose numbers have no units.
     """
     if path.suffix.lower() in IMAGES:
         found = image(path, model)[0]

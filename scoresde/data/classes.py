@@ -83,9 +83,9 @@ def numbered_as(name: str, rows: Tensor, old: Classes, kind: Classes) -> Tensor:
         near = difflib.get_close_matches(unknown[0], kind.names, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise InvalidValueError(
-            f"the data have {name!r} {some(map(repr, unknown))}{hint}, but the model has "
-            f"{some(map(repr, kind.names))}; rename the classes, or give numbers of the model's "
-            "classes"
+            f"the condition {name!r} has the classes {some(map(repr, unknown))}{hint} in the data, "
+            f"but the classes of the model are {some(map(repr, kind.names))}; rename the classes, "
+            "or give numbers of the model's classes"
         )
     places = [kind.names.index(word) if word in kind.names else -1 for word in old.names]
     return torch.tensor([*places, -1])[rows]  # the last entry is used for the label -1

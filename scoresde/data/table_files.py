@@ -68,7 +68,8 @@ def read_csv(path: Path) -> Table:
         if names == numbered and not labels:
             raise DataError(
                 f"the first line of {path}, {some(names)}, may be a sample, or the default names "
-                "that pandas wrote; write names there, or no names, by header=False"
+                "that pandas wrote; give the columns names, or, if it is a sample, write the file "
+                "without names, by df.to_csv(path, header=False)"
             )
         names = numbered
     else:
@@ -120,8 +121,9 @@ def _column(cells: Sequence[str]) -> Column | np.ndarray[Any, Any]:
 def _with_points(cells: Sequence[str]) -> Sequence[str]:
     """Replace decimal commas in cells by points, unless they may separate thousands.
 
-    Each cell with a comma must be a number, no cell may have a point, and at least one cell must
-    have a number of digits other than three after its comma.
+    Cells are changed only if no cell has a point, each cell with a comma is a number with a decimal
+    comma, and at least one of these cells has another form than one to three digits, a comma and
+    three digits, as in "12,345".
     """
     commas = [cell for cell in cells if "," in cell]
     if (

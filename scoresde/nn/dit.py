@@ -6,8 +6,8 @@ a token $h$. The tokens pass through blocks of attention and an MLP,
 $$ h \leftarrow h + g_1\,\mathrm{attention}((1 + a_1)\,\mathrm{norm}(h) + b_1), \qquad
    h \leftarrow h + g_2\,\mathrm{mlp}((1 + a_2)\,\mathrm{norm}(h) + b_2), $$
 
-where $a, b, g$ are linear in the embedding of $c$ and the conditions, and are 0 before training
-(adaLN-Zero), so that every block starts as the identity map.
+where $c$ is the noise level, and $a, b, g$ are linear in the embedding of $c$ and the conditions.
+Before training $a, b, g$ are 0 (adaLN-Zero), so that every block starts as the identity map.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,10 +32,10 @@ __all__ = ["DiT"]
 class DiT(Network):
     r"""Map `x` of shape `(B, C, *spatial)`, of any size, by a transformer `net(x, c, **condition)`.
 
-    The default sizes are for long training. After 40 seconds on one core (one seed, the tuning
-    variants of `examples/benchmarks/recipes.py`) the held-out loss on 8x8 digits and on signals was
-    .53 and .38 with the defaults, .47 and .33 with `width=64, depth=4`, and .44 and .29 with the
-    U-Net that `scoresde.suggest` chooses.
+    The default sizes are for long training. After 40 seconds on one core the held-out loss on 8x8
+    digits was .53 with the defaults, .47 with `width=64, depth=4`, and .44 with the U-Net that
+    `scoresde.suggest` chooses. On signals it was .38, .33 and .29 (one seed, the data sets of
+    `examples/benchmarks/recipes.py --variant tuning`).
 
     Args:
         in_channels: The number of channels of `x`.
@@ -43,8 +43,8 @@ class DiT(Network):
         width: The length of a token, a multiple of `heads`.
         depth: The number of blocks.
         heads: The number of attention heads in each block.
-        patch: The side of the patches that become tokens. Sizes that it does not divide are padded
-            and cropped.
+        patch: The side of the patches that become tokens. If it does not divide the sizes of `x`,
+            zeros are appended to `x`, and the output is cropped to the sizes of `x`.
         spatial: Number of spatial dimensions: 1, 2 or 3.
         embedding: How `c` is embedded: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
         seed: The seed of the random frequencies of `"fourier"`.
@@ -105,7 +105,8 @@ class DiT(Network):
         fold = patch**spatial
         known = 2 * sum(shape[0] for shape in self.fields.values())
         self.stem = conv(fold * in_channels, width, spatial, kernel=1)
-        # the sum of two linear maps equals one linear map of the concatenated channels
+        # fields have a convolution of their own, whose result is added to that of x; as both are
+        # linear, this equals one convolution of the concatenated channels
         self.joined = conv(fold * known, width, spatial, kernel=1) if known else None
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.film = _zero(nn.Linear(width, 2 * width))
@@ -141,7 +142,7 @@ class DiT(Network):
         if x.ndim != self.spatial + 2 or x.shape[1] != self.in_channels:
             raise InvalidValueError(
                 f"expected x of shape {expected}, got {tuple(x.shape)}; "
-                "build the network for these channels with in_channels=, these axes with spatial="
+                "build the network with the in_channels= and spatial= of x"
             )
         check_dtype(x, self.film.weight.dtype)
         check_level(x, c)

@@ -296,7 +296,7 @@ class UNet(Network):
         if x.ndim != self.spatial + 2 or x.shape[1] != self.in_channels:
             raise InvalidValueError(
                 f"expected x of shape {expected}, got {tuple(x.shape)}; "
-                "build the network with in_channels= and spatial= for these channels and axes"
+                "build the network with the in_channels= and spatial= of x"
             )
         check_dtype(x, next(self.parameters()).dtype)
         check_level(x, c)

@@ -1,4 +1,4 @@
-"""Read the states of a run, and give pictures of them common axes."""
+"""Read the states of a run, and draw their pictures with common axes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def paths(
 ) -> tuple[Tensor, Tensor]:
     """Return the times `(K,)` and the paths of the first n samples, `(K, n, *)`.
 
-    Points and signals are converted to the units of the data.
+    Where a state has denoised samples, these are taken. Points and signals are converted to the
+    units of the data.
     """
     times, path = [], []
     for t, x in checked_states(states):
@@ -66,14 +67,14 @@ def single(x: Tensor, transform: Transform | None = None) -> Tensor:
     numbers = numbers if transform is None else transform.inverse(numbers)
     if (largest := float(numbers.abs().max())) > _LARGEST:
         raise InvalidValueError(
-            f"a state reaches {largest:.1e}, too large for a picture; draw fewer of the first "
-            "states, or give the process less noise"
+            f"a state reaches {largest:.1e}, too large for a picture; leave the first states out "
+            "of the picture, or give the process less noise"
         )
     return numbers.float()
 
 
 def checked_states(states: Iterable[StateLike]) -> Iterator[tuple[float, Tensor]]:
-    """Yield the time and the samples of each state of a run.
+    """Yield the time and the samples of each state of a run, denoised where the state has them.
 
     Raises:
         InvalidTypeError: `states` holds something else.
@@ -85,7 +86,7 @@ def checked_states(states: Iterable[StateLike]) -> Iterator[tuple[float, Tensor]
         if not all(hasattr(state, name) for name in ("t", "x", "denoised")):
             raise InvalidTypeError(
                 "need the states of a run, as scoresde.trajectory yields them, got "
-                f"{type(states).__name__}; samples are drawn by plot.samples"
+                f"{type(states).__name__}; use plot.samples for a picture of samples"
             )
         x = state.x if state.denoised is None else state.denoised
         if shape not in (None, x.shape):
@@ -111,7 +112,10 @@ def words(times: Sequence[float]) -> list[str]:
 
 
 def share_axis(panels: Sequence[Axes], states: Tensor) -> list[str]:
-    """Give panels the same vertical axis, logarithmic outside the last state if noise is far wider.
+    """Give panels the same vertical axis, which shows all states.
+
+    If the states reach far beyond the range of the last state, the axis is logarithmic outside of
+    this range.
 
     Args:
         panels: The panels.

@@ -61,7 +61,8 @@ class Suggestion(NoiseLevels):
 
     def loss(self) -> Callable[..., Tensor]:
         """Return the loss for a `Trainer`: DSM with EDM's weight and the times of `law`."""
-        # rounded to float32 as in the model, so that both give the same run to the last bit
+        # rounded to float32 as in the model, so that a loss made from the model's moments gives
+        # exactly the same training
         moments = (torch.as_tensor(m, dtype=torch.float32) for m in self.data.moments())
         weight = edm(Moments(*moments).mean_variance())
         return partial(dsm_loss, weight=weight, law=self.law)
@@ -92,8 +93,8 @@ class Suggestion(NoiseLevels):
         """Return this suggestion with the learning rate for another network or optimiser.
 
         Args:
-            widest: The width of that network's widest layer. Adam's rate decreases with it, and is
-                never increased.
+            widest: The width of that network's widest layer; Adam's rate decreases with it. A width
+                below that of this suggestion's own network, such as 1, does not change the rate.
             rule: The optimiser, "adam" or "muon"; None for the one in `config`.
 
         Examples:
@@ -161,7 +162,8 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None)
 
     Args:
         data: `Data`, or whatever `scoresde.data.load` takes: samples `(N, *event)`, a path, a name.
-            At most 2,000 of the samples are compared, fewer if they are large.
+            The noise scales are chosen from the distances of at most 2,000 samples, fewer if the
+            samples are large.
         seed: The seed of the choice of these samples, of the initial weights and of the batches, an
             integer of at least 0.
         net: The type of the network, "unet", "mlp" or "dit"; None chooses.

@@ -26,17 +26,17 @@ def position(truth: Tensor, draws: Tensor, tie: Tensor) -> Tensor:
     below = (draws < truth[:, None]).sum(1)
     equal = (draws == truth[:, None]).sum(1)
     u: Tensor = (below + tie * (1 + equal)) / (draws.shape[1] + 1)
-    # keep the normal deviate of u finite
+    # callers transform u to a normal deviate, which is infinite for u = 0 or 1
     return u.clamp(1e-15, 1 - 1e-15)
 
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """Hold the entries and projections of a parameter whose ranks are tested.
+    """Hold the entries and projections of parameter vectors, whose ranks are tested.
 
     Attributes:
-        names: The name of each tested number.
-        weights: `(d, K)`; the K tested numbers of a parameter are its products with the columns.
+        names: The name of each of the K tested numbers.
+        weights: `(d, K)`. The K tested numbers of a vector are its products with the K columns.
     """
 
     names: tuple[str, ...]
@@ -96,7 +96,9 @@ def nearest(y: Tensor, among: Tensor, rows: int = 256) -> Tensor:
 
 
 def energy_scores(truth: Tensor, draws: Tensor, order: Tensor) -> Tensor:
-    r"""Return the energy score of each true value; draws from the posterior have the least mean.
+    r"""Return the energy score of each true value.
+
+    The expected score is smallest if the draws are from the posterior.
 
     $$ \frac1L\sum_k \|\theta_k - \theta\| - \frac1{2 L}\sum_k \|\theta_k - \theta_{\pi(k)}\|, $$
 
