@@ -91,7 +91,7 @@ def test_labels_are_mapped_by_name_for_any_order_and_number(words, n):
 
 def test_an_unknown_class_is_reported_with_the_most_similar_one():
     model = trained(animals(("dog", "cat")))
-    with pytest.raises(InvalidValueError, match=r"'label' has the classes 'dogs' \(did you mean 'dog'\?\)"):
+    with pytest.raises(InvalidValueError, match=r"has the classes 'dogs' \(did you mean 'dog'\?\)"):
         Trainer(model, animals(("dogs", "cat")))
 
 
