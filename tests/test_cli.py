@@ -565,6 +565,7 @@ def test_train_starts_then_reports_that_it_is_finished_then_continues(tmp_path, 
     assert train(tmp_path, steps=2) == 0
     assert capsys.readouterr().out.endswith(
         "\nfinished: all 2 steps are done; a larger --steps continues\n"
+        f"next, to see samples:\n  scoresde sample {tmp_path} --out samples.png\n"
     )
     assert train(tmp_path, steps=3) == 0
     out, err = capsys.readouterr()

@@ -19,7 +19,7 @@ def files(folder):
     mask = np.zeros((1, 28, 28))
     mask[:, :14] = 1
     np.save(folder / "known.npy", x)
-    np.save(folder / "mask.npy", mask)
+    np.save(folder / "mask.npy", mask[0])  # the axis of one channel may be left out
     np.save(folder / "y.npy", Downsample(7)(torch.from_numpy(x[None]).float())[0].numpy())
     return x, mask.astype(bool)
 
@@ -30,7 +30,10 @@ def test_the_known_part_of_an_image_is_kept(tmp_path, capsys):
     words = ["--image", f"{tmp_path}/known.npy", "--mask", f"{tmp_path}/mask.npy"]
     words += ["--n", "2", "--resample", "1", "--steps", "2", "--out", f"{tmp_path}/out.npy"]
     assert main(["inpaint", "mnist", *words]) == 0
-    assert "2 inpainted" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 inpainted" in said
+    assert f"\n  scoresde inpaint mnist --image {tmp_path}/known.npy" in said
+    assert "--n 2 --resample 2 " in said.splitlines()[-1]
     found = np.load(tmp_path / "out.npy")
     assert found.shape == (2, 1, 28, 28)
     assert (found[:, mask] == x[mask]).all()

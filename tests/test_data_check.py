@@ -45,7 +45,7 @@ def test_a_sound_folder_has_no_problems_and_no_remarks(folder):
     assert (report.ok, report.problems, report.remarks) == (True, [], [])
     assert report.facts["samples"] == "30 of shape (1, 16, 16)"
     assert report.facts["classes"] == "2, with 15 samples each: cat (15), dog (15)"
-    assert report.facts["sizes"] == "16x16 (30)"
+    assert report.facts["sizes"] == "16 high x 16 wide (30)"
     assert torch.equal(report.samples, load(folder).x)
 
 
@@ -68,10 +68,10 @@ def test_images_of_another_size_mode_or_depth_are_named(folder):
     deep = np.random.default_rng(0).integers(0, 2**16, (16, 16), dtype=np.uint16)
     Image.fromarray(deep).save(folder / "dog" / "deep.png")
     report = check(folder)
-    assert "small.png" in only(report.problems, "most images have the size 16x16")
+    assert "small.png" in only(report.problems, "most images are 16 high and 16 wide")
     assert "deep.png" in only(report.problems, "most images have 8 bits per channel, but 1")
     only(report.remarks, "some images are grey")
-    assert report.facts["sizes"] == "16x16 (31), 8x9 (1)"
+    assert report.facts["sizes"] == "16 high x 16 wide (31), 8 high x 9 wide (1)"
     assert report.facts["modes"] == "L (31), I;16 (1), RGB (1)"
     assert report.facts["samples"] == "31 of shape (3, 16, 16)"
     resized = check(folder, size=8)

@@ -24,6 +24,7 @@ from scoresde.errors import (
     ShapeError,
     UnknownNameError,
 )
+from scoresde.suggestion import suggest
 from scoresde.training import TrainConfig, Trainer
 from scoresde.units import BYTES, Identity, Range, Standardize
 
@@ -521,3 +522,14 @@ def test_a_run_on_such_data_continues_bit_for_bit(tmp_path):
     pairs = zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
     assert resumed.names == {"label": ("cat", "dog", "emu")}
+
+
+def test_vectors_that_look_like_signals_are_read_with_one_warning():
+    start = torch.linspace(0, 6, 40)[:, None]
+    waves = [*torch.sin(start + torch.linspace(0, 12, 120))]  # 40 items of shape (120,)
+    with pytest.warns(UserWarning, match=r"\(120,\) .*without an order.*layout='T'") as found:
+        suggest(waves)
+    assert len(found) == 1
+    assert load(waves, layout="T").event_shape == (1, 120)
+    mixed = torch.stack(waves)[:, torch.randperm(120, generator=torch.Generator().manual_seed(0))]
+    assert load(mixed).event_shape == (120,)  # no warning, which would be an error

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde.data import Data, load
+from scoresde.data import Data, check, load
 from scoresde.errors import (
     DataError,
     InvalidTypeError,
@@ -122,11 +122,35 @@ def test_decimal_commas_are_read_as_points(tmp_path):
     assert load(path).x.tolist() == [[1, 1.5], [2, 2.25]]
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("a;b\n0,708;1,250\n5,251;3\n", [[0.708, 1.25], [5.251, 3]]),  # three decimals everywhere
+        ("a;b\n1.234,5;2\n2.100;3,25\n", [[1234.5, 2], [2100, 3.25]]),
+        ('a,b\n"0,708",1\n"5,251",2\n', [[0.708, 1], [5.251, 2]]),
+        ('a,b\n"1,234.5",1\n"12,500",2\n', [[1234.5, 1], [12500, 2]]),
+        ("1,5;2,5\n3,5;4,5\n", [[1.5, 2.5], [3.5, 4.5]]),  # without a header
+    ],
+)
+def test_commas_are_read_where_they_can_mean_one_thing_only(tmp_path, text, numbers):
+    path = written(tmp_path / "x.csv", text)
+    torch.testing.assert_close(
+        load(path).x.double(), torch.tensor(numbers).double(), rtol=1e-6, atol=0
+    )
+
+
+def test_a_check_names_the_columns_with_decimal_commas(tmp_path):
+    path = written(tmp_path / "x.csv", "a;b\n0,708;1\n5,251;3\n")
+    assert check(path).facts["commas"] == "read as decimal commas: a"
+
+
 @pytest.mark.parametrize("kind", [None, Field((1,))])
-@pytest.mark.parametrize("cells", ["1,500;12,500;3", "1,5;2.5;1,5", "1,5;1,2,3;2,5"])
+@pytest.mark.parametrize(
+    "cells", ["1,500;12,500;3", "1,5;2.5;1,5", "1,5;1,2,3;2,5", "1.234,5;2.5;3"]
+)
 def test_commas_that_may_separate_thousands_are_neither_read_nor_classes(tmp_path, kind, cells):
-    path = written(tmp_path / "x.csv", "a;b\n" + "".join(f"1;{c}\n" for c in cells.split(";")))
-    message = "'b'( of .*)? (has numbers with commas, .*; write points|holds numbers except)|text"
+    path = written(tmp_path / "x.csv", "a\tb\n" + "".join(f"1\t{c}\n" for c in cells.split(";")))
+    message = "'b'( of .*)? (has numbers with commas, .*; write |holds numbers except)|text"
     with pytest.raises(InvalidTypeError, match=message):
         load(path, condition={"y": "b"}, kinds=kind and {"y": kind})
 

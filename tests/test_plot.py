@@ -214,6 +214,32 @@ def test_classes_have_the_same_colours_in_any_order_of_the_samples():
         assert to_hex(one.get_facecolor()[0]) == to_hex(other.get_facecolor()[0])
 
 
+def test_a_class_has_its_colour_whichever_others_are_drawn_and_however_it_is_named():
+    def colours(picture):
+        dots = [dots for panel in picture.axes for dots in panel.collections]
+        return {part.get_label(): to_hex(part.get_facecolor()[0]) for part in dots}
+
+    x = normal(6, 2)
+    data = Data(x, kind=["ring", "blob", "ring", "blob", "ring", "dot"])
+    whole = colours(plot.samples(x, labels=data))
+    assert len(set(whole.values())) == 3
+    rings = data[torch.tensor([0, 2, 4])]
+    assert colours(plot.samples(x[:3], labels=rings)) == {"ring": whole["ring"]}
+    sets = plot.points({"ring": x[:2], "dot": x[2:4], "blob": x[4:]})
+    assert colours(sets) == whole
+
+
+def test_the_bands_in_the_legend_of_signals_are_as_dark_as_those_drawn():
+    x = normal(20, 1, 9)
+    for drawn in (plot.samples(x), plot.samples({"data": x, "samples": x})):
+        legend = drawn.axes[-1].get_legend()
+        wide, narrow = legend.legend_handles[:2]
+        parts = [band.get_alpha() for band in drawn.axes[-1].collections]
+        assert wide.get_facecolor()[3] == pytest.approx(parts[0])
+        seen = 1 - (1 - parts[0]) * (1 - parts[1])  # one band over the other
+        assert narrow.get_facecolor()[3] == pytest.approx(seen)
+
+
 @pytest.mark.parametrize(("n", "m"), [(1, 400), (400, 30), (9, 9)])
 def test_histograms_of_several_sets_have_the_same_bins(n, m):
     drawn = plot.points({"data": normal(n, 1), "samples": normal(m, 1, seed=1)}).axes[0]
@@ -457,6 +483,8 @@ def test_the_panels_of_a_film_stay_where_they_are_and_keep_their_axes(tmp_path, 
     def spied(drawn, kind):
         content = encoded(drawn, kind)
         seen.append([(p.bbox.extents, p.get_xlim(), p.get_ylim()) for p in drawn.axes])
+        is_far = shape in ((2,), (2, 30))
+        assert is_far == ("logarithmic beyond the dotted" in drawn.axes[-1].get_xlabel())
         return content
 
     monkeypatch.setattr(plot.paper, "encoded", spied)
@@ -496,7 +524,7 @@ def test_the_labels_of_data_are_the_names_of_their_classes():
     x = normal(6, 2)
     trees = scoresde.data.Data(x, kind=["oak", "elm", None, "elm", "oak", "ash"])
     words = plot.samples(x, labels=trees).axes[0].get_legend_handles_labels()[1]
-    assert words == ["ash", "elm", "missing", "oak"]
+    assert words == ["ash", "elm", "oak", "missing"]
     counted = scoresde.data.Data(x, label=torch.arange(6) % 2)
     assert plot.samples(x, labels=counted).axes[0].get_legend_handles_labels()[1] == ["0", "1"]
     with pytest.raises(InvalidValueError, match="data with classes"):
@@ -518,6 +546,15 @@ def test_a_picture_of_a_part_of_the_entries_has_a_note():
     states = [State(torch.tensor(t), normal(3, 2, 30)) for t in (1.0, 0.5)]
     legend = plot.trajectory(states).axes[-1].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["channel 0", "channel 1"]
+
+
+def test_a_trajectory_has_the_names_that_its_model_knows():
+    model = scoresde.suggest(normal(20, 3)).model()
+    model.columns = ("height", "girth", "age")
+    run = scoresde.trajectory(model, sampler="euler", n=3, steps=1, seed=0)
+    axes = plot.trajectory(run).axes[0]
+    assert axes.get_xlabel().startswith("height")
+    assert axes.get_ylabel() == "girth"
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 9)])
@@ -554,7 +591,8 @@ def test_paths_end_at_the_last_state():
     states = [State(torch.tensor(t), normal(3, 2) * t) for t in (1.0, 0.5, 0.25)]
     axes = plot.trajectory(iter(states)).axes[0]
     np.testing.assert_allclose(axes.collections[-1].get_offsets(), states[-1].x)
-    assert all(len(line.get_xdata()) == 3 for line in axes.lines)
+    of_runs = [line for line in axes.lines if line.get_linestyle() != ":"]
+    assert all(len(line.get_xdata()) == 3 for line in of_runs)
 
 
 def test_a_film_of_many_states_has_the_first_and_the_last_and_keeps_few(tmp_path):

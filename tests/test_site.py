@@ -55,6 +55,7 @@ def test_the_menu_of_versions_begins_with_the_newest_release(tmp_path):
 
 
 def test_code_in_a_cell_breaks_after_its_signs_and_nowhere_else():
+    pytest.importorskip("mkdocs")  # of the extra docs
     spec = importlib.util.spec_from_file_location("breaks", ROOT / "docs/hooks/breaks.py")
     breaks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(breaks)

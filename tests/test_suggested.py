@@ -426,3 +426,9 @@ def test_one_call_trains_what_is_suggested(tmp_path):
     assert (tmp_path / "model.safetensors").is_file()
     with pytest.raises(UnknownNameError, match="stepps"):
         found.trainer(stepps=3)
+
+
+def test_the_line_of_a_suggestion_leaves_out_what_only_the_samplers_of_papers_use():
+    line = repr(suggest(torch.randn(60, 2, generator=torch.Generator().manual_seed(0))))
+    assert "sigma_max=" in line
+    assert not [name for name in ("ratio=", "levels=", "kappa=", "snr=") if name in line]

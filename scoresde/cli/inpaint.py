@@ -20,7 +20,7 @@ from scoresde.cli.outputs import check_out, check_replaced
 from scoresde.cli.sample import Drawn, cost, shown, write
 from scoresde.cli.sample_picture import PICTURES
 from scoresde.cli.standing import model_of
-from scoresde.cli.terminal import tell
+from scoresde.cli.terminal import tell, then
 from scoresde.errors import ShapeError
 from scoresde.samplers import Impute
 from scoresde.sampling import SAMPLERS, Run
@@ -77,6 +77,16 @@ class Inpaint:
             condition={**given.rows(range(self.n)), "known": known, "mask": mask},
         )  # fmt: skip
         finished(run, model, self.out, self.batch_size, "inpainted sample")
+        if not distributed.is_main():
+            return
+        words = [word for one in self.condition for word in ("--condition", one)]
+        words += [] if self.class_ is None else ["--class", self.class_]
+        words += [] if self.steps is None else ["--steps", str(self.steps)]
+        then(
+            "make the drawn part agree better with the known part", "inpaint", self.checkpoint,
+            "--image", self.image, "--mask", self.mask, *words, "--n", self.n,
+            "--resample", 2 * self.resample, "--out", self.out,
+        )  # fmt: skip
 
 
 def finished(run: Run, model: ScoreModel, out: Path, batch_size: int, what: str) -> None:
@@ -101,6 +111,8 @@ def _read(path: Path, model: ScoreModel, known: bool = False) -> Tensor:
         found = image(path, model)[0]
         return (found > 0).float() if known else found
     value = torch.as_tensor(array(path))
+    if (1, *value.shape) == model.event_shape:
+        value = value[None]  # one channel, as with a layout in training
     if tuple(value.shape) != model.event_shape:
         raise ShapeError(
             f"{path} holds an array of shape {tuple(value.shape)}, but the model's samples have "

@@ -118,6 +118,7 @@ class Train:
                 _say(f"finished: {_early(trainer)}; a larger --patience continues")
             else:
                 _say(f"finished: all {steps} steps are done; a larger --steps continues")
+            then("see samples", "sample", self.out, "--out", "samples.png")
             return
         _say(f"{'resuming' if trainer.step else 'starting'} at step {trainer.step:,} of {steps}")
         first, start = trainer.step, time.perf_counter()
@@ -147,8 +148,8 @@ class Train:
         if (held := trainer.held_out) is not None and held.at is not None and held.waited:
             _say(
                 f"{self.out} has the weights at the end, averaged; {self.out / 'best'} has those "
-                f"of the lowest held-out loss, {held.best:.3g}, after step {held.at:,}: every "
-                "command takes either"
+                f"of the lowest held-out loss, {held.best:.3g}, after step {held.at:,}; take "
+                "the latter where its loss is clearly lower than that of the end"
             )
         at_once = ' at once (the default sampler, "fast", measures the model first)' if ways else ""
         then(f"see samples{at_once}", "sample", self.out, *ways, "--out", "samples.png")

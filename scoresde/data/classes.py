@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import outside
+from scoresde.data.commas import has_comma
 from scoresde.data.report import some
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import Classes, Field
@@ -39,7 +40,7 @@ def classes_of(text: Iterable[Any], what: str) -> Named:
     cells = [None if cell in (None, "") else str(cell) for cell in text]
     names = sorted({cell for cell in cells if cell is not None})
     words = [name for name in names if not is_number(name)]
-    commas = [word for word in words if is_number(word.replace(",", "."))]
+    commas = [word for word in words if has_comma(word)]
     if 2 * (len(words) - len(commas)) < len(names):
         odd = [word for word in words if word not in commas] or commas
         raise InvalidTypeError(

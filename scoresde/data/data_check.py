@@ -28,7 +28,8 @@ from scoresde.data.report import Report, faults_of, some
 from scoresde.data.samples import Data
 from scoresde.data.sources import by_name, doubt_of, find
 from scoresde.data.stores import pieces
-from scoresde.data.wanted import Wanted
+from scoresde.data.table_files import read_csv
+from scoresde.data.wanted import TABLES, Wanted
 from scoresde.errors import (
     DataError,
     InvalidTypeError,
@@ -103,6 +104,8 @@ def check(
     if data is None:
         return report
     _describe(report, data)
+    if commas := _commas_in(source):
+        report.facts["commas"] = f"read as decimal commas: {some(commas)}"
     good = _samples(report, data)
     describe_sides(report, data.event_shape, stride)
     if good is None:
@@ -159,6 +162,14 @@ def _is_folder(source: str | os.PathLike[str]) -> bool:
         and not os.fspath(source).startswith("hf:")
         and Path(source).expanduser().is_dir()
     )
+
+
+def _commas_in(source: object) -> tuple[str, ...]:
+    """Return the columns of a text table whose commas are read as decimal commas."""
+    if not isinstance(source, str | os.PathLike):
+        return ()
+    path = Path(source).expanduser()
+    return read_csv(path).commas if TABLES.get(path.suffix) is read_csv else ()
 
 
 def _opened(

@@ -119,7 +119,9 @@ def _of_one_size(
     report: Report, files: Files, headers: Sequence[Header], good: Sequence[int]
 ) -> list[int]:
     sizes = Counter(headers[i].size for i in good)
-    report.facts["sizes"] = _counts({f"{h}x{w}": count for (h, w), count in sizes.items()})
+    report.facts["sizes"] = _counts(
+        {f"{h} high x {w} wide": count for (h, w), count in sizes.items()}
+    )
     if not sizes:
         return []
     usual = sizes.most_common(1)[0][0]
@@ -127,8 +129,8 @@ def _of_one_size(
     if others:
         size = usual[0] if usual[0] == usual[1] else usual
         report.problems.append(
-            f"most images have the size {usual[0]}x{usual[1]}, but {len(others)} do not; crop and "
-            f"resize all, for example by size={size}: {some(others)}"
+            f"most images are {usual[0]} high and {usual[1]} wide, but {len(others)} are not; crop "
+            f"and resize all, for example by size={size}: {some(others)}"
         )
     return [i for i in good if headers[i].size == usual]
 

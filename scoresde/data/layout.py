@@ -18,13 +18,16 @@ from scoresde.errors import InvalidValueError, ShapeError
 if TYPE_CHECKING:
     from scoresde.data.samples import Data
 
-__all__ = ["Laid", "check_layout", "doubt", "laid_as"]
+__all__ = ["Laid", "check_layout", "doubt", "is_smooth", "laid_as"]
 
 _LETTERS = "CTDHW"
 _SPACE = {1: "T", 2: "HW", 3: "DHW"}
 # A warning is given if a series has more channels than the first number, and fewer steps per
 # channel than the second.
 _FEW, _FLAT = 4, 8
+# Vectors of at least so many entries are taken for signals if the mean square of the differences
+# of neighbours is below this share of that of any two entries, as in most samples.
+_LONG, _ALIKE = 32, 0.25
 
 
 def check_layout(layout: str | None) -> None:
@@ -122,3 +125,20 @@ def doubt(shape: Sequence[int]) -> str:
         if len(shape) == 3 and shape[0] * _FLAT > min(shape[1:]):
             return f"{text}; for volumes of one channel write layout='DHW'"
     return ""
+
+
+def is_smooth(x: Tensor) -> bool:
+    """Return True if samples `(N, d)` look like signals: long, and with neighbours that are alike.
+
+    For entries without an order the ratio of squares (von Neumann 1941) is about 1.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.randn(50, 100, generator=torch.Generator().manual_seed(0))
+        >>> is_smooth(x), is_smooth(x.cumsum(1))
+        (False, True)
+    """
+    if x.ndim != 2 or x.shape[1] < _LONG:
+        return False
+    apart = x.double().diff(dim=1).square().mean(1) / (2 * x.double().var(1))
+    return bool(apart.median() < _ALIKE)

@@ -20,7 +20,7 @@ from scoresde.data.conditions import Kind
 from scoresde.data.frames import check_order, frame, is_frame
 from scoresde.data.hub import PREFIX, from_hub, from_table, is_table
 from scoresde.data.images import Size, check_no_images, check_size, folder
-from scoresde.data.layout import check_layout, doubt
+from scoresde.data.layout import check_layout, doubt, is_smooth
 from scoresde.data.named import digits, is_name, torchvision_set
 from scoresde.data.samples import Data
 from scoresde.data.torch_sets import from_torch, is_torch
@@ -30,6 +30,8 @@ from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import Classes, Field
 
 __all__ = ["by_name", "doubt_of", "find", "load"]
+
+_LOOKED_AT = 64  # the number of samples that are compared with signals
 
 
 @door
@@ -112,8 +114,8 @@ def load(
         MissingExtraError: the package datasets, which `"hf:..."` needs, is not installed.
 
     Warns:
-        UserWarning: Samples were left out, or the axes of a sample may be in another order than
-            channels first.
+        UserWarning: Samples were left out, the axes of a sample may be in another order than
+            channels first, or vectors look like signals.
     """
     skip = on_bad_image == "skip"
     data = find(
@@ -223,7 +225,17 @@ def find(
 
 def doubt_of(data: Data) -> str:
     """Return a sentence if the axes of floats may be in another order, or ""."""
-    return "" if data.transform.levels is not None else doubt(data.event_shape)
+    if data.transform.levels is not None:
+        return ""
+    if len(data.event_shape) == 1 and not data.columns:
+        x = data.store.read(slice(_LOOKED_AT))
+        if x.is_floating_point() and is_smooth(x):
+            d = data.event_shape[0]
+            return (
+                f"samples of shape ({d},) are read as {d} numbers without an order, but neighbours "
+                "are alike, as in a signal; for signals of one channel write layout='T'"
+            )
+    return doubt(data.event_shape)
 
 
 def _check_whole(what: str, split: str | None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from scoresde import checkpoint
 from scoresde.data.classes import is_number
+from scoresde.data.commas import has_comma, with_points
 from scoresde.data.frames import frame
 from scoresde.data.report import Faults, some
 from scoresde.data.stores import narrow
@@ -21,8 +22,7 @@ from scoresde.errors import DataError, MissingExtraError
 __all__ = ["read_csv", "read_parquet"]
 
 _WHOLE = re.compile(r"[+-]?\d+")
-_WITH_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
-_THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}")
+_WITH_POINT = re.compile(r"[+-]?\d*\.\d+")
 _SEPARATORS = ",;\t"
 _EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # the texts that stand for missing numbers
 
@@ -31,8 +31,8 @@ def read_csv(path: Path) -> Table:
     """Read the table in a text file, with columns separated by commas, semicolons, tabs or spaces.
 
     The first line has the names of the columns. If all of its cells are numbers, it is a sample,
-    and the columns are called "0", "1", ... In a column whose commas cannot separate thousands,
-    commas are read as decimal points.
+    and the columns are called "0", "1", ... Commas in numbers are read as `with_points` says; in a
+    file with semicolons and no decimal points, all of them are decimal commas.
 
     Raises:
         DataError: The file is missing, is not text, or its lines have different numbers of cells.
@@ -43,6 +43,8 @@ def read_csv(path: Path) -> Table:
             first = file.readline()
             file.seek(0)
             separator = max(_SEPARATORS, key=first.count)
+            if ";" in first and all(map(_is_numeric, first.strip().split(";"))):
+                separator = ";"  # numbers with decimal commas, without a header
             spaces = separator not in first  # numpy.savetxt writes spaces
             reader = csv.reader(
                 file, delimiter=" " if spaces else separator, skipinitialspace=spaces, strict=True
@@ -62,7 +64,7 @@ def read_csv(path: Path) -> Table:
     numbers, lines = ([*parts] for parts in zip(*known, strict=True))
     names = [cell.strip() for cell in lines[0]]
     names[0] = names[0].removeprefix("#").strip()  # numpy writes # before a header
-    if all(map(is_number, names)):
+    if all(map(_is_numeric, names)):
         numbered = [str(k) for k in range(len(names))]
         labels = len(names) == 1 and all(_WHOLE.fullmatch(cell.strip()) for (cell, *_) in lines)
         if names == numbered and not labels:
@@ -75,8 +77,23 @@ def read_csv(path: Path) -> Table:
     else:
         numbers, lines = numbers[1:], lines[1:]
     _check_header(path, names, dict(zip(numbers, lines, strict=True)))
-    columns = zip(names, zip(*lines, strict=True), strict=True)
-    return Table(str(path), {name: _column(cells) for name, cells in columns}, numbers)
+    cells = [[cell.strip() for cell in column] for column in zip(*lines, strict=True)]
+    points = any(_WITH_POINT.fullmatch(cell) for column in cells for cell in column)
+    decimal = separator == ";" and not spaces and not points
+    read = [with_points(column, decimal=decimal) for column in cells]
+    columns = {
+        name: _column(column, found) for name, column, found in zip(names, cells, read, strict=True)
+    }
+    commas = [
+        name
+        for name, column, found in zip(names, cells, read, strict=True)
+        if any("," in old and "." in new for old, new in zip(column, found, strict=True))
+    ]
+    return Table(str(path), columns, numbers, commas)
+
+
+def _is_numeric(cell: str) -> bool:
+    return is_number(cell) or has_comma(cell.strip())
 
 
 def _check_header(path: Path, names: Sequence[str], lines: Mapping[int, Sequence[str]]) -> None:
@@ -104,36 +121,17 @@ def _check_header(path: Path, names: Sequence[str], lines: Mapping[int, Sequence
     faults.raise_all()
 
 
-def _column(cells: Sequence[str]) -> Column | np.ndarray[Any, Any]:
-    stripped = [cell.strip() for cell in cells]
+def _column(stripped: Sequence[str], read: Sequence[str]) -> Column | np.ndarray[Any, Any]:
     try:
-        known = ["nan" if cell.lower() in _EMPTY else cell for cell in _with_points(stripped)]
+        known = ["nan" if cell.lower() in _EMPTY else cell for cell in read]
         if any("_" in cell for cell in known):  # numpy reads 1_2 as 12
             raise ValueError
         numbers = np.array(known, dtype=np.float64)
     except ValueError:
         return np.array([cell or None for cell in stripped], dtype=object)
-    written = [cell for cell in stripped if cell.lower() not in _EMPTY]
+    written = [cell for cell in read if cell.lower() not in _EMPTY]
     whole = bool(written) and all(map(_WHOLE.fullmatch, written))
     return Column(narrow(numbers, exact=whole), whole)
-
-
-def _with_points(cells: Sequence[str]) -> Sequence[str]:
-    """Replace decimal commas in cells by points, unless they may separate thousands.
-
-    Cells are changed only if no cell has a point, each cell with a comma is a number with a decimal
-    comma, and at least one of these cells has another form than one to three digits, a comma and
-    three digits, as in "12,345".
-    """
-    commas = [cell for cell in cells if "," in cell]
-    if (
-        not commas
-        or any("." in cell for cell in cells)
-        or not all(map(_WITH_COMMA.fullmatch, commas))
-        or all(map(_THOUSANDS.fullmatch, commas))
-    ):
-        return cells
-    return [cell.replace(",", ".") for cell in cells]
 
 
 def read_parquet(path: Path) -> Table:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scoresde.checks import check_name
 from scoresde.data.classes import is_number
+from scoresde.data.commas import has_comma
 from scoresde.data.report import Faults, some
 from scoresde.errors import DataError, InvalidTypeError
 
@@ -47,6 +48,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         what: The name of the table, for errors.
         columns: The columns, all of the same length.
         lines: The lines of the rows in a file, counted from 1, or None.
+        commas: The columns whose commas were read as decimal commas.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         what: str,
         columns: Mapping[str, Column | np.ndarray[Any, Any]],
         lines: Sequence[int] | None = None,
+        commas: Sequence[str] = (),
     ) -> None:
-        self.what, self._columns = what, columns
+        self.what, self._columns, self.commas = what, columns, tuple(commas)
         self.lines = None if lines is None else torch.tensor(lines)
 
     def __getitem__(self, name: str) -> Column | np.ndarray[Any, Any]:
@@ -208,17 +211,24 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         assert isinstance(column, np.ndarray)
         cells = [(i, cell) for i, cell in enumerate(column) if cell is not None]
         odd = [(i, cell) for i, cell in cells if not is_number(cell)]
-        commas = [cell for _, cell in odd if is_number(cell.replace(",", "."))]
+        commas = [cell for _, cell in odd if has_comma(cell)]
         if not odd:
             return (
                 f"the column {name!r} of {self.what} holds numbers as text; convert it, for "
                 f"example by df[{name!r}].astype(float)"
             )
         if len(commas) == len(odd):
+            points = [cell for _, cell in cells if "." in cell and "," not in cell]
+            if points:
+                return (
+                    f"the column {name!r} of {self.what} has numbers with commas, such as "
+                    f"{commas[0]!r}, and others with points, such as {points[0]!r}; write all of "
+                    "them with decimal points"
+                )
             return (
                 f"the column {name!r} of {self.what} has numbers with commas, such as "
-                f"{commas[0]!r}, which may be decimal commas or separate thousands; write points, "
-                "or leave the commas out"
+                f"{commas[0]!r}, which may be decimal commas or separate thousands; write points "
+                "for decimal commas, or leave out commas between thousands"
             )
         if 2 * len(odd) > len(cells):
             return None

@@ -189,8 +189,8 @@ class Evaluation(Result, Mapping[str, Comparison]):
             seen = f"; {by_chance}" if worse else ""
             return (
                 f"Undecided: with {self.n} samples only gross faults show, and not even all of "
-                f"these{seen}. Take more samples, and more held-out data (a larger held_out= of "
-                "the training)."
+                f"these{seen}. Take more samples, and hold out more data in "
+                "the training."
             )
         if worse:
             return f"No clear difference from real data: {by_chance}.{few}"

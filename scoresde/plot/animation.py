@@ -19,8 +19,8 @@ from scoresde.checks import check_integer, check_range, door
 from scoresde.plot import paper
 from scoresde.plot.kinds import MOST, USUAL, kind
 from scoresde.plot.lines import signals
-from scoresde.plot.scatter import Frame, points, squared
-from scoresde.plot.sets import Labels, words_of
+from scoresde.plot.scatter import Frame, below, points, squared
+from scoresde.plot.sets import Labels, Words, words_of
 from scoresde.plot.shapes import samples
 from scoresde.plot.states import StateLike, checked_states, single, words
 from scoresde.plot.stretch import is_far, stretch
@@ -61,7 +61,8 @@ def animate(
         path: The file: .gif, or .html for a page with a slider and all frames inside.
         transform: The transform of the data, such as `model.transform`; samples are drawn in the
             units of the data.
-        names: The names of the entries of points, or of the channels of signals.
+        names: The names of the entries of points, or of the channels of signals; by default those
+            that the model of the run knows.
         frames: The largest number of frames, at least 2, evenly spaced among the states.
         seconds: The duration, at most 600.
         n: The number of samples shown; by default 1,000 points, 16 images, 12 signals, 4 volumes.
@@ -97,8 +98,9 @@ def animate(
     check_range("seconds", seconds, "(0, 600]")
     shots = list(_evenly_chosen(states, frames, None if n is None else check_integer("n", n, 1)))
     shown = shots[0].x
-    marks = words_of(words_of(labels, {})[: len(shown)], {"": shown})
-    view = _View(transform, names, columns, scale, marks)
+    given = words_of(labels, {})
+    marks = words_of(Words(given[: len(shown)], given.classes), {"": shown})
+    view = _View(transform, names or shots[0].columns, columns, scale, marks)
     pictures = map(view.picture, shots, view.frames([shot.x for shot in shots]))
     pause = max(20, round(1000 * seconds / len(shots)))
     write = _gif if path.suffix.lower() == ".gif" else _page
@@ -107,10 +109,11 @@ def animate(
 
 @dataclass(frozen=True, eq=False)
 class _Shot:
-    """Hold the part of a state that is shown, and its label."""
+    """Hold the part of a state that is shown, its label, and the names of its entries."""
 
     word: str
     x: Tensor
+    columns: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ class _View:
                 labels=self.words,
             )  # fmt: skip
         if axes.inner is not None:
-            axes.stretch(drawn)
+            below(drawn.axes[-1], "; ".join(axes.stretch(drawn)))
         if what in ("points", "signals"):
             # a fixed layout, since panels would otherwise move with the width of the tick labels
             drawn.set_layout_engine("none")
@@ -186,12 +189,12 @@ class _View:
             down = len(drawn.axes) // across
             # with room for a legend beside signals, and beside points of several classes
             wide = 0.66 if what == "signals" else 4.0 / drawn.get_figwidth() if across == 1 else 0.8
-            below = max(0.14, 0.62 / drawn.get_figheight())  # two lines
+            under = max(0.14, 0.62 / drawn.get_figheight())  # two lines
             for i, panel in enumerate(drawn.axes):
                 row, column = divmod(i, across)
-                high = 0.92 - below
+                high = 0.92 - under
                 size = (wide / across, 0.95 * high / down)
-                left, low = 0.15 + 0.83 * column / across, below + high * (down - 1 - row) / down
+                left, low = 0.15 + 0.83 * column / across, under + high * (down - 1 - row) / down
                 panel.set_position((left, low, *size))
         with Image.open(io.BytesIO(paper.encoded(drawn, "png"))) as opened:
             return opened.convert("RGB")
@@ -210,8 +213,8 @@ class _Axes:
     frame: Frame
     inner: Frame | None = None
 
-    def stretch(self, drawn: Figure) -> None:
-        """Make the axes of a figure of points in the plane, or of signals, logarithmic."""
+    def stretch(self, drawn: Figure) -> list[str]:
+        """Make the axes of points in the plane, or of signals, logarithmic; return the note."""
         assert self.inner is not None
         panels = drawn.axes
         axes: list[Any] = [panel.yaxis for panel in panels]
@@ -219,8 +222,8 @@ class _Axes:
             panels[0].set(aspect="auto")
             panels[0].set_box_aspect(1)
             axes = [panels[0].xaxis, panels[0].yaxis]
-        for axis, inner, outer in zip(axes, self.inner, self.frame, strict=False):
-            stretch(axis, inner, outer)
+        parts = zip(axes, self.inner, self.frame, strict=False)
+        return [note for part in parts for note in stretch(*part)][:1]
 
 
 def _around(ends: Iterable[tuple[float, float]]) -> tuple[float, float]:
@@ -234,10 +237,10 @@ def _evenly_chosen(states: Iterable[StateLike], frames: int, n: int | None) -> I
     kept: list[_Shot] = []
     times: list[float] = []
     last, stride = None, 1
-    for i, (t, x) in enumerate(checked_states(states)):
+    for i, (t, x, columns) in enumerate(checked_states(states)):
         times = [*times[-1:], t]
         shown = x[: n or USUAL[kind(x.shape[1:])]]
-        last = _Shot(words(times)[-1], single(shown))
+        last = _Shot(words(times)[-1], single(shown), columns)
         if i % stride == 0:
             kept.append(last)
         if len(kept) == 2 * frames:

@@ -13,13 +13,16 @@ from scoresde.checks import door
 from scoresde.errors import ShapeError
 from scoresde.plot import paper
 from scoresde.plot.paper import Axes, Figure
-from scoresde.plot.sets import Labels, Sets, given, groups, words_of
+from scoresde.plot.sets import Labels, Sets, given, groups, tones_of, words_of
 from scoresde.units import Transform
 
 __all__ = ["LINES", "beside", "signals"]
 
 # The largest numbers of lines drawn one by one, of channels, and of signals for quantiles.
 LINES, _CHANNELS, _SORTED = 12, 6, 10_000
+# The opacities of the two bands, and what is seen of each: the narrow one lies over the wide one.
+_WIDE, _NARROW = 0.15, 0.25
+_SHADES = {"90 %": _WIDE, "50 %": 1 - (1 - _WIDE) * (1 - _NARROW)}
 
 
 @door
@@ -84,7 +87,7 @@ def signals(
     shown = min(channels, _CHANNELS)
     drawn, panels = paper.sheet(ax, (7.0, 1.2 + 1.9 * shown), shown)
     parts = groups(sets, words)
-    tones = paper.tones(parts, data=found.of_data)
+    tones = tones_of(sets, words, data=found.of_data)
     for label, part in parts.items():
         for c, panel in enumerate(panels):
             _channel(panel, times, part[:, c], tones[label], paper.plain(label))
@@ -92,7 +95,7 @@ def signals(
         if line is not None:
             panel.plot(times, line[c], color=paper.ink(panel), linewidth=1.4, label="the truth")
     _finish(panels, times, names, channels, "step" if at is None else "")
-    paper.legend(panels[0])
+    _legend(panels[0])
     if title is not None:
         (panels[0] if ax is None else ax).set_title(title, fontsize="medium")
     return drawn
@@ -105,10 +108,10 @@ def beside(
     _, channels, length = next(iter(sets.values())).shape
     times, shown, count = torch.arange(float(length)), min(channels, _CHANNELS), len(sets)
     drawn, panels = paper.sheet(None, (1 + 4.5 * count, 1.2 + 1.9 * shown), shown, count)
-    of_sets = paper.tones(sets)
+    of_sets = tones_of(sets, ())
     for i, (label, whole) in enumerate(sets.items()):
         column, parts = panels[i::count], groups({"": whole}, words)
-        tones = paper.tones(parts) if words else {"": of_sets[label]}
+        tones = tones_of({"": whole}, words) if words else {"": of_sets[label]}
         for c, panel in enumerate(column):
             for word, part in parts.items():
                 _channel(panel, times, part[:, c], tones[word], paper.plain(word))
@@ -119,14 +122,25 @@ def beside(
         low, high = zip(*(panel.get_ylim() for panel in row), strict=True)
         for panel in row:
             panel.set_ylim(min(low), max(high))
-    paper.legend(panels[count - 1])
-    of_all = panels[count - 1].get_legend()
-    handles = [] if of_all is None or words else of_all.legend_handles
-    for handle in filter(None, handles):
-        handle.set(color=paper.GREY)  # the columns have different colours
+    # the columns have different colours
+    _legend(panels[count - 1], tone=None if words else paper.GREY)
     if title is not None:
         drawn.suptitle(title, fontsize="medium", color=paper.INK)
     return drawn
+
+
+def _legend(panel: Axes, *, tone: str | None = None) -> None:
+    """Write the legend, in which the bands are as dark as they are drawn, in one tone if given."""
+    paper.legend(panel)
+    if (drawn := panel.get_legend()) is None:
+        return
+    for handle, text in zip(drawn.legend_handles, drawn.get_texts(), strict=True):
+        if handle is None:
+            continue
+        if tone is not None:
+            handle.set(color=tone)
+        if (shade := _SHADES.get(text.get_text())) is not None:
+            handle.set_alpha(shade)
 
 
 def _finish(
@@ -157,10 +171,10 @@ def _channel(ax: Axes, times: Tensor, x: Tensor, tone: str, label: str) -> None:
     x = x[:: math.ceil(len(x) / _SORTED)]
     low, lower, middle, upper, high = np.quantile(x.numpy(), [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
     ax.fill_between(
-        times, low, high, color=tone, alpha=0.15, linewidth=0, label=None if label else "90 %"
+        times, low, high, color=tone, alpha=_WIDE, linewidth=0, label=None if label else "90 %"
     )
     ax.fill_between(
-        times, lower, upper, color=tone, alpha=0.25, linewidth=0, label=None if label else "50 %"
+        times, lower, upper, color=tone, alpha=_NARROW, linewidth=0, label=None if label else "50 %"
     )
     for i, row in enumerate(x[:3]):
         word = None if label or i else "three of them"

@@ -13,7 +13,7 @@ from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.plot import paper
 from scoresde.plot.kinds import MOST
 from scoresde.plot.paper import Axes, Figure
-from scoresde.plot.sets import Labels, Sets, given, groups, words_of
+from scoresde.plot.sets import Labels, Sets, given, groups, tones_of, words_of
 from scoresde.targets import Target
 from scoresde.units import Transform
 
@@ -103,8 +103,8 @@ def points(
     limits = None if frame is None else [paper.interval("ends of a frame", ends) for ends in frame]
     shown = min(d, MOST)
     ends = frame_of(sets, density, mark, names=names) if limits is None else limits
-    sets = groups(sets, words_of(labels, sets))
-    tones = paper.tones(sets, data=found.of_data)
+    words = words_of(labels, sets)
+    sets, tones = groups(sets, words), tones_of(sets, words, data=found.of_data)
     axis_names = [paper.plain(name, 40 if d <= 2 else 18) for name in names[:shown]]
 
     beside = 0.0 if list(sets) == [""] else 0.5 + 0.075 * min(40, max(map(len, sets)))

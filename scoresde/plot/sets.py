@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from scoresde.plot import paper
 from scoresde.sde import class_name
 from scoresde.units import Transform
 
-__all__ = ["Given", "Labels", "Sets", "given", "groups", "words_of"]
+__all__ = ["Given", "Labels", "Sets", "Words", "given", "groups", "tones_of", "words_of"]
 
 Sets: TypeAlias = Any
 """Samples `(N, *)`: a tensor, an array, a list of numbers or data; or several sets by name."""
@@ -112,7 +112,19 @@ def _beside(x: Tensor, data: Data) -> Tensor:
     return nearer(x, data.transform.inverse(x).double(), data.store.read(slice(_MOST)))
 
 
-def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> list[str]:
+class Words(list[str]):
+    """Hold the labels of samples, and those of all classes that the data may have.
+
+    Attributes:
+        classes: The labels of all classes, or nothing if they are unknown.
+    """
+
+    def __init__(self, words: Iterable[str], classes: Iterable[str] = ()) -> None:
+        super().__init__(words)
+        self.classes = (*classes,)
+
+
+def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> Words:
     """Return the labels as strings; those of data are the names of their classes.
 
     Raises:
@@ -120,8 +132,9 @@ def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> list[str]:
         InvalidValueError: The data have no classes.
         ShapeError: A set has more or fewer samples than there are labels.
     """
+    classes: Sequence[str] = labels.classes if isinstance(labels, Words) else ()
     if isinstance(labels, Data):
-        labels = _of_classes(labels)
+        labels, classes = _of_classes(labels)
     if isinstance(labels, (Tensor, np.ndarray)):
         labels = labels.tolist()
     if isinstance(labels, str) or not isinstance(labels, Sequence):
@@ -132,19 +145,20 @@ def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> list[str]:
     if labels and any(len(labels) != len(part) for part in sets.values()):
         sizes = " and ".join(str(len(part)) for part in sets.values())
         raise ShapeError(f"need a label for each of the samples, {sizes}; got {len(labels)} labels")
-    return [str(label) for label in labels]
+    return Words(map(str, labels), classes)
 
 
-def _of_classes(data: Data) -> Tensor | list[str]:
-    """Return the names of the classes of data, or their numbers if they have no names."""
+def _of_classes(data: Data) -> tuple[Tensor | list[str], Sequence[str]]:
+    """Return the classes of samples by name, or by number without names, and all classes."""
     if data.label is None:
         raise InvalidValueError(
             "labels=data needs data with classes, and these have none; give labels yourself"
         )
-    names = data.names.get(class_name(data.kinds) or "")
+    name = class_name(data.kinds) or ""
+    names = data.names.get(name)
     if names is None:
-        return data.label
-    return [names[k] if k >= 0 else "missing" for k in data.label.tolist()]
+        return data.label, [*map(str, range(getattr(data.kinds[name], "n", 0)))]
+    return [names[k] if k >= 0 else "missing" for k in data.label.tolist()], names
 
 
 def groups(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor]:
@@ -152,10 +166,36 @@ def groups(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor
 
     Labels are sorted, so that each has the same colour in any order of the samples.
     """
+    return {label: part for label, part in _every(sets, words).items() if len(part)}
+
+
+def tones_of(
+    sets: Mapping[str, Tensor], words: Sequence[str], *, data: bool = False
+) -> dict[str, str]:
+    """Return the colours of the groups of sets, by their places in the sorted labels.
+
+    If all classes of the data are known, a class has the same colour whichever others are drawn.
+
+    Args:
+        sets: Samples by name.
+        words: The labels of the samples.
+        data: True if a single set is data, and not samples.
+    """
+    every = _every(sets, words)
+    return paper.tones(every if words else sorted(every, key=_natural), data=data)
+
+
+def _every(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor]:
+    """Return the groups of `groups`, and empty ones of further classes of the data."""
     if not words:
         return dict(sets)
+    most = len(paper.OTHERS)
     kinds = sorted(set(words), key=_natural)
-    if len(kinds) * len(sets) > (most := len(paper.OTHERS)):
+    known = sorted(words.classes if isinstance(words, Words) else (), key=_natural)
+    whole = [*known, *(kind for kind in kinds if kind not in known)]
+    if len(whole) * len(sets) <= most:
+        kinds = whole
+    elif len(kinds) * len(sets) > most:
         kinds = kinds[: max(1, most // len(sets) - 1)]
         words = [word if word in kinds else "others" for word in words]
         kinds.append("others")

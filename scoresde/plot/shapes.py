@@ -12,7 +12,7 @@ from scoresde.plot.lines import LINES, beside, signals
 from scoresde.plot.mosaic import images, volumes
 from scoresde.plot.paper import Axes, Figure
 from scoresde.plot.scatter import frame_of, points
-from scoresde.plot.sets import Labels, Sets, given, groups, words_of
+from scoresde.plot.sets import Labels, Sets, given, groups, tones_of, words_of
 from scoresde.targets import Target
 from scoresde.units import Transform
 
@@ -109,7 +109,7 @@ def samples(
             return draw_points(x, transform=transform, title=title, ax=ax)
         return draw_points(sets, title=title, ax=ax)
     drawn, panels = paper.sheet(None, (4.4 * len(sets), 4.6), 1, len(sets))
-    tones = paper.tones(sets)
+    tones = tones_of(sets, ())
     dot = min(25.0, max(1.0, 8_000 / max(map(len, sets.values()))))
     for i, (panel, (label, part)) in enumerate(zip(panels, sets.items(), strict=True)):
         draw_points(part, ax=panel, title=paper.plain(label))

@@ -22,7 +22,10 @@ _LARGEST = 1e37
 
 
 class StateLike(Protocol):
-    """Declare the attributes of the states of a run, such as `scoresde.trajectory` yields."""
+    """Declare the attributes of the states of a run, such as `scoresde.trajectory` yields.
+
+    A state may also have `columns`, the names of the entries of a sample.
+    """
 
     @property
     def t(self) -> Tensor:
@@ -42,18 +45,19 @@ class StateLike(Protocol):
 
 def paths(
     states: Iterable[StateLike], n: int, transform: Transform | None
-) -> tuple[Tensor, Tensor]:
-    """Return the times `(K,)` and the paths of the first n samples, `(K, n, *)`.
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Return the times `(K,)`, the paths of the first n samples, `(K, n, *)`, and their columns.
 
     Where a state has denoised samples, these are taken. Points and signals are converted to the
     units of the data.
     """
     times, path = [], []
-    for t, x in checked_states(states):
+    columns: tuple[str, ...] = ()
+    for t, x, columns in checked_states(states):  # noqa: B007
         times.append(t)
         inner = kind(x.shape[1:]) in ("points", "signals")
         path.append(single(x[:n], transform if inner else None))
-    return torch.tensor(times), torch.stack(path)
+    return torch.tensor(times), torch.stack(path), columns
 
 
 def single(x: Tensor, transform: Transform | None = None) -> Tensor:
@@ -73,8 +77,12 @@ def single(x: Tensor, transform: Transform | None = None) -> Tensor:
     return numbers.float()
 
 
-def checked_states(states: Iterable[StateLike]) -> Iterator[tuple[float, Tensor]]:
-    """Yield the time and the samples of each state of a run, denoised where the state has them.
+def checked_states(
+    states: Iterable[StateLike],
+) -> Iterator[tuple[float, Tensor, tuple[str, ...]]]:
+    """Yield the time, the samples and the names of their entries of each state of a run.
+
+    The samples are denoised where the state has them.
 
     Raises:
         InvalidTypeError: `states` holds something else.
@@ -95,7 +103,7 @@ def checked_states(states: Iterable[StateLike]) -> Iterator[tuple[float, Tensor]
                 f"then {tuple(x.shape)}"
             )
         shape = x.shape
-        yield float(state.t), x
+        yield float(state.t), x, tuple(getattr(state, "columns", ()))
     if state is None:
         raise InvalidValueError(
             "there is nothing to show: no state is left; a run can be read only once, so make it "

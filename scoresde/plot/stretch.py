@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = ["STRETCHED", "ends_of", "is_far", "stretch"]
 
-STRETCHED = "logarithmic beyond the samples"
+STRETCHED = "logarithmic beyond the dotted lines"
 """The note below a picture with such an axis."""
 
 # An axis is logarithmic beyond an interval if it reaches further than this many times its width.
@@ -39,8 +39,8 @@ def is_far(inner: Ends, outer: Ends) -> bool:
 def stretch(axis: Any, inner: Ends, outer: Ends) -> list[str]:
     """Make an axis contain `outer`, and logarithmic outside `inner` if `outer` is far wider.
 
-    With the centre c and half the width h of `inner`, the place of a number is (x - c) / h up to 1,
-    and 1 + k log((x - c) / h) beyond.
+    Dotted lines mark the two ends of `inner`. With the centre c and half the width h of `inner`,
+    the place of a number is (x - c) / h up to 1, and 1 + k log((x - c) / h) beyond.
 
     Args:
         axis: The axis of matplotlib, as `panel.xaxis`.
@@ -71,6 +71,9 @@ def stretch(axis: Any, inner: Ends, outer: Ends) -> list[str]:
     (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)(
         "function", functions=(place, number)
     )
+    across = axis.axes.axvline if axis.axis_name == "x" else axis.axes.axhline
+    for end in inner:
+        across(end, color="#7d8797", linewidth=0.7, linestyle=":", zorder=0)
     axis.set_ticks(_ticks(inner, outer))
     axis.set_major_formatter("{x:g}")
     limit(outer)

@@ -133,7 +133,7 @@ def trajectory(
             drawn in the units of the data. Leave it out for states of `trajectory(units=True)`.
         density: The distribution of the data in the plane, drawn in the background.
         n: The number of samples; by default 60 particles, or 4 rows of a strip.
-        names: The names of the entries.
+        names: The names of the entries; by default those that the model of the run knows.
         title: The title.
         ax: The Axes to draw into; by default a new figure.
 
@@ -154,11 +154,11 @@ def trajectory(
         >>> run = scoresde.trajectory(moons.at(scoresde.VPSDE()), sampler="heun", n=60, seed=0)
         >>> picture = plot.trajectory(run, density=moons)
     """
-    times, path = paths(states, 60 if n is None else check_integer("n", n, 1), transform)
+    times, path, columns = paths(states, 60 if n is None else check_integer("n", n, 1), transform)
     if path.ndim > 3 or kind(path.shape[2:]) != "points":
         return _strip(times, path[:, : 4 if n is None else n], 8, title, ax)
     path = path.reshape(len(path), path.shape[1], -1)
-    size = path.shape[2]
+    size, names = path.shape[2], names or columns
     _check_plane(size, density, names)
     path, notes = path[..., :2], [f"the first 2 of {size} entries"] if size > 2 else []
     if path.shape[2] == 1:
@@ -230,7 +230,7 @@ def strip(
         ShapeError: The states have different shapes.
         NonFiniteError: A state is not finite.
     """
-    times, path = paths(states, check_integer("n", n, 1), transform)
+    times, path, _ = paths(states, check_integer("n", n, 1), transform)
     return _strip(times, path, check_integer("steps", steps, 2), title, ax)
 
 

@@ -54,6 +54,7 @@ class State:
         denoised: $E[x_0 | x_t]$ if it was computed, else `None`.
         nfe: The evaluations of the score for each sample so far.
         passes: The network passes in these evaluations.
+        columns: The names of the entries of a sample, if the score knows them.
 
     Examples:
         >>> import scoresde
@@ -70,6 +71,7 @@ class State:
     denoised: Tensor | None = None
     nfe: int = 0
     passes: int = 0
+    columns: tuple[str, ...] = ()
 
     __repr__ = summary
 

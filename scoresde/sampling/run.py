@@ -248,12 +248,13 @@ class Run:
                 yield state
 
     def _copies(self) -> Generator[State, None, None]:
+        columns = facts(self.score).columns or ()
         for state in self._states(self._reversed()):
             x, denoised = state.x.clone(), state.denoised
             if self.transform is not None:
                 x = self.transform.inverse(x)
                 denoised = None if denoised is None else self.transform.inverse(denoised)
-            yield replace(state, x=x, denoised=denoised)
+            yield replace(state, x=x, denoised=denoised, columns=columns)
 
     @contextmanager
     def _in_full_precision(self) -> Iterator[None]:

@@ -83,12 +83,13 @@ class NoiseLevels:
     sigma_min: float
     sigma_max: float
     sigma_data: float
-    ratio: float
-    levels: int
-    kappa: float
-    k: int
-    steps: int
-    snr: float
+    # those that only the papers' samplers use
+    ratio: float = field(repr=False)
+    levels: int = field(repr=False)
+    kappa: float = field(repr=False)
+    k: int = field(repr=False)
+    steps: int = field(repr=False)
+    snr: float = field(repr=False)
     reasons: Mapping[str, str] = field(repr=False)
 
     def sde(self) -> VESDE:
