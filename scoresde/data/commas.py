@@ -30,10 +30,11 @@ def with_points(cells: Sequence[str], *, decimal: bool = False) -> Sequence[str]
         >>> with_points(["1,234", "2"]), with_points(["1,234", "2"], decimal=True)
         (['1,234', '2'], ['1.234', '2'])
     """
+    if not any("," in cell for cell in cells):
+        return cells
     signed = [cell for cell in cells if "," in cell or "." in cell]
-    commas, points = (any(sign in cell for cell in signed) for sign in ",.")
     both = any("," in cell and "." in cell for cell in signed)
-    if not commas or (points and not both):
+    if not both and any("." in cell for cell in signed):
         return cells
     as_decimal = all(map(_DECIMAL.fullmatch, signed))
     as_thousands = all(map(_THOUSANDS.fullmatch, signed))

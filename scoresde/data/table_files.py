@@ -78,8 +78,9 @@ def read_csv(path: Path) -> Table:
         numbers, lines = numbers[1:], lines[1:]
     _check_header(path, names, dict(zip(numbers, lines, strict=True)))
     cells = [[cell.strip() for cell in column] for column in zip(*lines, strict=True)]
-    points = any(_WITH_POINT.fullmatch(cell) for column in cells for cell in column)
-    decimal = separator == ";" and not spaces and not points
+    decimal = separator == ";" and not any(
+        _WITH_POINT.fullmatch(cell) for column in cells for cell in column
+    )
     read = [with_points(column, decimal=decimal) for column in cells]
     columns = {
         name: _column(column, found) for name, column, found in zip(names, cells, read, strict=True)
