@@ -190,7 +190,7 @@ def test_processes_with_other_arguments_are_refused_by_name(two):
     ends = [end["other_arguments"] for end in two[1]]
     for end in ends:
         assert end.startswith("InvalidValueError: process 1 has other arguments than process 0")
-    assert ends[1].endswith("with the same arguments: lr is 0.002 here and 0.001 there")
+    assert ends[1].endswith("with the same arguments: lr is 0.002 here and 0.001 in process 0")
 
 
 def test_parameters_without_a_gradient_are_named_and_do_not_block(two):
