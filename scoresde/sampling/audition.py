@@ -20,7 +20,7 @@ from scoresde.errors import ScoreSDEError
 from scoresde.progress import showing
 from scoresde.samplers import Sampler
 from scoresde.samplers.multistep.fast import SETTINGS, Fast, usual_setting
-from scoresde.sampling.fit import Fitting, Updated, fitted_on, states_at
+from scoresde.sampling.fit import Fitting, Updated, fitted_on, nearest, states_at
 from scoresde.sampling.run import Run
 from scoresde.score import Fit, Pilot, Setting
 from scoresde.sde import SDE, Condition, Score
@@ -36,8 +36,6 @@ _MARGIN = 0.9
 _FITS = 4
 # The fewest trajectories that a fit is made on.
 _FEWEST = 16
-# The share of the worst samples, which the error ignores.
-_LEFT_OUT = 0.1
 # The largest number of entries of states that are evaluated at once. Nothing is fitted if the
 # states of a pilot run have more, since a fit needs all of them.
 _NUMBERS = 2**20
@@ -122,5 +120,4 @@ def audition(
 
 def _error(squares: Tensor) -> float:
     """Return the root mean square of errors from their squares `(n,)`, without the worst tenth."""
-    kept = squares.sort().values[: max(round((1 - _LEFT_OUT) * len(squares)), 1)]
-    return float(kept.mean().sqrt())
+    return float(squares[nearest(squares)].mean().sqrt())

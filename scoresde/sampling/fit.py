@@ -35,9 +35,9 @@ from scoresde.score import Pilot
 from scoresde.sde import SDE, ReverseSDE
 from scoresde.sde.coordinates import half_log_snr
 
-__all__ = ["Fitting", "Updated", "fitted_on", "ridge", "states_at"]
+__all__ = ["Fitting", "Updated", "fitted_on", "nearest", "ridge", "states_at"]
 
-# lambda, and the share of the trajectories with the largest errors, which a fit leaves out.
+# lambda, and the share of the trajectories with the largest errors, which are left out.
 _RIDGE, _LEFT_OUT = 1e-4, 0.1
 
 
@@ -78,19 +78,19 @@ class Fitting:
         self,
         step: Step,
         state: Tensor,
-        residuals: list[Tensor],
+        excesses: list[Tensor],
         noise: Tensor | None,
         frame: Frame,
         i: int,
     ) -> Tensor:
         """Return the coordinates at time i, computed with corrected weights."""
-        terms = [state, *residuals[: len(step[1])]]
-        new = weighted_sum(step, state, residuals, noise, frame, i)
+        terms = [state, *excesses[: len(step[1])]]
+        new = weighted_sum(step, state, excesses, noise, frame, i)
         gap = frame.from_state(self.exact[i].to(new), i) - new
         train = fitted_on(len(new))
         self.rows.append(ridge(*(_rows(x[:train]) for x in (gap, *terms))))
         step = with_numbers(step, self.rows[-1])
-        return weighted_sum(step, state, residuals, noise, frame, i)
+        return weighted_sum(step, state, excesses, noise, frame, i)
 
 
 def fitted_on(n: int) -> int:
@@ -108,13 +108,17 @@ def states_at(pilot: Pilot, states: Tensor, sde: SDE, times: Tensor) -> Tensor:
 
 def ridge(gap: Tensor, *terms: Tensor) -> tuple[float, ...]:
     """Return the coefficients of terms `(n, D)` whose sum is nearest to a gap `(n, D)`."""
-    distance = gap.square().sum(1)
-    kept = distance.argsort()[: max(round((1 - _LEFT_OUT) * len(gap)), 1)]
+    kept = nearest(gap.square().sum(1))
     columns = torch.stack([term[kept].flatten() for term in terms])
     gram = columns @ columns.T
     penalty = torch.diag(_RIDGE * gram.diagonal() + 1e-300)
     found: Tensor = torch.linalg.solve(gram + penalty, columns @ gap[kept].flatten())
     return tuple(found.tolist())
+
+
+def nearest(squares: Tensor) -> Tensor:
+    """Return the indices of all squared distances `(n,)` but the largest tenth, in rising order."""
+    return squares.argsort()[: max(round((1 - _LEFT_OUT) * len(squares)), 1)]
 
 
 def _rows(x: Tensor) -> Tensor:
