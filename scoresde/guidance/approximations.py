@@ -29,7 +29,8 @@ __all__ = ["OF_A_FUNCTION", "OF_LINEAR", "Denoised", "LogLikelihood", "Update"]
 
 # The largest number of products with A A^T, which cost no network pass.
 _PRODUCTS = 50
-# The largest relative change of one row that counts as rounding, in float32.
+# The largest relative difference between the log-likelihood of a row alone and that of the same row
+# in a batch which can be rounding in float32.
 _ROUNDING = 1e-3
 # The largest number of iterations that search for the length of a step.
 _HALVINGS = 20
@@ -112,7 +113,8 @@ class LogLikelihood:
     """Expand a log-likelihood `(y, x0) -> (B,)` to second order in `x0`.
 
     Args:
-        function: The log-likelihood, which autograd can differentiate in `x0`, twice for `mmps`.
+        function: The log-likelihood. Autograd must be able to differentiate it in `x0`, and for
+            `laplace` (the method "mmps") a second time.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]

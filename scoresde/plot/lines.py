@@ -18,9 +18,11 @@ from scoresde.units import Transform
 
 __all__ = ["LINES", "beside", "signals"]
 
-# The largest numbers of lines drawn one by one, of channels, and of signals for quantiles.
+# More signals than LINES are drawn as bands. At most _CHANNELS channels are drawn. The quantiles
+# are computed from at most _SORTED signals.
 LINES, _CHANNELS, _SORTED = 12, 6, 10_000
-# The opacities of the two bands, and what is seen of each: the narrow one lies over the wide one.
+# The opacities with which the bands are drawn, and the opacities that are seen: the narrow band
+# lies over the wide band, and there both opacities combine.
 _WIDE, _NARROW = 0.15, 0.25
 _SHADES = {"90 %": _WIDE, "50 %": 1 - (1 - _WIDE) * (1 - _NARROW)}
 
@@ -60,7 +62,7 @@ def signals(
         ShapeError: An argument has another shape.
         InvalidTypeError: `x` has another type.
         NonFiniteError: A number is NaN or infinite.
-        InvalidValueError: There is no set.
+        InvalidValueError: `x` is an empty mapping.
 
     Examples:
         >>> from scoresde import plot
@@ -130,7 +132,10 @@ def beside(
 
 
 def _legend(panel: Axes, *, tone: str | None = None) -> None:
-    """Write the legend, in which the bands are as dark as they are drawn, in one tone if given."""
+    """Write the legend, with the bands as dark as in the panel.
+
+    If `tone` is given, all its entries have this colour.
+    """
     paper.legend(panel)
     if (drawn := panel.get_legend()) is None:
         return
@@ -177,7 +182,7 @@ def _channel(ax: Axes, times: Tensor, x: Tensor, tone: str, label: str) -> None:
         times, lower, upper, color=tone, alpha=_NARROW, linewidth=0, label=None if label else "50 %"
     )
     for i, row in enumerate(x[:3]):
-        word = None if label or i else "three of them"
+        word = None if label or i else "three signals"
         ax.plot(times, row, color=tone, linewidth=0.6, alpha=0.6, label=word)
-    name = f"{label}: median, 50, 90 %,\nthree of them" if label else "median"
+    name = f"{label}: median, 50, 90 %,\nthree signals" if label else "median"
     ax.plot(times, middle, marker=dot, color=tone, linewidth=1.8, label=name)

@@ -1,4 +1,4 @@
-"""Choose the numbers of a training: distribution of times, learning rate, batch size, steps."""
+"""Choose the settings of a training: distribution of times, learning rate, batch size, steps."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def recipe(
     n: int,
     kinds: Mapping[str, Classes | Field] | None = None,
 ) -> dict[str, tuple[Any, str]]:
-    """Choose the numbers of a training; return values and reasons by the names of `TrainConfig`.
+    """Choose the settings of a training; return values and reasons by the names of `TrainConfig`.
 
     Args:
         event_shape: The shape of one sample.

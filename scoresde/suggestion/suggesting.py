@@ -35,7 +35,7 @@ class Suggestion(NoiseLevels):
     Attributes:
         net: The network.
         law: The distribution of the training times.
-        config: The numbers of the training.
+        config: The configuration of the training.
         data: The data for which they were chosen.
 
     Examples:
@@ -111,7 +111,7 @@ class Suggestion(NoiseLevels):
 
     def __str__(self) -> str:
         """Return a table with a line for every number of a training: name, value, reason."""
-        return f"{self.table()}\n(for the numbers of the papers' samplers: table(samplers=True))"
+        return f"{self.table()}\n(for the settings of the papers' samplers: table(samplers=True))"
 
     def table(self, *, samplers: bool = False) -> str:
         """Return a table with a line for every number: its name, its value, its reason.

@@ -34,7 +34,7 @@ class Guard:
     """Check the steps of a run, and its weights and data before each checkpoint.
 
     Args:
-        config: The numbers of the run; steps are skipped only if `config.skips`.
+        config: The configuration of the run; steps are skipped only if `config.skips`.
         describe: A function that maps the number of an update to a text with its learning rate,
             times and noise scales, for messages.
         newest: A function that returns the last undamaged checkpoint, or None.

@@ -38,7 +38,7 @@ class HeldOut:
         data: The held-out data.
         sde: The process.
         loss: The training loss.
-        config: The numbers of the run.
+        config: The configuration of the run.
 
     Attributes:
         data: The held-out data, for `scoresde.metrics.evaluate(samples, trainer.held_out.data)`,

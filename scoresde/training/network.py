@@ -43,7 +43,7 @@ def training(score: nn.Module, config: TrainConfig, *others: nn.Module) -> Itera
 
     Args:
         score: The score that is trained.
-        config: The numbers of the run.
+        config: The configuration of the run.
         others: Further modules that are trained, such as a learned loss.
     """
     net, options = _network(score), config.compute

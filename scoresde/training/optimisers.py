@@ -26,7 +26,7 @@ def optimizer_of(
     Args:
         score: The score that is trained.
         parts: All trained parameters, in lists whose parameters must be in separate groups.
-        config: The numbers of the run.
+        config: The configuration of the run.
     """
     options, groups = config.optimiser, list[dict[str, Any]]()
     inside: set[Tensor] = set()

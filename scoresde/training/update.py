@@ -56,7 +56,7 @@ class Update:
         score: The score, trained in place.
         sde: The process of the score.
         loss: The loss.
-        config: The numbers of the run.
+        config: The configuration of the run.
 
     Attributes:
         optimizer: Adam or Muon, over the parameters that require gradients.
