@@ -554,7 +554,7 @@ def test_the_state_of_an_optimiser_of_other_weights_is_refused(run, key, spoil):
     tensors[name] = spoil(tensors[name])
     checkpoint.save_tensors(path, {k: v for k, v in tensors.items() if v is not None}, meta)
     try:
-        with pytest.raises(CheckpointError, match="is not a checkpoint of such a run"):
+        with pytest.raises(CheckpointError, match="is not a checkpoint of this run"):
             begin(points())
     finally:
         path.write_bytes(raw)

@@ -200,7 +200,7 @@ class Trainer(Generic[ScoreT]):
         checkpoint.
 
         Args:
-            steps: The largest number of steps to make, at least 0; None makes all remaining ones.
+            steps: The largest number of steps to make, at least 0; None makes all remaining steps.
             progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook,
                 and occasional lines elsewhere.
 
@@ -208,7 +208,7 @@ class Trainer(Generic[ScoreT]):
             The score with the averaged weights, in eval mode and frozen.
 
         Raises:
-            InvalidValueError, InvalidTypeError: An argument is not one of these.
+            InvalidValueError, InvalidTypeError: An argument is not allowed.
             TrainingError: The loss, its gradient or a weight is not finite, or samples have changed
                 since the run began.
             MemoryLimitError: A step does not fit into memory.
