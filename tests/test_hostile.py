@@ -358,7 +358,7 @@ def test_a_pilot_of_other_numbers_is_refused(tmp_path):
         ("pilot.factor", torch.eye(6) + 1j),
     ):
         checkpoint.save_tensors(path, {**tensors, name: value}, config)
-        refused(tmp_path, "its pilot is damaged, or not one of scoresde")
+        refused(tmp_path, "its pilot is damaged, or was not written by scoresde")
 
 
 # Paths that are not regular files

@@ -98,7 +98,7 @@ def affine(predicts: str, sde: SDE, time: Tensor, var: float) -> tuple[Tensor, .
     level. The score is $a \tilde x + b F$.
 
     Args:
-        predicts: What the output predicts, a key of `PREDICTIONS`.
+        predicts: The quantity that the output predicts, a key of `PREDICTIONS`.
         sde: The process.
         time: Times `()` or `(B,)` on the CPU, in float64.
         var: The mean variance of the data.
