@@ -55,7 +55,7 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
     Args:
         folder: The folder of a run that was trained with `ema_sigma`.
         profile: The wanted average: `Power(0.12)` or `Exponential(0.999)`, for example.
-        at: The number of training updates; by default that of the last snapshot.
+        at: The number of training updates; by default the number at the last snapshot.
 
     Returns:
         The weights, for `model.load_state_dict(found.state)`, and their expected error.

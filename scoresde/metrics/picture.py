@@ -17,7 +17,7 @@ __all__ = ["picture"]
 
 
 _GOOD = {
-    "small": "less is good", "large": "more is good", "at the floor": "the floor is good",
+    "small": "small is good", "large": "large is good", "at the floor": "near the floor is good",
 }  # fmt: skip
 
 # Letters per inch, and the height of a line in inches.

@@ -39,7 +39,7 @@ class DiT(Network):
 
     Args:
         in_channels: The number of channels of `x`.
-        out_channels: The number of output channels; by default that of `x`.
+        out_channels: The number of output channels; by default the number of channels of `x`.
         width: The length of a token, a multiple of `heads`.
         depth: The number of blocks.
         heads: The number of attention heads in each block.

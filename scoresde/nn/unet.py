@@ -111,7 +111,7 @@ class UNet(Network):
 
     Args:
         in_channels: The number of channels of `x`.
-        out_channels: The number of output channels; by default that of `x`.
+        out_channels: The number of output channels; by default the number of channels of `x`.
         channels: The number of channels at each resolution, finest first. Each resolution has half
             the size of the previous one along every axis; half an odd size is rounded up, and the
             output still has the shape of the input. Coarse resolutions are cheap, so add them down

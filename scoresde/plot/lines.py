@@ -39,10 +39,11 @@ def signals(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw signals as lines, or more than 12 as bands of quantiles, a panel for each channel.
+    """Draw up to 12 signals as lines, and more signals as bands of quantiles.
 
-    The bands contain 50 and 90 % of the values at each time; the thick line is the median. They are
-    computed for each time separately, so the median need not resemble any signal.
+    Each channel has a panel. The bands contain 50 and 90 % of the values at each time; the thick
+    line is the median. Quantiles are computed for each time separately, so the median need not
+    resemble any signal.
 
     Args:
         x: `(N, C, T)`, or `(N, T)` for one channel; or several sets by name. At most the first six
@@ -151,7 +152,7 @@ def _legend(panel: Axes, *, tone: str | None = None) -> None:
 def _finish(
     panels: list[Axes], times: Tensor, names: Sequence[str], channels: int, along: str
 ) -> None:
-    """Write the names of the channels beside the panels, and the times below the last one."""
+    """Write the names of the channels beside the panels, and the times below the last panel."""
     for c, panel in enumerate(panels):
         panel.set_ylabel(paper.plain(names[c]) if names else f"channel {c}" if channels > 1 else "")
         panel.grid(alpha=0.3, color=paper.GREY)

@@ -18,7 +18,7 @@ from scoresde.units import Transform
 
 __all__ = ["USUAL", "kind", "samples"]
 
-# The most classes of signals with a panel each.
+# If there are at most this many classes of signals, each class has a panel of its own.
 _BESIDE = 4
 
 
@@ -49,9 +49,9 @@ def samples(
             units of the data.
         density: The true distribution of points on the line or in the plane.
         names: The names of the entries of points, or of the channels of signals.
-        labels: A label of each sample, `(N,)`, strings or integers, or data with these classes:
-            written above images, and shown as colours of points and signals. The same labels serve
-            every set.
+        labels: A label of each sample, `(N,)`, strings or integers, or data with these classes.
+            Labels are written above images, and shown as colours of points and signals. The same
+            labels are used for every set.
         columns: The number of images per row.
         scale: The magnification of an image's pixels.
         limits: The values of black and white of images; by default as in `images`.
@@ -65,7 +65,7 @@ def samples(
         ShapeError: A set is empty, or sets or an option have another shape.
         InvalidTypeError: `x` has another type.
         NonFiniteError: A number is NaN or infinite.
-        InvalidValueError: There is no set, or an option is out of range.
+        InvalidValueError: `x` is an empty mapping, or an option is out of range.
 
     Examples:
         >>> import torch

@@ -73,7 +73,7 @@ def audition(
         steps: The number of steps.
         condition: The conditions of the run.
         progress: Show a progress bar, as `sample` does.
-        device: The device; by default that of the score's networks.
+        device: The device; by default the device of the score's networks.
     """
     if not few(steps):
         return pilot

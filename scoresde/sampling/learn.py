@@ -102,12 +102,12 @@ def pilot(
 
     Args:
         score: A score, as for `sample`.
-        sde: The process; by default the one in the score's facts.
+        sde: The process; by default the process in the score's facts.
         shape: The shape of one event, if it is not in the score's facts.
-        moments: The data's moments. `None` takes those in the score's facts. If there are none, it
+        moments: The data's moments. `None` takes the moments in the score's facts, or else
             estimates them from the run: the mean from the first evaluations, at T, and one variance
-            from the last ones, at eps. A full covariance is replaced by its mean variance unless
-            the data are nearly Gaussian, since the residual is then smoother.
+            from the last evaluations, at eps. Unless the data are nearly Gaussian, a full
+            covariance is replaced by its mean variance, which makes the residual smoother.
         n: The number of samples, at least 2.
         steps: The number of steps, at least 5; fewer are taken if the SDE has fewer levels.
         budgets: Numbers of steps, up to 24, for which the orders and the grid of "fast" are chosen

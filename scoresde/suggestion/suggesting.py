@@ -95,7 +95,7 @@ class Suggestion(NoiseLevels):
         Args:
             widest: The width of that network's widest layer; Adam's rate decreases with it. A width
                 below that of this suggestion's own network, such as 1, does not change the rate.
-            rule: The optimiser, "adam" or "muon"; None for the one in `config`.
+            rule: The optimiser, "adam" or "muon"; None takes the optimiser in `config`.
 
         Examples:
             >>> found = suggest(torch.randn(200, 2, generator=torch.Generator().manual_seed(0)))

@@ -95,7 +95,7 @@ class Target(abc.ABC):
             generator: The source of randomness; by default torch's global generator.
             dtype: The dtype of the result, by default torch's; the random numbers do not depend on
                 it.
-            device: The device of the result; by default that of `generator`, or the CPU.
+            device: The device of the result; by default the device of `generator`, or the CPU.
 
         Returns:
             The draws, `(n, *)`.

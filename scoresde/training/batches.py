@@ -53,7 +53,7 @@ class Batches:
             `compute.workers`.
         augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
             the configuration.
-        rows: The rows of every batch to make; by default those of this process.
+        rows: The rows of every batch to make; by default the rows of this process.
 
     Raises:
         InvalidValueError: There are augmentations, but the data are not images, or have conditions
