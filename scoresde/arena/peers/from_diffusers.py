@@ -2,8 +2,8 @@ r"""Adapt the schedulers of diffusers (https://github.com/huggingface/diffusers)
 
 Most schedulers take their noise levels from a table $\bar\alpha_0 > \bar\alpha_1 > \dots$ of a
 model's training. Here the table is the grid itself, $\bar\alpha = 1 / (1 + \rho^2)$, so that each
-scheduler takes exactly the steps of the grid. Those made for EDM take the noise levels directly.
-Several cast the state to float32, so their errors do not fall below 1e-7.
+scheduler takes exactly the steps of the grid. Schedulers for EDM take the noise levels directly.
+Several schedulers cast the state to float32, so their errors do not fall below 1e-7.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _table(
     Args:
         name: The class of the scheduler.
         vp: True if the scheduler's state is y / sqrt(1 + rho^2) instead of y.
-        epsilon: True if it takes the noise (y - D) / rho instead of the denoised D.
+        epsilon: True if the scheduler takes the noise (y - D) / rho instead of the denoised D.
         cost: The number of evaluations of a step.
         extra: The number of further evaluations of a run.
         spacing: "trailing" evaluates the network at all levels. None is for schedulers without this
