@@ -1,8 +1,8 @@
 r"""Run one job in several processes.
 
 `torchrun` starts the same program several times and gives each copy a number, the *rank*. In a
-block `with group():` the copies can communicate. Outside such a block, and in a program without torchrun,
-the functions here behave as in a single process of rank 0, and return immediately.
+block `with group():` the copies can communicate. Outside such a block, and in a program without
+torchrun, the functions here behave as in a single process of rank 0, and return immediately.
 
 CPU tensors are sent by gloo, GPU tensors by NCCL, and anything else as JSON.
 """

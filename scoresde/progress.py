@@ -27,8 +27,8 @@ __all__ = ["Progress", "duration", "each", "hidden", "in_notebook", "showing"]
 
 T = TypeVar("T")
 
-# The first line is written after _FIRST seconds. Later lines follow after at least _GAP seconds, and
-# after at least _SHARE of the time so far.
+# The first line is written after _FIRST seconds. Later lines follow after at least _GAP seconds,
+# and after at least _SHARE of the time so far.
 _FIRST, _GAP, _SHARE = 10.0, 30.0, 1 / 60
 # Seconds between two updates of a notebook's bar, since the notebook's file stores every update.
 _OF_NOTEBOOK = 2.0
