@@ -19,9 +19,9 @@ __all__ = ["begin"]
 def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
     """Return a model extended by the classes of the data, and the data in its units.
 
-    Classes of the same name have the model's number, and new classes have the numbers after it.
-    Labels without names keep their numbers: label 3 of the data is label 3 of the model. If the
-    model takes labels that the data do not have, all of them are missing (-1).
+    A class that the model knows by name keeps the number that it has in the model. New classes get
+    the next numbers. Labels without names keep their numbers: label 3 of the data is label 3 of the
+    model. If the model takes labels and the data have none, all labels are missing (-1).
 
     Args:
         source: A model, as for `ScoreModel.from_pretrained`.

@@ -53,7 +53,7 @@ def classes_of(text: Iterable[Any], what: str) -> Named:
 
 
 def is_number(cell: str) -> bool:
-    """Return True if text can be read as a number; "1_2", which Python reads as 12, is none."""
+    """Return True if text can be read as a number, except "1_2", which Python reads as 12."""
     if "_" in cell:
         return False
     try:

@@ -44,8 +44,8 @@ class Survey:
             equal.
         low: The smallest number.
         high: The largest number.
-        sha256: The checksum of the shape and of all numbers in order; without the numbers if they
-            differ at each reading.
+        sha256: The checksum of the shape and of all numbers in order. If the numbers differ at each
+            reading, only the shape is used.
         sums: The checksum of each piece; empty if samples differ at each reading.
         n: For each dimension the number of samples in which it is not missing, float64 `(*event)`.
     """
@@ -153,8 +153,7 @@ def moments_in(found: Survey, transform: Transform) -> tuple[Tensor, float]:
         DataError: The moments over- or underflow in float32.
     """
     raw = torch.stack([found.mean, found.mean + found.var.sqrt()])
-    # the transform is affine, so the difference of the transformed mean + std and mean is the new
-    # std
+    # the transform is affine, so the new std is the transform of mean + std minus that of the mean
     mean, above = transform.forward(raw)
     var = float((above - mean).square().mean())
     largest, known = max(var, float(mean.abs().max())), torch.finfo(torch.float32)

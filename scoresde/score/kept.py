@@ -1,8 +1,8 @@
 """Keep the pilot of a model, which the user set or which was measured at its first use.
 
-A measured pilot is valid for the weights at the time of the measurement; after they have changed it
-is measured again. It depends on the model only, so samples do not depend on the call that measured
-it.
+A measured pilot is valid for the weights at the time of the measurement. If the weights have
+changed, the pilot is measured again. A pilot depends only on the model, so samples do not depend on
+which call measured it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Piloted"]
 
 # One measurement at a time: a second thread waits for the result of the first.
 _lock = threading.RLock()
-# attributes that the score depends on, and attributes that it does not depend on
+# types of attributes on which the score may depend, and names of attributes on which it does not
 _PLAIN = (bool, int, float, str, torch.dtype, SDE)
 _APART = {"training", "pilot_seconds", "steps"}
 
@@ -127,7 +127,7 @@ class _Kept:
         return plain, weights[1:]
 
     def __reduce__(self) -> tuple[type[_Kept], tuple[Pilot | None]]:
-        # a copy of the module has its own weights, so it measures again
+        # a copy of the module has weights of its own, so it measures its pilot again
         return _Kept, (self.pilot if self.weights is None else None,)
 
 
@@ -135,8 +135,8 @@ def _weights(module: nn.Module) -> tuple[Any, ...]:
     """Return values that change if the weights or settings of a module change.
 
     For each tensor these are its identity, its version counter, and a checksum of its numbers,
-    since the counter does not count changes through `.data`. For each layer they are its hooks, and
-    its attributes that are numbers, strings or SDEs.
+    since the counter does not count changes through `.data`. For each layer these are its hooks,
+    and those attributes that are numbers, strings or SDEs.
     """
     plain = {(id(part), k): v for part in module.modules() for k, v in _plain(part).items()}
     tensors = [*module.parameters(), *module.buffers()]

@@ -157,9 +157,9 @@ class SubVPSDE(VPSDE):
     r"""Define the sub-variance-preserving SDE: $\alpha_t = e^{-B/2}$, $\sigma_t = 1 - e^{-B}$.
 
     $dx = -\tfrac12 \beta x\,dt + \sqrt{\beta (1 - e^{-2B})}\,dw$ (Song et al. 2021, eq. 34,
-    arXiv:2011.13456). It has the mean of the VP SDE, and its variance is the square of VP's, so at
-    most as large. Near t = 0, $\sigma_t$ is proportional to $t$, and VP's to $\sqrt t$; hence the
-    larger `eps`.
+    arXiv:2011.13456). Its mean is the mean of the VP SDE, and its variance is the square of the
+    variance of the VP SDE, so it is not larger. Near t = 0 its $\sigma_t$ is proportional to $t$,
+    while that of the VP SDE is proportional to $\sqrt t$; therefore `eps` is larger here.
 
     Examples:
         >>> t = torch.tensor(0.2)

@@ -52,7 +52,10 @@ class RestartInterval:
         return 1 + int((log_ratio - math.log(self.sigma_min)).abs().argmin())
 
     def times(self, sde: SDE, before: Tensor, end: Tensor) -> Tensor:
-        """Return times `(steps + 1,)` from `before`, or that of `sigma_max` if larger, to `end`."""
+        """Return times `(steps + 1,)` down to `end`, from `before` or the time of `sigma_max`.
+
+        The larger of the two is the first time.
+        """
         highest = torch.tensor(-2 * math.log(self.sigma_max), dtype=torch.float64)
         top = torch.maximum(sde.time(highest).clamp(max=sde.T), before)
         high, low = (float(sde.sigma(t) / sde.alpha(t)) for t in (top, end))
@@ -106,7 +109,7 @@ class Restart(Around):
 
     @property
     def between(self) -> bool:
-        """Return True if there are restarts, whose steps lie between the times of the grid."""
+        """Return True if there are restarts; their steps lie between the times of the grid."""
         return self._restarts or self.sampler.between
 
     @property
