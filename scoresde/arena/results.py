@@ -115,7 +115,7 @@ class Results(Result):
         return picture(self, metric, against)
 
     def get(self, sampler: str, problem: str, budget: int, metric: str = "flow") -> Row:
-        """Return the one row of a sampler, problem, budget and metric.
+        """Return the row of a sampler, problem, budget and metric.
 
         Raises:
             InvalidValueError: There is no such row.

@@ -167,7 +167,7 @@ def did_you_mean(path: Path) -> str:
         listed = os.listdir(path.parent.expanduser())
     except OSError:
         return ""
-    # if several files have the same stem, the last one is suggested
+    # if several files have the same stem, the last file is suggested
     listed.sort(key=lambda name: Path(name).suffix == path.suffix)
     names = {Path(name).stem: name for name in listed}
     found = difflib.get_close_matches(path.stem[:200], names, n=1)

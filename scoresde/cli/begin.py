@@ -33,13 +33,13 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
         InvalidValueError: The data have a transform, and the model has none.
 
     Warns:
-        UserWarning: The classes of the data have names, and those of the model have none.
+        UserWarning: The classes of the data have names, but the classes of the model have none.
     """
     model = ScoreModel.from_pretrained(source)
     data = in_columns(laid_as(data, model.event_shape), model.columns, model.transform)
     if data.event_shape != model.event_shape:
         raise ShapeError(
-            f"the samples have shape {data.event_shape}, but those of {source} have "
+            f"the samples have shape {data.event_shape}, but the samples of {source} have "
             f"{model.event_shape}; resize them, image files by --size"
         )
     if model.transform == Identity() != data.transform:

@@ -287,8 +287,8 @@ class RunConfig:
             model, data = begin(self.init, data)
             if self.net != NetOptions() or self.sde not in (None, model.sde):
                 raise InvalidValueError(
-                    f"the network and the SDE are those of {self.init}, {model.sde}; leave out the "
-                    "options of the network and the SDE"
+                    f"--init keeps the network and the SDE of {self.init}, {model.sde}; leave out "
+                    "the options of the network and the SDE"
                 )
             run = replace(self, sde=model.sde)
         if names := run.open() - (set() if data.kinds else {"condition_dropout"}):

@@ -293,7 +293,7 @@ def conditions_of(data: Data, source: str, model: ScoreModel) -> Condition | Non
                 f"by --condition {name}=..."
             )
         if isinstance(kind, Classes) and len(data.names.get(name, range(kind.n))) != kind.n:
-            # names are numbered in sorted order: if one is absent, later ones have other numbers
+            # names are numbered in sorted order: without one name, later names have other numbers
             raise InvalidValueError(
                 f"the model has {kind.n} classes of {name!r}, but {source} has "
                 f"{len(data.names[name])}, so their numbers may differ; give data with a sample of "

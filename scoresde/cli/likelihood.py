@@ -149,7 +149,7 @@ class Likelihood:
         few = x[: self.batch_size]
         with torch.no_grad(), evaluating(model):
             some = None if given is None else given.rows(slice(len(few)))
-            for _ in range(2):  # the first call takes longer than later ones
+            for _ in range(2):  # the first call takes longer than later calls
                 start = time.perf_counter()
                 model(few, model.sde.T / 2, some)
                 spent = time.perf_counter() - start

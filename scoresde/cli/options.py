@@ -206,7 +206,7 @@ def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
     found: dict[str, str | list[str]] = {}
     for word in words:
         name, equals, text = word.partition("=")
-        text = text if equals else name  # without a name the condition has that of the column
+        text = text if equals else name  # without a name the condition is called as the column
         name = name if equals else name.removeprefix(_NUMBER)
         if text.startswith(_NUMBER):
             text = f"{text.removeprefix(_NUMBER)},"

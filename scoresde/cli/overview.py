@@ -1,4 +1,4 @@
-"""Print the list of commands, and correct the name of an unknown one."""
+"""Print the list of commands, and correct the name of an unknown command."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def _wrong_option(name: str, kind: Any, words: Sequence[str], text: str) -> str 
 
 
 def _hint(word: str, options: Collection[str]) -> str:
-    """Return a sentence about the option that an unknown one may mean, or an empty string.
+    """Return a sentence about the option that an unknown word may mean, or an empty string.
 
     Examples:
         >>> _hint("epochs", ["--steps"])[:47]

@@ -120,7 +120,7 @@ def _in_words(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DataArgument(DataConfig):
-    """Read the data in these ways, which are those of `train`."""
+    """Read the data in these ways; the options are the same as for `train`."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """digits, a data set of torchvision (mnist, cifar10 ...), a .npy, .npz, .pt, .csv or .parquet,

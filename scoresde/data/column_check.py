@@ -117,8 +117,9 @@ def _scales(report: Report, data: Data, names: list[str], constant: Tensor) -> N
         report.remark(
             "scales",
             f"the standard deviation of {names[low]} is {float(stds[low]):.3g}, but that of "
-            f"{names[high]} is {float(stds[high]):.3g}, and columns with a small one are hardly "
-            "learnt; standardize each by standardize=True or --standardize",
+            f"{names[high]} is {float(stds[high]):.3g}; columns with a small standard deviation "
+            "are hardly learnt, so standardize all columns by standardize=True or "
+            "--standardize",
             [names[low], names[high]],
         )
 

@@ -214,7 +214,7 @@ def _labels(
     if wrong.any():
         raise DataError(
             f"labels of {name!r} lie in [{low}, {high}], expected [0, {kind.n - 1}], or -1 for a "
-            f"missing one; the first wrong label is that of sample {int(wrong.nonzero()[0])}"
+            f"missing label; sample {int(wrong.nonzero()[0])} has the first wrong label"
         )
     return rows, kind
 

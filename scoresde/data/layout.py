@@ -132,8 +132,8 @@ def doubt(shape: Sequence[int]) -> str:
 def is_smooth(x: Tensor) -> bool:
     """Return True if samples `(N, d)` look like signals: long, and with similar neighbours.
 
-    The mean square of the differences of neighbours is divided by that of any two entries (von
-    Neumann 1941). The ratio is about 1 if the entries have no order.
+    The mean square of the differences of neighbours is divided by the mean square for any two
+    entries (von Neumann 1941). The ratio is about 1 if the entries have no order.
 
     Examples:
         >>> import torch

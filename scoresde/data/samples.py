@@ -299,7 +299,7 @@ class Data:
     def changed(self, turn: int) -> str:
         """Return a sentence if a part of the data, at least 16 MiB, has changed, or "".
 
-        Its checksum is compared with that of the survey. Turns 0, 1, ... take one part each.
+        Its checksum is compared with the old checksum. Turns 0, 1, ... take one part after another.
 
         Raises:
             DataError: The data can no longer be read.

@@ -49,7 +49,7 @@ def read_csv(path: Path) -> Table:
             reader = csv.reader(
                 file, delimiter=" " if spaces else separator, skipinitialspace=spaces, strict=True
             )
-            # a row may span several lines; its number is that of its last line
+            # a row may span several lines; the number of its last line is taken
             known = [(reader.line_num, line) for line in reader if line]
             if spaces:  # spaces at the end of a line are not an empty cell
                 known = [(i, [cell for cell in line if cell]) for i, line in known]

@@ -45,7 +45,7 @@ class Items:
     Args:
         source: The data set, with a length and `[i]`.
         what: The name of the data set, for errors.
-        sample: The key of the sample in dictionaries, if it is not a usual one.
+        sample: The key of the sample in dictionaries, if it is not a usual name.
         as_is: Keep the order of axes of bytes; otherwise images become `(C, H, W)`.
 
     Raises:
@@ -311,7 +311,7 @@ def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]
             )
         if value.shape != first.shape:
             raise DataError(
-                f"{name!r} of sample {i} of {what} has shape {value.shape}, but that of sample "
+                f"{name!r} of sample {i} of {what} has shape {value.shape}, but {name!r} of sample "
                 f"{known[0][0]} has {first.shape}; all must have the same shape"
             )
     if len(known) == len(values):

@@ -29,8 +29,8 @@ __all__ = ["OF_A_FUNCTION", "OF_LINEAR", "Denoised", "LogLikelihood", "Update"]
 
 # The largest number of products with A A^T, which cost no network pass.
 _PRODUCTS = 50
-# The largest relative difference between the log-likelihood of a row alone and that of the same row
-# in a batch which can be rounding in float32.
+# The log-likelihood of a row is computed alone and within a batch. A relative difference of up to
+# this number can be rounding in float32.
 _ROUNDING = 1e-3
 # The largest number of iterations that search for the length of a step.
 _HALVINGS = 20

@@ -31,7 +31,7 @@ class Auto(Between):
 def autoguidance(
     score: Score, weaker: Score, scale: float, *, interval: Interval | None = None
 ) -> Wrapped:
-    r"""Return a score extrapolated from a weaker one.
+    r"""Return a score extrapolated from a weaker score.
 
     $$ s = s_\text{weaker} + w\,(s - s_\text{weaker}) $$
 

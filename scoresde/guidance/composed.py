@@ -264,7 +264,7 @@ def compose(
         covariance = [gaussian_of(free), *(gaussian_of(score, one) for one in each)]
     if len(covariance) != n + 1:
         raise ShapeError(
-            f"{n} observations need {n + 1} moments, those of the prior first, got "
+            f"{n} observations need {n + 1} moments, the prior's moments first, got "
             f"{len(covariance)}"
         )
     return ByGauss(score, free, given, known.sde, covariance)

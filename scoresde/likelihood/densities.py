@@ -325,8 +325,8 @@ def _log_prob(
     return LogProb(mean(values), widths, nfe, size), gap
 
 
-# A warning is given if log p_T deviates from that of the Gaussian by more nats than this times
-# sqrt(D). The deviation is corrected, and the error bar includes the error of the correction.
+# A warning is given if log p_T differs from the log-density of the Gaussian by more nats than this
+# times sqrt(D). The difference is corrected, and the error bar includes the correction's error.
 _OFF = 0.05
 # samples that are this many standard deviations away from the mean are assumed to be in other units
 _FAR = 20.0

@@ -51,7 +51,7 @@ def sliced_wasserstein(
 ) -> float:
     r"""Return an unbiased estimate of the sliced Wasserstein distance $E_u\, W_2^2(u^T X, u^T Y)$.
 
-    The directions u are uniform on the sphere. In one dimension the distance is that of the
+    The directions u are uniform on the sphere. In one dimension the distance is the distance of the
     quantile functions, $W_2^2 = \int_0^1 (Q_x - Q_y)^2$ (Rabin et al. 2011,
     doi:10.1007/978-3-642-24785-9_37). Both sets are split into halves, with the quantile functions
     $Q_{x,h}$ and $Q_{y,h}$, and the square is replaced by a product of independent differences,

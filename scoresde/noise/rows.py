@@ -103,7 +103,7 @@ class Rows:
 
     @functools.cached_property
     def _range(self) -> tuple[int, int] | None:
-        """Return the first index and the last one plus 1 if the indices are consecutive."""
+        """Return the first index and the last index plus 1 if the indices are consecutive."""
         indices = self.indices
         places = range(indices[0], indices[0] + len(indices)) if len(indices) else range(0)
         return (places.start, places.stop) if all(map(eq, indices, places)) else None

@@ -147,9 +147,9 @@ class Noise:
         The result is standard normal and independent of the increment. The integral is
         $h^{3/2} (z / 2 + a / \sqrt{12})$ with `increment` z and `area` a. Over the intervals of one
         grid the distribution is exact. The path determines H up to a rest, for which a further
-        normal number is drawn. The standard deviation of the rest is at most 1/16 of that of H, but
-        larger for intervals near the resolution of the path. Arguments and errors are those of
-        `increment`.
+        normal number is drawn. The standard deviation of the rest is at most 1/16 of the standard
+        deviation of H, but larger for intervals near the resolution of the path. Arguments and
+        errors are those of `increment`.
         """
         low, high = self._interval(s, t)
         form, rest = path.area(low, high)

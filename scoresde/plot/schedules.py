@@ -34,7 +34,7 @@ def ladder(
 
     Args:
         sde: An SDE or a ladder.
-        times: Times to mark, such as those of a grid; by default the levels of a ladder.
+        times: Times to mark, such as the times of a grid; by default the levels of a ladder.
         title: The title; by default the class of the SDE.
         ax: The Axes to draw into; by default a new figure.
 

@@ -68,8 +68,8 @@ def sample(
             `seed`. Without both, one seed is drawn from torch's global generator.
         first: The sample index of the first sample.
         batch_size: The number of samples to draw at once, which limits the memory. Every chunk has
-            exactly this size (the last one is padded), so that a network's rounding does not depend
-            on `n`.
+            exactly this size (the last chunk is padded), so that a network's rounding does not
+            depend on `n`.
         denoise: Return $E[x_0 | x_\epsilon]$, which takes one more evaluation, instead of draws
             from $p_\epsilon$.
         condition: The conditions that the score takes, by name: a tensor with one row for each

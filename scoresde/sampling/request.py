@@ -214,7 +214,7 @@ def count(n: int | None, x: Tensor | None) -> int:
 
 
 def dtype_of(dtype: torch.dtype | None, x: Tensor | None) -> torch.dtype:
-    """Return the dtype of the samples: `dtype`, or that of `x`, or float32."""
+    """Return the dtype of the samples: `dtype`, or else the dtype of `x`, or else float32."""
     dtype = dtype or (torch.float32 if x is None else x.dtype)
     check_floating("dtype", dtype)
     if dtype.itemsize < 2:

@@ -198,7 +198,7 @@ class Run:
 
         Args:
             batch_size: The number of samples to draw at once, which limits the memory. Every chunk
-                has exactly this size (the last one is padded), so that a network's rounding does
+                has exactly this size (the last chunk is padded), so that a network's rounding does
                 not depend on n.
 
         Raises:

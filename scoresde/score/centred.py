@@ -33,8 +33,8 @@ class Centred(Wrapped):
     Both have the same value, $\nabla_u \log p_t(u) = \nabla_x \log p_t(x)$. Sampling, training and
     likelihoods then use the states u. Data are the same in u and x, since the shift is 0 at t = 0.
 
-    For example DDBM-VP (Zhou et al. 2023, eq. 8, arXiv:2309.16948): let $\alpha$ and $\sigma$ be
-    those of a VP SDE, and $q_t = \alpha_T^2 \sigma_t^2 / (\sigma_T^2 \alpha_t^2)$. The shift is
+    For example DDBM-VP (Zhou et al. 2023, eq. 8, arXiv:2309.16948): let $\alpha$ and $\sigma$
+    belong to a VP SDE, and $q_t = \alpha_T^2 \sigma_t^2 / (\sigma_T^2 \alpha_t^2)$. The shift is
     $q_t \alpha_t / \alpha_T\, y$, and the SDE of u has $\alpha_t (1 - q_t)$ and
     $\sigma_t \sqrt{1 - q_t}$.
 

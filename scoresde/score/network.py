@@ -245,7 +245,7 @@ def from_network(
         event_shape: The shape of one sample, if known.
         moments: Mean and variance of the data, if known.
         steps: The number of sampling steps that suits the network, if known.
-        transform: The map from the user's units to those of the network, if known.
+        transform: The map from the user's units to the units of the network, if known.
         conditions: The conditions that the network takes, by name; None passes all conditions on.
 
     Raises:

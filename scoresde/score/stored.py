@@ -80,7 +80,7 @@ def restore(model: Saved, config: Mapping[str, Any], tensors: dict[str, Tensor])
     Args:
         model: The model.
         config: The description in the file.
-        tensors: The tensors of the file; those of the pilot are removed.
+        tensors: The tensors of the file; the tensors of the pilot are removed.
 
     Raises:
         ShapeError: The transform or the columns do not fit the event shape.

@@ -155,7 +155,7 @@ class _Comparison:
         self.compare("diffusion", "g", self.sde.diffusion(self.t), g2.sqrt(), 0.0)
 
     def log_snr(self) -> None:
-        """Compare the log-SNR with that of alpha and sigma."""
+        """Compare the log-SNR with the log-SNR computed from alpha and sigma."""
         given = self.sde.log_snr(self.t)
         self.compare("log_snr", "log_snr(t)", given, self.known_log_snr, _TOLERANCE)
 

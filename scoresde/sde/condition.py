@@ -67,7 +67,7 @@ class Classes:
 
         Args:
             name: The name of the condition, for errors.
-            given: The name of a class, or a list or array of names, with None for a missing one.
+            given: The name of a class, or a list or array of names, with None for a missing name.
 
         Raises:
             InvalidValueError: The classes have no names.

@@ -44,8 +44,8 @@ class _Origin(NamedTuple):
 def batch_time(time: Tensor, x: Tensor, given: object = None) -> Tensor:
     """Return times `()` or `(B,)` as a new tensor `(B,)` on the device of states `(B, *)`.
 
-    Its dtype is that of `x`, but at least float32, since half precision would round times of a fine
-    grid to the same number.
+    The result has the dtype of `x`, but at least float32, since half precision would round several
+    times of a fine grid to the same number.
 
     Args:
         time: The times on the CPU, in float64.

@@ -148,7 +148,7 @@ class SDE(Kernel, metaclass=_Checked):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Return `n` draws of the prior, `(n, *shape)`, where `shape` is that of one sample.
+        """Return `n` draws of the prior, `(n, *shape)`; `shape` is the shape of one sample.
 
         Raises:
             InvalidTypeError: An argument has another type, or `dtype` is not a floating-point one.

@@ -69,7 +69,7 @@ class Facts:
         steps: The number of sampling steps that suits the score.
         pilot: The result of `scoresde.pilot` for this score, or a function `(progress, steps)` that
             measures this result at its first call, and returns it.
-        transform: The map from the user's numbers to those of the score.
+        transform: The map from the user's numbers to model units, the numbers of the score.
         passes: The number of network passes of one call, such as 2 for classifier-free guidance; or
             a function that returns this number for sigma / alpha of shape `(B,)`, if it depends on
             the noise.

@@ -152,9 +152,9 @@ class AYS(Spacing):
     optimal. Sabour, Fidler & Kreis (2024), table 3, arXiv:2404.14507.
 
     Args:
-        sigmas: The table, at least two positive, decreasing numbers; by default that of Stable
-            Diffusion 1.5. `SPACINGS` has the paper's other tables: `"ays_sdxl"`, `"ays_deepfloyd"`
-            and `"ays_video"` (Stable Video Diffusion).
+        sigmas: The table, at least two positive, decreasing numbers; by default the table for
+            Stable Diffusion 1.5. `SPACINGS` has the paper's other tables: `"ays_sdxl"`,
+            `"ays_deepfloyd"` and `"ays_video"` (Stable Video Diffusion).
 
     Examples:
         >>> from scoresde.sde import VPSDE

@@ -226,7 +226,8 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
     smaller = centred.T @ centred if size < n else centred @ centred.T
     stds = torch.linalg.eigvalsh(smaller).clamp(min=0).sqrt().flip(0)
     thin = float(stds[stds > 1e-3 * stds[0]].min())
-    # the smallest variance of n samples is about 1 - size / n times that of the distribution
+    # the smallest variance of n samples is about 1 - size / n times the smallest variance of the
+    # distribution
     if size < n:
         thin /= math.sqrt(1 - size / n)
     few = f"; {n} samples are few to tell that in {size} dimensions" if n < 2 * size else ""

@@ -105,7 +105,7 @@ class Guard:
             rows: The loss and the gradient's norm of each step, `(n, 2)`.
 
         Returns:
-            `rows` without those of skipped steps.
+            `rows` without the rows of skipped steps.
 
         Raises:
             TrainingError: A loss or gradient is not finite, and the step may not be skipped.

@@ -81,7 +81,7 @@ class HeldOut:
             step: Steps so far.
             ema: The averages of the weights.
             due: True if a checkpoint is made at this step.
-            end: True if this step is the last one.
+            end: True if this step is the last step.
         """
         if due:
             return self.loss_of_checkpoint(step, ema.whole().model)

@@ -204,7 +204,7 @@ class Keeper:
         if held_out.at != step:
             if isinstance(averages[""].model, ScoreModel) and _done(best) != held_out.at:
                 warnings.warn(
-                    f"the best model, that of step {held_out.at}, is missing in {best}: it could "
+                    f"the best model, of step {held_out.at}, is missing in {best}: it could "
                     "not be written, or was removed; a new best model is written when the "
                     f"held-out loss falls below {held_out.best:.6g}",
                     RuntimeWarning,
@@ -251,7 +251,7 @@ class Keeper:
             if before != now:
                 warnings.warn(
                     f"{source} was written with {before} {name} and continues with {now}: the "
-                    "weights will differ by rounding from those of an uninterrupted run",
+                    "weights will differ by rounding from the weights of an uninterrupted run",
                     RuntimeWarning,
                     stacklevel=outside(),
                 )

@@ -164,6 +164,6 @@ def _run_id(folder: Path) -> str:
     found = checkpoint.read_bytes(path, most=64).decode("latin-1")
     if path.is_symlink() or re.fullmatch("[A-Za-z0-9._-]+", found) is None:
         raise CheckpointError(
-            f"{path} does not hold the identifier of a run; remove it, and a new one will be made"
+            f"{path} does not hold the identifier of a run; remove it, and a new file will be made"
         )
     return found

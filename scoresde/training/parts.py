@@ -134,7 +134,7 @@ class Optimiser:
 
 @dataclass(frozen=True, kw_only=True)
 class Averages:
-    """Configure the averages of the weights; the first one is the result of the run.
+    """Configure the averages of the weights; the first average is the result of the run.
 
     Attributes:
         ema: The decay, in [0, 1), of the exponential average that is the result. If there are
@@ -181,7 +181,7 @@ class Averages:
 
     @property
     def decays(self) -> tuple[float, ...]:
-        """Return all decays of `ema` as a tuple; the first one gives the result."""
+        """Return all decays of `ema` as a tuple; the first decay gives the result."""
         return self.ema if isinstance(self.ema, tuple) else (self.ema,)
 
 

@@ -213,8 +213,8 @@ class Trainer(Generic[ScoreT]):
                 since the run began.
             MemoryLimitError: A step does not fit into memory.
             DataError: Samples cannot be read.
-            CheckpointError: Two checkpoints in a row, or the last one, could not be written; or
-                another process trains in the folder, or has continued the run.
+            CheckpointError: Two checkpoints in a row, or the last checkpoint, could not be written;
+                or another process trains in the folder, or has continued the run.
             PeerError: Another process of the job died.
         """
         count = self.config.steps if steps is None else check_integer("steps", steps, 0)

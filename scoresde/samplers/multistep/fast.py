@@ -89,7 +89,7 @@ class Fast(TauMultistep):
         window: The noise-to-signal ratios between which noise is added.
         pilot: The result of `scoresde.pilot`, or `None`.
         fit: Correct the weights by numbers that were fitted to the pilot run. The numbers are left
-            out under guidance, on another grid than that of the fit, and if noise is added.
+            out under guidance, on another grid than in the fit, and if noise is added.
     """
 
     steps: ClassVar[int] = 20

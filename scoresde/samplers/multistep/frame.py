@@ -71,7 +71,7 @@ class Frame:
     def denoising(self) -> Tensor:
         r"""Return $\sigma / \alpha$ at each time, `(N + 1, C)`.
 
-        This times `excess` is the denoiser of the score minus that of the Gaussian.
+        Multiplied by `excess`, it gives the denoiser of the score minus that of the Gaussian.
         """
         return (self.sigma / self.alpha)[:, None].expand_as(self._law)
 

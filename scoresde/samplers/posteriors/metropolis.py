@@ -107,7 +107,7 @@ class Metropolis(Around):
         return 2 * (self.k + 1)
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations of the sampler plus those of the chain."""
+        """Return the evaluations of the sampler plus the evaluations of the chain."""
         return self.sampler.cost(steps) + self.cost_of_chain
 
     def steps_for(self, nfe: int) -> int:

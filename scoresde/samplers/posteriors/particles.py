@@ -129,7 +129,7 @@ class Particles(Sampler):
         return False
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations at the N + 1 times of N steps, plus those of the second run."""
+        """Return the evaluations at the N + 1 times of N steps, and of a second run if any."""
         half = self.k * (steps // 2 - steps) if self.evidence else 0
         return (steps + 1) * self.nfe_per_step + half
 
