@@ -169,7 +169,7 @@ def check_dense(what: str, x: Tensor) -> None:
         raise InvalidTypeError(f"{what} must not be quantized; use .dequantize()")
     if x.layout != torch.strided or x.is_nested:
         kind = "nested" if x.is_nested else str(x.layout)
-        raise InvalidTypeError(f"{what} must be dense, got a {kind} tensor; use .to_dense()")
+        raise InvalidTypeError(f"{what} must be a dense tensor, not {kind}; use .to_dense()")
     if x.is_floating_point() and x.itemsize < 2:
         raise InvalidTypeError(f"{what} needs at least half precision, got {x.dtype}; use .float()")
 
