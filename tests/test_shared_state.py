@@ -227,7 +227,7 @@ def test_two_models_with_dropout_learn_in_two_threads_what_each_learns_alone():
 def test_draws_of_another_thread_do_not_change_the_dropout_of_a_network_of_the_package(recompute):
     def learnt(between=lambda: None):
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             net = MLP(4, hidden=(8, 8), dropout=0.5)
         # what another thread draws in the middle of a forward and of a backward pass
         net.layers[1].register_forward_pre_hook(lambda *_: between())
