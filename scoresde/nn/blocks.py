@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .dropout import Dropout
+
 Padding = Literal["zeros", "circular"]
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -68,7 +70,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = conv(channels, channels, spatial, padding=padding)
         self.film = nn.Linear(features, 2 * channels)
         self.norm2 = norm(channels, affine=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = conv(channels, channels, spatial, padding=padding, zero=True)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
