@@ -49,7 +49,7 @@ def check_out(
                 f"{path} is read by this command, or belongs to the data of the model; write to "
                 "another file"
             )
-    check_folder(path.parent)
+    _check_no_file(path.parent)
 
 
 def _holds(name: str, path: Path) -> bool:
@@ -60,7 +60,17 @@ def _holds(name: str, path: Path) -> bool:
 
 
 def check_folder(path: Path) -> None:
-    """Raise InvalidValueError if a path cannot be a folder."""
+    """Raise InvalidValueError if a path cannot be a folder, or has the suffix of a file."""
+    if path.suffix in _SUFFIXES and not os.path.exists(path):
+        raise InvalidValueError(
+            f"this command writes a folder; got {str(path)!r}, so write "
+            f"{str(path.with_suffix(''))!r}"
+        )
+    _check_no_file(path)
+
+
+def _check_no_file(path: Path) -> None:
+    """Raise InvalidValueError if a path or a folder above it is a file."""
     above = (path, *path.parents)
     taken = next((p for p in above if os.path.exists(p) and not os.path.isdir(p)), None)
     if taken is not None:

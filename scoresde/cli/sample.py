@@ -178,7 +178,7 @@ class Sample:
             return
         if in_file:
             of = {k: v.cpu() for k, v in given.values.items()}
-            options = PictureOptions(self.scale, self.columns, of, other, self.round)
+            options = PictureOptions(self.scale, self.columns, of, beside=other, round=self.round)
             write(self.out, shards.joined(), model, options)
             shards.remove()
         there = len(shards) - missing

@@ -38,6 +38,7 @@ class PictureOptions:
         scale: The side of one pixel of an image, in pixels of the picture.
         columns: The number of images side by side.
         given: The conditions of the samples by name, one row for each or one for all.
+        known: The known values of one sample, in the units of the data, NaN where nothing is known.
         beside: Data that are drawn beside the samples; conditions are not shown then.
         round: Round the columns in which the data had only integers.
     """
@@ -45,6 +46,7 @@ class PictureOptions:
     scale: int | None = None
     columns: int | None = None
     given: Mapping[str, Tensor] = field(default_factory=dict)
+    known: Tensor | None = None
     beside: Data | None = None
     round: bool = True
 
@@ -62,8 +64,8 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOp
         x, transform = rounded(model.transform.inverse(x), model), None
     sets = x if options.beside is None else {"data": options.beside, "samples": x}
     return plot.samples(
-        sets, transform=transform, names=model.columns, labels=labels, scale=options.scale,
-        columns=options.columns, title=title or None,
+        sets, transform=transform, known=options.known, names=model.columns, labels=labels,
+        scale=options.scale, columns=options.columns, title=title or None,
     )  # fmt: skip
 
 

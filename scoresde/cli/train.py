@@ -19,6 +19,7 @@ import tyro
 from scoresde import checkpoint, distributed
 from scoresde.cli.config import RunConfig
 from scoresde.cli.open import PLAIN
+from scoresde.cli.outputs import check_folder
 from scoresde.cli.pilots import TASK, seconds, steps_of
 from scoresde.cli.source import described
 from scoresde.cli.terminal import tell, then
@@ -84,6 +85,7 @@ class Train:
 
     def run(self) -> None:
         """Train to the end, in all processes of `torchrun`."""
+        check_folder(self.out)
         callbacks = self.settings.callbacks(self.out) if distributed.is_main() else ()
         data = self._data()
         _say(described(data, self.settings.data.source))

@@ -118,7 +118,7 @@ def _scales(report: Report, data: Data, names: list[str], constant: Tensor) -> N
             "scales",
             f"the standard deviation of {names[low]} is {float(stds[low]):.3g}, but that of "
             f"{names[high]} is {float(stds[high]):.3g}, and columns with a small one are hardly "
-            "learnt; standardize each by standardize=True",
+            "learnt; standardize each by standardize=True or --standardize",
             [names[low], names[high]],
         )
 

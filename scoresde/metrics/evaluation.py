@@ -188,9 +188,8 @@ class Evaluation(Result, Mapping[str, Comparison]):
         if self.n < _COARSE:
             seen = f"; {by_chance}" if worse else ""
             return (
-                f"Undecided: with {self.n} samples only gross faults show, and not even all of "
-                f"these{seen}. Take more samples, and hold out more data in "
-                "the training."
+                f"Undecided: {self.n} samples show only the largest errors of a model{seen}. Take "
+                "more samples, and hold out more data in the training."
             )
         if worse:
             return f"No clear difference from real data: {by_chance}.{few}"

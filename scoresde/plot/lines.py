@@ -32,6 +32,7 @@ def signals(
     transform: Transform | None = None,
     at: Tensor | Sequence[float] | None = None,
     truth: Tensor | None = None,
+    known: Tensor | None = None,
     names: Sequence[str] = (),
     labels: Labels = (),
     title: str | None = None,
@@ -48,6 +49,8 @@ def signals(
         transform: The transform of the data; signals are drawn in the units of the data.
         at: The positions of the values along the axis, `(T,)`; by default 0 to T - 1.
         truth: One signal `(C, T)` or `(T,)`, drawn above the others.
+        known: The measured values `(C, T)` or `(T,)`, drawn as dots; NaN where nothing was
+            measured.
         names: The names of the channels.
         labels: A label of each signal, `(N,)`, strings or integers: each has its own colour.
         title: The title.
@@ -81,9 +84,8 @@ def signals(
         raise ShapeError(f"at must have one entry for each of the {length} values")
     if names and len(names) != channels:
         raise ShapeError(f"need a name for each of the {channels} channels, got {len(names)}")
-    line = None if truth is None else paper.finite("truth", truth).reshape(-1, length)
-    if line is not None and len(line) != channels:
-        raise ShapeError(f"the truth must be of shape {(channels, length)}")
+    line = None if truth is None else _one("truth", truth, (channels, length))
+    dots = None if known is None else _one("known", known, (channels, length))
     shown = min(channels, _CHANNELS)
     drawn, panels = paper.sheet(ax, (7.0, 1.2 + 1.9 * shown), shown)
     parts = groups(sets, words)
@@ -94,11 +96,21 @@ def signals(
     for c, panel in enumerate(panels):
         if line is not None:
             panel.plot(times, line[c], color=paper.ink(panel), linewidth=1.4, label="the truth")
+        if dots is not None:
+            panel.plot(times, dots[c], ".", color=paper.ink(panel), markersize=4, label="known")
     _finish(panels, times, names, channels, "step" if at is None else "")
     _legend(panels[0])
     if title is not None:
         (panels[0] if ax is None else ax).set_title(title, fontsize="medium")
     return drawn
+
+
+def _one(name: str, signal: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return one signal as `(C, T)`; NaN is allowed, and remains."""
+    found = paper.finite(name, signal.nan_to_num(nan=0.0)).where(~signal.isnan().cpu(), torch.nan)
+    if found.numel() != math.prod(shape):
+        raise ShapeError(f"{name} must be of shape {shape}, got {tuple(signal.shape)}")
+    return found.reshape(shape)
 
 
 def beside(

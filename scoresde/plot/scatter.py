@@ -130,9 +130,11 @@ def points(
     else:
         labels = axis_names or [f"$x_{{{i + 1}}}$" for i in range(shown)]
         _corner(panels, sets, tones, mark, ends, labels)
-        if note:
-            middle = panels[count * (count - 1) + count // 2]
-            below(middle, note.removesuffix("; "))
+        if note and ax is None:
+            text = f"({note.removesuffix('; ')})"
+            drawn.supxlabel(text, fontsize="medium", color=paper.INK)
+        elif note:
+            below(panels[count * (count - 1) + count // 2], note.removesuffix("; "))
     if title is not None:
         _title(drawn, panels, title, whole=ax is None and d > 2, ax=ax)
     return drawn
@@ -295,10 +297,7 @@ def _corner(
             _plane(ax, sets, tones, None, mark, ends, (column, row), size=6.0)
             ax.set(xlim=ends[column], ylim=ends[row])
         ax.tick_params(labelsize="x-small")
-        ax.tick_params(axis="x", labelrotation=30)
-        ax.locator_params(axis="x", nbins=3)
-        if row != column:
-            ax.locator_params(axis="y", nbins=3)
+        ax.locator_params(axis="x" if row == column else "both", nbins=3)
         ax.set_box_aspect(1)
         if row == d - 1:
             ax.set_xlabel(names[column])
