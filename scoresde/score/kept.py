@@ -136,7 +136,7 @@ class _Kept:
             return False
         if self.weights[-1] is None:
             weights = _numbers(weights)
-        return self._compared(self.weights) == self._compared(weights)
+        return bool(self._compared(self.weights) == self._compared(weights))
 
     def _compared(self, weights: Any) -> Any:
         plain = {key: value for key, value in weights[0].items() if key not in self._counts}
