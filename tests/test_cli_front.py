@@ -1,6 +1,7 @@
 """The command line before and around its commands: wrong words, help, and messages."""
 
 import io
+import os
 import re
 import shlex
 import shutil
@@ -122,6 +123,16 @@ def test_the_help_of_a_command_can_be_printed_in_three_ways(words, capsys):
         main(words.split())
     assert ended.value.code in (0, None)
     assert "usage: scoresde sample" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "7"])
+def test_the_help_ends_in_the_narrowest_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit) as ended:
+        main(["info", "--help"])
+    assert ended.value.code in (0, None)
+    assert "CHECKPOINT" in capsys.readouterr().out
+    assert os.environ["COLUMNS"] == columns
 
 
 @pytest.mark.slow

@@ -55,12 +55,12 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
             file is unchanged.
     """
     path = Path(path)
-    for again in (False, True):
+    for left in (2, 1, 0):
         try:
             _replace(path, data)
             return
         except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
-            if again or getattr(error, "errno", None) not in _TRANSIENT:
+            if not left or getattr(error, "errno", None) not in _TRANSIENT:
                 raise CheckpointError(
                     f"cannot write {path}: {_reason(error)}; an older file there is unchanged"
                 ) from error
@@ -80,11 +80,13 @@ def make_folder(path: Path) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    clean(path.parent)  # a command that was killed may have left a file there
     mode = _mode(path)
     temporary = path.with_name(f".scoresde-{secrets.token_hex(16)}.tmp")
     try:
         with open(temporary, "xb", opener=_without_links) as file:
-            locked(file.fileno())  # lock the file so that `clean` does not remove it
+            if locked(file.fileno()) is False:  # `clean` in another process is removing the file
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             file.write(data)
             file.flush()
             if mode is not None:
@@ -221,10 +223,10 @@ def _remove_abandoned(path: Path) -> None:
         free = locked(file)
         if free is None:
             free = time.time() - found.st_mtime > _DAY
+        if free and ours and stat.S_ISREG(found.st_mode):
+            path.unlink()
     finally:
         os.close(file)
-    if free and ours and stat.S_ISREG(found.st_mode):
-        path.unlink()
 
 
 def locked(file: int, *, shared: bool = False) -> bool | None:

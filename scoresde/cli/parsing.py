@@ -8,8 +8,10 @@ import difflib
 import functools
 import inspect
 import io
+import os
 import re
-from collections.abc import Callable, Collection, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -21,6 +23,8 @@ from scoresde.cli.terminal import MisreadError
 from scoresde.errors import UnknownNameError
 
 __all__ = ["Command", "General", "options_of", "parse"]
+
+_COLUMNS = 20
 
 
 class Command(Protocol):
@@ -74,7 +78,7 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
         args=words,
         default=tyro.MISSING_NONPROP if default is None else default,
     )
-    with _VALUES:
+    with _VALUES, _readable_width():
         printed = io.StringIO()
         try:
             with contextlib.redirect_stderr(printed):
@@ -89,6 +93,22 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
                 raise
             found = read()  # again, to print the help in the width of the terminal
     return found.command, found.general
+
+
+@contextlib.contextmanager
+def _readable_width() -> Iterator[None]:
+    """Let tyro print for at least 20 columns in the block; in a few columns it never ends."""
+    before = os.environ.get("COLUMNS")
+    if shutil.get_terminal_size().columns >= _COLUMNS:
+        yield
+        return
+    os.environ["COLUMNS"] = str(_COLUMNS)
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def _wrong_value(text: str) -> str | None:

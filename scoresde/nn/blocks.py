@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .dropout import Dropout
+
 Padding = Literal["zeros", "circular"]
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -68,15 +70,15 @@ class ResidualBlock(nn.Module):
         self.conv1 = conv(channels, channels, spatial, padding=padding)
         self.film = nn.Linear(features, 2 * channels)
         self.norm2 = norm(channels, affine=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = conv(channels, channels, spatial, padding=padding, zero=True)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Map `x` `(B, C, *)` and `e` `(B, features)` to `(B, C, *)`."""
         h = self.conv1(silu(self.norm1(x), kept=x))
         h = film(self.norm2, h, self.film(e))
-        out: Tensor = x + self.conv2(self.dropout(silu(h, kept=x)))
-        return out
+        out: Tensor = self.conv2(self.dropout(silu(h, kept=x)))
+        return out.add_(x)
 
 
 def silu(h: Tensor, *, kept: Tensor) -> Tensor:
@@ -102,6 +104,17 @@ def film(norm: nn.GroupNorm, h: Tensor, e: Tensor) -> Tensor:
         return y.reshape(h.shape)
     ones = (..., *(None,) * (h.ndim - 2))
     return torch.addcmul(shift[ones], norm(h), 1 + scale[ones])
+
+
+def enlarged(y: Tensor, size: Sequence[int]) -> Tensor:
+    """Return `(B, C, *size)`, at each position the nearest of `y` `(B, C, *)`.
+
+    On the CPU the kernel for volumes enlarges images in up to a third of the time of that for
+    images, if their memory is contiguous.
+    """
+    if y.ndim == 4 and y.device.type == "cpu" and y.is_contiguous():
+        return F.interpolate(y[:, :, None], size=(1, *size), mode="nearest")[:, :, 0]
+    return F.interpolate(y, size=tuple(size), mode="nearest")
 
 
 class Attention(nn.Module):

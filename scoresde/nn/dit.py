@@ -24,6 +24,7 @@ from scoresde.errors import InvalidValueError
 from .blocks import CONV, conv, from_patches, padded, to_patches
 from .checks import check_dtype, check_level
 from .conditions import Network, classes_of, flagged, resized, split
+from .dropout import Dropout
 from .embedding import Embedding
 
 __all__ = ["DiT"]
@@ -158,7 +159,7 @@ class Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Dropout(dropout),
+            nn.Linear(width, 4 * width), nn.GELU("tanh"), Dropout(dropout),
             nn.Linear(4 * width, width),
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ from scoresde.errors import InvalidValueError
 
 from .checks import check_dtype, check_level
 from .conditions import Network, classes_of, flagged
+from .dropout import Dropout
 from .embedding import Embedding
 
 
@@ -125,7 +126,7 @@ class ResidualLayer(nn.Module):
         self.norm = nn.LayerNorm(inputs)
         self.linear1 = nn.Linear(inputs, outputs)
         self.film = nn.Linear(features, 2 * outputs)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear2 = nn.Linear(outputs, outputs)
         self.skip = nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs)
 

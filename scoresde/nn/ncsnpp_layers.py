@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .dropout import Dropout
+
 FILTER = (1.0, 3.0, 3.0, 1.0)
 
 
@@ -122,7 +124,7 @@ class ResidualBlock(nn.Module):
         self.Conv_0 = convolution(into, out)
         self.Dense_0 = linear(wide, out)
         self.GroupNorm_1 = group_norm(out)
-        self.Dropout_0 = nn.Dropout(dropout)
+        self.Dropout_0 = Dropout(dropout)
         self.Conv_1 = convolution(out, out, 0.0)
         change_of_shape = into != out or change != "none"
         self.Conv_2 = convolution(into, out, kernel=1) if change_of_shape else nn.Identity()

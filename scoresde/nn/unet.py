@@ -32,9 +32,11 @@ from .blocks import (
     Padding,
     ResidualBlock,
     conv,
+    enlarged,
     from_patches,
     norm,
     padded,
+    silu,
     to_patches,
 )
 from .checks import check_dtype, check_level
@@ -99,8 +101,7 @@ class Level(nn.Module):
             y = self.below(self.shrink(x), e)
             if self.bounded:
                 y = F.rms_norm(y, y.shape[1:], eps=1.0)
-            y = self.grow(y)
-            x = x + F.interpolate(y, size=x.shape[2:], mode="nearest")
+            x = x + enlarged(self.grow(y), x.shape[2:])
         for block in self.up:
             x = block(x, e)
         return x
@@ -287,7 +288,8 @@ class UNet(Network):
             known = padded(torch.cat(parts, dim=1), self.patch, self.padding)
             h = h + self.joined(to_patches(known, self.patch))
         h = self.body(h, self.embedding(c, condition))
-        y = from_patches(self.head(h), self.patch)
+        last, _, mix = self.head
+        y = from_patches(mix(silu(last(h), kept=h)), self.patch)
         crop: tuple[Any, ...] = (..., *(slice(n) for n in size))
         return y[crop]
 

@@ -194,6 +194,8 @@ class Saved(Piloted):
             restore(model, config, tensors)
         checkpoint.load_state(model, tensors, source=str(path))
         check_weights(model, path)
+        if model.pilot is not None:  # it belongs to these weights
+            model.recall_pilot(model.pilot, given=True)
         PilotFile.beside(path).recall(model)
         if os.path.exists(folder) and not in_package(path):  # not a name on the hub either
             model.keeper = PilotFile.beside(path)

@@ -40,6 +40,8 @@ If there are several processes, each has its own rows of the batch, `distributed
 
 # The run ends if more than `_DEATHS` workers die within `_WITHIN` batches.
 _DEATHS, _WITHIN = 3, 1000
+# the number of samples that an augmentation of the user makes twice, to compare them
+_COMPARED = 256
 # each tensor of a packed batch begins at a multiple of this number of bytes
 _ALIGNED = 16
 
@@ -83,23 +85,38 @@ class Batches:
         if augment is not None:
             self._augment = [*self._augment, augment]
         self._watched = augment is not None
+        self._compared = 0 if augment is None else _COMPARED
 
     def at(self, step: int) -> Batch:
         """Return the batch of update number `step`."""
         seed, size = self.config.seed, self.config.batch_size
         index = batch_indices(len(self.data), size, seed=seed, step=step)[list(self.rows)]
         before = _global_state() if self._watched else ()
-        x = augmented(self.data.batch(index), self._augment, seed=seed, step=step, rows=self.rows)
+
+        def made() -> Tensor:
+            x = self.data.batch(index)
+            return augmented(x, self._augment, seed=seed, step=step, rows=self.rows)
+
+        x = made()
         if self._watched and _global_state() != before:
-            self._watched = False
-            warnings.warn(
-                "the augmentation draws from a global generator of torch, numpy or Python, so a "
-                "resumed run, or a run with another number of workers, learns other samples; draw "
-                "from its second argument, as in torch.rand((), generator=generator)",
-                UserWarning,
-                stacklevel=outside(),
-            )
+            self._warn("draws from a global generator of torch, numpy or Python")
+        elif self._compared > 0:
+            self._compared -= len(x)
+            if not torch.allclose(x, made(), rtol=0, atol=0, equal_nan=True):
+                self._warn("returns other samples when it is called again with equal arguments")
         return x, self.data.condition(index)
+
+    def _warn(self, what: str) -> None:
+        """Warn once that the augmentation is no function of its arguments."""
+        self._watched, self._compared = False, 0
+        warnings.warn(
+            f"the augmentation {what}, so a resumed run, or a run with another number of workers, "
+            "learns other samples; draw from its second argument, as in "
+            "torch.rand((), generator=generator), or seed a generator of numpy by "
+            "np.random.default_rng(generator.initial_seed())",
+            UserWarning,
+            stacklevel=outside(),
+        )
 
     def since(self, step: int) -> Generator[Batch]:
         """Yield the batches of `step` and all later steps.
