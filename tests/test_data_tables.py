@@ -340,7 +340,7 @@ def test_conditions_that_do_not_belong_to_a_folder_are_refused(photos, tmp_path)
     (tmp_path / "few.csv").write_text("file,y\ncat/00.png,1\n")
     (tmp_path / "twice.csv").write_text("file,y\ncat/00.png,1\ncat/00.png,2\n")
     for given, error, message in (
-        (tmp_path / "few.csv", DataError, "has no row for cat/01.png, .*, and 9 more; add one"),
+        (tmp_path / "few.csv", DataError, "has no row for cat/01.png, .*, and 9 more; add a row"),
         (tmp_path / "twice.csv", DataError, "several rows for the file 'cat/00.png'; keep one"),
         (np.zeros((29, 2)), ShapeError, "one row for each of 30 samples"),
         (tmp_path / "none.npy", DataError, r"none\.npy does not exist"),

@@ -5,9 +5,13 @@ r"""What a U-Net's step takes beside its own convolutions, and its operations pe
    precision in which they are computed, each forward and backward. Of forward passes alone too.
 2. Presets. The parameters of `UNet.small`, `.base` and `.large`, and the milliseconds that an image
    takes in a forward pass, and in a forward and a backward pass.
-3. Speed. The operations per second of the same step (`torch.utils.flop_counter`: those of
-   convolutions and matrix products), beside azula's, diffusers', EDM's DDPM++ and ADM, all with
-   three resolutions of the same widths.
+3. Layout. The operations per second (`torch.utils.flop_counter`: those of convolutions and matrix
+   products) of our parts in the layouts of azula and diffusers, over those of azula and diffusers:
+   the same widths, blocks, resolutions and convolutions, so as many operations. More than 1 is
+   faster than the peer.
+4. Speed. The operations per second of a step beside azula's, diffusers', EDM's DDPM++ and ADM, each
+   in its own layout. All have three resolutions of the same widths, but not the same convolutions:
+   azula and diffusers concatenate skips, where our U-Net adds them.
 
 All take turns, so that a change in the speed of the machine meets all of them alike. A figure is
 the median over the turns, in seconds of the thread; a ratio is the median of the ratios within a
@@ -35,8 +39,10 @@ import tyro
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from unets import ADM, EDM, Azula, Diffusers
+from unets.layouts import AsDiffusers, as_azula
 
 from scoresde.nn import UNet
+from scoresde.precision import has_bfloat16
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SHAPES = ((3, 32, 32), (1, 28, 28), (3, 64, 64), (2, 128), (1, 12, 12, 12))
@@ -47,12 +53,14 @@ WIDTHS = (32, 64, 96)
 class Options:
     """What to run."""
 
-    parts: tuple[Literal["ratio", "presets", "speed"], ...] = ("ratio", "presets", "speed")
+    parts: tuple[Literal["ratio", "presets", "layout", "speed"], ...] = (
+        "ratio", "presets", "layout", "speed",
+    )  # fmt: skip
     """What to measure."""
     width: tuple[int, ...] = (32, 64, 128)
     """Widths of the networks of the ratio, the same at their three resolutions."""
-    bf16: bool = True
-    """Whether networks run in bfloat16, as `train` runs them where the device has it."""
+    bf16: bool = has_bfloat16(torch.device("cpu"))
+    """Whether networks run in bfloat16, as `train` runs them where the processor has it."""
     batch: int = 16
     """Samples in a batch."""
     turns: int = 15
@@ -192,6 +200,42 @@ def presets(options: Options) -> None:
         print(f"{make.__name__:8}{size:12,}  {ahead:24} {both}", flush=True)
 
 
+def flops_of(call: Callable[[], None]) -> float:
+    """Giga-operations of convolutions and matrix products in one call."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 1e9
+
+
+def layout(options: Options) -> None:
+    """Print operations per second over those of a peer with the same convolutions."""
+    print(f"{'shape':12}{'layout of':11}{'GFLOP':>7}{'theirs':>7}", end="  ")
+    print(f"{'GFLOP/s':22}{'theirs':22}{'ratio of a step':23}of a forward pass")
+    for shape in SHAPES[-2:] if options.short else SHAPES:
+        x, spatial = torch.randn(options.batch, *shape), len(shape) - 1
+        pairs: dict[str, tuple[nn.Module, nn.Module]] = {
+            "azula": (as_azula(shape[0], WIDTHS, spatial), Azula(shape[0], WIDTHS, 1, spatial))
+        }
+        if spatial == 2:
+            pairs["diffusers"] = AsDiffusers(shape[0], WIDTHS, 1), Diffusers(shape[0], WIDTHS, 1)
+        for peer, nets in pairs.items():
+            calls = [make(net, x, options) for make in (step_of, forward_of) for net in nets]
+            work = [flops_of(call) for call in calls]
+            rows: list[list[float]] = []
+            for turn in range(options.turns):
+                # every second turn begins with the peer
+                order = range(4) if turn % 2 else (1, 0, 3, 2)
+                taken = {i: seconds(calls[i]) for i in order}
+                rows += [[work[i] / taken[i] for i in range(4)]] if turn else []
+            ours, theirs = (quartiles([row[i] for row in rows]) for i in range(2))
+            step, ahead = (quartiles([row[i] / row[i + 1] for row in rows]) for i in (0, 2))
+            print(
+                f"{'x'.join(map(str, shape)):12}{peer:11}{work[0]:7.2f}{work[1]:7.2f}  "
+                f"{ours:22}{theirs:22}{step:23}{ahead}",
+                flush=True,
+            )
+
+
 def contenders(shape: tuple[int, ...]) -> dict[str, nn.Module]:
     """Networks of the same widths for samples of a shape."""
     channels, spatial = shape[0], len(shape) - 1
@@ -212,11 +256,7 @@ def speed(options: Options) -> None:
     for shape in SHAPES[-2:] if options.short else SHAPES:
         x = torch.randn(options.batch, *shape)
         steps = {name: step_of(net, x, options) for name, net in contenders(shape).items()}
-        flops = {}
-        for name, step in steps.items():
-            with FlopCounterMode(display=False) as counter:
-                step()
-            flops[name] = counter.get_total_flops() / 1e9
+        flops = {name: flops_of(step) for name, step in steps.items()}
         times: dict[str, list[float]] = {name: [] for name in steps}
         for turn in range(options.turns):
             for name, step in steps.items():
@@ -238,7 +278,7 @@ def main(options: Options) -> None:
     if options.short:
         options = replace(options, turns=2, batch=2, width=(16,))
     for part in options.parts:
-        {"ratio": ratio, "presets": presets, "speed": speed}[part](options)
+        {"ratio": ratio, "presets": presets, "layout": layout, "speed": speed}[part](options)
         print()
 
 

@@ -47,7 +47,7 @@ class Inpaint:
     n: int = 16
     """The number of samples, at least 1."""
     resample: int = 5
-    """The number of times that each step is made, at least 1; with more repetitions the drawn
+    """The number of times that each step is repeated, at least 1. With more repetitions the drawn
     part agrees better with the known part.
     """
     sampler: SamplerName = "ancestral"
@@ -120,9 +120,9 @@ def with_channel(value: Tensor, model: ScoreModel) -> Tensor:
 
 
 def _read(path: Path, model: ScoreModel, known: bool = False) -> Tensor:
-    """Return the event that a file holds, in model units.
+    """Return the sample that a file holds, in model units.
 
-    If `known` is True, the file is the mask of the known part, whose numbers have no units.
+    If `known` is True, the file is the mask of the known part, which is not in any units.
     """
     if path.suffix.lower() in IMAGES:
         found = image(path, model)[0]

@@ -27,7 +27,8 @@ def check_out(
 ) -> None:
     """Raise InvalidValueError if the output cannot be written to this path.
 
-    It must not replace a file that the command reads, nor one in a folder that it reads.
+    The output must not replace a file that the command reads, nor a file in a folder that the
+    command reads.
 
     Args:
         path: The output.
@@ -86,4 +87,4 @@ def check_replaced(path: Path) -> None:
     except CheckpointError:
         samples = False  # a file of a newer scoresde, damaged or foreign: do not replace it
     if not samples:
-        raise InvalidValueError(f"{path} holds something else than samples; take another file")
+        raise InvalidValueError(f"{path} does not hold samples; write to another file")

@@ -39,7 +39,7 @@ class PictureOptions:
         columns: The number of images side by side.
         given: The conditions of the samples by name, one row for each or one for all.
         known: The known values of one sample, in the units of the data, NaN where nothing is known.
-        beside: Data that are drawn beside the samples; conditions are not shown then.
+        beside: Data that are drawn beside the samples; with them no conditions are shown.
         round: Round the columns in which the data had only integers.
     """
 
@@ -72,7 +72,8 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOp
 def in_words(given: Mapping[str, Tensor], model: ScoreModel, n: int) -> tuple[str, list[str]]:
     """Return the conditions that n samples have in common, and the other conditions of each sample.
 
-    The second is empty if there are no others, or too many samples to name each.
+    The second result is empty if all conditions are common, or if there are too many samples to
+    write the conditions of each.
 
     Args:
         given: The conditions by name, one row for each sample or one for all.
@@ -92,7 +93,7 @@ def in_words(given: Mapping[str, Tensor], model: ScoreModel, n: int) -> tuple[st
 
 
 def rounded(x: Tensor, model: ScoreModel) -> Tensor:
-    """Return rows in the units of the data, and round the columns of integers."""
+    """Return rows in the units of the data, with the columns of integers rounded."""
     whole = torch.tensor([name in model.whole for name in model.columns], dtype=torch.bool)
     return x.where(~whole, x.round()) if model.whole else x
 

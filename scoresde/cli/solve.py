@@ -1,4 +1,4 @@
-"""Define `scoresde solve`: draw samples of a model given a linear measurement of them."""
+"""Define `scoresde solve`: draw samples of a model that agree with a linear measurement."""
 
 from __future__ import annotations
 
@@ -46,14 +46,15 @@ _OPERATORS: dict[str, tuple[Any, Any]] = {
 
 @dataclass(frozen=True)
 class Solve:
-    """Solve an inverse problem: draw samples given a noisy linear measurement of them."""
+    """Solve an inverse problem: draw samples that agree with a noisy linear measurement."""
 
     checkpoint: Checkpoint
     out: Path
     """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz or .safetensors."""
     operator: str
-    """The operator: mask=FILE.npy of 0 and 1, blur=WIDTH, downsample=FACTOR, grey,
-    fourier=FILE.npy of the frequencies that are kept, or projection=M."""
+    """The operator of the measurement: mask=FILE.npy (1 where a number is measured, else 0),
+    blur=WIDTH, downsample=FACTOR, grey, fourier=FILE.npy (the frequencies that are kept), or
+    projection=M."""
     y: Path
     """The measurement, a .npy file in the units of the training data, NaN where nothing was
     measured. With mask=FILE.npy it may have the shape of a whole sample; the entries where the mask
@@ -63,8 +64,8 @@ class Solve:
     n: int = 16
     """The number of samples, at least 1."""
     iterations: int = 5
-    """The number of conjugate-gradient steps in the posterior's score, at least 1. Each is a
-    product with the network's Jacobian and costs two passes.
+    """The number of conjugate-gradient steps for each evaluation of the posterior's score, at least
+    1. Each step is a product with the Jacobian of the network and costs two passes.
     """
     sampler: SamplerName = "heun"
     steps: Steps = None

@@ -19,12 +19,13 @@ _THOUSANDS = re.compile(rf"[+-]?([1-9]\d{{0,2}}(,\d{{3}})+|\d*)(\.\d+)?{_POWER}"
 def with_points(cells: Sequence[str], *, decimal: bool = False) -> Sequence[str]:
     """Return the cells of a column with decimal points and no commas, or unchanged if in doubt.
 
-    Commas are decimal if no comma of the column can separate thousands ("1,5", "0,708",
-    "1.234,5"), and separate thousands if none can be decimal ("1,234.5", "1,234,567").
+    Commas are read as decimal commas if some of them cannot separate thousands ("1,5", "0,708",
+    "1.234,5"). They are read as separators of thousands if some of them cannot be decimal commas
+    ("1,234.5", "1,234,567").
 
     Args:
         cells: The cells of a column.
-        decimal: Read commas that may be either, as in "1,234", as decimal commas.
+        decimal: Read commas that may be of both kinds, as in "1,234", as decimal commas.
 
     Examples:
         >>> with_points(["1.234,5", "2,25"]), with_points(["1,234.5", "12"])

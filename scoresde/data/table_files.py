@@ -30,10 +30,10 @@ _EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # the texts that stand f
 def read_csv(path: Path) -> Table:
     """Read the table in a text file, with columns separated by commas, semicolons, tabs or spaces.
 
-    The first line has the names of the columns. If all of its cells are numbers, it is a sample,
-    and the columns are called "0", "1", ... Commas in numbers are read as `with_points` says; in a
-    file with semicolons, without decimal points and separated thousands, all of them are decimal
-    commas.
+    The first line has the names of the columns. If all cells of the first line are numbers, it is a
+    sample, and the columns are called "0", "1", ... Commas in numbers are read by `with_points`. If
+    a file has semicolons, no decimal points and no separated thousands, all commas in numbers are
+    decimal commas.
 
     Raises:
         DataError: The file is missing, is not text, its lines have different numbers of cells, or
@@ -51,7 +51,7 @@ def read_csv(path: Path) -> Table:
             reader = csv.reader(
                 file, delimiter=" " if spaces else separator, skipinitialspace=spaces, strict=True
             )
-            # a row may span several lines; its line number is that of the last
+            # a row may span several lines; the number of its last line is taken
             known = [(reader.line_num, line) for line in reader if line]
             if spaces:  # spaces at the end of a line are not an empty cell
                 known = [(i, [cell for cell in line if cell]) for i, line in known]

@@ -77,8 +77,8 @@ class ResidualBlock(nn.Module):
         """Map `x` `(B, C, *)` and `e` `(B, features)` to `(B, C, *)`."""
         h = self.conv1(silu(self.norm1(x), kept=x))
         h = film(self.norm2, h, self.film(e))
-        out: Tensor = x + self.conv2(self.dropout(silu(h, kept=x)))
-        return out
+        out: Tensor = self.conv2(self.dropout(silu(h, kept=x)))
+        return out.add_(x)
 
 
 def silu(h: Tensor, *, kept: Tensor) -> Tensor:
@@ -92,9 +92,9 @@ def silu(h: Tensor, *, kept: Tensor) -> Tensor:
 def film(norm: nn.GroupNorm, h: Tensor, e: Tensor) -> Tensor:
     """Return (1 + a) norm(h) + b for `h` `(B, C, *)`, with (a, b) = `e` `(B, 2 C)`.
 
-    A faster way, which takes a fourth of the time, is a single GroupNorm over the channels of all
-    samples with the weights 1 + a and the biases b. It needs contiguous memory and a batch size
-    that is not symbolic.
+    If possible this is computed as a single GroupNorm over the channels of all samples, with the
+    weights 1 + a and the biases b, which takes a fourth of the time. It needs contiguous memory and
+    a batch size that is not symbolic.
     """
     scale, shift = e.chunk(2, dim=1)
     if not torch.compiler.is_compiling() and h.is_contiguous() and len(h):
@@ -104,6 +104,17 @@ def film(norm: nn.GroupNorm, h: Tensor, e: Tensor) -> Tensor:
         return y.reshape(h.shape)
     ones = (..., *(None,) * (h.ndim - 2))
     return torch.addcmul(shift[ones], norm(h), 1 + scale[ones])
+
+
+def enlarged(y: Tensor, size: Sequence[int]) -> Tensor:
+    """Return `(B, C, *size)`, at each position the nearest of `y` `(B, C, *)`.
+
+    On the CPU the kernel for volumes enlarges images in up to a third of the time of that for
+    images, if their memory is contiguous.
+    """
+    if y.ndim == 4 and y.device.type == "cpu" and y.is_contiguous():
+        return F.interpolate(y[:, :, None], size=(1, *size), mode="nearest")[:, :, 0]
+    return F.interpolate(y, size=tuple(size), mode="nearest")
 
 
 class Attention(nn.Module):

@@ -32,7 +32,7 @@ class MLP(Network):
         num_classes: The number of classes, numbers of classes by name, or None, as in `UNet`.
         dropout: The dropout probability in the hidden layers.
         condition: A mapping from names to shapes of further conditions: the length of a vector, or
-            the shape of a tensor, which is flattened. They are concatenated to the state `x`.
+            the shape of a tensor, which is flattened. Conditions are concatenated to the state `x`.
 
     Raises:
         InvalidValueError: An event has another shape, `c` is not `(B,)`, a label is out of range,

@@ -1,8 +1,8 @@
 r"""Define the layers of NCSN++ and DDPM++ (Song et al. 2021, arXiv:2011.13456).
 
-The names of the parameters match those in the authors' checkpoints. The residual blocks, which can
-change the resolution, are those of BigGAN (Brock et al. 2019, arXiv:1809.11096), and the filter for
-resampling is that of Zhang (2019, arXiv:1904.11486).
+The parameters have the same names as in the authors' checkpoints. The residual blocks, which can
+change the resolution, are taken from BigGAN (Brock et al. 2019, arXiv:1809.11096), and the filter
+for resampling from Zhang (2019, arXiv:1904.11486).
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Pixels(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """Let each pixel attend to all others, with one head."""
+    """Let each pixel attend to all other pixels, with one attention head."""
 
     def __init__(self, channels: int, scale: float) -> None:
         super().__init__()

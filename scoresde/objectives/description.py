@@ -1,4 +1,4 @@
-r"""Describe losses and weights as strings, to check that a resumed run has the same ones."""
+r"""Describe losses and weights as strings, to check that a resumed run has the same loss."""
 
 from __future__ import annotations
 

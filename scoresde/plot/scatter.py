@@ -21,8 +21,8 @@ __all__ = ["Frame", "below", "frame_of", "points", "squared"]
 
 # The largest number of dots of a scatter.
 _DOTS = 20_000
-# The largest ratio of the sides of a plane whose axes have the same scale. It is smaller for
-# entries with names, since they may have different units.
+# If the ratio of the sides of a plane is at most this, both axes have the same scale. The limit is
+# smaller for entries with names, since they may have different units.
 _EVEN, _EVEN_NAMED = 4.0, 3.0
 
 Frame = list[tuple[float, float]]
@@ -44,10 +44,10 @@ def points(
 ) -> Figure:
     """Draw vectors: a histogram, a scatter in the plane, or marginals and pairs of up to 6 entries.
 
-    The axes contain 99 % of every set, so that outliers do not set the scale; the number of points
-    outside is written below. Both axes of a plane have the same scale, so that a circle is round,
-    unless one range is more than 4 times the other (3 times if the entries have names, since these
-    may have different units).
+    The axes contain 99 % of every set, so that outliers do not determine the scale. The number of
+    points outside is written below. In a plane both axes have the same scale, so that a circle is
+    round. The scales differ if one range is more than 4 times the other (3 times if the entries
+    have names, since they may then have different units).
 
     Args:
         x: `(N, d)` or `(N,)`; or several sets with the same d by name, such as data and samples.
@@ -58,7 +58,7 @@ def points(
         truth: A point to mark, `(d,)`.
         names: The names of the entries, beside the axes.
         labels: A label of each sample, `(N,)`, strings or integers: each has its own colour. The
-            same labels serve every set.
+            same labels are used for every set.
         frame: The two ends of each axis; by default computed from x.
         title: The title.
         ax: The Axes to draw into; by default a new figure.
@@ -71,7 +71,7 @@ def points(
             fewer names than entries, or labels than samples.
         InvalidTypeError: `x` has another type.
         NonFiniteError: A number is NaN or infinite.
-        InvalidValueError: There is no set.
+        InvalidValueError: `x` is an empty mapping.
 
     Examples:
         >>> from scoresde import plot, targets
@@ -147,9 +147,9 @@ def frame_of(
     *,
     names: Sequence[str] = (),
 ) -> Frame:
-    """Return the limits of the axes: those of the density, or of 99 % of the points of each set.
+    """Return the limits of the axes: the range of the density, or of 99 % of each set's points.
 
-    The sides of a plane have the same length, unless one is much longer, as in `squared`.
+    The sides of a plane have the same length, unless one side is much longer, as in `squared`.
     """
     if density is not None:
         reach = 4 * density.components.variances.amax(1, keepdim=True).sqrt()
@@ -167,7 +167,7 @@ def frame_of(
 
 
 def squared(frame: Frame, names: Sequence[str] = ()) -> Frame:
-    """Return the frame of a plane with sides of equal length, unless one is much longer."""
+    """Return the frame of a plane with sides of equal length, unless one side is much longer."""
     if len(frame) != 2 or not _is_even(frame, names):
         return frame
     sides = [b - a for a, b in frame]
@@ -235,7 +235,7 @@ def _histogram(
 
 
 def _of_whole(sets: dict[str, Tensor], column: int, ends: tuple[float, float]) -> list[float]:
-    """Return the edges of bins about integers if a set holds only integers, else none."""
+    """Return the edges of bins around integers if a set holds only integers, else nothing."""
     low, high = math.floor(ends[0]), math.ceil(ends[1])
     whole = any(bool((part[:, column] == part[:, column].round()).all()) for part in sets.values())
     count = high - low + 1

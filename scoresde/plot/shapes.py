@@ -20,7 +20,7 @@ from scoresde.units import Transform
 
 __all__ = ["USUAL", "kind", "samples"]
 
-# The most classes of signals with a panel each.
+# If there are at most this many classes of signals, each class has a panel of its own.
 _BESIDE = 4
 
 
@@ -54,9 +54,9 @@ def samples(
         known: The known values of one signal or image, in the units of the data, NaN where nothing
             is known: dots over the signals, or an image beside the samples.
         names: The names of the entries of points, or of the channels of signals.
-        labels: A label of each sample, `(N,)`, strings or integers, or data with these classes:
-            written above images, and shown as colours of points and signals. The same labels serve
-            every set.
+        labels: A label of each sample, `(N,)`, strings or integers, or data with these classes.
+            Labels are written above images, and shown as colours of points and signals. The same
+            labels are used for every set.
         columns: The number of images per row.
         scale: The magnification of an image's pixels.
         limits: The values of black and white of images; by default as in `images`.
@@ -70,7 +70,7 @@ def samples(
         ShapeError: A set is empty, or sets or an option have another shape.
         InvalidTypeError: `x` has another type.
         NonFiniteError: A number is NaN or infinite.
-        InvalidValueError: There is no set, or an option is out of range.
+        InvalidValueError: `x` is an empty mapping, or an option is out of range.
 
     Examples:
         >>> import torch

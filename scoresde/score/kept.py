@@ -1,8 +1,8 @@
 """Keep the pilot of a model, which the user set or which was measured at its first use.
 
-A measured pilot is valid for the weights at the time of the measurement; after they have changed it
-is measured again. It depends on the model only, so samples do not depend on the call that measured
-it.
+A measured pilot is valid for the weights at the time of the measurement. If the weights have
+changed, the pilot is measured again. A pilot depends only on the model, so samples do not depend on
+which call measured it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Piloted"]
 
 # One measurement at a time: a second thread waits for the result of the first.
 _alone = ThreadLock()
-# attributes that the score depends on, and attributes that it does not depend on
+# types of attributes on which the score may depend, and names of attributes on which it does not
 _PLAIN = (bool, int, float, str, torch.dtype, SDE)
 _APART = {"training", "pilot_seconds", "steps"}
 
@@ -136,8 +136,7 @@ class _Kept:
             return False
         if self.weights[-1] is None:
             weights = _numbers(weights)
-        same: bool = self._compared(self.weights) == self._compared(weights)
-        return same
+        return bool(self._compared(self.weights) == self._compared(weights))
 
     def _compared(self, weights: Any) -> Any:
         plain = {key: value for key, value in weights[0].items() if key not in self._counts}
@@ -153,8 +152,8 @@ def _weights(module: nn.Module) -> tuple[Any, ...]:
     """Return values that change if the weights or settings of a module change.
 
     For each tensor these are its identity, its version counter, and a checksum of its numbers in
-    float32, since the counter does not count changes through `.data`. For each layer they are its
-    hooks, and its attributes that are numbers, strings or SDEs.
+    float32, since the counter does not count changes through `.data`. For each layer these are its
+    hooks, and those attributes that are numbers, strings or SDEs.
     """
     layers = enumerate(module.modules())
     plain = {(i, k): v for i, part in layers for k, v in _plain(part).items()}

@@ -35,7 +35,7 @@ __all__ = ["Batch", "Batches", "there"]
 Batch = tuple[Tensor, Condition | None]
 """Samples `(B, *event)` in the model's units, and their conditions if the data have any.
 
-Each of several processes has its own rows of the batch, `distributed.rows(batch_size)`.
+If there are several processes, each has its own rows of the batch, `distributed.rows(batch_size)`.
 """
 
 # The run ends if more than `_DEATHS` workers die within `_WITHIN` batches.
@@ -55,12 +55,12 @@ class Batches:
             `compute.workers`.
         augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
             the configuration.
-        rows: The rows of every batch to make; by default those of this process.
+        rows: The rows of every batch to make; by default the rows of this process.
 
     Raises:
-        InvalidValueError: The data are not images, or have fields as conditions, which an
-            augmentation would not move with the images; or the batch size is not a multiple of the
-            number of processes.
+        InvalidValueError: There are augmentations, but the data are not images, or have conditions
+            that are fields, which would not be moved with the images. Or the batch size is not a
+            multiple of the number of processes.
     """
 
     def __init__(
@@ -110,8 +110,8 @@ class Batches:
         """Warn once that the augmentation is no function of its arguments."""
         self._watched, self._compared = False, 0
         warnings.warn(
-            f"the augmentation {what}, so that a run that is resumed, or has other workers, learns "
-            "other samples; draw from its second argument, as in "
+            f"the augmentation {what}, so a resumed run, or a run with another number of workers, "
+            "learns other samples; draw from its second argument, as in "
             "torch.rand((), generator=generator), or seed a generator of numpy by "
             "np.random.default_rng(generator.initial_seed())",
             UserWarning,
@@ -123,7 +123,8 @@ class Batches:
 
         Raises:
             DataError: A sample cannot be read; the message names it.
-            InvalidTypeError: Data or augmentation cannot be sent to a worker that is no fork.
+            InvalidTypeError: The data or the augmentation cannot be sent to a worker. This can
+                happen where workers are started by "spawn" and not by "fork".
             TrainingError: Workers die more than 3 times within 1,000 batches.
         """
         if self.config.compute.workers == 0:
@@ -143,8 +144,8 @@ class Batches:
                 if len(deaths) > _DEATHS:
                     raise TrainingError(
                         f"{message}, the {len(deaths)}th within {_WITHIN} steps; is there enough "
-                        f"memory, and shared memory in /dev/shm{_spawned()}? workers=0 needs "
-                        "nothing of this"
+                        f"memory, and shared memory in /dev/shm{_spawned()}? workers=0 needs no "
+                        "worker process"
                     ) from error
                 warnings.warn(f"{message}; it is replaced", RuntimeWarning, stacklevel=outside())
 
@@ -173,7 +174,7 @@ class Batches:
 
 
 def _global_state() -> tuple[object, ...]:
-    """Return what a draw from a global generator changes."""
+    """Return the states of the global generators; a draw from one of them changes them."""
     torch_state = torch.default_generator.get_state().numpy().tobytes()
     numpy_state: Any = np.random.get_state(legacy=True)  # noqa: NPY002 (it is read alone)
     return torch_state, numpy_state[1].tobytes(), numpy_state[2:], random.getstate()
@@ -194,7 +195,7 @@ def there(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 
 class _Steps(Dataset[Any]):
-    """Return the batch of a step, or the error, since a loader would wrap a raised error."""
+    """Return the batch of a step, or its error, since a loader would wrap a raised error."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
@@ -218,7 +219,7 @@ def _is_death(error: Exception) -> bool:
 
 
 def _spawned() -> str:
-    """Return what else a worker needs that is no fork: it imports the program again."""
+    """Return a further condition for workers that import the program again, for a message."""
     if multiprocessing.get_start_method() == "fork":
         return ""
     return ', and does the program train below `if __name__ == "__main__":`'

@@ -48,16 +48,16 @@ _HIDDEN = 2**32  # the first draw number for hiding conditions; losses use lower
 class Update:
     """Update the weights of a score, and of a loss with weights, one batch at a time.
 
-    Each of several processes computes its own rows of a batch, in `accumulate` parts. The gradient
-    is the mean over all parts of all processes, so every process makes the same update. It equals
-    the update of a single process up to rounding, except that layers such as dropout and stratified
-    times depend on the division into parts.
+    If there are several processes, each computes its own rows of a batch, in `accumulate` parts.
+    The gradient is the mean over all parts of all processes, so every process makes the same
+    update. The update equals that of a single process up to rounding. Only random layers, such as
+    dropout, and stratified times depend on the division into parts.
 
     Args:
         score: The score, trained in place.
         sde: The process of the score.
         loss: The loss.
-        config: The numbers of the run.
+        config: The configuration of the run.
 
     Attributes:
         optimizer: Adam or Muon, over the parameters that require gradients.
@@ -87,7 +87,7 @@ class Update:
         self.beside.to(self._device)
         distributed.align(self.beside)
         others = [p for p in self.beside.parameters() if p.requires_grad]
-        # separate groups, since sharded and whole tensors cannot be in the same one
+        # separate groups, since sharded and whole tensors cannot be in the same group
         self._parts = [group for group in (weights, others) if group]
         self.optimizer = optimizer_of(score, self._parts, config)
         self.begun = -1
@@ -188,7 +188,7 @@ class Update:
         return checked(losses, x).mean() / x.shape[1:].numel()
 
     def _hidden(self, condition: Condition, noise: Noise) -> Condition:
-        """Return the conditions with some of them hidden at random, independently for each name."""
+        """Return the conditions, where each name is hidden at random for some samples."""
         rows = {}
         for name, value in condition.items():
             share = self.config.share_hidden(name)
@@ -215,15 +215,15 @@ class Update:
         return nullcontext()
 
     def _check_reached(self) -> None:
-        """Raise TrainingError if a parameter has no gradient, for which processes would wait."""
+        """Raise TrainingError if a parameter has no gradient, since processes would wait for it."""
         if self._score is self.score:
             return
         named = self.score.named_parameters()
         lost = [name for name, p in named if p.requires_grad and p.grad is None]
         if lost:
             raise TrainingError(
-                f"no gradient reaches {len(lost)} parameters ({', '.join(lost[:5])}), for which "
-                "several processes would wait; freeze unused parameters by `requires_grad_(False)`"
+                f"no gradient reaches {len(lost)} parameters ({', '.join(lost[:5])}), and other "
+                "processes would wait for it; freeze unused parameters by `requires_grad_(False)`"
             )
 
     def _share_others(self) -> None:
