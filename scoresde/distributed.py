@@ -1,8 +1,8 @@
 r"""Run one job in several processes.
 
 `torchrun` starts the same program several times and gives each copy a number, the *rank*. In a
-block `group()` the copies can communicate. Outside such a block, and in a program without torchrun,
-the functions here behave as in a single process of rank 0, and return immediately.
+block `with group():` the copies can communicate. Outside such a block, and in a program without
+torchrun, the functions here behave as in a single process of rank 0, and return immediately.
 
 CPU tensors are sent by gloo, GPU tensors by NCCL, and anything else as JSON.
 """
@@ -79,7 +79,7 @@ def is_main() -> bool:
 
 
 def rows(n: int) -> slice:
-    """Return this process's rows of a batch of `n`; shares are equal, in the order of ranks.
+    """Return this process's rows of a batch of `n`; all processes have equally many, by rank.
 
     Raises:
         InvalidValueError: The batch cannot be divided evenly.
@@ -94,7 +94,7 @@ def rows(n: int) -> slice:
 
 
 def device() -> torch.device:
-    """Return the device of this process: the one set by `on`, else its GPU, else the CPU."""
+    """Return the device of this process: the device set by `on`, else its GPU, else the CPU."""
     if (chosen := _CHOSEN.get()) is not None:
         return chosen
     if torch.cuda.is_available():
@@ -140,7 +140,8 @@ def _found(name: str) -> torch.device:
 def group(timeout: float = 3600.0) -> Iterator[None]:
     """Connect the processes that `torchrun` started, during the block.
 
-    It does nothing in a process that was started without torchrun, or inside another such block.
+    The block has no effect in a process that was started without torchrun, or inside another such
+    block.
 
     Args:
         timeout: The number of seconds after which a process stops waiting for another. It must be
@@ -163,7 +164,7 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(device())
-    # import this module before the group exists, since it would keep the group as a default
+    # import this module before the group exists; later, it would keep the group as a default
     # argument
     importlib.import_module("torch.distributed.nn.functional")
     try:
@@ -179,7 +180,7 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
 
 @contextmanager
 def _peers() -> Iterator[None]:
-    """Turn the backends' errors about a lost process into a PeerError."""
+    """Turn errors of gloo and NCCL about a lost process into a PeerError."""
     try:
         yield
     except RuntimeError as error:
@@ -221,8 +222,8 @@ def largest(value: int) -> int:
 def together(read: Callable[[], T]) -> T:
     """Call a function; if it fails in one process, raise an error in all processes.
 
-    For example, each process reads different samples. Without this function the other processes
-    would wait for the one that failed, and the run would end without a checkpoint.
+    For example, if one process cannot read its samples, the other processes would wait for it, and
+    the run would end without a checkpoint.
 
     Raises:
         DataError, TrainingError: The function raised this error, here or in another process.
@@ -239,7 +240,7 @@ def together(read: Callable[[], T]) -> T:
 
 
 def wait() -> None:
-    """Wait until every process has called this."""
+    """Wait until every process has called this function."""
     largest(0)
 
 
@@ -259,7 +260,7 @@ def share(x: Tensor, owner: int) -> None:
 
 
 def shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of process 0, on the CPU, in every process; ignore those of the others."""
+    """Return the tensors of process 0, on the CPU, in every process; ignore other tensors."""
     if size() == 1:
         return dict(tensors)
     header = [[name, str(v.dtype).removeprefix("torch."), v.shape] for name, v in tensors.items()]

@@ -7,7 +7,7 @@ The sum needs one vector-Jacobian product for each dimension. The expectation, t
 Hutchinson (1989, *A stochastic estimator of the trace of the influence matrix*), needs one product
 for each probe. Let $A$ be the Jacobian and $S = (A + A^T) / 2$. The variance of the estimate is
 $2 (\|S\|_F^2 - \sum_j A_{jj}^2)$ with one Rademacher probe, and $2 \|S\|_F^2$ with one Gaussian
-probe. Value and divergence together need one forward pass. The functions also work under
+probe. One forward pass gives both value and divergence. The functions also work under
 `torch.no_grad`.
 """
 

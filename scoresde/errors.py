@@ -1,6 +1,6 @@
 """Define the errors that scoresde raises.
 
-Each is a `ScoreSDEError`, and also a builtin error such as `ValueError`, so that both
+Each error is a `ScoreSDEError`, and also a builtin error such as `ValueError`, so that both
 `except ScoreSDEError` and `except ValueError` catch it.
 """
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _LISTED = 50  # the largest number of names that a message lists
-# folders; a notebook does not show the calls inside them
+# folders of libraries; a notebook does not show the calls in their files
 _INNER = (
     os.path.dirname(__file__),
     *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
@@ -39,7 +39,7 @@ _INNER = (
 
 
 class ScoreSDEError(Exception):
-    """Report an error of scoresde; this is the base class of all its errors.
+    """Report an error of scoresde; this is the base class of all errors of scoresde.
 
     Examples:
         >>> import scoresde

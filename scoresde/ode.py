@@ -6,8 +6,8 @@ $$ y' = y + h \sum_i b_i k_i, \qquad e = h \sum_i (b_i - \hat b_i) k_i, \qquad
    \epsilon = \Big\| \frac{e}{\text{atol} + \text{rtol} \max(|y|, |y'|)} \Big\| $$
 
 The step is accepted if $\epsilon \le 1$. The next step size is about
-$0.9\,h\,\epsilon^{-3/16}\,\epsilon_\text{prev}^{1/32}$, limited to between a fifth and ten times
-the last one. This is a PI controller (Gustafsson 1991, *Control theoretic techniques for stepsize
+$0.9\,h\,\epsilon^{-3/16}\,\epsilon_\text{prev}^{1/32}$, but at least $h / 5$ and at most $10\,h$.
+This is a PI controller (Gustafsson 1991, *Control theoretic techniques for stepsize
 selection*; Hairer, Nørsett & Wanner 1993, sections II.4 and IV.2). One call of $f$ evaluates all
 samples that have not reached the last time; apart from this the samples are independent.
 
@@ -126,7 +126,8 @@ class Solution:
 
     Attributes:
         y: The states `(B, *)` at the last time.
-        error: The sum over steps of the absolute values of `weigh` for the local errors, `(B, *)`.
+        error: The sum over steps of $|w|$, where $w$ is the result of `weigh` for the local error
+            of the step, `(B, *)`.
         nfe: The number of evaluations of each sample, `(B,)`.
         accepted: The number of accepted steps of each sample, `(B,)`.
         rejected: The number of rejected steps of each sample, `(B,)`.
@@ -157,7 +158,7 @@ class Tolerance:
             different weights for the parts of an event.
 
     Raises:
-        InvalidValueError: A tolerance is negative, infinite or NaN, or none is positive.
+        InvalidValueError: A tolerance is negative, infinite or NaN, or both are 0.
     """
 
     rtol: float | Tensor = 1e-5
@@ -169,7 +170,7 @@ class Tolerance:
         rtol, atol = (as_double(tol) for tol in (self.rtol, self.atol))
         if not ((rtol >= 0) & (atol >= 0) & (rtol + atol > 0) & (rtol + atol).isfinite()).all():
             raise InvalidValueError(
-                "tolerances must be finite and >= 0, and one of them positive, got "
+                "tolerances must be finite and >= 0, and at least one positive, got "
                 f"rtol = {self.rtol}, atol = {self.atol}"
             )
         check_integer("max_nfe", self.max_nfe, 1)
@@ -205,8 +206,8 @@ def solve(
         t1: The last time, `()` or `(B,)`, finite.
         tolerance: The tolerances; `max_nfe` is at least `tableau.stages + 2`.
         tableau: The method.
-        weigh: A function that maps a local error to the effect that `Solution.error` adds up; by
-            default the error itself.
+        weigh: A function that maps a local error to its effect; `Solution.error` is the sum of the
+            effects. By default the effect is the error itself.
         variable: The name of t in messages.
         watch: A function that is called after each step with the completed share of the interval.
 
@@ -306,7 +307,7 @@ def _first_step(
     # compute the power 3/16, nearly a fifth root, by square roots
     root = (0.01 / torch.maximum(slope, bend)).sqrt().sqrt().sqrt().sqrt()
     guess = torch.minimum(100 * probe.abs(), root * root * root)
-    # round to a power of two, which rounding errors hardly ever change
+    # round to a power of two, so that rounding errors hardly ever change the result
     exponent = torch.frexp(guess.clamp(max=1e100)).exponent
     guess = torch.ldexp(torch.ones_like(guess), exponent - 1)
     return span.sign() * torch.minimum(guess, span.abs()), k

@@ -56,7 +56,8 @@ def full_precision() -> Iterator[None]:
             "torch's FakeTensorMode is active, in which tensors have no numbers; leave this mode "
             "before calling this function"
         )
-    if not _has_user_settings():  # inside another such block, keep the settings that it recorded
+    # nothing to turn off; settings that an outer block of `full_precision` recorded are kept
+    if not _has_user_settings():
         yield
         return
     settings: list[Callable[[], AbstractContextManager[Any]]] = []
@@ -81,7 +82,7 @@ def in_user_settings(function: Callable[..., R], *args: Any) -> R:
     settings = _user_settings.get()
     if not settings:
         return function(*args)
-    # public functions that are called inside record their own settings
+    # if `function` calls public functions of the package, they record the settings anew
     before = _user_settings.set(())
     try:
         with ExitStack() as stack:

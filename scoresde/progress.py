@@ -27,8 +27,8 @@ __all__ = ["Progress", "duration", "each", "hidden", "in_notebook", "showing"]
 
 T = TypeVar("T")
 
-# Seconds until the first line; between later lines at least _GAP seconds, and at least _SHARE of
-# the time so far.
+# The first line is written after _FIRST seconds. Later lines follow after at least _GAP seconds,
+# and after at least _SHARE of the time so far.
 _FIRST, _GAP, _SHARE = 10.0, 30.0, 1 / 60
 # Seconds between two updates of a notebook's bar, since the notebook's file stores every update.
 _OF_NOTEBOOK = 2.0
@@ -74,7 +74,8 @@ def showing(
         unit: The name of one unit.
         done: The number of units that are already done.
         show: True always shows a bar, False shows nothing, and None shows a bar in a terminal or a
-            notebook and lines elsewhere. Of several processes only the first shows anything.
+            notebook and lines elsewhere. If there are several processes, only the first shows its
+            progress.
         keep: Leave a finished bar on the screen.
         delay: Seconds before the bar appears.
 
@@ -177,7 +178,7 @@ class _Lines:
         self._due, self._written = self._start + _FIRST, False
 
     def update(self, n: int = 1) -> None:
-        """Count, and write a line if one is due."""
+        """Count, and write a line if it is time for a line."""
         self.count += n
         now = time.monotonic()
         if now < self._due:

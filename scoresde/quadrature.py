@@ -15,7 +15,7 @@ _X, _W = (_X + 1) / 2, _W / 2
 
 
 STENCIL = 6
-"""The number of points through which an interpolating polynomial of `interpolated` goes."""
+"""The number of points through which each polynomial in `interpolated` goes."""
 
 
 def gauss_legendre(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ def interpolated(nodes: Tensor, values: Tensor, at: Tensor) -> Tensor:
     Args:
         nodes: Increasing nodes `(K,)`, at least 6.
         values: The values at the nodes, `(K, r)`.
-        at: The points; those beyond the ends have the values at the ends.
+        at: The points. Beyond the first and the last node the values at these nodes are returned.
     """
     at = at.clamp(nodes[0], nodes[-1])
     first = torch.searchsorted(nodes, at.contiguous()) - STENCIL // 2

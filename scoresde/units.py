@@ -143,8 +143,8 @@ class Range:
         """
         if self.levels is None:
             return self.inverse(x)
-        # refuse NaN, which rounding would turn into a number, and integers and booleans, which are
-        # raw values already
+        # refuse NaN, which rounding would turn into a number; and refuse integers and booleans,
+        # which are raw values already
         check_batch("x", x[None] if isinstance(x, Tensor) else x)
         top = self.levels - 1
         wide = x if x.dtype == torch.float64 else x.float()
@@ -217,7 +217,7 @@ class Standardize:
         return x if raw.dtype == torch.float64 else x.float()
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Map the model's numbers to raw ones, in the dtype of `x`.
+        """Map numbers in model units to raw numbers, in the dtype of `x`.
 
         The result is float64 if rounding to float32 would cause an error of a thousandth of the
         scale or more, as for Unix timestamps.
@@ -262,7 +262,7 @@ def describe(transform: Transform) -> dict[str, Any]:
 
     Raises:
         InvalidTypeError: The transform is not defined in this module, so `rebuild` could not make
-            it.
+            it again.
     """
     name = type(transform).__name__
     if _KINDS.get(name) is not type(transform):
@@ -307,7 +307,7 @@ def rebuild(config: Mapping[str, Any] | None) -> Transform:
     """Return the transform that `describe` described; None gives the identity.
 
     Raises:
-        CheckpointError: The description is not that of a transform of this module.
+        CheckpointError: The description does not belong to a transform of this module.
     """
     if config is None:
         return Identity()

@@ -41,10 +41,11 @@ from test_training import data, rows
 from torch import nn
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from scoresde import checkpoint
+from scoresde import checkpoint, cli
 from scoresde.data import load, stores
 from scoresde.errors import CheckpointError
-from scoresde.score import ScoreModel
+from scoresde.nn import MLP
+from scoresde.score import ScoreModel, pilot_file
 from scoresde.sde import VESDE
 from scoresde.training import Callback, TrainConfig, Trainer
 
@@ -174,6 +175,7 @@ class Scene:
         chance: The source of the random choices of the fault.
         whole: The undisturbed run.
         saved: The steps whose checkpoints were written, as far as the children reported them.
+        turn: The number of this instant of its kind, and the number of instants of each kind.
         spoilt: Files that the fault has damaged, whose loss is expected.
     """
 
@@ -184,6 +186,7 @@ class Scene:
         self.config = CONFIG
         self.data = partial(data, labels=False)
         self.prepare = lambda trainer, say: None
+        self.turn = (0, 1)
         self.missing: list[int] = []
         self.exact: bool | None = None
         self.warned: list[str] = []
@@ -219,7 +222,8 @@ class Scene:
 
     def result(self) -> dict[str, dict[str, torch.Tensor]]:
         """The tensors of the finished run."""
-        files = {self.folder / LAST, self.folder / "model.safetensors"}
+        last = f"step-{self.config.steps:08d}.safetensors"
+        files = {self.folder / last, self.folder / "model.safetensors"}
         files |= set(self.folder.glob("ema*/**/*.safetensors"))
         return {
             str(path.relative_to(self.folder)): checkpoint.load_tensors(path)[0] for path in files
@@ -232,6 +236,11 @@ class Scene:
         end = whole.run()
         assert end.code == 0, end
         self.whole = replace(self.whole, result=whole.result())
+
+    def part(self, calls: int) -> range:
+        """Return about 12 moments of all, so that twenty instants strike up to 240 moments."""
+        i, n = self.turn
+        return range(i % calls, calls, max(n, math.ceil(calls / 12)))
 
     def lost(self) -> list[int]:
         """The steps whose checkpoints should exist and be intact, but are not."""
@@ -423,6 +432,121 @@ def kill_among_averages(scene: Scene) -> str:
     scene.config = CONFIG.changed(ema=(0.9, 0.99), ema_sigma=(0.1,), snapshot_every=4)
     scene.compare_with_an_undisturbed_run()
     return kill_again_and_again(scene)
+
+
+def counting(kind: type[Disk], folder: Path):
+    """Return a change of a trainer that says after `train` how many moments there were."""
+
+    def prepare(trainer, say):
+        count, train = Count(math.inf, die), trainer.train
+        kind(folder, count)
+
+        def counted(*args, **options):
+            train(*args, **options)
+            say(f"events {count.seen}")
+
+        trainer.train = counted
+
+    return prepare
+
+
+class EveryCall(Disk):
+    """Intercept also the calls of locks and of removals."""
+
+    CALLS = (*Disk.CALLS, "open", "write", "ftruncate", "rmdir", "link", "symlink")
+
+
+def kill_at_every_call(scene: Scene) -> str:
+    """The process is killed before or after each of the calls of a save, or in the middle of it."""
+    scene.config = CONFIG.changed(ema=(0.9, 0.99), ema_sigma=(0.1,), snapshot_every=3, held_out=0.2)
+    scene.compare_with_an_undisturbed_run()
+    before = scene.folder.with_suffix(".before")
+    scene.run(steps=CONFIG.steps - 3)
+    shutil.copytree(scene.folder, before)
+
+    calls = int(scene.run(counting(EveryCall, scene.folder)).all("events")[0])
+    scene.exact = True
+    chosen = scene.part(calls)
+    for at in chosen:
+        one = Scene(scene.folder, scene.chance, scene.whole)
+        one.config, one.saved = scene.config, set(scene.saved) - {CONFIG.steps}
+        shutil.rmtree(scene.folder)
+        shutil.copytree(before, scene.folder)
+        end = one.run(lambda trainer, say, at=at: EveryCall(scene.folder, Count(at, die)))
+        assert end.code in (-signal.SIGKILL, 0), (at, end)
+        one.recover()
+        scene.missing += one.missing
+        scene.exact = scene.exact and one.exact
+    return f"killed at {len(chosen)} of {calls} moments"
+
+
+def kill_a_command(words: str, scene: Scene) -> str:
+    """A command that writes over earlier files is killed at each of its calls.
+
+    Every file must then be that from before or the new one, and the command can be given again.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = ScoreModel(MLP(2, hidden=(4,)), VESDE(), (2,))
+    model.save_pretrained(scene.folder / "model")
+    np.save(scene.folder / "held.npy", np.random.default_rng(0).normal(size=(24, 2)))
+    np.save(scene.folder / "y.npy", np.ones(1))
+    before = scene.folder.with_suffix(".before")
+    words = words.format(scene.folder).split()
+    if "--seed" in words:
+        assert command([*words[:-1], "1"], scene.folder) > 0
+    shutil.copytree(scene.folder, before)
+    old = files(scene.folder)
+    calls = command(words, scene.folder)
+    new = files(scene.folder)
+    assert old != new, new.keys()
+    chosen = scene.part(calls)
+    for at in chosen:
+        shutil.rmtree(scene.folder)
+        shutil.copytree(before, scene.folder)
+        command(words, scene.folder, at)
+        # a shard of samples that are joined at the end may be there too
+        for name, content in files(scene.folder).items():
+            whole = name not in old | new or content in (old.get(name), new.get(name))
+            assert whole, f"{name} at {at}"
+        command(words, scene.folder)
+        found = files(scene.folder)
+        differ = [name for name in found | new if found.get(name) != new.get(name)]
+        assert not differ, f"{differ} after {at}"
+        assert not list(scene.folder.rglob(".scoresde-*")), f"temporary files at {at}"
+    scene.exact = True
+    return f"killed at {len(chosen)} of {calls} moments"
+
+
+def command(words: Sequence[str], folder: Path, at: float = math.inf) -> int:
+    """Give a command in a child, killed at a moment, and return the number of moments."""
+    source, target = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        log = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1), os.dup2(log, 2)
+        count = Count(at, die)
+        EveryCall(folder, count)
+        pilot_file.SLOW_PILOT = 0.0  # write every pilot
+        code = cli.main(words)
+        count.at = math.inf
+        _say(target, str(count.seen))
+        os._exit(code)
+    os.close(target)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with os.fdopen(source) as pipe:
+        said = pipe.read()
+    assert code == (0 if said else -signal.SIGKILL), folder.with_suffix(".log").read_text()
+    return int(said or 0)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return the content of all files, except of locks, by path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock" and not path.name.startswith(".scoresde-")
+    }
 
 
 def power_cut(scene: Scene) -> str:
@@ -844,6 +968,19 @@ KINDS: dict[str, Callable[[Scene], str]] = {
     "kill -9 in a write": kill_in_a_write,
     "kill -9 four times": kill_again_and_again,
     "kill -9, several averages": kill_among_averages,
+    "kill -9 at every call": kill_at_every_call,
+    **{
+        f"kill -9 in {name}": partial(kill_a_command, words)
+        for name, words in {
+            "sample": "sample {0}/model --n 3 --sampler euler --steps 2 --out {0}/x.npz --seed 0",
+            "shards": "sample {0}/model --n 3 --sampler euler --batch-size 2 --out {0}/x",
+            "a pilot": "sample {0}/model --n 3 --steps 5 --out {0}/x.npy",
+            "evaluate": "evaluate {0}/model --data {0}/held.npy --sampler euler --steps 2 "
+            "--out {0}/x --seed 0",
+            "solve": "solve {0}/model --y {0}/y.npy --operator projection=1 --std 0.5 --steps 2 "
+            "--out {0}/x.npy --seed 0",
+        }.items()
+    },
     "power cut": power_cut,
     "SIGTERM": partial(signalled, signal.SIGTERM, 143),
     "SIGINT": partial(signalled, signal.SIGINT, 130),
@@ -898,19 +1035,7 @@ def undisturbed(folder: Path) -> Whole:
     assert end.code == 0, end
     result = scene.result()
     shutil.rmtree(folder)
-    count = Count(math.inf, lambda moment: None)
-
-    def prepare(trainer, say):
-        Disk(folder, count)
-        train = trainer.train
-
-        def counted(*args, **options):
-            train(*args, **options)
-            say(f"events {count.seen}")
-
-        trainer.train = counted
-
-    end = scene.run(prepare)
+    end = scene.run(counting(Disk, folder))
     return Whole(result, seconds, int(end.all("events")[0]))
 
 
@@ -935,6 +1060,7 @@ def main(words: Sequence[str] | None = None) -> int:
             for i in range(options.instants):
                 chance = random.Random(f"{options.seed} {name} {i}")
                 scene = Scene(Path(work) / f"{name} {i}".replace(" ", "-"), chance, whole)
+                scene.turn = i, options.instants
                 try:
                     ends[strike(scene)] += 1
                     scene.recover()

@@ -557,6 +557,7 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     ("options", "words"),
     [
         (["--out", "x.npz"], "is a file; name a folder"),
+        (["--out", "report.png"], "writes a folder; got 'report.png', so write 'report'"),
         (["--out", "x.npz/a"], "is a file; name a folder"),
         (["--n", "3"], "16"),
         (["--data", "nothing.npz"], "does not exist"),

@@ -358,6 +358,20 @@ def test_an_augmentation_that_draws_from_a_global_generator_is_named(draw):
     assert len(caught) == 1
 
 
+def test_an_augmentation_with_a_generator_of_its_own_is_named():
+    own, calls = np.random.default_rng(0), []
+    with pytest.warns(UserWarning, match="returns other samples when it is called again") as caught:
+        made(Batches(DATA, config(), augment=partial(loose, draw=own.normal)))
+    assert len(caught) == 1
+
+    def numpy(x, generator):
+        calls.append(1)
+        return x + np.random.default_rng(generator.initial_seed()).normal()
+
+    made(Batches(DATA, config(steps=100), augment=numpy))  # warns of nothing
+    assert 256 <= len(calls) - 500 < 261  # only the first samples are made twice
+
+
 def loose(x, generator, draw):
     return x + draw()
 

@@ -697,7 +697,7 @@ def test_samples_do_not_replace_a_model_or_a_checkpoint(name, run, tmp_path, cap
     before = path.read_bytes()
     words = ["sample", str(run), "--n", "2", "--steps", "2", "--out"]
     assert main([*words, str(path)]) == 1
-    assert f"{path} holds something else than samples" in said(capsys)
+    assert f"{path} does not hold samples" in said(capsys)
     assert path.read_bytes() == before
     samples = tmp_path / "samples.safetensors"
     assert [main([*words, str(samples)]) for _ in range(2)] == [0, 0]

@@ -156,8 +156,8 @@ def test_a_model_of_vectors_learns_classes_beside_them():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--channels", "8"], "the network and the SDE are those of"),
-        (["--sde", "EDMSDE"], "the network and the SDE are those of"),
+        (["--channels", "8"], "--init keeps the network and the SDE of"),
+        (["--sde", "EDMSDE"], "--init keeps the network and the SDE of"),
         (["--init", "nowhere"], "there is no folder 'nowhere'"),
     ],
 )
@@ -168,7 +168,7 @@ def test_options_of_another_model_are_refused(trained, images, tmp_path, capsys,
 
 
 def test_data_with_other_classes_than_the_models_are_refused(trained, tmp_path, monkeypatch):
-    with pytest.raises(ShapeError, match=r"shape \(1, 4, 4\), but those of .* \(1, 8, 8\)"):
+    with pytest.raises(ShapeError, match=r"shape \(1, 4, 4\), but the samples of .* \(1, 8, 8\)"):
         begin(str(trained), Data(normal(5, 1, 4, 4)))
     plain = ScoreModel.from_pretrained(trained)
     plain.transform = Identity()

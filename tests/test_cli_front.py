@@ -1,6 +1,7 @@
 """The command line before and around its commands: wrong words, help, and messages."""
 
 import io
+import os
 import re
 import shlex
 import shutil
@@ -96,7 +97,7 @@ def test_the_readme_and_the_reference_name_every_command():
         ("sample --out x.png", "scoresde sample needs CHECKPOINT; `scoresde sample --help`"),
         (
             "sample mnist x.png",
-            "'x.png' belongs to no option; write one before it, as in --out x.png",
+            "'x.png' belongs to no option; write the option before it, as in --out x.png",
         ),
         ("demo --n many", "error: --n takes a whole number, got 'many'"),
         ("demo --n 1.5", "--n takes a whole number, got '1.5'"),
@@ -122,6 +123,16 @@ def test_the_help_of_a_command_can_be_printed_in_three_ways(words, capsys):
         main(words.split())
     assert ended.value.code in (0, None)
     assert "usage: scoresde sample" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "7"])
+def test_the_help_ends_in_the_narrowest_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit) as ended:
+        main(["info", "--help"])
+    assert ended.value.code in (0, None)
+    assert "CHECKPOINT" in capsys.readouterr().out
+    assert os.environ["COLUMNS"] == columns
 
 
 @pytest.mark.slow
@@ -260,7 +271,7 @@ def test_a_run_is_tested_with_the_data_that_are_given(table, capsys):
     assert main([*words, str(table / "t.csv")]) == 0  # its condition is known from the run
     out, err = capsys.readouterr()
     assert out.startswith(f"data: {table / 't.csv'}, 80 samples\n")
-    assert "leave --data out for the part that it held out" in err
+    assert "leave --data out for the part that its run held out" in err
     shutil.copy(table / "t.csv", table / "new.csv")
     assert main([*words, str(table / "new.csv")]) == 0
     out, err = capsys.readouterr()

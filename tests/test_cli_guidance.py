@@ -254,7 +254,7 @@ def test_an_image_is_refused_by_a_model_of_standardised_numbers(model, tmp_path,
     Image.new("L", (8, 8)).save(tmp_path / "in.png")
     words = ["edit", str(tmp_path / "model"), "--data", str(tmp_path / "in.png")]
     assert main([*words, "--out", str(tmp_path / "x.npy")]) == 1
-    assert "whose numbers an image does not have" in capsys.readouterr().err
+    assert "the training data of the model were not images" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -52,6 +52,20 @@ def test_a_measurement_in_the_units_of_the_data_is_met(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_masked_measurement_may_have_the_shape_of_a_whole_sample(tmp_path, capsys):
+    x, mask = files(tmp_path)
+    np.save(tmp_path / "entries.npy", x[mask])
+    found = []
+    for y in ("known.npy", "entries.npy"):
+        words = ["--operator", f"mask={tmp_path}/mask.npy", "--y", f"{tmp_path}/{y}", "--std", "2"]
+        words += ["--n", "1", "--iterations", "1", "--steps", "2", "--out", f"{tmp_path}/out.npy"]
+        assert main(["solve", "mnist", *words]) == 0
+        assert "next, to draw other solutions" in capsys.readouterr().out
+        found.append(np.load(tmp_path / "out.npy"))
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operator", "words"),
     [

@@ -68,7 +68,7 @@ def test_a_folder_without_a_class_is_refused_since_others_would_have_its_number(
         Image.new("L", (8, 8), ord(name)).save(tmp_path / name / "0.png")
     words = ["likelihood", str(folders / "classes"), "--data", str(tmp_path), "--n", "2"]
     assert main(words) == 1
-    assert f"has 10 classes of 'label', but {tmp_path} has names of 3" in capsys.readouterr().err
+    assert f"has 10 classes of 'label', but {tmp_path} has 3, so" in capsys.readouterr().err
     for k in range(7):
         (tmp_path / f"e{k}").mkdir()
         Image.new("L", (8, 8), k).save(tmp_path / f"e{k}" / "0.png")

@@ -327,7 +327,11 @@ def test_samples_that_cannot_be_trained_on_are_refused(x, error, message):
     ("label", "error", "message"),
     [
         (torch.tensor([0, 1]), ShapeError, r"one row for each of 3 samples, got shape \(2,\)"),
-        (torch.tensor([0, -2, 1]), DataError, r"lie in \[-2, 1\], .* that of sample 1"),
+        (
+            torch.tensor([0, -2, 1]),
+            DataError,
+            r"lie in \[-2, 1\], .*sample 1 has the first wrong label",
+        ),
         (torch.tensor([True, False, True]), InvalidTypeError, r"pass y.long\(\), labels of 2"),
         (torch.zeros(3, 2).long(), InvalidTypeError, r"give labels with one axis, y\[:, 0\]"),
     ],

@@ -142,7 +142,11 @@ X = torch.zeros(3, 2)
         ),
         (dict(y="abc"), InvalidTypeError, "must be numbers in rows of the same shape, got 'abc'"),
         (dict(y=[[1.0], [1, 2], [3]]), InvalidTypeError, "in rows of the same shape"),
-        (dict(label=[0, -2, 1]), DataError, r"lie in \[-2, 1\], .* that of sample 1"),
+        (
+            dict(label=[0, -2, 1]),
+            DataError,
+            r"lie in \[-2, 1\], .*sample 1 has the first wrong label",
+        ),
         ({"self": torch.zeros(3)}, InvalidValueError, "cannot be called 'self', .* network; renam"),
         (dict(kinds={"y": Classes(2)}), UnknownNameError, "no condition 'y'"),
         (dict(y=[0, 1, 2], kinds={"y": 3}), InvalidTypeError, "Classes.n. or Field.shape., got 3"),

@@ -130,6 +130,7 @@ def test_decimal_commas_are_read_as_points(tmp_path):
         ('a,b\n"0,708",1\n"5,251",2\n', [[0.708, 1], [5.251, 2]]),
         ('a,b\n"1,234.5",1\n"12,500",2\n', [[1234.5, 1], [12500, 2]]),
         ("1,5;2,5\n3,5;4,5\n", [[1.5, 2.5], [3.5, 4.5]]),  # without a header
+        ("a;b\n0.234;2,5\n3.111;4,5\n", [[0.234, 2.5], [3.111, 4.5]]),  # no thousands
     ],
 )
 def test_commas_are_read_where_they_can_mean_one_thing_only(tmp_path, text, numbers):
@@ -153,6 +154,19 @@ def test_commas_that_may_separate_thousands_are_neither_read_nor_classes(tmp_pat
     message = "'b'( of .*)? (has numbers with commas, .*; write |holds numbers except)|text"
     with pytest.raises(InvalidTypeError, match=message):
         load(path, condition={"y": "b"}, kinds=kind and {"y": kind})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a;b\n1.234;2,5\n3.111;4,5\n", "'a' of .* with points, such as '1.234', .* 'b' has"),
+        ("a\tb\n1.234.567\t2,5\n0\t4,5\n", "'a' of .* with points, such as '1.234.567'"),
+        ("a;b\n1,234,567;2,512\n3,111;4,511\n", "'b' of .* commas, such as '2,512', which may"),
+    ],
+)
+def test_columns_that_disagree_about_commas_are_refused(tmp_path, text, message):
+    with pytest.raises((DataError, InvalidTypeError), match=message):
+        load(written(tmp_path / "x.csv", text))
 
 
 def test_text_is_no_vector(table):
@@ -326,7 +340,7 @@ def test_conditions_that_do_not_belong_to_a_folder_are_refused(photos, tmp_path)
     (tmp_path / "few.csv").write_text("file,y\ncat/00.png,1\n")
     (tmp_path / "twice.csv").write_text("file,y\ncat/00.png,1\ncat/00.png,2\n")
     for given, error, message in (
-        (tmp_path / "few.csv", DataError, "has no row for cat/01.png, .*, and 9 more; add one"),
+        (tmp_path / "few.csv", DataError, "has no row for cat/01.png, .*, and 9 more; add a row"),
         (tmp_path / "twice.csv", DataError, "several rows for the file 'cat/00.png'; keep one"),
         (np.zeros((29, 2)), ShapeError, "one row for each of 30 samples"),
         (tmp_path / "none.npy", DataError, r"none\.npy does not exist"),

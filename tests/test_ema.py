@@ -263,7 +263,7 @@ def test_a_parameter_that_is_no_number_is_reported_by_name(value):
 def test_the_weights_of_another_model_are_refused_and_change_nothing(sizes):
     ema = EMA(nn.LayerNorm(2))
     before = copy.deepcopy(ema.state_dict())
-    with pytest.raises(ShapeError, match="cannot be averaged with a LayerNorm of 2"):
+    with pytest.raises(ShapeError, match="cannot be averaged with a LayerNorm with 2"):
         ema.update(nn.Sequential(*map(nn.LayerNorm, sizes)))
     assert same(before, ema.state_dict())
 

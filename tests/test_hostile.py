@@ -358,7 +358,7 @@ def test_a_pilot_of_other_numbers_is_refused(tmp_path):
         ("pilot.factor", torch.eye(6) + 1j),
     ):
         checkpoint.save_tensors(path, {**tensors, name: value}, config)
-        refused(tmp_path, "its pilot is damaged, or not one of scoresde")
+        refused(tmp_path, "its pilot is damaged, or was not written by scoresde")
 
 
 # Paths that are not regular files
@@ -554,7 +554,7 @@ def test_the_state_of_an_optimiser_of_other_weights_is_refused(run, key, spoil):
     tensors[name] = spoil(tensors[name])
     checkpoint.save_tensors(path, {k: v for k, v in tensors.items() if v is not None}, meta)
     try:
-        with pytest.raises(CheckpointError, match="is not a checkpoint of such a run"):
+        with pytest.raises(CheckpointError, match="is not a checkpoint of this run"):
             begin(points())
     finally:
         path.write_bytes(raw)

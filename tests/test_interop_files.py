@@ -466,7 +466,7 @@ def test_a_damaged_or_hostile_pipeline_is_refused(change, message, tmp_path):
 def test_a_missing_label_is_refused_where_a_network_of_diffusers_has_no_class_for_it(tmp_path):
     score, x = pipeline(tmp_path, num_class_embeds=3), torch.ones(2, 1, 8, 8)
     for label in (None, {"label": torch.tensor([1, -1])}):
-        with pytest.raises(InvalidValueError, match="3 classes, and none for a missing label"):
+        with pytest.raises(InvalidValueError, match="3 classes, but no class for a missing label"):
             score(x, 0.4, label)
 
 

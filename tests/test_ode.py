@@ -345,7 +345,7 @@ def test_a_singularity_is_an_error_and_no_endless_loop():
     ("change", "error", "message"),
     [
         (dict(rtol=-1.0), InvalidValueError, "rtol = -1.0"),
-        (dict(rtol=0.0, atol=0.0), InvalidValueError, "one of them positive"),
+        (dict(rtol=0.0, atol=0.0), InvalidValueError, "at least one positive"),
         (dict(atol=math.nan), InvalidValueError, "atol = nan"),
         (dict(t1=math.inf), InvalidValueError, "t1 must be finite"),
         (dict(t0=torch.zeros(3)), ShapeError, r"t0 must have shape \(\) or \(2,\), got \(3,\)"),

@@ -475,6 +475,23 @@ def test_a_pilot_is_measured_at_its_first_use_and_kept_until_a_weight_changes():
     assert model.pilot is None
 
 
+@pytest.mark.global_rng
+def test_the_pilot_of_a_file_belongs_to_the_weights_of_the_file(tmp_path):
+    model = trained()
+    model.pilot = Pilot.prior(-3.0, 3.0, 1.0)
+    model.save_pretrained(tmp_path)
+    stored = ScoreModel.from_pretrained(tmp_path)
+    alike = [stored, copy.deepcopy(stored), copy.deepcopy(stored).double()]
+    for one in alike:
+        assert one.pilot is one.given_pilot is not None
+    other = {k: v + 0.1 if k.startswith("net.head") else v for k, v in model.state_dict().items()}
+    for one in alike:
+        one.load_state_dict(other)
+        assert one.pilot is one.given_pilot is None
+    model.load_state_dict(other)
+    assert model.pilot is not None  # the user set it
+
+
 @pytest.mark.slow
 @pytest.mark.global_rng
 def test_an_automatic_pilot_is_a_function_of_the_model_alone(tmp_path):
@@ -524,7 +541,7 @@ def test_a_model_for_which_no_pilot_can_be_measured_warns_and_samples_without():
     assert model.measured_pilot() is None
     model = trained()
     broken = Broken(model.net, model.sde, (2,))
-    with pytest.warns(UserWarning, match="no pilot could be measured.*which runs without"):
+    with pytest.warns(UserWarning, match="no pilot could be measured.*runs without a pilot"):
         sample(broken, sampler="fast", **ASKED)
     sample(broken, sampler="fast", **ASKED)  # and does not try again
 

@@ -415,6 +415,17 @@ def test_the_note_below_points_is_not_cut_off(names, sets):
         assert panel.xaxis.label.get_window_extent().y0 >= 0
 
 
+def test_the_note_below_a_corner_plot_touches_no_label():
+    x = normal(1000, 3) * torch.tensor([1.0, 10.0, 1e5])
+    x[:3] = 1e9
+    drawn = plot.points(x, names=["height", "mass", "income"])
+    pixels(drawn)
+    assert "lie outside" in drawn.get_supxlabel()
+    note = drawn._supxlabel.get_window_extent()
+    for panel in drawn.axes[-3:]:
+        assert panel.xaxis.label.get_window_extent().y0 >= note.y1
+
+
 @pytest.mark.parametrize(("scale", "even"), [(1.0, True), (1e4, False)])
 def test_axes_have_one_scale_unless_one_entry_spreads_much_more(scale, even):
     axes = plot.points(normal(500, 2) * torch.tensor([1.0, scale])).axes[0]
@@ -443,6 +454,22 @@ def test_few_signals_are_lines_and_many_are_quantiles():
     np.testing.assert_allclose(
         drawn.axes[0].lines[-1].get_ydata(), np.median(x[:, 0], 0), rtol=1e-6
     )
+
+
+def test_known_values_are_dots_over_signals_and_an_image_beside_samples():
+    known = normal(1, 2, 30)[0]
+    known[:, 10:20] = torch.nan
+    for panel, want in zip(plot.samples(normal(5, 2, 30), known=known).axes, known, strict=True):
+        dots = next(line for line in panel.lines if line.get_label() == "known")
+        np.testing.assert_array_equal(dots.get_ydata(), want)
+    with pytest.raises(ShapeError, match="known must be of shape"):
+        plot.signals(normal(5, 2, 30), known=known[:1])
+    x, part = normal(4, 1, 6, 6).sigmoid(), torch.full((1, 6, 6), torch.nan)
+    part[:, :3] = 1.0
+    beside = plot.images({"known": part[None].nan_to_num(nan=0.5), "samples": x}, limits=(0, 1))
+    shown = pixels(plot.samples(x, known=part, limits=(0, 1)))
+    assert shown.shape == pixels(beside).shape
+    assert (shown == 255).sum() > 100
 
 
 # Ways

@@ -264,6 +264,22 @@ def test_a_description_holds_no_address_and_keeps_what_is_bound():
     assert described(edm) == "edm"
 
 
+def test_augmentations_that_differ_in_a_number_alone_have_different_descriptions():
+    class Scaled:
+        def __init__(self, scale):
+            self.scale = scale
+
+        def __call__(self, x, generator):
+            return self.scale * x
+
+    def scaled(scale):
+        return lambda x, generator: scale * x
+
+    assert described(Scaled(2)).endswith("Scaled(scale=2)")
+    assert described(Scaled(2).__call__).endswith("Scaled(scale=2).__call__")
+    assert described(scaled(0.5)).endswith("<lambda>(scale=0.5)")
+
+
 @pytest.mark.parametrize("loss", ["dsm", dsm_loss.__call__, LearnedWeight, lambda score, x: x])
 def test_an_invalid_loss_is_refused_before_the_first_step(loss):
     if loss == dsm_loss.__call__:

@@ -36,6 +36,7 @@ from scoresde.audit import audit
 from scoresde.errors import DeviceError, TrainingError
 from scoresde.guidance import Blur, Downsample, Grey, Linear, Projection, posterior
 from scoresde.nn import MLP
+from scoresde.nn.dropout import Dropout, seeded
 from scoresde.noise import seeds_of
 from scoresde.objectives import LOSSES, LearnedWeight, dsm_loss
 from scoresde.precision import full_precision, in_user_settings
@@ -208,7 +209,7 @@ def by_turns(work, calls, threads):
 
 
 def test_two_models_with_dropout_learn_in_two_threads_what_each_learns_alone():
-    """Dropout draws from torch's global generator, which is one for all threads."""
+    """torch's dropout draws from the global generator, which is one for all threads."""
 
     def train(_):
         trainer = trainers.pop()
@@ -220,6 +221,51 @@ def test_two_models_with_dropout_learn_in_two_threads_what_each_learns_alone():
     alone = train(0)
     found = by_turns(train, calls=3, threads=2)
     assert all(torch.equal(weight, alone) for weight in found)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_draws_of_another_thread_do_not_change_the_dropout_of_a_network_of_the_package(recompute):
+    def learnt(between=lambda: None):
+        with torch.random.fork_rng():
+            torch.default_generator.manual_seed(0)
+            net = MLP(4, hidden=(8, 8), dropout=0.5)
+        # what another thread draws in the middle of a forward and of a backward pass
+        net.layers[1].register_forward_pre_hook(lambda *_: between())
+        net.layers[1].register_full_backward_hook(lambda *_: between())
+        config = TrainConfig().changed(steps=3, batch_size=4, accumulate=2, recompute=recompute)
+        trainer = Trainer(ScoreModel(net, SDE, (4,)), X, config)
+        trainer.train(progress=False)
+        return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+    def draw():
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(torch.rand, 3).result()
+
+    with torch.random.fork_rng():
+        assert torch.equal(learnt(draw), learnt())
+
+
+def test_dropout_of_a_seed_drops_its_share_and_repeats_its_mask_until_the_block_ends():
+    layer, other, x = Dropout(0.25), Dropout(0.25), torch.ones(200, 300, dtype=torch.float64)
+    state = torch.get_rng_state()
+    with seeded([layer, other], 5):
+        one, again, apart = layer(x), layer(x), other(x)
+        assert torch.equal(layer.eval()(x), x)
+    assert torch.equal(torch.get_rng_state(), state)
+    layer.train()
+    with seeded([layer, other], 6):
+        later = layer(x)
+    with seeded([layer], 5):
+        assert torch.equal(layer(x), one)
+    assert torch.equal(one, again)
+    assert set(one.unique().tolist()) == {0.0, 4 / 3}
+    for kept in (one, apart, later):
+        assert abs(kept.mean() - 1) < 5 * (1 / 3 / x.numel()) ** 0.5
+    for kept in (apart, later):  # independent masks
+        assert abs(((one - 1) * (kept - 1)).mean()) < 5 / 3 / x.numel() ** 0.5
+    assert layer.seed is None
+    with seeded([everything := Dropout(1.0)], 5):
+        assert torch.equal(everything(x), 0 * x)
 
 
 def test_setting_training_mode_during_an_evaluation_is_reported():

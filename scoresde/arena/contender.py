@@ -72,7 +72,7 @@ class Informed:
 
     Args:
         sampler: The sampler.
-        facts: The facts given to the sampler: "nothing"; "variance", the data's mean and one
+        facts: What the sampler is told about the data: "nothing"; "variance", the mean and one
             variance for all dimensions; or "covariance", the mean and the full covariance.
         pilot: Make a pilot run, once for each problem.
         choose: Choose the sampler's settings for each budget by runs from the pilot's initial
@@ -86,7 +86,7 @@ class Informed:
 
     @property
     def pilot_nfe(self) -> int:
-        """Return the evaluations of the pilot run, which is made once."""
+        """Return the number of evaluations of the pilot run, which is made once."""
         return _PILOT + 1 if self.pilot else 0
 
     @torch.no_grad()
@@ -140,7 +140,7 @@ def contenders(
 
     Raises:
         UnknownNameError: A sampler's name is unknown.
-        InvalidTypeError: A value is none of these.
+        InvalidTypeError: A value is neither a sampler nor a name nor a function.
     """
     if isinstance(samplers, str):
         samplers = [samplers]
@@ -172,4 +172,4 @@ FAST: dict[str, Contender] = {
     "fast, no facts": Informed(Fast(), "nothing", pilot=False),
     "fast_sde": Informed(Fast(tau=0.3), "variance", pilot=True),
 }
-"""The fast sampler with different knowledge of the data; "fast" has the mean and one variance."""
+"""The fast sampler with different knowledge of the data; "fast" knows the mean and one variance."""

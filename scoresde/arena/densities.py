@@ -1,13 +1,13 @@
 r"""Define problems of many dimensions: densities of real images, and mixtures of unequal widths.
 
-A kernel density of patches of photographs resembles a learnt model of images: its score has many
-scales along a thin set. The photographs are the sample images of matplotlib and scikit-learn; only
-the left half of each is used. The widths of the mixtures differ a hundredfold, both along the axes
-of one mode and between modes.
+A kernel density of patches of photographs resembles a learnt model of images: its score varies on
+many scales near a thin set. The photographs are the sample images of matplotlib and scikit-learn;
+only the left half of each is used. The widths of the mixtures differ by a factor of a hundred, both
+along the axes of one mode and between modes.
 
 A hash of the name of a problem decides whether it is for choosing settings ("tuning") or for final
-comparisons ("judging"). So nobody chose the split. The kinds "terrain" and "sheets" are for judging
-only.
+comparisons ("judging"), so that nobody chose this division. The kinds "terrain" and "sheets" are
+for judging only.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def image_densities(part: Literal["tuning", "judging"] = "tuning") -> tuple[Prob
 
 
 def judging(name: str) -> bool:
-    """Return True if the kind or the SHA-256 of the name of a distribution makes it for judging."""
+    """Return True if a distribution is for judging, by its kind or by the SHA-256 of its name."""
     kind = name.split("-")[0]
     return kind in ("terrain", "sheets") or bool(_hash(name)[0] & 1)
 
@@ -163,7 +163,7 @@ def _rotation(d: int, generator: torch.Generator) -> Tensor:
 
 
 def _widths(d: int, seed: int) -> Target:
-    """Return six modes whose widths fall from 1 to .01, each a hundredfold along its axes."""
+    """Return six modes of widths from 1 to .01, where the axes of each mode differ as much."""
     g = generator_of(_SEED, d, seed)
     largest = torch.logspace(0, -2, 6, dtype=torch.float64)
     spectrum = torch.logspace(0, -4, d, dtype=torch.float64)
@@ -177,7 +177,7 @@ def _widths(d: int, seed: int) -> Target:
 
 
 def _sheets(seed: int, d: int = 144) -> Target:
-    """Return twelve modes, each wide in four to eight dimensions and .02 wide in the others."""
+    """Return twelve modes, each wide in four to eight dimensions and .02 wide in the rest."""
     g = generator_of(_SEED, d, 100 + seed)
     covs = []
     for k in range(12):

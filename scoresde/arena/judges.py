@@ -4,12 +4,12 @@ A deterministic sampler approximates the flow map, and its error is the distance
 
 $$ \frac{1}{s} \Big( \frac{1}{n d} \sum_i \| \hat x_i - D(x_{\epsilon, i}) \|^2 \Big)^{1/2}. $$
 
-Here $\hat x_i$ are its n samples of d dimensions, $x_{\epsilon, i}$ are the ends of the exact flow
-from the same $x_T$, D is Tweedie's estimate there, and s the scale of the data.
+Here $\hat x_i$ are the n samples of d dimensions. The exact flow from the same $x_T$ ends at
+$x_{\epsilon, i}$, D is Tweedie's estimate, and s is the scale of the data.
 
-For a stochastic sampler only the distribution of its samples can be compared with the exact one.
-The errors are computed for all samples and for random halves of them. The spread over the halves
-gives the intervals (`scoresde.metrics.resampling`).
+For a stochastic sampler only the distribution of its samples can be compared with the exact
+distribution. The errors are computed for all samples and for random halves of the samples. The
+spread over the halves gives the intervals (`scoresde.metrics.resampling`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["LAW", "flow_errors", "law_errors", "law_interval"]
 
 LAW = ("energy", "sliced", "modes", "spread", "mean", "cov")
-r"""The errors of the distribution of samples against the exact one; each is 0 if they are equal.
+r"""The errors of the distribution of samples; each is 0 if it equals the exact distribution.
 
 - `energy`: the energy distance, divided by the data's scale;
 - `sliced`: the squared sliced Wasserstein distance, divided by the square of the scale;
@@ -43,7 +43,7 @@ r"""The errors of the distribution of samples against the exact one; each is 0 i
 - `cov`: the relative error of the covariance in the Frobenius norm.
 
 The first two are unbiased and may be negative. The others are positive even for exact samples,
-since the samples are finitely many; the noise floor shows by how much.
+because their number is finite; the noise floor is their value for exact samples.
 """
 
 # The number of exact samples from which the exact shares, spread and covariance are computed.
@@ -59,7 +59,7 @@ def flow_errors(problem: Problem, samples: Tensor, n: int, seed: int) -> Tensor:
 def law_errors(
     problem: Problem, samples: Tensor, seed: int, resamples: int = 0
 ) -> dict[str, Tensor]:
-    """Return the errors of `LAW` for samples, against exact ones.
+    """Return the errors of `LAW` for samples, compared with exact samples.
 
     Args:
         problem: The problem.
@@ -68,7 +68,8 @@ def law_errors(
         resamples: The number of random halves that are measured too, 0 or at least 2.
 
     Returns:
-        For each measure the error of all samples, then those of the halves, `(1 + resamples,)`.
+        For each measure the error of all samples, then the errors of the halves,
+        `(1 + resamples,)`.
     """
     samples, scale, n = samples.double().flatten(1), problem.scale, len(samples)
     exact = _exact(problem, n, seed).flatten(1)
@@ -93,12 +94,12 @@ def law_errors(
 def law_interval(metric: str, runs: Sequence[Tensor], n: int) -> Estimate:
     r"""Return the mean error of R runs, with an interval from the halves of all runs.
 
-    The standard deviation of the mean is that of one run divided by $\sqrt R$.
+    The standard deviation of the mean is the standard deviation of one run divided by $\sqrt R$.
 
     Args:
         metric: One of `LAW`.
         runs: The errors of each run in this metric, from `law_errors`.
-        n: The number of samples of each.
+        n: The number of samples of each run.
     """
     found = torch.stack([*runs])
     if not found.isfinite().all():

@@ -26,7 +26,7 @@ def picture(results: Results, metric: str | None, against: Collection[str]) -> F
         panel = {}
         for label, names in groups.items():
             best = [results.best(names, problem, budget, chosen) for budget in results.budgets]
-            # each run once, even if it is the best at two budgets
+            # keep each run once, even if it is the best at two budgets
             rows = dict.fromkeys(row for row in best if row is not None)
             panel[label] = [(float(r.nfe), r.value, r.low, r.high) for r in rows]
         panels[problem] = panel

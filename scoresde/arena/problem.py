@@ -84,7 +84,7 @@ class Problem:
 
         Args:
             n: The number of samples.
-            seed: The seed; the draws are independent of those of `start`.
+            seed: The seed; the draws are independent of the draws of `start`.
             part: The number of the set; sets with different numbers are independent.
 
         Raises:
@@ -112,7 +112,7 @@ class Problem:
 
         Args:
             y: Rescaled states, `(B, *)`.
-            rho: The noise level, between those at `eps` and at `T`.
+            rho: The noise level, between the noise levels at `eps` and at `T`.
         """
         log_rho = torch.as_tensor(rho, dtype=torch.float64).log()
         t = self.sde.time(-2 * log_rho).clamp(self.sde.eps, self.sde.T)

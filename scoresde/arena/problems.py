@@ -1,8 +1,8 @@
 r"""Define the problems of the arena: distributions with known scores.
 
-As the scores are exact, all errors are the sampler's. The eight problems of `TUNING` may be used to
-choose the settings of a sampler. Those of `HELD_OUT` are never used for this; they show how the
-choice generalises to other data and other SDEs.
+The scores are exact, so all errors are errors of the sampler. The eight problems of `TUNING` may be
+used to choose the settings of a sampler. The problems of `HELD_OUT` are never used for this; they
+show how the choice generalises to other data and other SDEs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def digits(evaluations: int = 10_000, labels: int = 10) -> Problem:
     """Return the problem of the packaged model of handwritten digits: a learned score, in float32.
 
     Sample i shows the digit i modulo `labels`. The reference flow map is computed by Runge-Kutta's
-    method of order four, with that many `evaluations` of the network.
+    method of order four, with this number of `evaluations` of the network.
     """
     model = load("mnist")
 
@@ -90,7 +90,7 @@ def _images() -> Target:
 
 
 def _planes() -> Target:
-    """Return five modes in 32 dimensions, each wide in four of them and .05 wide in the others."""
+    """Return five modes in 32 dimensions, each wide in four dimensions and .05 wide in the rest."""
     g = generator_of(32)
     spectrum = torch.cat([torch.tensor([1.0, 0.7, 0.5, 0.3]), torch.full((28,), 0.0025)]).double()
     bases = [_rotation(32, g) for _ in range(5)]
@@ -107,7 +107,7 @@ def _grid() -> Target:
 
 
 def _nested() -> Target:
-    """Return a narrow mode within a wide one, in eight dimensions."""
+    """Return a narrow mode within a wide mode, in eight dimensions."""
     return GaussianMixture([0.5, 0.5], torch.zeros(2, 8, dtype=torch.float64), stds=[1.0, 0.1])
 
 
@@ -157,7 +157,8 @@ HELD_OUT: tuple[Problem, ...] = (
 
 The first four are two rings under the sub-VP SDE, a spiral under EDM's, a mixture of five low-rank
 Gaussians in 32 dimensions under the cosine schedule, and eight Gaussians under the straight flow.
-The results on these were known when the constants of the fast sampler were last set. The results on
-the other four were not: a grid of 25 modes, smooth signals of 32 numbers, a narrow mode within a
-wide one in eight dimensions, and two distant modes of unequal weight, under the same SDEs.
+The results on these four were known when the constants of the fast sampler were last set. The
+results on the other four were not known: a grid of 25 modes, smooth signals of 32 numbers, a narrow
+mode within a wide mode in eight dimensions, and two distant modes of unequal weight, under the same
+SDEs.
 """

@@ -55,17 +55,17 @@ def compare(
             tables.
         problems: The problems; `TUNING` by default, `HELD_OUT` for a final comparison.
         budgets: The largest numbers of evaluations per sample.
-        by: "flow", the distance to the exact flow map, for deterministic samplers (the others are
-            left out); or "law", the errors of the distribution of samples that `LAW` lists, for all
-            samplers on problems with a target.
+        by: "flow", the distance to the exact flow map, for deterministic samplers (stochastic
+            samplers are left out); or "law", the errors of the distribution of samples that `LAW`
+            lists, for all samplers on problems with a target.
         n: The number of samples of one run: at least 2, or 4 with "law". On mixtures nearly all of
             the "flow" error of many samplers comes from a few samples in a thousand that end in a
-            wrong mode; a run without such a sample has a far smaller error, and its interval misses
-            the true error.
+            wrong mode. A run in which no sample does this has a far smaller error, and an interval
+            that does not contain the true error.
         repeats: With "law", the number of runs of n samples, over which errors are averaged. With
             "flow" there is one run.
         seed: The seed of starts, samplers and exact samples.
-        progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
+        progress: Show a bar; None shows a bar in a terminal or a notebook, and lines elsewhere.
 
     Returns:
         One row for each sampler, problem, budget and metric, with a 95 % interval for the error at

@@ -1,4 +1,4 @@
-"""Hold the results of a comparison: rows, and tables, ratios and pictures of them."""
+"""Hold the results of a comparison as rows, and make tables, ratios and pictures of the rows."""
 
 from __future__ import annotations
 
@@ -55,14 +55,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Compare a sampler with the best of some others, over all problems.
+    """Compare a sampler with the best of some other samplers, over all problems.
 
-    The ratio on one problem is the sampler's error divided by the smallest error of the others.
+    The ratio on one problem is the error of the sampler divided by the smallest error of the other
+    samplers.
 
     Attributes:
         sampler: The name of the contender.
         budget: The largest allowed number of evaluations per sample.
-        mean: The geometric mean of the ratios, where ratios below the clip count as the clip.
+        mean: The geometric mean of the ratios; ratios below the clip are replaced by the clip.
         worst: The largest ratio.
         wins: The number of problems with a ratio below 1.
         problems: The number of problems.
@@ -101,7 +102,7 @@ class Results(Result):
         """Draw errors against evaluations, one panel for each problem, with their intervals.
 
         Args:
-            metric: The kind of error; by default the first one that was measured.
+            metric: The kind of error; by default the first kind that was measured.
             against: Names `library:sampler` of other libraries. Each library has one curve, which
                 shows the best of its samplers at each budget.
 
@@ -114,7 +115,7 @@ class Results(Result):
         return picture(self, metric, against)
 
     def get(self, sampler: str, problem: str, budget: int, metric: str = "flow") -> Row:
-        """Return the one row of a sampler, problem, budget and metric.
+        """Return the row of a sampler, problem, budget and metric.
 
         Raises:
             InvalidValueError: There is no such row.
@@ -149,18 +150,20 @@ class Results(Result):
     ) -> tuple[Ratio, ...]:
         r"""Compare every other sampler with the best of `against`, for each budget.
 
-        With the errors $e_p$ of the sampler and $e_{q,p}$ of the others on P problems, the mean is
+        With the errors $e_p$ of the sampler and $e_{q,p}$ of the samplers `against` on P problems,
+        the mean is
 
         $$ \Big( \prod_p \max\big(\text{clip}, e_p / \min_{q \in \text{against}} e_{q,p}\big)
            \Big)^{1 / P}. $$
 
-        The clip limits the influence of a problem on which the others fail. The ratio is infinite
-        on a problem that the others solve if the sampler has no row with at most this budget.
+        The clip limits the influence of a problem on which the samplers `against` fail. If these
+        have a row for a problem and a budget, and the sampler has no row with at most this budget,
+        the ratio is infinite.
 
         Args:
             against: Names of the samplers to compare with.
-            metric: The kind of error; by default the first one that was measured. Errors must be
-                positive, unlike the unbiased ones.
+            metric: The kind of error; by default the first kind that was measured. The errors must
+                be positive, so unbiased estimates cannot be used.
             clip: Smaller ratios are replaced by this number.
 
         Raises:
@@ -174,7 +177,8 @@ class Results(Result):
         rows = [row for row in self.rows if row.metric == metric]
         if any(row.value < 0 for row in rows):
             raise InvalidValueError(
-                f"{metric!r} has negative values, and ratios need positive ones; take another"
+                f"{metric!r} has negative values, but ratios need positive values; take another "
+                "metric"
             )
         found = []
         for sampler in (name for name in known if name not in against):
@@ -235,8 +239,8 @@ class Results(Result):
         """Return text with a table for each problem and a line for each sampler, the best first.
 
         Args:
-            metric: The kind of error; by default all that were measured.
-            top: The largest number of lines, at least 1; by default all.
+            metric: The kind of error; by default all kinds that were measured.
+            top: The largest number of lines, at least 1; by default all lines.
         """
         if top is not None:
             check_integer("top", top, 1)
@@ -275,7 +279,7 @@ class Results(Result):
         return "\n".join(lines)
 
     def metric_or_first(self, metric: str | None) -> str:
-        """Return the metric of that name, or the first one that was measured.
+        """Return the metric of that name, or for None the first metric that was measured.
 
         Raises:
             UnknownNameError: The metric was not measured.

@@ -1,13 +1,13 @@
 r"""Test whether the reverse SDE and the probability flow draw from the same distribution.
 
 With the exact score both have the marginals $p_t$ (Song et al. 2021, eq. 13, arXiv:2011.13456). An
-error of the score makes their samples differ, since the noise of the SDE partly removes the effect
-of the error, and the flow does not. The distance between states $X$ of one and $Y$ of the other at
-one time is
+error of the score makes their samples differ: the noise of the SDE partly removes the effect of the
+error, and the flow does not. The distance between states $X$ of the SDE and $Y$ of the flow at the
+same time is
 
-$$ H = \frac{2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|}{2 E\|X - Y\|} \in [0, 1] $$
+$$ H = \frac{2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|}{2 E\|X - Y\|} \in [0, 1], $$
 
-(Székely & Rizzo 2013, doi:10.1016/j.jspi.2013.03.018). where $X', Y'$ are independent copies. The
+where $X', Y'$ are independent copies (Székely & Rizzo 2013, doi:10.1016/j.jspi.2013.03.018). The
 unbiased estimate of H is compared with estimates for randomly permuted samples, whose mean is 0.
 """
 
@@ -33,7 +33,7 @@ class Agreement:
         value: The unbiased estimate of $H$: about 0 for equal distributions, near 1 for
             distributions far apart.
         floor: The 95 % quantile of the estimates for permuted samples.
-        z: The normal deviate whose tail probability is the p-value of $H$.
+        z: The standard normal number whose tail probability is the p-value of $H$.
     """
 
     value: float

@@ -48,26 +48,26 @@ def audit(
 ) -> Audit:
     r"""Test at which noise scales a score is wrong, on held-out data.
 
-    The result holds for every noise scale: the loss of the score and that of a linear denoiser;
-        tests that the exact score passes for any data (`scoresde.audit.identities`); and the
-        distance between samples of the reverse SDE and of the probability flow. In one of a hundred
-        audits the exact score fails a test by chance.
+    For every noise scale the result has the loss of the score and the loss of a linear denoiser;
+    tests that the exact score passes for any data (`scoresde.audit.identities`); and the distance
+    between samples of the reverse SDE and of the probability flow. In one of a hundred audits the
+    exact score fails a test by chance.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
         sde: The process of the score; None takes `scoresde.facts(score).sde`.
-        x: Held-out data `(n, *)`, floating point, n at least 16; or a `Data`, which is converted to
-            model units and brings its conditions. About 500 images, or 10,000 points in the plane,
-            are needed to detect an error of 1 %.
-        condition: The conditions of the samples by name, one row for each.
+        x: Held-out data `(n, *)`, floating point, n at least 16. Or a `Data`: it is converted to
+            model units, and its conditions are used. About 500 images, or 10,000 points in the
+            plane, are needed to detect an error of 1 %.
+        condition: The conditions of the samples by name, one row for each sample.
         target: The distribution of the data, if it is known. Then the result also has the smallest
             possible loss and the error of the score.
         train: All training data, `(N, *)` or a `Data`, for measures of memorisation.
         train_condition: The conditions of the training data.
         levels: The number of noise scales, at least 2, equally spaced in log-SNR from `T` to eps;
-            for a ladder they are some of its levels.
-        samples: The number of samples to draw by the SDE and by the flow each, at least 2; limited
-            to n.
+            for a ladder, some of its levels are taken.
+        samples: The number of samples to draw by the SDE, and again by the flow, at least 2; not
+            more than n are drawn.
         steps: The number of steps of the SDE and of the flow, at least `levels` - 1. With too few
             steps their samples differ even for the exact score.
         seed: The seed, an integer in [0, 2**64).

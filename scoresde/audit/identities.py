@@ -11,11 +11,11 @@ $$ E[e \cdot h(x_t)] = 0. $$
 Four choices of $h$ give four tests that do not need the exact score. Let d be the number of
 dimensions and $\mu$ the mean of the data.
 
-- **Calibration**, $h = \hat\varepsilon$: $E\|e\|^2 = E[z \cdot e]$. For any score, Stein's lemma
-  for $z$ gives $E[z \cdot e] = E[d + \sigma^2 \nabla\cdot s]$. This is the squared error that the
-  Jacobian of the score predicts (Tweedie's formula of second order,
-  $\operatorname{Cov}(z | x_t) = I + \sigma^2 \nabla s$). The calibration is the ratio of the left
-  side to the right side; it needs no Jacobian.
+- **Calibration**, $h = \hat\varepsilon$: $E\|e\|^2 = E[z \cdot e]$. The calibration is the ratio of
+  the left side to the right side. For any score, Stein's lemma for $z$ gives
+  $E[z \cdot e] = E[d + \sigma^2 \nabla\cdot s]$, the squared error that the Jacobian of the score
+  predicts (Tweedie's formula of second order,
+  $\operatorname{Cov}(z | x_t) = I + \sigma^2 \nabla s$). The Jacobian itself is not needed.
 - **Stein's identity**, $h = x_t - \alpha\mu$: $-E[(x_t - \alpha\mu) \cdot s] = d$.
 - **Slope**, $h = D - \mu$: the regression of $x_0$ on $D$ has the slope 1.
 - **Bias**, $h$ constant: $E[s] = 0$.
@@ -48,7 +48,7 @@ class Estimate:
 
     Attributes:
         value: The value.
-        stderr: Its standard error.
+        stderr: The standard error of the value.
     """
 
     value: float
@@ -134,7 +134,7 @@ def examine(table: Tensor, errors: Tensor) -> Findings:
 
 
 def matched(value: float, mean: float, variance: float) -> float:
-    """Return the normal deviate with the same tail probability as `value` in a gamma distribution.
+    """Return the standard normal number with the tail probability of `value` in a gamma law.
 
     The gamma distribution has the given mean and variance. It approximates the distribution of a
     sum of squares (Satterthwaite 1946, doi:10.2307/3002019).
@@ -170,7 +170,7 @@ def _ratio(above: Tensor, below: Tensor) -> Estimate:
 
 
 def _bias(errors: Tensor) -> tuple[Estimate, float]:
-    r"""Estimate $\|E e\|^2$ per dimension, from products of different samples, and its deviate."""
+    r"""Estimate $\|E e\|^2$ per dimension from products of different samples; return its z too."""
     n, size = errors.shape
     norms = errors.square().sum(1)
     # the Gram matrix and the scatter matrix have the same norm; compute the smaller one
@@ -187,8 +187,8 @@ def _bias(errors: Tensor) -> tuple[Estimate, float]:
 def _avoidable(table: Tensor) -> Estimate:
     r"""Return the decrease of the loss from adding the best multiples of $\hat\varepsilon$ and $y$.
 
-    The multiples are fitted on one half of the samples and the decrease is measured on the other.
-    So the expected decrease is at most the error of the score, whatever multiples are fitted.
+    The multiples are fitted on one half of the samples, and the decrease is measured on the other
+    half. So the expected decrease is at most the error of the score, whatever multiples are fitted.
     """
     e_e, z_e, _, eps_eps, eps_u, _ = table.unbind(1)
     y_e, y_y = _denoiser_products(table)

@@ -30,7 +30,7 @@ def levels_of(
 
     Args:
         sde: The process.
-        times: The times, from the largest noise down.
+        times: The times, the largest noise first.
         x: The held-out samples, `(n, *)`.
         seen: The evaluations of the score on the held-out samples.
         learnt: The evaluations of the score on training samples; empty if none are given.
@@ -71,7 +71,7 @@ def levels_of(
 
 
 def _memory(held: Evaluated, learnt: Evaluated) -> Memory:
-    """Compare the loss of training samples with that of held-out samples."""
+    """Compare the loss of training samples with the loss of held-out samples."""
     assert learnt.floor is not None
     new, old, floor = mean(held.losses), mean(learnt.losses), mean(learnt.floor)
     gap = Estimate(new.value - old.value, math.hypot(new.stderr, old.stderr))

@@ -6,11 +6,11 @@ The panels show
 2. the calibration, Stein's identity and the slope, which are 1 for the exact score; an arrow marks
    a value outside the frame;
 3. the excess loss;
-4. the distance between the SDE's samples and the flow's;
+4. the distance between samples of the SDE and samples of the flow;
 5. the tests that failed.
 
-A noise scale that fails a test is shaded red, darker for a larger excess loss. A line marks the
-worst one.
+If a test fails at a noise scale, the scale is shaded red, darker for a larger excess loss. A line
+marks the worst noise scale.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def picture(audit: Audit) -> Figure:
     failed.set_yticks(range(len(faults)), faults, fontsize="small")
     failed.set(ylim=(len(faults) - 0.5, -0.5), xlabel=r"$\sigma/\alpha$", xscale="log")
     failed.set_title(
-        "failed tests; noise scales with one are shaded, darker for a larger excess; the line "
-        "marks the worst",
+        "failed tests (shaded: noise scales with a failed test, darker for a larger excess; "
+        "line: the worst)",
         fontsize="small", loc="left", color=paper.INK,
     )  # fmt: skip
 

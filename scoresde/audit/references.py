@@ -1,13 +1,13 @@
 r"""Compute two reference losses: of a linear denoiser, and of the exact denoiser of training data.
 
 The best linear denoiser is optimal for Gaussian data. Along principal axis j of the data, with the
-variance $v_j$, its prediction of the noise has the error
+variance $v_j$, the noise that it predicts has the error
 
 $$ e_j = \frac{\alpha^2 v_j z_j - \alpha\sigma y_j}{V_j}, \qquad
    E_z\, e_j^2 = \frac{\alpha^4 v_j^2 + \alpha^2\sigma^2 y_j^2}{V_j^2}, $$
 
-with $V_j = \alpha^2 v_j + \sigma^2$ and $y = x_0 - \mu$. A network with the same loss at a noise
-scale has learnt only the covariance there.
+with $V_j = \alpha^2 v_j + \sigma^2$ and $y = x_0 - \mu$. If a network has the same loss at a noise
+scale, it has learnt only the covariance at this scale.
 
 The exact denoiser of N training samples $c_i$ is
 
@@ -36,7 +36,7 @@ _ROWS = 2048
 class Linear:
     r"""Compute the loss of the linear denoiser of data, for any noise scale.
 
-    The sample covariance is shrunk towards a multiple of the identity, more so for fewer samples
+    The sample covariance is shrunk towards a multiple of the identity; the fewer samples, the more
     (Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
 
     Args:

@@ -19,7 +19,7 @@ __all__ = ["Audit", "Level", "Memory"]
 
 # The probability that an audit of an exact score has a failed test.
 _FALSE_ALARMS = 0.01
-# The fault of a score that fails each test, in words.
+# For each test, the fault of a score that fails the test, in words.
 _FAULTS = {
     "calibration": "misjudges its own error",
     "stein": "fails Stein's identity",
@@ -28,9 +28,9 @@ _FAULTS = {
     "linear": "loses to a linear denoiser",
     "memory": "has memorised its training data",
 }
-# An excess loss that costs fewer nats per dimension is called small.
+# An excess loss is called small if it costs fewer nats per dimension than this.
 _SMALL = 0.01
-# Two-sided tests, which fail for large and for small deviates.
+# Two-sided tests, which fail if their result is much too large or much too small.
 _TWO_SIDED = {"calibration", "stein", "slope"}
 
 
@@ -40,8 +40,8 @@ class Memory:
 
     Attributes:
         loss: The loss of training samples.
-        floor: The smallest possible loss on training samples, that of the exact score of their
-            empirical distribution.
+        floor: The smallest possible loss on training samples, which is the loss of the exact score
+            of their empirical distribution.
         gap: The loss of held-out samples minus `loss`; 0 without memorisation.
         share: `gap` divided by its largest possible value, the loss of held-out samples minus
             `floor`.
@@ -69,10 +69,10 @@ class Level:
         floor: The smallest possible loss, if the distribution of the data is known.
         fisher: $E\|\sigma (s - \nabla\log p_t)\|^2$, if the distribution of the data is known.
         memory: The measures of memorisation, if training data are given.
-        agreement: The distance between the reverse SDE's samples and the flow's.
+        agreement: The distance between samples of the reverse SDE and samples of the flow.
         z: The result of each test by name, standard normal if the score is exact.
-        limit: A test fails if its deviate exceeds this number; for two-sided tests, if the absolute
-            value does.
+        limit: A test fails if its result in `z` exceeds this number; a two-sided test fails if the
+            absolute value exceeds it.
     """
 
     t: float
@@ -111,7 +111,7 @@ class Audit(Result):
         sde: The process, as text.
         dimensions: The number of entries of one event.
         n: The number of held-out samples.
-        samples: The number of samples drawn by the SDE, and by the flow.
+        samples: The number of samples drawn by the SDE, and again by the flow.
         nfe: The number of evaluations of the score for each drawn sample.
     """
 
@@ -126,8 +126,7 @@ class Audit(Result):
     def worst(self) -> Level | None:
         """Return the noise scale with the largest excess, or None.
 
-        If only a lower bound of the excess is known, noise scales that pass all tests are not
-        considered.
+        If only a lower bound of the excess is known, noise scales that pass all tests are ignored.
         """
         known = [a for a in self.levels if a.fisher is not None and a.fisher.value > ROUNDING]
         failed = [a for a in self.levels if a.failed]
@@ -230,7 +229,7 @@ class Audit(Result):
 
 
 def limit(levels: int) -> float:
-    """Return the deviate above which a test fails, for which 1 % of exact scores fail some test."""
+    """Return the number above which a test fails, such that 1 % of exact scores fail some test."""
     count = levels * (len(_FAULTS) + len(_TWO_SIDED) + 1)
     share = torch.tensor(_FALSE_ALARMS / count, dtype=torch.float64)
     return -float(torch.special.ndtri(share))

@@ -27,7 +27,7 @@ class Evaluated:
         table: The products of `scoresde.audit.identities.products`, `(n, 6)`.
         errors: The errors $e$ of the predicted noise, `(n, D)`.
         floor: The squared error of the exact prediction per dimension, `(n,)`, or `None`.
-        fisher: The squared distance between the score's prediction and the exact one per
+        fisher: The squared distance between the score's prediction and the exact prediction, per
             dimension, `(n,)`, or `None`.
     """
 
@@ -129,5 +129,5 @@ def _square(gap: Tensor) -> Tensor:
 
 
 def _paired(parts: list[Tensor]) -> Tensor:
-    """Average over $z$ and $-z$, whose values alternate in `parts`."""
+    """Average over $z$ and $-z$; `parts` has the value for $z$, then for $-z$, and so on."""
     return torch.cat([(a + b) / 2 for a, b in zip(parts[::2], parts[1::2], strict=True)])

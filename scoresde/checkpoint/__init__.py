@@ -2,7 +2,7 @@ r"""Write and read safetensors files with JSON, atomically and with a checksum.
 
 One file holds tensors *and* a JSON object (in the safetensors header), so the two cannot
 disagree. The bytes are written to a temporary file in the same folder and flushed to the disk. Then
-one rename replaces the old file, so a reader sees the old file or the new one, never a part of it.
+one rename replaces the old file, so a reader sees either the whole old file or the whole new file.
 The header also holds the number of the file's schema, and a SHA-256 of names, dtypes, shapes, bytes
 and JSON, which is checked on reading. Nothing is unpickled, and writing does not follow links.
 """

@@ -1,7 +1,7 @@
 """Write files atomically, and open files in shared folders safely.
 
-In a folder where somebody else can write too, a name may be a link to any file of the user. So a
-file is written under a new random name and then renamed, since renaming replaces a link and never
+In a folder in which somebody else can write too, a name may be a link to any file of the user. So a
+file is written under a new random name and then renamed: renaming replaces a link, and never
 follows it.
 """
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
-# opening a pipe would wait until its other end is opened
+# without this flag, opening a pipe would wait until its other end is opened
 NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)
 
 # errors after which writing is tried again: a network file system was briefly unavailable, or
@@ -55,12 +55,12 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
             file is unchanged.
     """
     path = Path(path)
-    for again in (False, True):
+    for left in (2, 1, 0):
         try:
             _replace(path, data)
             return
         except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
-            if again or getattr(error, "errno", None) not in _TRANSIENT:
+            if not left or getattr(error, "errno", None) not in _TRANSIENT:
                 raise CheckpointError(
                     f"cannot write {path}: {_reason(error)}; an older file there is unchanged"
                 ) from error
@@ -80,11 +80,13 @@ def make_folder(path: Path) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    clean(path.parent)  # a command that was killed may have left a file there
     mode = _mode(path)
     temporary = path.with_name(f".scoresde-{secrets.token_hex(16)}.tmp")
     try:
         with open(temporary, "xb", opener=_without_links) as file:
-            locked(file.fileno())  # lock the file so that `clean` does not remove it
+            if locked(file.fileno()) is False:  # `clean` in another process is removing the file
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             file.write(data)
             file.flush()
             if mode is not None:
@@ -167,7 +169,7 @@ def did_you_mean(path: Path) -> str:
         listed = os.listdir(path.parent.expanduser())
     except OSError:
         return ""
-    # if several files have the same stem, the last one is suggested
+    # if several files have the same stem, the last file is suggested
     listed.sort(key=lambda name: Path(name).suffix == path.suffix)
     names = {Path(name).stem: name for name in listed}
     found = difflib.get_close_matches(path.stem[:200], names, n=1)
@@ -203,8 +205,8 @@ def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> byte
 def clean(folder: str | os.PathLike[str]) -> None:
     """Remove temporary files that killed processes of this user left in `folder`.
 
-    Such files are recognised by their names, and because no process has locked them. On a disk
-    without locks they must be a day old instead.
+    Such a file is recognised by its name, and by the fact that no process has locked it. On a disk
+    without locks, files that are a day old are removed.
     """
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
@@ -221,17 +223,17 @@ def _remove_abandoned(path: Path) -> None:
         free = locked(file)
         if free is None:
             free = time.time() - found.st_mtime > _DAY
+        if free and ours and stat.S_ISREG(found.st_mode):
+            path.unlink()
     finally:
         os.close(file)
-    if free and ours and stat.S_ISREG(found.st_mode):
-        path.unlink()
 
 
 def locked(file: int, *, shared: bool = False) -> bool | None:
     """Lock a file by its descriptor; return True on success, and None on a disk without locks.
 
-    The lock belongs to the descriptor and the copies that `fork` makes, and ends when all are
-    closed.
+    The lock belongs to the descriptor and to the copies of it that `fork` makes. It ends when all
+    of these are closed.
 
     Args:
         file: The descriptor.

@@ -1,4 +1,4 @@
-"""Lock a folder, so that only one process and one object of it writes there."""
+"""Lock a folder, so that only one process, and in it only one object, writes there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Lock:
     """Lock a folder against other processes, threads and `Lock` objects.
 
     The lock ends when the process ends, for whatever reason. Forked processes do not inherit it. On
-    disks without locks, such as some network disks, it locks only within this process, and warns.
+    disks without locks, such as some network disks, only other objects of this process are locked
+    out, and there is a warning.
 
     Args:
         folder: The folder. Its file `.lock` names the owner while the lock is held, and is empty
@@ -52,12 +53,12 @@ class Lock:
 
         Raises:
             CheckpointError: Another process or object has the lock; or `.lock` is a link or not a
-                regular file; or it cannot be opened although the folder can be written to.
+                regular file; or `.lock` cannot be opened although the folder can be written to.
         """
         return self._take(over=True)
 
     def _take(self, *, over: bool) -> bool:
-        """Take the lock; with `over` also from an idle object of this process."""
+        """Take the lock; with `over`, take it even from an idle object of this process."""
         if self._end is not None:
             return False
         file = self._open()
@@ -188,7 +189,7 @@ def _release(file: int) -> None:
 
 
 def _forget_after_fork() -> None:
-    """Close the parent's locks in a forked process, which would keep them locked."""
+    """Close the parent's locks in a forked process; otherwise the fork would keep them locked."""
     for lock in list(_HELD.values()):
         if lock._end is not None and lock.file is not None:
             lock._end.detach()

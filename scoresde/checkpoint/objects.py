@@ -18,7 +18,7 @@ from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 __all__ = ["LARGEST", "dump", "parse", "read_json", "write_json"]
 
 LARGEST = 2**24
-"""The largest JSON file that is read, in bytes. Without a limit, a huge file would take minutes."""
+"""The size in bytes of the largest JSON file that is read; a huge file would take minutes."""
 
 
 def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
@@ -57,7 +57,7 @@ def dump(value: Mapping[str, Any], indent: int | None = None) -> str:
         raise InvalidTypeError(f"expected a JSON object, got {reprlib.repr(value)}")
     try:
         text = json.dumps(value, allow_nan=False, indent=indent, default=_plain)
-        parse(text)  # raises for keys such as 1 and "1", which are equal in JSON
+        parse(text)  # raises an error for keys such as 1 and "1", which are equal in JSON
     except (ValueError, RecursionError) as error:
         raise InvalidValueError(
             f"cannot be stored as JSON: {error} in {reprlib.repr(value)}"

@@ -37,13 +37,13 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str)
 def check_state(
     expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str, name: str
 ) -> None:
-    """Raise unless `tensors` fit those of a module; `name` is its name in messages.
+    """Raise unless `tensors` fit the `expected` tensors of a module; messages call it `name`.
 
     Raises:
         CheckpointError: Names are missing or unexpected, shapes differ, a tensor has integers
-            instead of floats or the reverse, or two tensors that are one in the module differ. The
-            message lists at most five tensors for each fault, and names the library that uses such
-            names.
+            instead of floats or the reverse, or two tensors differ that are the same tensor in the
+            module. The message lists at most five tensors for each fault, and names the library
+            that uses such names.
     """
     complaints = []
     missing = [k for k in expected if k not in tensors]
@@ -80,7 +80,7 @@ def check_state(
 
 
 def _tied(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """Return the names of tensors that are the same numbers, in pairs with the first of them."""
+    """Return pairs of names of tensors that share memory: the first name and each other name."""
     first: dict[object, str] = {}
     pairs = []
     for name, x in tensors.items():

@@ -71,8 +71,8 @@ def latest(
 
     Raises:
         NewerError: A newer version of scoresde wrote the newest checkpoint; continuing from an
-            older one would undo its steps.
-        CheckpointError: There are checkpoints, and every one of them is damaged.
+            older checkpoint would undo its steps.
+        CheckpointError: There are checkpoints, but all are damaged.
     """
     damaged: list[str] = []
     for _, path in reversed(steps_in(folder)):
@@ -99,7 +99,7 @@ def latest(
 def set_aside(folder: str | os.PathLike[str], after: int) -> None:
     """Rename the checkpoints of steps later than `after`, which `latest` found damaged.
 
-    Otherwise they would be kept as the last checkpoints, and undamaged ones would be removed.
+    Otherwise these would be kept as the last checkpoints, and undamaged ones would be removed.
     """
     for _, path in [(s, p) for s, p in steps_in(folder) if s > after]:
         with contextlib.suppress(OSError):

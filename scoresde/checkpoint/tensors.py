@@ -22,7 +22,8 @@ from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 __all__ = ["SCHEMA", "NewerError", "digest", "load_tensors", "save_tensors", "schema"]
 
 SCHEMA = 2
-"""The schema of written files; schemas from 1 on are read. Without a number it is 1."""
+"""The schema of written files. Files with a schema from 1 to this number can be read; a file
+without a number has schema 1."""
 
 _FORMAT = "scoresde"
 _FIRST = "scoresde-1"

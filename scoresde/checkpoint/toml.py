@@ -1,4 +1,4 @@
-"""Parse TOML in a bounded time, even a malicious file."""
+"""Parse TOML in a bounded time, even if the file is malicious."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def typed(function: F) -> F:
 def door(function: F) -> F:
     """Check arguments as `typed` does, and run a public function in `full_precision`.
 
-    So autocast and the default device of the caller do not change the result.
+    So the result does not depend on autocast and on the default device of the caller.
     """
     return typed(full_precision()(function))
 
@@ -272,7 +272,7 @@ def _of_function(function: Callable[..., Any]) -> dict[str, _Hint]:
 def _of_fields(kind: type) -> dict[str, _Hint]:
     try:
         hints = typing.get_type_hints(kind)
-    # a class that is defined in a function, where local names cannot be looked up
+    # the class is defined in a function, and local names cannot be looked up
     except NameError:
         simple = {"float": float, "int": int, "str": str, "bool": bool}
         known = {f.name: f.type for f in dataclasses.fields(kind)}

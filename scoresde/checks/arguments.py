@@ -169,7 +169,7 @@ def check_dense(what: str, x: Tensor) -> None:
         raise InvalidTypeError(f"{what} must not be quantized; use .dequantize()")
     if x.layout != torch.strided or x.is_nested:
         kind = "nested" if x.is_nested else str(x.layout)
-        raise InvalidTypeError(f"{what} must be a dense tensor, got a {kind} one; use .to_dense()")
+        raise InvalidTypeError(f"{what} must be a dense tensor, not {kind}; use .to_dense()")
     if x.is_floating_point() and x.itemsize < 2:
         raise InvalidTypeError(f"{what} needs at least half precision, got {x.dtype}; use .float()")
 
@@ -259,7 +259,7 @@ def as_numbers(what: str, value: object, **options: Any) -> Tensor:
         found = torch.as_tensor(value, **{"device": "cpu", **options})
         if "dtype" in options or isinstance(value, np.ndarray | np.generic):
             return found
-        lost = found.is_floating_point() and found.itemsize < 4  # a default dtype may cause this
+        lost = found.is_floating_point() and found.itemsize < 4  # torch's default dtype may be half
         return torch.as_tensor(value, dtype=torch.float32, device=found.device) if lost else found
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTypeError(
@@ -289,7 +289,7 @@ def _is_real(value: object) -> bool:
 
 @contextmanager
 def in_memory(advice: str | Callable[[], str]) -> Iterator[None]:
-    """Turn an out-of-memory error of the block, on any device, into one with advice.
+    """Turn an out-of-memory error of the block, on any device, into an error with advice.
 
     Raises:
         MemoryLimitError: The block ran out of memory.

@@ -14,7 +14,7 @@ _HOME = str(Path(__file__).parent.parent) + "/"
 def outside() -> int:
     """Return the `stacklevel` for a warning about the line that called the package.
 
-    This is the line that called the outermost function of the package on the stack.
+    If functions of the package called each other, it is the line that called the first of them.
     """
     frame: FrameType | None = sys._getframe(1)
     level, found = 1, 1

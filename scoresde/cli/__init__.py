@@ -60,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        args: The words of the command; by default those of the shell.
+        args: The words of the command; by default the words given in the shell.
 
     Returns:
         The exit code. Options that cannot be read end in `SystemExit(2)`, and SIGTERM or SIGHUP
@@ -78,7 +78,7 @@ def main(args: Sequence[str] | None = None) -> int:
         _say(str(error), "error")
         raise SystemExit(2) from error
     except BrokenPipeError:
-        silence(sys.stdout)  # the reader of the pipe has ended
+        silence(sys.stdout)  # the program that reads the pipe has ended
         return 1
     except Exception as error:
         if os.environ.get("SCORESDE_DEBUG") == "1":
@@ -137,7 +137,7 @@ def _check_empty(words: Sequence[str]) -> None:
 
 
 def _ordered(words: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the command's name and its options, including those given before the name."""
+    """Return the name of the command and its options, including options given before the name."""
     rest = list(words)
     before: list[str] = []
     while rest[:1] and rest[0].startswith("-"):
@@ -162,7 +162,7 @@ def _command(name: str) -> Any:
 
 @contextmanager
 def _main_prints(main: bool) -> Iterator[None]:
-    """Let only the main process print and warn within the block; errors are printed by each."""
+    """Let only the main process print and warn in the block; every process prints its errors."""
     if main:
         warnings.showwarning = lambda message, *_: _say(str(message), "warning")
         yield

@@ -36,7 +36,7 @@ __all__ = ["Audit"]
 
 @dataclass(frozen=True)
 class Audit:
-    """Test a trained model at every noise scale, with data it has not seen."""
+    """Test a trained model at every noise scale, with data that it was not trained on."""
 
     checkpoint: Checkpoint
     data: OwnData = None
@@ -45,13 +45,14 @@ class Audit:
     size: Size = None
     train_data: TrainData = None
     n: int = 512
-    """The number of samples, chosen at random, at least 16."""
+    """The number of data to test with, chosen at random, at least 16."""
     levels: int = 13
     """The number of noise scales, at least 2."""
     draws: int = 128
-    """The number of samples drawn by the SDE, and by the flow, at least 2."""
+    """The number of samples drawn by the reverse SDE, and again by the probability flow, at least
+    2."""
     steps: int = 48
-    """The number of steps of both, at least the number of noise scales minus one."""
+    """The number of steps with which both draw, at least the number of noise scales minus one."""
     seed: Seed = 0
     batch_size: BatchSize = 128
     out: Path = Path("audit")
@@ -101,10 +102,10 @@ class Audit:
     def _prepared(
         self, data: Data, source: str, model: ScoreModel
     ) -> tuple[Tensor, Condition | None]:
-        """Return samples on the device, and their conditions that the model takes."""
+        """Return samples on the device, with the conditions that the model takes."""
         if self.n < 16 or len(data) < 16:
             raise InvalidValueError(
-                f"an audit needs at least 16 samples, got --n {self.n} of {len(data)}"
+                f"an audit needs at least 16 samples, got --n {self.n} of {len(data)}; give more"
             )
         known = conditions_of(data, source, model)
         x = data.x.float().to(distributed.device())

@@ -19,9 +19,9 @@ __all__ = ["begin"]
 def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
     """Return a model extended by the classes of the data, and the data in its units.
 
-    Classes of the same name have the model's number, and new classes have the numbers after it.
-    Labels without names keep their numbers: label 3 of the data is label 3 of the model. If the
-    model takes labels that the data do not have, all of them are missing (-1).
+    A class that the model knows by name keeps the number that it has in the model. New classes get
+    the next numbers. Labels without names keep their numbers: label 3 of the data is label 3 of the
+    model. If the model takes labels and the data have none, all labels are missing (-1).
 
     Args:
         source: A model, as for `ScoreModel.from_pretrained`.
@@ -33,13 +33,13 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
         InvalidValueError: The data have a transform, and the model has none.
 
     Warns:
-        UserWarning: The classes of the data have names, and those of the model have none.
+        UserWarning: The classes of the data have names, but the classes of the model have none.
     """
     model = ScoreModel.from_pretrained(source)
     data = in_columns(laid_as(data, model.event_shape), model.columns, model.transform)
     if data.event_shape != model.event_shape:
         raise ShapeError(
-            f"the samples have shape {data.event_shape}, but those of {source} have "
+            f"the samples have shape {data.event_shape}, but the samples of {source} have "
             f"{model.event_shape}; resize them, image files by --size"
         )
     if model.transform == Identity() != data.transform:

@@ -35,20 +35,22 @@ class Bench:
     samplers: Annotated[tuple[str, ...], _ALL] = ()
     """Names of samplers."""
     by: Literal["flow", "law"] = "flow"
-    """The kind of error: the distance to the exact flow map, for deterministic samplers, or the
-    errors of the distribution (law).
+    """The kind of error. flow: the distance of each sample to the exact flow map, for deterministic
+    samplers. law: the errors of the distribution of the samples.
     """
     problems: Literal["tuning", "held-out", "all"] = "tuning"
-    """The problems for choosing settings (tuning), those for reporting them (held-out), or both."""
+    """The set of problems: the problems on which settings were chosen (tuning), the problems for
+    reporting results (held-out), or both."""
     under: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: none)")] = ()
-    """Instead of these problems, the distributions of the tuning problems under these SDEs."""
+    """Use the distributions of the tuning problems with these SDEs, in place of the problems
+    themselves."""
     only: Annotated[tuple[str, ...], _ALL] = ()
     """The names of the problems to use, for example moons/VESDE."""
     learned: bool = False
-    """Instead of these problems, the packaged model of digits."""
+    """Use the packaged model of digits in place of the problems."""
     reference: int = 10_000
-    """The number of evaluations for the reference flow map of the digits, at least 4; with 400
-    its error is below 1e-5.
+    """The number of evaluations with which the reference flow map of the digits is computed, at
+    least 4. With 400 the error of the reference is below 1e-5.
     """
     budgets: tuple[int, ...] = arena.BUDGETS
     """The numbers of evaluations of the score for each sample."""
@@ -64,9 +66,10 @@ class Bench:
     top: int = 12
     """The largest number of lines of each table, at least 1."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """The folder of the result: bench.csv, all numbers, and bench.png, errors over evaluations."""
+    """The folder of the result: all numbers in bench.csv, and in bench.png the errors against the
+    number of evaluations."""
     short: bool = False
-    """Take few samples and budgets, to test in seconds that the command works."""
+    """Use few samples and few numbers of evaluations, to test in seconds that the command works."""
 
     def run(self) -> None:
         """Compare, and print tables."""
@@ -130,11 +133,12 @@ def _sde(name: str) -> SDE:
 
 
 def _ratios(ratios: tuple[arena.Ratio, ...]) -> str:
-    """Return the error of each sampler over that of the best peer, as text."""
+    """Return the error of each sampler divided by the error of the best peer, as text."""
     names = list(dict.fromkeys(r.sampler for r in ratios))
     budgets = sorted({r.budget for r in ratios})
     lines = [
-        "geometric mean of the error over that of the best peer for the problem and the budget",
+        "the error divided by the smallest error of the other libraries' samplers on the problem:",
+        "the geometric mean over the problems, for each number of evaluations",
         f"{'':24}" + "".join(f"{b:>10}" for b in budgets) + f"{'pilot':>10}",
     ]
     for name in names:

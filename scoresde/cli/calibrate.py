@@ -41,10 +41,10 @@ __all__ = ["Calibrate"]
 class Calibrate:
     """Test whether a conditional model's draws have the conditional distribution of held-out data.
 
-    Each sample should look like one more draw given its condition. Part of the data is tested. The
-    rest serves as a reference: it sets the scale of the data and gives the points to which
-    distances are measured. Draws and data are compared in the user's units; if the data are bytes,
-    the draws are rounded to bytes.
+    If the model is right, a sample of the data looks like one more draw given its condition. Part
+    of the data is tested. The rest is a reference, from which the scale of the data and the points
+    to which distances are measured are taken. Draws and data are compared in the user's units; if
+    the data are bytes, the draws are rounded to bytes.
     """
 
     checkpoint: Checkpoint
@@ -55,7 +55,8 @@ class Calibrate:
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: half of the data)")
     ] = None
-    """The number of samples that are tested, at least 20; at least 20 others must be left."""
+    """The number of samples that are tested, at least 20. At least 20 further samples are needed as
+    the reference."""
     draws: int = 99
     """The number of draws for each tested condition, at least 2."""
     sampler: SamplerName = "fast"

@@ -21,13 +21,13 @@ from scoresde.sde import LAWS, TimeLaw
 
 __all__ = ["Choice", "LawChoice", "LossChoice", "WeightChoice", "parameters_of", "words"]
 
-# Parameters of losses that are set by the trainer or by other options.
+# The parameters of losses that the trainer or other options set.
 _COMMON = {"score", "sde", "x", "t", "noise", "condition", "weight", "law", "generator"}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Hold the name of an entry of a table, and parameters that differ from its defaults.
+    """Hold the name of an entry of a table, and the parameters that differ from their defaults.
 
     Args:
         name: The name of the entry.
@@ -75,7 +75,7 @@ class Choice:
 
     @classmethod
     def of_words(cls, given: Sequence[str]) -> Self:
-        """Return the choice of the words `min_snr gamma=3`, for example."""
+        """Parse words such as `min_snr gamma=3` into a choice."""
         if not given:
             example = next(iter(cls.table))
             raise InvalidValueError(f"give the name of a {cls.kind}, as in `{example}`")

@@ -1,9 +1,11 @@
 """Configure a run by a tree of frozen dataclasses, from which the options and the file are made.
 
-Options that are None ("open") are chosen for the data once they are loaded (`RunConfig.begun`).
+An option that is None is "open": it is chosen for the data when the data have been loaded
+(`RunConfig.begun`).
 
-`scoresde train` has an option for every field, the run's folder holds them all as `config.toml`,
-and `scoresde train --config run/config.toml --out other/` makes the same run again.
+`scoresde train` has an option for every field. The file `config.toml` in the folder of the run
+holds the values of all of them, and `scoresde train --config run/config.toml --out other/` makes
+the same run again.
 """
 
 from __future__ import annotations
@@ -56,16 +58,16 @@ class ObjectiveConfig:
     """
 
     loss: Annotated[LossChoice, words(LossChoice)] = field(default=LossChoice("dsm"))
-    """The name and parameters that differ from the defaults, as in dsm control_variate=True."""
+    """The loss, with parameters if they differ from their defaults: dsm control_variate=True."""
     weight: Annotated[WeightChoice, words(WeightChoice)] = field(default=WeightChoice("edm"))
-    """The weight over the noise scales, as in min_snr gamma=3, or power p=1; edm and min_snr use
-    the variance of the data."""
+    """The weight of each noise scale in the loss, such as min_snr gamma=3, or power p=1. The
+    weights edm and min_snr depend on the variance of the data."""
     law: Annotated[
         LawChoice | None,
         words(LawChoice, optional=True),
     ] = None
-    """The distribution (law) of the training times, as in lognormal mean=0 std=1.2; auto
-    centres it at the std of the data.
+    """The distribution (law) of the training times, such as lognormal mean=0 std=1.2; auto centres
+    it at the noise scale that equals the std of the data.
     """
     stratified: Annotated[bool, PLAIN] = False
     """Spread the times of a batch evenly over their distribution."""
@@ -134,27 +136,29 @@ class RunConfig:
     data: Annotated[DataConfig, tyro.conf.arg(name="data")]
     """The source of the data."""
     sde: Annotated[SDE | None, sde_words(optional=True)] = None
-    """The name and parameters that differ from the defaults, as in VPSDE beta_max=10, or in
-    NCSNLadder sigmas=0.1,1,10; auto is a VESDE whose noise ranges from invisible in the data to
-    their diameter."""
+    """The SDE, with parameters if they differ from their defaults: VPSDE beta_max=10, or
+    NCSNLadder sigmas=0.1,1,10. auto is a VESDE with noise from a level that is invisible in the
+    data up to the largest distance between two data."""
     net: Annotated[NetOptions, tyro.conf.arg(name="network")] = field(default=NetOptions())
-    """The network; auto chooses it for the shape and the number of the samples."""
+    """The network; auto chooses it for the shape of the samples and for their number."""
     objective: Annotated[ObjectiveConfig, tyro.conf.arg(name="objective")] = ObjectiveConfig()
     """The loss, its weight and its times."""
     train: Annotated[TrainOptions, tyro.conf.arg(name="training")] = field(default=TrainOptions())
-    """The numbers of the training."""
+    """The settings of the training."""
     init: Annotated[
         str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="(default: none)")
     ] = None
-    """A model to continue from, as a folder, a packaged name or one of the hub: its network,
-    weights, units and SDE are kept, and new classes are added."""
+    """A model to continue from: a folder, the name of a packaged model, or a repository of the
+    Hugging Face Hub. The network, the weights, the units and the SDE of the model are kept, and new
+    classes are added."""
     log_to: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
             metavar="NAME [NAME ...]", help_behavior_hint="(default: none beside log.jsonl)"
         ),
     ] = ()
-    """Further logs (tensorboard, wandb, trackio), and pictures of samples and of the loss."""
+    """What to write besides log.jsonl: further logs (tensorboard, wandb, trackio), or pictures of
+    samples and of the loss (pictures)."""
 
     def __post_init__(self) -> None:
         for name in self.log_to:
@@ -198,7 +202,7 @@ class RunConfig:
 
     @property
     def config(self) -> TrainConfig:
-        """Return the numbers of the training, with defaults for open ones."""
+        """Return the settings of the training, with defaults for open options."""
         whole: TrainConfig = self.train.over(TrainOptions.base)
         return whole
 
@@ -216,9 +220,9 @@ class RunConfig:
         )
 
     def words(self) -> dict[str, str]:
-        """Return the options that were chosen for the data, as words by name; none may be open.
+        """Return the options that were chosen for the data, by name, as words of a command.
 
-        With `init` there are no options of the network.
+        No option may be open. With `init` the options of the network are left out.
         """
         law = self.objective.law
         assert self.sde is not None  # no option is open
@@ -252,7 +256,7 @@ class RunConfig:
         return names | {name for name, value in others.items() if value is None}
 
     def like(self, other: Self) -> Self:
-        """Return this configuration with open options filled from another, which has none."""
+        """Return this configuration, with open options filled from one that has no open options."""
         law = self.objective.law or other.objective.law
         return replace(
             self,
@@ -283,8 +287,8 @@ class RunConfig:
             model, data = begin(self.init, data)
             if self.net != NetOptions() or self.sde not in (None, model.sde):
                 raise InvalidValueError(
-                    f"the network and the SDE are those of {self.init}, {model.sde}; leave out the "
-                    "options of the network and the SDE"
+                    f"--init keeps the network and the SDE of {self.init}, {model.sde}; leave out "
+                    "the options of the network and the SDE"
                 )
             run = replace(self, sde=model.sde)
         if names := run.open() - (set() if data.kinds else {"condition_dropout"}):

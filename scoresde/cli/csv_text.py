@@ -19,20 +19,20 @@ __all__ = ["as_csv", "csv_columns"]
 
 
 def csv_columns(model: ScoreModel) -> list[str]:
-    """Return the names of a vector's entries in a .csv file: those in the data, or x0, x1, ..."""
+    """Return the names of the columns of vectors in a .csv file: as in the data, or x0, x1, ..."""
     return list(model.columns) or [f"x{k}" for k in range(math.prod(model.event_shape))]
 
 
 def as_csv(
     arrays: Mapping[str, Any], model: ScoreModel, given: Mapping[str, Tensor] = MappingProxyType({})
 ) -> str:
-    """Return a line with the names of the columns, and below it a line for each vector.
+    """Return vectors as the text of a .csv file: a line with the names, then a line per vector.
 
     Args:
         arrays: The vectors `x`, and their labels `y` if there are any.
         model: The model, which knows the names.
-        given: The conditions of the vectors by name, one row for each or one for all; those that
-            are numbers, vectors or classes have columns too.
+        given: The conditions of the vectors by name, one row for each vector or one row for all.
+            Conditions that are numbers, vectors or classes have columns too.
     """
     columns = dict(zip(csv_columns(model), map(_numbers, arrays["x"].T), strict=True))
     kinds = facts(model).conditions or {}
@@ -63,6 +63,6 @@ def _columns(name: str, rows: Any, kind: Classes | Field | None) -> dict[str, li
 
 
 def _numbers(column: Any) -> list[str]:
-    """Return numbers as text with the fewest digits from which they can be read again."""
+    """Return numbers as text, with the fewest digits from which the same numbers are read."""
     # plus 0, so that a negative zero is 0
     return ["" if number != number else str(number + 0).removesuffix(".0") for number in column]

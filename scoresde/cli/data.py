@@ -34,20 +34,22 @@ __all__ = ["CheckData"]
 
 @dataclass(frozen=True)
 class CheckData:
-    """Find what would break a training run; the exit code is 1 if anything would.
+    """Find what would break a training run; the exit code is 1 if anything is found.
 
-    The options are those of `train`; open options are chosen as by `train`.
+    The options are the same as those of `train`, and options that are left out are chosen as
+    `train` chooses them.
     """
 
     bare: ClassVar[str] = "--data"
 
     data: Annotated[DataArgument, tyro.conf.arg(name="data"), tyro.conf.OmitArgPrefixes]
     sde: Annotated[SDE | None, sde_words(optional=True)] = None
-    """The SDE whose noise is compared with the data, as for train; auto is what train chooses."""
+    """The SDE whose noise is compared with the data, written as for train; auto takes the SDE that
+    train would choose."""
     net: Annotated[NetOptions, tyro.conf.arg(name="network"), tyro.conf.OmitArgPrefixes] = field(
         default=NetOptions()
     )
-    """The network, as for train."""
+    """The network, written as for train."""
     out: Annotated[
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None

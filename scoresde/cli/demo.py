@@ -30,8 +30,9 @@ class Demo:
     class_: ClassName = None
     """Draw this digit only, 0 to 9."""
     guidance: float = 2.0
-    """The scale of classifier-free guidance: 0 ignores the digit, 1 is the model alone, above 1 is
-    sharper, for twice the passes of the network."""
+    """The scale of classifier-free guidance. 0 ignores which digit is asked for, and 1 is the model
+    without guidance. Above 1 the digits are clearer and less varied, and drawing them takes twice
+    the passes of the network."""
     n: int = 64
     """The number of digits, at least 1."""
     out: Path = Path("digits.png")

@@ -52,31 +52,31 @@ class Edit:
         str | None,
         tyro.conf.arg(
             metavar="SOURCE",
-            help_behavior_hint="(default: those of the model's run that it was not trained on)",
+            help_behavior_hint="(default: the held-out data of the model's run)",
         ),
     ] = None
-    """The data to edit: one image, cropped and resized to the model's size, a .npy or .npz
-    file, a folder of images, or the name of a data set. Light and dark must be as in the
-    training data: digits are light on dark.
-    """
+    """The data to edit: an image file, a .npy or .npz file, a folder of images, or the name of a
+    data set. Images are cropped and resized to the model's size. Light and dark must be as in the
+    training data: digits are light on dark."""
     strength: float = 0.5
-    """The amount of noise, above 0 up to 1: the position between the smallest and the largest noise
-    of the model, in the logarithm of sigma / alpha. With 1 hardly anything of the data is left."""
+    """The amount of noise that is added, above 0 and at most 1. Towards 0 it is the smallest noise
+    of the model, and 1 is the largest, which leaves hardly anything of the data. Between them,
+    log(sigma / alpha) is linear in the strength."""
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one of each sample)")
     ] = None
-    """The number of edits, at least 1; if there are more edits than samples in the data, these are
-    repeated."""
+    """The number of edits, at least 1. If it is larger than the number of samples in the data,
+    samples are edited several times, each time with other noise."""
     sampler: SamplerName = "fast"
     steps: Steps = None
-    """The number of steps of a run from the largest noise, at least 1; an edit makes only the
-    last of them.
-    """
+    """The number of steps, at least 1, of a whole run that starts at the largest noise. An edit
+    starts later, and makes only the last steps of such a run."""
     seed: Seed = 0
     class_: Annotated[
         str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: any)")
     ] = None
-    """The class of the edits, its name or its number from 0; for models trained with labels."""
+    """The class of the edits, by its name or by its number, counted from 0; for models trained with
+    labels."""
     condition: Conditions = ()
     guidance: Guidance = None
     interval: Interval = None
@@ -150,8 +150,8 @@ def image(path: Path, model: ScoreModel) -> Tensor:
         )
     if model.transform != Identity() and model.transform.levels is None:
         raise InvalidValueError(
-            f"the model was trained on data with the transform {model.transform}, whose numbers an "
-            "image does not have; give a .npy file"
+            f"the training data of the model were not images (their transform is "
+            f"{model.transform}); give a .npy file in the units of these data"
         )
     channels, height, width = model.event_shape
     try:

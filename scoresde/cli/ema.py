@@ -22,20 +22,24 @@ _NONE = tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")
 
 @dataclass(frozen=True)
 class Ema:
-    """Make a model of any average of a run's weights, from the snapshots of --ema-sigma."""
+    """Make a model from another average of a run's weights.
+
+    It is computed from the snapshots that `train --ema-sigma` keeps.
+    """
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder of the run."""
     out: Path
-    """The folder of the model."""
+    """The folder to which the model is written."""
     sigma: Annotated[float | None, _NONE] = None
-    """The spread of a power-function average, from 1e-4 to 0.288."""
+    """The relative width of a power-function average, from 1e-4 to 0.288; a larger width averages
+    over more steps."""
     decay: Annotated[float | None, _NONE] = None
-    """Instead of --sigma, the decay of an exponential average, in [0, 1)."""
+    """The decay of an exponential average, at least 0 and below 1, in place of --sigma."""
     at: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the last snapshot)")
     ] = None
-    """The number of steps of the run after which the average is taken, at least 1."""
+    """The number of training steps after which the average ends, at least 1."""
 
     def run(self) -> None:
         """Reconstruct and write."""

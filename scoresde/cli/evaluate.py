@@ -50,8 +50,8 @@ class Evaluate:
     """Compare a model's samples with held-out data.
 
     Two parts of the held-out data are also compared with each other. This shows the values that
-    samples of the exact distribution would reach. The samples are kept beside the report, and the
-    same command reuses them. Under torchrun all processes draw samples.
+    samples of the exact distribution would reach. The samples are kept beside the report, and if
+    the command is run again it reuses them. Under torchrun all processes draw samples.
     """
 
     checkpoint: Checkpoint
@@ -61,21 +61,21 @@ class Evaluate:
     size: Size = None
     train_data: TrainData = None
     n: int = 1000
-    """The number of samples to compare, reduced to half the number of held-out data if that is
-    smaller. The metric neighbours needs at least 12 samples, every other metric at least 4. If
-    --resamples is 0, these numbers are 6 and 2."""
+    """The number of samples to compare. It is reduced to half the number of held-out data if this
+    half is smaller. The metric neighbours needs at least 12 samples, every other metric at least 4.
+    If --resamples is 0, neighbours needs 6 and every other metric 2."""
     samples: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """A file or a folder that `scoresde sample` wrote, instead of drawing samples."""
     features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
     """The features that are compared. pixels: the numbers themselves. classifier: the features of a
-    small classifier, which is trained on the training data if --train-data is given, and otherwise
-    on a third of the held-out data, which is then not compared. inception: the features of
-    Inception. FILE: the features of a classifier that was saved."""
+    small classifier, which is trained on the data of --train-data, or else on a third of the
+    held-out data (this third is then not compared). inception: the features of the Inception
+    network. FILE: the features of a classifier that was saved in this file."""
     metrics: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
             metavar="{" + ",".join(METRICS) + "}",
-            help_behavior_hint="(default: all, but kid only with features other than pixels)",
+            help_behavior_hint="(default: all; kid only if the features are not pixels)",
         ),
     ] = _USUAL
     """The metrics to compute."""
@@ -83,8 +83,8 @@ class Evaluate:
     steps: Steps = None
     seed: Seed = 0
     resamples: int = 100
-    """The number of random halves of samples and data from which the intervals are computed; 0
-    computes no intervals."""
+    """The number of times that the metrics are computed again for a random half of the samples and
+    of the data, to find their intervals; 0 computes no intervals."""
     batch_size: BatchSize = 64
     out: Annotated[
         Path | None,
@@ -107,7 +107,7 @@ class Evaluate:
         known = None if self.train_data is None else learnt(self, self.train_data, model)
         lesson = known
         if self.features == "classifier" and known is None:
-            # a classifier's features on its own training data differ from those on new data
+            # the classifier must be tested on other data than it was trained on
             real, lesson = real.split(1 / 3, seed=self.seed)
         if len(real) < 2 * least:
             raise DataError(
@@ -140,7 +140,7 @@ class Evaluate:
         then("see at which noise scale the model is wrong", "audit", *words_of(self))
 
     def _more(self, n: int, held: int) -> str:
-        """Return a sentence on the options by which more than n samples are compared."""
+        """Return a sentence that names the options with which more than n samples are compared."""
         ways = []
         if n >= held // 2:
             ways.append(
@@ -211,7 +211,7 @@ class Evaluate:
         return folder
 
     def _features(self, lesson: Data | None, real: Data) -> Features | None:
-        """Return the feature map of the option `features`, or None for the numbers themselves."""
+        """Return the feature map that the option `features` names, or None for pixels."""
         if self.features == "pixels":
             return None
         if self.features == "inception":

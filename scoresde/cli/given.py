@@ -32,9 +32,9 @@ Conditions = Annotated[
     tuple[str, ...],
     tyro.conf.arg(
         metavar="NAME=VALUE",
-        help="A condition of the model, by name: a .npy file with one row for each "
-        "sample or one for all, numbers, as in y=0.1,0.2, or names of classes, as in label=dog. "
-        "Give it again for another name.",
+        help="A condition of the model. Write `label=dog` for the name of a class, `y=0.1,0.2` for "
+        "numbers, or `y=y.npy` for a .npy file with one row for each sample, or one row for all. "
+        "Repeat the option for further conditions.",
         help_behavior_hint="(default: missing)",
     ),
     tyro.conf.UseAppendAction,
@@ -43,8 +43,9 @@ Guidance = Annotated[
     float | None,
     tyro.conf.arg(
         metavar="FLOAT",
-        help="The scale of classifier-free guidance: 0 ignores the condition, 1 is the model, "
-        "above 1 is sharper, for twice the passes of the network.",
+        help="The scale of classifier-free guidance. 0 ignores the condition, and 1 is the model "
+        "without guidance. Above 1 the samples fit the condition more clearly and are less varied, "
+        "and drawing them takes twice the passes of the network.",
         help_behavior_hint="(default: none)",
     ),
 ]
@@ -63,7 +64,7 @@ class Given:
     """Hold the conditions of the samples of a command, checked against a model, and the guidance.
 
     Args:
-        values: By name one row for each sample, or one for all.
+        values: The conditions by name, each with one row for each sample, or one row for all.
         guidance: The scale of classifier-free guidance, or None.
         interval: The range of noise scales in which the guidance acts, or None for all.
     """
@@ -93,8 +94,8 @@ class Given:
             interval: The range of noise scales in which the guidance acts.
 
         Raises:
-            InvalidValueError, UnknownNameError, ShapeError, DataError: The options do not fit the
-                model, or each other.
+            InvalidValueError, UnknownNameError, ShapeError, DataError: The options contradict the
+                model or one another.
         """
         declared = facts(score).conditions or {}
         if interval is not None and guidance is None:
@@ -128,7 +129,7 @@ class Given:
         return classifier_free(score, self.guidance, interval=self.interval)
 
     def request(self) -> dict[str, Any]:
-        """Return the options that samples depend on as JSON values, with None for missing ones."""
+        """Return the conditions and the guidance as JSON values, with None for missing entries."""
         tensors = {name: value.contiguous() for name, value in self.values.items()}
         return {
             "condition": checkpoint.digest(tensors, "", 0)[:16] if tensors else None,
@@ -146,7 +147,7 @@ def left_open(
         score: The score that takes the conditions.
         words: The conditions that are given, as `NAME=VALUE`.
         label: The class that is given, or None.
-        like: Data that have the conditions.
+        like: The name of data that have these conditions, for the sentences.
     """
     kinds = facts(score).conditions or {}
     given = {word.partition("=")[0] for word in words}
@@ -175,7 +176,7 @@ def left_open(
 
 
 def _class(label: str, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:
-    """Return the class of all samples as the condition `label`, or the first with classes."""
+    """Return the class of all samples, as the condition `label` or the only one with classes."""
     kinds = {name: kind for name, kind in declared.items() if isinstance(kind, Classes)}
     if not kinds:
         raise InvalidValueError(f"this model was trained without classes; leave out class {label}")
@@ -192,7 +193,7 @@ def _class(label: str, declared: Mapping[str, Classes | Field]) -> dict[str, Ten
 
 
 def _label(name: str, word: str, kind: Classes) -> int:
-    """Return the number of a class; a word that is a name is not read as a number."""
+    """Return the number of a class from its name, or from its number if it is no class's name."""
     if word not in kind.names:
         try:
             return int(word)
@@ -203,7 +204,7 @@ def _label(name: str, word: str, kind: Classes) -> int:
 
 
 def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:
-    """Return the value of `NAME=VALUE`, with 1 or n rows."""
+    """Parse the text of a condition's value into a tensor with 1 or n rows."""
     if text.endswith(".npy"):
         value = array(Path(text))
     elif isinstance(kind, Classes):
@@ -227,7 +228,7 @@ def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:
 
 
 def _words(text: str, kind: Classes) -> list[str]:
-    """Return the classes of `cat,dog`; a text that is the name of a class is not split."""
+    """Split `cat,dog` into names of classes, unless the whole text is the name of one class."""
     return [text] if text in kind.names else text.split(",")
 
 

@@ -1,4 +1,4 @@
-"""Load the data with which a command tests a model: given data, or those of the model's run."""
+"""Load the data with which a command tests a model: given data, or data of the model's run."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Asks(Protocol):
 
     @property
     def data(self) -> str | None:
-        """Return the source of the data, or None for those of the model's run."""
+        """Return the source of the data, or None for the data of the model's run."""
 
     @property
     def split(self) -> str | None:
-        """Return the split of the data."""
+        """Return the part of the data, "train" or "test", or None."""
 
     @property
     def condition(self) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ class Asks(Protocol):
 
     @property
     def size(self) -> int | tuple[int, int] | None:
-        """Return the size that images are resized to."""
+        """Return the size to which images are resized."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Asked:
 def asked(command: Asks, model: ScoreModel) -> Asked:
     """Return the data that a command tests a model with, and print which they are.
 
-    Without --data they are data of the model's run: the part that it held out, or the split `test`
-    of a data set of torchvision, or else all data that it was trained on.
+    Without --data they are data of the model's run: the part that the run held out; or the part
+    `test` of a torchvision data set; or else all data of the training, with a warning.
 
     Raises:
         InvalidValueError: No data are named, and the model has no run.
@@ -115,11 +115,12 @@ def asked(command: Asks, model: ScoreModel) -> Asked:
     tell(f"data: {part}, {len(data):,} samples")
     if trained:
         share = run is not None and run.config.keeping.held_out
-        cure = "leave --data out for the part that it held out" if share else (
+        cure = "leave --data out for the part that its run held out" if share else (
             "take data that were kept apart, or train without --held-out 0"
         )  # fmt: skip
         warnings.warn(
-            f"the model was trained on {source}, so that overfitting does not show here; {cure}",
+            f"the model was trained on {source}, so a test with these data does not show "
+            f"overfitting; {cure}",
             RuntimeWarning,
             stacklevel=outside(),
         )
@@ -157,7 +158,10 @@ def folder_of(checkpoint: str) -> Path | None:
 
 
 def _of_run(command: Asks, run: RunConfig, model: ScoreModel) -> tuple[Data, str, bool]:
-    """Return data of a run, unseen if possible, their name, and True if they were trained on."""
+    """Return data of a run, their name, and whether the model was trained on them.
+
+    If possible the data are such that the model was not trained on them.
+    """
     source, share = run.data.source, run.config.keeping.held_out
     split = command.split or run.data.split or _usual(source, "train" if share else "test")
     if not Path(source).exists() and not is_name(source) and not source.startswith("hf:"):
@@ -199,8 +203,8 @@ def _read(
     if data.event_shape != model.event_shape:
         raise ShapeError(
             f"the samples of {source} have shape {data.event_shape}, "
-            f"but the model's have {model.event_shape}; resize them, image files by "
-            f"--size {_wanted(model)} where the command has it"
+            f"but the model's have {model.event_shape}; resize them (commands with the option "
+            f"--size do this for image files: --size {_wanted(model)})"
         )
     return data
 
@@ -213,7 +217,7 @@ def _wanted(model: ScoreModel) -> str:
 
 
 def _sampled(run: RunConfig | None, source: str, model: ScoreModel) -> str | None:
-    """Return the names of the sampled columns: those of the run, else those of the model."""
+    """Return the names of the sampled columns: as in the run, or else as in the model."""
     if run is not None:
         return run.data.sample
     table = Path(source).suffix in TABLES and all("," not in name for name in model.columns)
@@ -230,7 +234,7 @@ def _of_model(model: ScoreModel) -> list[str]:
 
 
 def _words(command: Asks, run: RunConfig | None, source: str, model: ScoreModel) -> Sequence[str]:
-    """Return the columns of the conditions: those given, else those of the run's table."""
+    """Return the columns of the conditions: the given columns, or else the columns of the run."""
     if command.condition:
         return command.condition
     if run is None:
@@ -244,7 +248,7 @@ def _words(command: Asks, run: RunConfig | None, source: str, model: ScoreModel)
 
 
 def _size(command: Asks, run: RunConfig | None, source: str) -> int | tuple[int, int] | None:
-    """Return the size of images: the one given, else the run's."""
+    """Return the size of images: the given size, or else the size in the run."""
     if command.size is not None or run is None:
         return command.size
     images = Path(source).is_dir() or is_name(source)
@@ -275,8 +279,8 @@ def conditions_of(data: Data, source: str, model: ScoreModel) -> Condition | Non
     """Return the conditions of all samples that the model takes.
 
     Raises:
-        InvalidValueError: The data do not have a condition of the model, or may number its classes
-            differently.
+        InvalidValueError: A condition of the model is missing in the data, or the numbers of its
+            classes may differ between model and data.
         ScoreSDEError: A condition is of another kind.
     """
     declared = facts(model).conditions or {}
@@ -289,10 +293,10 @@ def conditions_of(data: Data, source: str, model: ScoreModel) -> Condition | Non
                 f"by --condition {name}=..."
             )
         if isinstance(kind, Classes) and len(data.names.get(name, range(kind.n))) != kind.n:
-            # names are numbered in sorted order: if one is absent, later ones have other numbers
+            # names are numbered in sorted order: without one name, later names have other numbers
             raise InvalidValueError(
-                f"the model has {kind.n} classes of {name!r}, but {source} has names of "
-                f"{len(data.names[name])}, which may be numbered differently; give every class a "
-                "sample, or the numbers"
+                f"the model has {kind.n} classes of {name!r}, but {source} has "
+                f"{len(data.names[name])}, so their numbers may differ; give data with a sample of "
+                "each class, or with the model's numbers in place of names"
             )
     return Condition.of(data.only(declared).condition(slice(None)), len(data), declared)

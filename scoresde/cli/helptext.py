@@ -17,9 +17,10 @@ __all__ = ["docstrings", "explained"]
 
 @functools.cache
 def explained(kind: Any) -> None:
-    """Annotate the fields of a dataclass, and of those in it, with their docstrings as one line.
+    """Annotate the fields of a dataclass, and of dataclasses in it, with their docstrings.
 
-    tyro keeps the line breaks of the docstring below a field, so that its help would be ragged.
+    Each docstring becomes one line, since tyro would keep its line breaks, and the lines of the
+    help would have different lengths.
     """
     for one in kind.__mro__:
         if not dataclasses.is_dataclass(one):

@@ -156,7 +156,7 @@ def _taken(sampler: str, suits: Any) -> int:
 
 
 def _files(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the model's file, the checkpoints and the snapshots, each with its state."""
+    """Yield the model's file, the checkpoints and the snapshots, and whether each is damaged."""
     folder = path.parent
     if path.name == PIPELINE:
         yield "model", f"{folder}, a pipeline of diffusers"
@@ -181,7 +181,7 @@ def _files(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _texts(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the text files of a run, which have no checksum."""
+    """Yield the text files of a run, and whether each can be read; they have no checksum."""
     path = folder / "config.json"
     if path.exists() and config:
         try:

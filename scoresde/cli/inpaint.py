@@ -18,7 +18,7 @@ from scoresde.cli.given import Conditions, Given, array
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
 from scoresde.cli.sample import Drawn, cost, shown, write
-from scoresde.cli.sample_picture import PICTURES
+from scoresde.cli.sample_picture import PICTURES, PictureOptions
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.errors import ShapeError
@@ -26,7 +26,7 @@ from scoresde.samplers import Impute
 from scoresde.sampling import SAMPLERS, Run
 from scoresde.score import ScoreModel
 
-__all__ = ["Inpaint", "finished"]
+__all__ = ["Inpaint", "finished", "with_channel"]
 
 _SUFFIXES = (*PICTURES, ".npy", ".npz", ".safetensors")
 
@@ -47,7 +47,7 @@ class Inpaint:
     n: int = 16
     """The number of samples, at least 1."""
     resample: int = 5
-    """The number of times that each step is made, at least 1; with more repetitions the drawn
+    """The number of times that each step is repeated, at least 1. With more repetitions the drawn
     part agrees better with the known part.
     """
     sampler: SamplerName = "ancestral"
@@ -76,7 +76,9 @@ class Inpaint:
             n=self.n, steps=self.steps, seed=self.seed,
             condition={**given.rows(range(self.n)), "known": known, "mask": mask},
         )  # fmt: skip
-        finished(run, model, self.out, self.batch_size, "inpainted sample")
+        part = model.transform.inverse(known[None])[0].where(mask > 0, torch.nan)
+        options = PictureOptions(known=part)
+        finished(run, model, self.out, self.batch_size, "inpainted sample", options)
         if not distributed.is_main():
             return
         words = [word for one in self.condition for word in ("--condition", one)]
@@ -89,7 +91,14 @@ class Inpaint:
         )  # fmt: skip
 
 
-def finished(run: Run, model: ScoreModel, out: Path, batch_size: int, what: str) -> None:
+def finished(
+    run: Run,
+    model: ScoreModel,
+    out: Path,
+    batch_size: int,
+    what: str,
+    options: PictureOptions | None = None,
+) -> None:
     """Draw the samples of a run, write them, and print what they cost."""
     start = time.perf_counter()
     found = run.draw(batch_size)
@@ -97,22 +106,28 @@ def finished(run: Run, model: ScoreModel, out: Path, batch_size: int, what: str)
     if not distributed.is_main():
         return
     x = drawn.x if run.transform is not None else shown(out, drawn.x, model)
-    write(out, {"x": x}, model)
+    write(out, {"x": x}, model, options)
     named = what if len(x) == 1 else f"{what}s"
     tell(f"wrote {len(x)} {named} to {out} ({drawn.seconds:.1f} s, {cost(drawn)})")
 
 
-def _read(path: Path, model: ScoreModel, known: bool = False) -> Tensor:
-    """Return the event that a file holds, in model units.
+def with_channel(value: Tensor, model: ScoreModel) -> Tensor:
+    """Return an event with an axis of one channel in front if the model has it and value has not.
 
-    If `known` is True, the file is the mask of the known part, whose numbers have no units.
+    Models of data that were read with a layout have this axis.
+    """
+    return value[None] if (1, *value.shape) == model.event_shape else value
+
+
+def _read(path: Path, model: ScoreModel, known: bool = False) -> Tensor:
+    """Return the sample that a file holds, in model units.
+
+    If `known` is True, the file is the mask of the known part, which is not in any units.
     """
     if path.suffix.lower() in IMAGES:
         found = image(path, model)[0]
         return (found > 0).float() if known else found
-    value = torch.as_tensor(array(path))
-    if (1, *value.shape) == model.event_shape:
-        value = value[None]  # one channel, as with a layout in training
+    value = with_channel(torch.as_tensor(array(path)), model)
     if tuple(value.shape) != model.event_shape:
         raise ShapeError(
             f"{path} holds an array of shape {tuple(value.shape)}, but the model's samples have "

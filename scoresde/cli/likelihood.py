@@ -39,8 +39,8 @@ from scoresde.units import in_words
 
 __all__ = ["Likelihood"]
 
-# The approximate number of evaluations of a solution for each row of the trace, and the seconds
-# from which the time is announced.
+# The approximate number of evaluations of one solution, for each row of the trace. If a computation
+# will take longer than _LONG seconds, its time is announced.
 _EVALUATIONS, _LONG = 300, 20
 # The default number of samples of up to EXACT dimensions, and of more.
 _MANY, _FEW = 64, 8
@@ -56,7 +56,7 @@ class Likelihood:
     condition: OwnColumns = ()
     size: Size = None
     first: int = 0
-    """The number of the first sample of the data."""
+    """The position of the first sample in the data, counted from 0."""
     n: Annotated[
         int | None,
         tyro.conf.arg(
@@ -65,12 +65,14 @@ class Likelihood:
     ] = None
     """The number of samples, at least 1."""
     method: Literal["auto", "exact", "hutchinson"] = "auto"
-    """The trace: exact, by random probes, or exact up to 64 dimensions."""
+    """How the trace of the Jacobian is computed: exact; hutchinson, by random probes; or auto,
+    which is exact up to 64 dimensions."""
     probes: int = 16
-    """The number of random probes for each sample; below 8 there is no error bar."""
+    """The number of random probes for each sample; with fewer than 8 the error is not estimated."""
     at: Literal["data", "eps"] = "data"
-    """The density: that of the data, or that of the data with the smallest noise (eps), for
-    which the model is not extrapolated.
+    """The density that is computed. data: the density of the data. eps: the density of the data
+    with the smallest noise; the model is not extrapolated to noise scales that it was not trained
+    on.
     """
     rtol: Annotated[
         float | None,
@@ -79,17 +81,19 @@ class Likelihood:
             help_behavior_hint="(default: 1e-4 with the exact trace, 1e-3 with random probes)",
         ),
     ] = None
-    """The solver's tolerance, positive: relative, and absolute in units of scale and in nats."""
+    """The tolerance of the solver, positive: for the relative error, and for the absolute error of
+    the state (in units of its scale) and of the log-density (in nats)."""
     error: Literal["auto", "full", "estimate"] = "auto"
-    """The solver's error: full solves twice; estimate is faster and less reliable; auto is full
-    with the exact trace, and estimate with random probes, whose error is far larger."""
+    """How the error of the solver is found. full: solve a second time, with another tolerance.
+    estimate: faster and less reliable. auto: full with the exact trace, and estimate with random
+    probes, because their own error is far larger."""
     seed: Seed = 0
     batch_size: BatchSize = 64
     out: Annotated[
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
-    """A .csv file with a line for each sample: its row in the data, from 0, its log-density and the
-    error of the log-density, in nats."""
+    """A .csv file with a line for each sample: its position in the data, counted from 0, its
+    log-density, and the error of the log-density, both in nats."""
 
     def run(self) -> None:
         """Compute the log-densities, and print their mean."""
@@ -145,7 +149,7 @@ class Likelihood:
         few = x[: self.batch_size]
         with torch.no_grad(), evaluating(model):
             some = None if given is None else given.rows(slice(len(few)))
-            for _ in range(2):  # the first call takes longer than later ones
+            for _ in range(2):  # the first call takes longer than later calls
                 start = time.perf_counter()
                 model(few, model.sde.T / 2, some)
                 spent = time.perf_counter() - start
@@ -164,7 +168,7 @@ class Likelihood:
             )
 
     def _compare(self, found: LogProb, x: Tensor, model: ScoreModel) -> None:
-        """Print the density in the data's units, and a verdict beside that of a Gaussian."""
+        """Print the density in the data's units, and compare it with the density of a Gaussian."""
         units = model.transform.log_det(model.event_shape)
         show(f"units         of the model: {in_words(model.transform)}")
         if units and model.transform.levels is None:
@@ -180,11 +184,11 @@ class Likelihood:
         given = "" if not facts(model).conditions else ", which ignores conditions"
         beside = f"a Gaussian with the mean and the variances of the training data{given}"
         if not math.isfinite(spread):
-            text = f"not known to be higher or lower than under {beside}: its error is not known"
+            text = f"not comparable with that under {beside}: its error is not known"
         elif abs(mean) <= spread:
             text = f"as under {beside}, within {spread:.2g} nats, as far as these samples show"
         elif mean > 0:
-            text = f"{by} higher than under {beside}: the model has learnt more than those"
+            text = f"{by} higher than under {beside}: the model has learnt more than these"
         else:
             text = f"{by} lower than under {beside}: the model has learnt little; train for longer"
         show(f"verdict       the log-density is {text}")
@@ -192,7 +196,7 @@ class Likelihood:
     def _prepared(
         self, data: Data, source: str, model: ScoreModel
     ) -> tuple[Tensor, Condition | None, Dequantization | None]:
-        """Return the samples, dequantized if they are quantized, their conditions, and the map."""
+        """Return the samples, their conditions, and the dequantization of quantized samples."""
         few = math.prod(model.event_shape) > EXACT
         rows = slice(self.first, self.first + (self.n or (_FEW if few else _MANY)))
         x = data.batch(rows).float()
@@ -225,17 +229,17 @@ def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds
         error = _chosen(bits) + computed / one
         show(f"bits per dim  {known}{float(bits.mean()):.4f} ± {error:.2g} {what}; lower is better")
     choice = f"{_chosen(found.value):.2g} for the choice of the samples" if n > 1 else (
-        "nothing for the choice of the sample, which is one"
+        "0 for the choice of the samples, since there is one"
     )  # fmt: skip
     show(f"of these ±    {choice}, {computed:.2g} for the computation, in nats")
     if known:
         show(
-            f"{'':14}which leaves more than a bit open in each dimension: take more --probes (8 at "
-            "least), a smaller --rtol, or a model that has learnt more"
+            f"{'':14}this error is more than one bit in each dimension: take more --probes (8 at "
+            "least), a smaller --rtol, or a better model"
         )
     show(
-        f"computed to   ± {_mean(found.error):.2g} nats for one sample on average, a bound that "
-        "holds for 95 %, of which"
+        f"computed to   ± {_mean(found.error):.2g} nats for a sample on average, with 95 % "
+        "probability; its parts:"
     )
     for name, part in found.parts.items():
         show(f"{'':14}{_mean(part):<8.2g} {part_label(name)}")

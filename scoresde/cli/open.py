@@ -1,4 +1,4 @@
-"""Define options that may be left open, as None, and are chosen once data are loaded."""
+"""Define options that may be left open (None), and are chosen when the data have been loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS = {"None": "none", "": "none", "False": "no", "True": "yes"}
 
 
 def plainly(default: str) -> str:
-    """Return tyro's text of a default in plain words.
+    """Return the text by which the help shows a default, in plain words.
 
     Examples:
         >>> print(plainly("20000"), plainly("False"), plainly("0.0"))
@@ -39,10 +39,10 @@ PLAIN = tyro.conf.arg(help_behavior_hint=plainly)
 
 @dataclass(frozen=True, kw_only=True)
 class Open:
-    """Hold the options of a configuration; those in `may` are open if they are None.
+    """Hold the options of a configuration, some of which may be open.
 
-    It is the base class of the classes that `opened` makes. Options that are not open are checked
-    when an object is made.
+    It is the base class of the classes that `opened` makes. An option whose name is in `may` is
+    open if its value is None. Options that are not open are checked when an object is made.
     """
 
     base: ClassVar[Any]
@@ -61,13 +61,13 @@ class Open:
 
     @classmethod
     def of(cls, whole: Any) -> Self:
-        """Return the options of a configuration, none of them open."""
+        """Return options with the values of a configuration; none is open."""
         values = {f.name: getattr(whole, f.name) for f in fields(cls)}
         parts = {f.name: f.default for f in fields(cls) if isinstance(f.default, Open)}
         return cls(**values | {name: part.of(values[name]) for name, part in parts.items()})
 
     def over(self, chosen: Any) -> Any:
-        """Return a configuration with these values, and those of `chosen` for open options."""
+        """Return a configuration with these values, and the values of `chosen` for open options."""
         return replace(
             chosen,
             **{
@@ -81,21 +81,22 @@ class Open:
         return self.of(self.over(chosen))
 
     def open(self) -> set[str]:
-        """Return the names of the open options, including those of the parts."""
+        """Return the names of the open options, including the open options of the parts."""
         found = {name for name in self.may if getattr(self, name) is None}
         parts = [getattr(self, f.name) for f in fields(self)]
         return found.union(*(part.open() for part in parts if isinstance(part, Open)))
 
 
 def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
-    """Return a class of options for the configurations of the type of `base`.
+    """Return a subclass of `Open` whose options are the fields of the configuration `base`.
 
     Args:
         name: The name of the class.
         base: A configuration; its values are the defaults of options that cannot be open.
-        may: The options that may be open, by name: type of a value, metavar, further annotations;
-            or an annotated type.
-        parts: The classes of the parts, and an annotation of each.
+        may: The options that may be open, by name. Each is given as an annotated type, or as a
+            tuple of the type of a value, its metavar, and further annotations.
+        parts: For each field that is a configuration itself, its class of options and an
+            annotation.
     """
     kind = type(base)
     hints = typing.get_type_hints(kind, include_extras=True)

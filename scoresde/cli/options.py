@@ -36,9 +36,10 @@ Checkpoint = Annotated[
     tyro.conf.Positional[str],
     tyro.conf.arg(
         metavar="CHECKPOINT",
-        help="The folder of a run, for the average of its weights at its end; RUN/best, for that "
-        "at its lowest held-out loss; the folder of a model, its model.safetensors, the folder of "
-        "a pipeline of diffusers, or a packaged name such as mnist.",
+        help="The model: the folder of a run (its averaged weights at the end of training), "
+        "RUN/best (the averaged weights with the lowest held-out loss), the folder of a model, a "
+        "file model.safetensors, the folder of a diffusers pipeline, or the name of a packaged "
+        "model such as mnist.",
     ),
 ]
 OwnData = Annotated[
@@ -48,15 +49,15 @@ OwnData = Annotated[
         metavar="SOURCE",
         help="Data that the model was not trained on: a name (digits, or a torchvision data set "
         "such as mnist), a .npy, .npz or .csv file, or a folder of images.",
-        help_behavior_hint="(default: those of the model's run that it was not trained on)",
+        help_behavior_hint="(default: the held-out data of the model's run)",
     ),
 ]
 TrainData = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="SOURCE",
-        help="The training data; the report then counts the samples that copy it. A torchvision "
-        "data set stands for its training part.",
+        help="The training data. With it the report counts how many samples copy a training "
+        "sample. Of a torchvision data set the training part is used.",
     ),
 ]
 Seed = Annotated[
@@ -66,31 +67,31 @@ Seed = Annotated[
 BatchSize = Annotated[
     int,
     tyro.conf.arg(
-        help="The number of samples that the network evaluates at once, at least 1. Fewer need "
-        "less memory; results may differ in the last digits."
+        help="The number of samples that the network evaluates at once, at least 1. A smaller "
+        "number needs less memory; the results may differ in the last digits."
     ),
 ]
 Columns = Annotated[
     tuple[str, ...],
     tyro.conf.arg(
         metavar="COLUMN|NAME=COLUMN[,COLUMN ...]|NAME=FILE",
-        help="A condition: a column of the data, as species; columns under another name, as "
-        "place=lat,lon; integers that are not classes, as number:age; or a .npy or .csv file, as "
-        "label=labels.npy. Give it again for another.",
-        help_behavior_hint="(default: what a .npz, a .pt or a folder of classes has)",
+        help="A condition. Write `species` for the column of this name; `place=lat,lon` to combine "
+        "columns under a new name; `number:age` for a column of integers that are not classes; "
+        "`label=labels.npy` for a .npy or .csv file. Repeat the option for further conditions.",
+        help_behavior_hint="(default: the conditions in a .npz, a .pt or a folder of classes)",
     ),
     tyro.conf.UseAppendAction,
 ]
 OwnColumns = Annotated[
     Columns,
-    tyro.conf.arg(help_behavior_hint="(default: those of the model's run)"),
+    tyro.conf.arg(help_behavior_hint="(default: the conditions of the model's run)"),
 ]
 Sampled = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="NAME[,NAME ...]",
-        help="The samples, if the source holds more: the name of an array in a .npz or .pt file, "
-        "such as theta to learn p(theta | x), or names of columns of a table.",
+        help="Which part of the source is the samples: the name of an array in a .npz or .pt file, "
+        "such as theta to learn p(theta | x), or the names of columns of a table.",
         help_behavior_hint="(default: x, or all columns that are not a condition)",
     ),
 ]
@@ -107,8 +108,9 @@ Layout = Annotated[
 Missing = Annotated[
     Literal["raise", "drop"],
     tyro.conf.arg(
-        help="Raise an error for samples with a missing number, or drop them. Samples of which "
-        "only a condition is missing are kept, and used to learn the distribution without it."
+        help="What to do with samples in which a number is missing: raise an error, or drop these "
+        "samples. A sample in which only a condition is missing is kept, and is used to learn the "
+        "distribution without this condition."
     ),
 ]
 Split = Annotated[
@@ -119,17 +121,16 @@ HeldOutSplit = Annotated[
     tyro.conf.arg(
         metavar="{train,test}",
         help_behavior_hint="(default: test)",
-        help="The part of a data set of torchvision; by default the one that the model was not "
-        "trained on.",
+        help="The part of a torchvision data set to use. The model should not be trained on it.",
     ),
 ]
 
 
 def size_of(word: str) -> int | tuple[int, int]:
-    """Return the size of images in `64`, a square, or in `37x53`, height and width.
+    """Parse a size of images: `64` is a square, and `37x53` is height and width.
 
     Raises:
-        ValueError: The word has another form.
+        ValueError: The text has another form.
 
     Examples:
         >>> size_of("64"), size_of("37x53")
@@ -137,12 +138,12 @@ def size_of(word: str) -> int | tuple[int, int]:
     """
     sides = word.lower().split("x")
     if len(sides) > 2 or not all(side.isdecimal() for side in sides):
-        raise ValueError(f"takes a number of pixels, or height and width as 37x53; got {word!r}")
+        raise ValueError(f"it takes a number of pixels, or a size such as 37x53; got {word!r}")
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
 def size_word(size: int | tuple[int, int]) -> str:
-    """Return the word that `size_of` reads as a size."""
+    """Return the text that `size_of` parses to this size."""
     return str(size) if isinstance(size, int) else "x".join(map(str, size))
 
 
@@ -157,8 +158,8 @@ Size = Annotated[
     int | tuple[int, int] | None,
     _SIZE,
     tyro.conf.arg(
-        help="Crop images about their centre and resize them to this many pixels a side, or to "
-        "this height and width, as 37x53.",
+        help="Crop images about their centre and resize them: 64 is 64 by 64 pixels, and 37x53 is "
+        "height by width.",
         help_behavior_hint="(default: as they are)",
     ),
 ]
@@ -166,16 +167,17 @@ SamplerName = Annotated[
     str,
     tyro.conf.arg(
         metavar="{" + ",".join(SAMPLERS) + "}",
-        help="The sampler: fast needs few evaluations; pc, ancestral, ddim, heun ... are the "
-        "algorithms of the papers.",
+        help="The sampler. The sampler fast needs few evaluations of the network; pc, ancestral, "
+        "ddim, heun ... are the algorithms of the papers.",
     ),
 ]
 Steps = Annotated[
     int | None,
     tyro.conf.arg(
         metavar="INT",
-        help="The number of steps from noise to data, at least 1; more are slower and better.",
-        help_behavior_hint="(default: the model's or the sampler's)",
+        help="The number of steps from noise to data, at least 1. More steps are slower and more "
+        "accurate.",
+        help_behavior_hint="(default: the number that suits the model or the sampler)",
     ),
 ]
 
@@ -185,13 +187,17 @@ _FILES = (".npy", ".csv", ".tsv", ".txt", ".parquet")
 
 
 def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
-    """Return the conditions of the words, as `scoresde.data.load` takes them.
+    """Parse the values of `--condition` into the conditions that `scoresde.data.load` takes.
 
-    A word is `NAME=COLUMN`, or `COLUMN`, which is then the name too. Columns separated by commas
-    are a vector. Integers in a single column are classes, unless `number:` stands before it.
+    Each word is `NAME=COLUMN`, or `COLUMN` if the condition has the name of the column. Several
+    columns, separated by commas, are a vector. A column of integers holds classes, unless
+    `number:` stands before its name.
+
+    Args:
+        words: The values, one for each condition.
 
     Raises:
-        InvalidValueError: A word has another form, or a name is given twice.
+        InvalidValueError: A value has another form, or a name is given twice.
 
     Examples:
         >>> columns_of(["species", "number:age", "place=lat,lon"])
@@ -199,12 +205,12 @@ def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
     """
     found: dict[str, str | list[str]] = {}
     for word in words:
-        name, sign, text = word.partition("=")
-        text = text if sign else name  # a single column is the name too
-        name = name if sign else name.removeprefix(_NUMBER)
+        name, equals, text = word.partition("=")
+        text = text if equals else name  # without a name the condition is called as the column
+        name = name if equals else name.removeprefix(_NUMBER)
         if text.startswith(_NUMBER):
             text = f"{text.removeprefix(_NUMBER)},"
-        if not name or not text or (not sign and ("," in name or name.endswith(_FILES))):
+        if not name or not text or (not equals and ("," in name or name.endswith(_FILES))):
             raise InvalidValueError(
                 f"cannot read {word!r}; write a condition as COLUMN, NAME=COLUMN or NAME=FILE"
             )
@@ -215,5 +221,5 @@ def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
 
 
 def sampled_of(word: str | None) -> list[str] | None:
-    """Return the names in `NAME,NAME`, as `scoresde.data.load` takes them."""
+    """Parse `NAME,NAME` into the list of names that `scoresde.data.load` takes."""
     return None if word is None else [part for part in word.split(",") if part]

@@ -27,7 +27,8 @@ def check_out(
 ) -> None:
     """Raise InvalidValueError if the output cannot be written to this path.
 
-    It must not replace a file that the command reads, nor one in a folder that it reads.
+    The output must not replace a file that the command reads, nor a file in a folder that the
+    command reads.
 
     Args:
         path: The output.
@@ -49,7 +50,7 @@ def check_out(
                 f"{path} is read by this command, or belongs to the data of the model; write to "
                 "another file"
             )
-    check_folder(path.parent)
+    _check_no_file(path.parent)
 
 
 def _holds(name: str, path: Path) -> bool:
@@ -60,7 +61,17 @@ def _holds(name: str, path: Path) -> bool:
 
 
 def check_folder(path: Path) -> None:
-    """Raise InvalidValueError if a path cannot be a folder."""
+    """Raise InvalidValueError if a path cannot be a folder, or has the suffix of a file."""
+    if path.suffix in _SUFFIXES and not os.path.exists(path):
+        raise InvalidValueError(
+            f"this command writes a folder; got {str(path)!r}, so write "
+            f"{str(path.with_suffix(''))!r}"
+        )
+    _check_no_file(path)
+
+
+def _check_no_file(path: Path) -> None:
+    """Raise InvalidValueError if a path or a folder above it is a file."""
     above = (path, *path.parents)
     taken = next((p for p in above if os.path.exists(p) and not os.path.isdir(p)), None)
     if taken is not None:
@@ -76,4 +87,4 @@ def check_replaced(path: Path) -> None:
     except CheckpointError:
         samples = False  # a file of a newer scoresde, damaged or foreign: do not replace it
     if not samples:
-        raise InvalidValueError(f"{path} holds something else than samples; take another file")
+        raise InvalidValueError(f"{path} does not hold samples; write to another file")

@@ -1,4 +1,4 @@
-"""Print the list of commands, and correct the name of an unknown one."""
+"""Print the list of commands, and correct the name of an unknown command."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ GROUPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "begin": {
             "demo": "draw handwritten digits with the model of the package, in seconds",
-            "data check": "find what would break a training on data, before it begins",
-            "suggest": "choose noise, a network and a training for data, each with its reason",
-            "train": "train a model of data; the same command again resumes",
+            "data check": "find what would break a training with your data",
+            "suggest": "choose noise levels, a network and training settings, with reasons",
+            "train": "train a model of data; run the command again to resume",
         },
         "use a model": {
             "sample": "draw samples, as a picture or as numbers",
             "info": "describe a model or a run, and verify its files",
             "edit": "move data towards the distribution of a model",
             "inpaint": "draw the missing part of an image or an array",
-            "solve": "draw samples given a linear measurement of them",
+            "solve": "draw samples that agree with a noisy linear measurement",
             "likelihood": "compute the log-density of data",
         },
         "test a model": {
             "evaluate": "compare samples with data that the model has not seen",
-            "calibrate": "test draws given a condition against data that have it",
+            "calibrate": "test the draws of a conditional model against held-out data",
             "audit": "test a model at every noise scale",
         },
         "further": {
-            "ema": "make a model of another average of a run's weights",
+            "ema": "make a model from another average of a run's weights",
             "push": "share a model on the Hugging Face Hub",
             "bench samplers": "measure the errors of samplers on problems with known answers",
             "completion": "print the script for completion in bash or zsh",

@@ -8,8 +8,10 @@ import difflib
 import functools
 import inspect
 import io
+import os
 import re
-from collections.abc import Callable, Collection, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -21,6 +23,8 @@ from scoresde.cli.terminal import MisreadError
 from scoresde.errors import UnknownNameError
 
 __all__ = ["Command", "General", "options_of", "parse"]
+
+_COLUMNS = 20
 
 
 class Command(Protocol):
@@ -50,8 +54,9 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
 
     Args:
         name: The name of the command.
-        kind: The dataclass of its options; if it has a method `usual`, that returns the defaults
-            for these words. An option `bare` may stand before the positional argument.
+        kind: The dataclass of its options. If it has a method `usual`, this method returns the
+            defaults for these words. If it has an option `bare`, this option may stand before the
+            positional argument.
         words: The words after the name.
 
     Raises:
@@ -73,7 +78,7 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
         args=words,
         default=tyro.MISSING_NONPROP if default is None else default,
     )
-    with _VALUES:
+    with _VALUES, _readable_width():
         printed = io.StringIO()
         try:
             with contextlib.redirect_stderr(printed):
@@ -88,6 +93,22 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
                 raise
             found = read()  # again, to print the help in the width of the terminal
     return found.command, found.general
+
+
+@contextlib.contextmanager
+def _readable_width() -> Iterator[None]:
+    """Let tyro print for at least 20 columns in the block; in a few columns it never ends."""
+    before = os.environ.get("COLUMNS")
+    if shutil.get_terminal_size().columns >= _COLUMNS:
+        yield
+        return
+    os.environ["COLUMNS"] = str(_COLUMNS)
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def _wrong_value(text: str) -> str | None:
@@ -125,8 +146,8 @@ def _wrong_option(name: str, kind: Any, words: Sequence[str], text: str) -> str 
     if found := re.search(r":\s+(\S+)", odd):
         option = needed[0] if needed else "--out" if "--out" in options else "--NAME"
         return (
-            f"{found[1]!r} belongs to no option; write one before it, as in {option} {found[1]}: "
-            f"{helped}"
+            f"{found[1]!r} belongs to no option; write the option before it, as in "
+            f"{option} {found[1]}: {helped}"
         )
     if needed:
         return f"scoresde {name} needs {' and '.join(needed)}; {helped}"
@@ -134,7 +155,7 @@ def _wrong_option(name: str, kind: Any, words: Sequence[str], text: str) -> str 
 
 
 def _hint(word: str, options: Collection[str]) -> str:
-    """Return a sentence about the option that an unknown one may mean, or an empty string.
+    """Return a sentence about the option that an unknown word may mean, or an empty string.
 
     Examples:
         >>> _hint("epochs", ["--steps"])[:47]
@@ -153,7 +174,7 @@ def _hint(word: str, options: Collection[str]) -> str:
     return f"did you mean {bare[near[0]]}? " if near else ""
 
 
-# Options by other words for them that people try.
+# Words that people write in place of the name of an option, and the option.
 _MEANT = {
     "out": ("output", "outdir", "output-dir", "o", "save", "folder", "dest", "file"),
     "n": ("num-samples", "n-samples", "samples", "num", "count", "number"),
@@ -178,9 +199,9 @@ _MEANT = {
 
 @functools.cache
 def options_of(kind: Any) -> dict[str, list[str]]:
-    """Return the long options of a command, each with the words that it accepts, if they are few.
+    """Return the long options of a command, each with the words that it accepts if they are few.
 
-    They are parsed from the output of `--help`.
+    The options are parsed from the output of `--help`.
     """
     printed = io.StringIO()
     with _VALUES, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):

@@ -29,7 +29,7 @@ def seconds(model: ScoreModel, steps: int) -> float:
     """Return the approximate seconds of the measurement, from the time of two evaluations."""
     x = torch.zeros(SAMPLES, *model.event_shape, device=device_of(model))
     with torch.no_grad(), evaluating(model):
-        for _ in range(2):  # the first call takes longer than later ones
+        for _ in range(2):  # the first call takes longer than later calls
             start = time.perf_counter()
             model(x, model.sde.T / 2)
             spent = time.perf_counter() - start

@@ -22,9 +22,10 @@ class Push:
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """The folder of a run or a model."""
     repo: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="USER/NAME")]
-    """The repository, which is created if it is missing. Log in first, with `hf auth login`."""
+    """The repository, as USER/NAME. It is created if it is missing. Log in first, with `hf auth
+    login`."""
     private: bool = False
-    """Make a new repository private."""
+    """Make the repository private if it is created."""
     license: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: unknown)")
     ] = None

@@ -52,24 +52,25 @@ __all__ = [
 
 # The default number of points in a picture, and of other samples.
 _POINTS, _OTHERS = 1000, 64
-_LONG = 5.0  # seconds of few samples from which a smaller batch is proposed
+_LONG = 5.0  # if drawing few samples takes longer, in seconds, a smaller batch is proposed
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw samples from a trained model. Sample i of a seed is the same whatever --n is.
+    """Draw samples from a trained model.
 
-    After an interruption the same command continues. Under torchrun the batches are divided among
-    the processes, and the samples stay the same.
+    A sample depends only on its number and on the seed, not on --n. Run the command again after an
+    interruption to continue. Under torchrun the batches are divided among the processes, and the
+    samples stay the same.
     """
 
     checkpoint: Checkpoint
     out: Path
-    """What to write, in the units of the training data. A picture of points, signals, images or
-    volumes: .png, .jpg, .pdf or .svg. The trajectory from noise to samples: .gif, or .html with a
-    slider. The numbers: .npy, .npz or .safetensors, as bytes if the data were bytes; .csv with the
-    names of the columns, for vectors; a name without a suffix is a folder of .safetensors, one for
-    each batch, for more samples than fit into memory."""
+    """The file to write, in the units of the training data; its suffix says what is written. A
+    picture of points, signals, images or volumes: .png, .jpg, .pdf or .svg. The trajectory from
+    noise to samples: .gif, or .html with a slider. The numbers: .npy, .npz or .safetensors (as
+    bytes if the data were bytes). Vectors with the names of their columns: .csv. More samples than
+    fit into memory: a folder, whose name has no suffix, with a .safetensors file for each batch."""
     n: Annotated[
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 64; 1000 points of a picture)"),
@@ -77,42 +78,40 @@ class Sample:
     """The number of samples, at least 1 (in Python the default of `sample` is 1)."""
     sampler: SamplerName = "fast"
     steps: Steps = None
-    """The number of steps from noise to data, at least 1; more are slower and better."""
+    """The number of steps, at least 1. More steps are slower and more accurate."""
     seed: int = 0
     """An integer from 0 to 2**64 - 1; the same seed gives the same samples."""
     class_: ClassName = None
-    """Draw this class only, by its name or its number from 0; for models trained with labels."""
+    """Draw this class only, given by its name or its number from 0; for models with labels."""
     condition: Conditions = ()
     guidance: Guidance = None
     interval: Interval = None
     first: int = 0
-    """The number of the first sample: --first 64 continues where --n 64 ended."""
+    """The number of the first sample, counted from 0: --first 64 continues where --n 64 ended."""
     batch_size: int = 64
-    """The number of samples in one evaluation, at least 1: fewer need less memory and change
-    the last digits.
-    """
+    """The number of samples that the network evaluates at once, at least 1. Fewer need less memory;
+    the samples may differ in the last digits."""
     scale: Annotated[
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: for a picture of 600 pixels)"),
     ] = None
-    """The side of one pixel of an image, in pixels of the picture, at least 1."""
+    """The side of an image's pixel, in pixels of the picture, at least 1."""
     columns: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: about a square)")
     ] = None
     """The number of images side by side in a picture, at least 1."""
     round: Annotated[bool, PLAIN] = True
-    """Round the columns of a table in which the data had only integers."""
+    """Round the columns that held only integers in the training data."""
     beside: Annotated[
         str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
     ] = None
-    """Data, as for train, to draw beside the samples of a picture. As many data as samples are
-    chosen at random, or all data if they are fewer.
-    """
+    """Data to show beside the samples in a picture, given as for train. At most as many data as
+    samples are shown, chosen at random."""
     like: Annotated[
         str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
     ] = None
-    """Data, as for train, whose conditions the samples have, row by row in a random order: classes
-    are then drawn in the shares that they have in these data."""
+    """Data, given as for train, from which the conditions of the samples are taken, in a random
+    order. So each class is drawn as often as it occurs in these data."""
 
     def run(self) -> None:
         """Draw and write, and print the next command."""
@@ -121,7 +120,7 @@ class Sample:
             then("compare samples with data", "evaluate", self.checkpoint)
 
     def fill(self, *, scratch: bool = False) -> None:
-        """Draw and write; with `scratch`, replace samples of another request."""
+        """Draw and write; with `scratch`, replace samples drawn with other options."""
         for name, value in (("n", self.n), ("scale", self.scale), ("columns", self.columns)):
             if value is not None:
                 check_integer(name, value, 1)
@@ -178,7 +177,7 @@ class Sample:
             return
         if in_file:
             of = {k: v.cpu() for k, v in given.values.items()}
-            options = PictureOptions(self.scale, self.columns, of, other, self.round)
+            options = PictureOptions(self.scale, self.columns, of, beside=other, round=self.round)
             write(self.out, shards.joined(), model, options)
             shards.remove()
         there = len(shards) - missing
@@ -191,8 +190,8 @@ class Sample:
         )
         if 2 * n <= self.batch_size and seconds - pilot > _LONG:
             tell(
-                f"{self.batch_size} are computed at a time, so that a sample is the same whatever "
-                f"--n is; --batch-size {n} is faster, and may change the last digits"
+                f"{self.batch_size} samples were computed and {n} kept, so that they do not depend "
+                f"on --n; --batch-size {n} is faster, and may change the last digits"
             )
         if self.round and model.whole:
             tell(f"rounded, since the data have only integers: {', '.join(model.whole)}")
@@ -298,7 +297,7 @@ def draw(
 
 
 def _condition(model: ScoreModel, given: Given, n: int, first: int) -> dict[str, Tensor]:
-    """Return the given conditions of samples, with all labels in turn if none is given."""
+    """Return the given conditions of the samples, or all classes in turn if none is given."""
     kinds = facts(model).conditions or {}
     condition, name = dict(given.rows(range(n))), class_name(kinds)
     kind = kinds.get(name or "")
@@ -330,7 +329,7 @@ def fingerprint(model: ScoreModel) -> str:
 def write(
     path: Path, tensors: dict[str, Tensor], model: ScoreModel, options: PictureOptions | None = None
 ) -> None:
-    """Write samples, and their labels, in the format of the suffix; a .csv has all conditions."""
+    """Write samples and labels in the format of the suffix; a .csv also has all conditions."""
     if path.suffix in PICTURES:
         plot.save(picture(tensors, model, options or PictureOptions()), path)
         return

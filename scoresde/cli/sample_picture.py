@@ -38,13 +38,15 @@ class PictureOptions:
         scale: The side of one pixel of an image, in pixels of the picture.
         columns: The number of images side by side.
         given: The conditions of the samples by name, one row for each or one for all.
-        beside: Data that are drawn beside the samples; conditions are not shown then.
+        known: The known values of one sample, in the units of the data, NaN where nothing is known.
+        beside: Data that are drawn beside the samples; with them no conditions are shown.
         round: Round the columns in which the data had only integers.
     """
 
     scale: int | None = None
     columns: int | None = None
     given: Mapping[str, Tensor] = field(default_factory=dict)
+    known: Tensor | None = None
     beside: Data | None = None
     round: bool = True
 
@@ -62,15 +64,16 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOp
         x, transform = rounded(model.transform.inverse(x), model), None
     sets = x if options.beside is None else {"data": options.beside, "samples": x}
     return plot.samples(
-        sets, transform=transform, names=model.columns, labels=labels, scale=options.scale,
-        columns=options.columns, title=title or None,
+        sets, transform=transform, known=options.known, names=model.columns, labels=labels,
+        scale=options.scale, columns=options.columns, title=title or None,
     )  # fmt: skip
 
 
 def in_words(given: Mapping[str, Tensor], model: ScoreModel, n: int) -> tuple[str, list[str]]:
     """Return the conditions that n samples have in common, and the other conditions of each sample.
 
-    The second is empty if there are no others, or too many samples to name each.
+    The second result is empty if all conditions are common, or if there are too many samples to
+    write the conditions of each.
 
     Args:
         given: The conditions by name, one row for each sample or one for all.
@@ -90,7 +93,7 @@ def in_words(given: Mapping[str, Tensor], model: ScoreModel, n: int) -> tuple[st
 
 
 def rounded(x: Tensor, model: ScoreModel) -> Tensor:
-    """Return rows in the units of the data, and round the columns of integers."""
+    """Return rows in the units of the data, with the columns of integers rounded."""
     whole = torch.tensor([name in model.whole for name in model.columns], dtype=torch.bool)
     return x.where(~whole, x.round()) if model.whole else x
 

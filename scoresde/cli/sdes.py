@@ -16,7 +16,7 @@ __all__ = ["SDE_WORDS", "sde_of", "sde_words", "words_of"]
 
 
 def sde_of(words: list[str]) -> SDE:
-    """Return the SDE of the words `VESDE sigma_max=10`, for example."""
+    """Parse words such as `VESDE sigma_max=10` into an SDE."""
     if not words:
         raise InvalidValueError("give the name of an SDE, as in `VESDE sigma_max=10`")
     name, *parameters = words

@@ -1,4 +1,4 @@
-"""Define `scoresde solve`: draw samples of a model given a linear measurement of them."""
+"""Define `scoresde solve`: draw samples of a model that agree with a linear measurement."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import torch
 from scoresde import distributed
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.given import Conditions, Given, array
-from scoresde.cli.inpaint import finished
+from scoresde.cli.inpaint import finished, with_channel
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
-from scoresde.cli.sample_picture import PICTURES
+from scoresde.cli.sample_picture import PICTURES, PictureOptions
 from scoresde.cli.standing import model_of
+from scoresde.cli.terminal import then
 from scoresde.errors import InvalidValueError, ScoreSDEError
 from scoresde.guidance import (
     Blur,
@@ -28,12 +29,13 @@ from scoresde.guidance import (
     posterior,
 )
 from scoresde.sampling import Run
+from scoresde.score import ScoreModel
 
 __all__ = ["Solve"]
 
 # The class of each operator, and the function that reads its argument, by name.
 _OPERATORS: dict[str, tuple[Any, Any]] = {
-    "mask": (Mask, lambda text: array(Path(text))),
+    "mask": (Mask, lambda text: torch.as_tensor(array(Path(text)))),
     "blur": (Blur, float),
     "downsample": (Downsample, int),
     "grey": (Grey, None),
@@ -44,24 +46,26 @@ _OPERATORS: dict[str, tuple[Any, Any]] = {
 
 @dataclass(frozen=True)
 class Solve:
-    """Solve an inverse problem: draw samples given a noisy linear measurement of them."""
+    """Solve an inverse problem: draw samples that agree with a noisy linear measurement."""
 
     checkpoint: Checkpoint
     out: Path
     """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz or .safetensors."""
     operator: str
-    """The operator: mask=FILE.npy of 0 and 1, blur=WIDTH, downsample=FACTOR, grey,
-    fourier=FILE.npy of the frequencies that are kept, or projection=M."""
+    """The operator of the measurement: mask=FILE.npy (1 where a number is measured, else 0),
+    blur=WIDTH, downsample=FACTOR, grey, fourier=FILE.npy (the frequencies that are kept), or
+    projection=M."""
     y: Path
-    """The measurement, a .npy file in the units of the training data; NaN where nothing was
-    measured."""
+    """The measurement, a .npy file in the units of the training data, NaN where nothing was
+    measured. With mask=FILE.npy it may have the shape of a whole sample; the entries where the mask
+    is 0 are ignored."""
     std: float
     """The standard deviation of the noise of the measurement, at least 0."""
     n: int = 16
     """The number of samples, at least 1."""
     iterations: int = 5
-    """The number of conjugate-gradient steps in the posterior's score, at least 1. Each is a
-    product with the network's Jacobian and costs two passes.
+    """The number of conjugate-gradient steps for each evaluation of the posterior's score, at least
+    1. Each step is a product with the Jacobian of the network and costs two passes.
     """
     sampler: SamplerName = "heun"
     steps: Steps = None
@@ -77,19 +81,34 @@ class Solve:
         check_replaced(self.out)
         check_integer("n", self.n, 1)
         model = model_of(self.checkpoint).to(distributed.device())
-        measured = Linear(_operator(self.operator), self.std)
-        score = posterior(model, measured, iterations=self.iterations, units=True)
+        operator = _operator(self.operator, model)
+        score = posterior(
+            model, Linear(operator, self.std), iterations=self.iterations, units=True
+        )  # fmt: skip
         given = Given.of(model, self.n, self.condition)
         y = torch.as_tensor(array(self.y)).float()
+        options = PictureOptions()
+        whole = with_channel(y, model)
+        if self.operator.startswith("mask=") and whole.shape == operator.keep.shape:
+            known = whole.where(operator.keep, torch.nan)
+            y, options = operator(whole[None])[0], PictureOptions(known=known)
         run = Run.of(
             score, sampler=self.sampler, n=self.n, steps=self.steps, seed=self.seed,
             condition={**given.rows(range(self.n)), "measurement": y},
         )  # fmt: skip
-        finished(run, model, self.out, self.batch_size, "solution")
+        finished(run, model, self.out, self.batch_size, "solution", options)
+        if distributed.is_main():
+            words = [word for one in self.condition for word in ("--condition", one)]
+            words += [] if self.steps is None else ["--steps", str(self.steps)]
+            then(
+                "draw other solutions", "solve", self.checkpoint, "--operator", self.operator,
+                "--y", self.y, "--std", self.std, *words, "--sampler", self.sampler,
+                "--n", self.n, "--seed", self.seed + 1, "--out", self.out,
+            )  # fmt: skip
 
 
-def _operator(text: str) -> Any:
-    """Return the operator of the text `NAME=VALUE`."""
+def _operator(text: str, model: ScoreModel) -> Any:
+    """Return the operator of the text `NAME=VALUE`, for events of a model."""
     name, _, value = text.partition("=")
     check_name("operator", name, _OPERATORS)
     kind, read = _OPERATORS[name]
@@ -106,4 +125,4 @@ def _operator(text: str) -> Any:
         raise
     except ValueError as error:
         raise InvalidValueError(f"the operator {name} takes a number, got {value!r}") from error
-    return kind(argument)
+    return kind(with_channel(argument, model) if name == "mask" else argument)

@@ -47,19 +47,21 @@ class DataConfig:
     split: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: train)")
     ] = None
-    """The part of a data set of torchvision, train or test, or of one of Hugging Face's."""
+    """The part of a torchvision data set, train or test, or of a data set of Hugging Face."""
     condition: Columns = ()
     sample: Sampled = None
     size: Size = None
     layout: Layout = None
     missing: Missing = "raise"
     standardize: Annotated[bool, PLAIN] = False
-    """Shift and scale floats to mean 0 and variance 1; samples are written in the data's units."""
+    """Shift and scale floats to mean 0 and variance 1 for the training. Samples are still written
+    in the units of the data."""
     lazy: Annotated[bool | None, _LAZY] = None
-    """Decode images when they are needed, instead of keeping them in memory; auto does so if they
-    need more than 1 GiB."""
+    """Decode images each time they are needed, in place of keeping all images in memory; auto does
+    this if the images need more than 1 GiB."""
     on_bad_image: Literal["raise", "skip"] = "raise"
-    """Raise an error for images that cannot be read, or leave out up to a tenth of a folder."""
+    """What to do with images that cannot be read: raise an error, or skip them (at most a tenth of
+    a folder)."""
 
     def load(self, kinds: Mapping[str, Classes | Field] | None = None) -> Data:
         """Return the data; `kinds` has kinds of conditions that do not follow from the numbers."""
@@ -98,7 +100,7 @@ class DataConfig:
         return found
 
     def differs(self, before: DataConfig) -> str:
-        """Return a text of the options of reading that have changed, or an empty string."""
+        """Return a text that lists the options which have changed, or an empty string."""
         options = {f.name: f"--{f.name.replace('_', '-')}" for f in fields(self)}
         options = {**options, "source": "--data"}
         parts = [
@@ -118,7 +120,7 @@ def _in_words(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DataArgument(DataConfig):
-    """Read the data in these ways, which are those of `train`."""
+    """Read the data in these ways; the options are the same as for `train`."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """digits, a data set of torchvision (mnist, cifar10 ...), a .npy, .npz, .pt, .csv or .parquet,
@@ -139,7 +141,7 @@ def described(data: Data, source: str) -> str:
 
 
 def _gaps(data: Data, name: str) -> str:
-    """Return a text with the number of samples that miss a condition of classes, or ""."""
+    """Return a text with the number of samples that have no class, or an empty string."""
     if not isinstance(data.kinds[name], Classes):
         return ""
     n = int((torch.as_tensor(data.conditions[name]) < 0).sum())

@@ -24,7 +24,7 @@ class Standing:
     Attributes:
         done: The step of the model's weights, if known.
         steps: The number of steps of the whole run.
-        who: The process that is training in the folder, or an empty string.
+        who: A description of the process that is training in the folder, or an empty string.
         at: The last step of the log, or None.
     """
 

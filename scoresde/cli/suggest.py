@@ -21,18 +21,20 @@ __all__ = ["Suggest"]
 
 @dataclass(frozen=True)
 class Suggest:
-    """Choose noise scales, samplers, a network and a training for data, and say why.
+    """Choose noise scales, samplers, a network and training settings for data, and say why.
 
-    The last line is the command that trains with them; `scoresde train` by itself does the same.
+    The last line is a command that trains with these choices; `scoresde train` without further
+    options makes the same choices.
     """
 
     bare: ClassVar[str] = "--data"
 
     data: Annotated[DataArgument, tyro.conf.arg(name="data"), tyro.conf.OmitArgPrefixes]
     seed: int = 0
-    """The seed of the choice of samples that are compared, if there are more than 2,000."""
+    """The seed of the random choice of 2,000 samples, if there are more; only these are
+    examined."""
     samplers: Annotated[bool, PLAIN] = False
-    """Also print the numbers of the papers' samplers: levels and ratio of an NCSN ladder, kappa and
+    """Also print settings of the papers' samplers: levels and ratio of an NCSN ladder, kappa and
     k of annealed Langevin dynamics, steps and snr of predictor-corrector sampling."""
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Print lines to the terminal, also if it is closed or the output is hidden."""
+"""Print lines to the terminal, unless the output is hidden; ignore a closed terminal."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def hushed(quiet: bool) -> Iterator[None]:
 
 
 def tell(line: str) -> None:
-    """Print a line about the work on stdout, unless it is hushed."""
+    """Print a line about the work on stdout, unless `hushed` hides such lines."""
     if not _HUSHED.get():
         say(line, sys.stdout)
 
@@ -64,7 +64,7 @@ def then(what: str, *words: object) -> None:
 def say(line: str, file: TextIO) -> None:
     """Print a line about the work, and ignore errors of printing.
 
-    They occur if a terminal was closed, the reader of a pipe has ended, or a disk is full.
+    Such errors occur if a terminal was closed, the reader of a pipe has ended, or a disk is full.
     """
     try:
         print("\n".join(map(_harmless, line.split("\n"))), file=file, flush=True)
@@ -87,7 +87,7 @@ def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
 
     Args:
         message: The message.
-        options: The options, each with the words that it accepts, if they are few.
+        options: The options, each with the words that it accepts, if these words are few.
 
     Examples:
         >>> in_options("choose batch_size=8, or condition={'label': 'dog'}", {"--batch-size": []})
@@ -157,7 +157,8 @@ def silence(file: TextIO) -> None:
 def open_closed() -> None:
     """Open the null device for standard streams that are closed.
 
-    Otherwise the next opened file would have their number, and messages would be written into it.
+    Otherwise the next opened file would get the number of a standard stream, and messages would be
+    written into that file.
     """
     for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:

@@ -1,4 +1,4 @@
-"""Choose the number of threads, since many are slow if they wait for a busy core."""
+"""Choose the number of threads, since many threads are slow if they wait for a busy core."""
 
 from __future__ import annotations
 

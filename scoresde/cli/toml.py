@@ -1,8 +1,8 @@
 """Read and write frozen dataclasses as TOML: a table for each dataclass, a key for each field.
 
-A field that is None has no key, since TOML has no null. An SDE is a table that names its class,
-`type = "VESDE"`, and has that class's fields; a loss, a weight and a distribution of times name an
-entry of their table, `type = "min_snr"`, and have its parameters.
+A field that is None has no key, since TOML has no null. An SDE is a table with the name of its
+class, `type = "VESDE"`, and the fields of this class. A loss, a weight and a distribution of times
+are each a table with the name, `type = "min_snr"`, and the parameters.
 """
 
 from __future__ import annotations

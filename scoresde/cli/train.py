@@ -19,6 +19,7 @@ import tyro
 from scoresde import checkpoint, distributed
 from scoresde.cli.config import RunConfig
 from scoresde.cli.open import PLAIN
+from scoresde.cli.outputs import check_folder
 from scoresde.cli.pilots import TASK, seconds, steps_of
 from scoresde.cli.source import described
 from scoresde.cli.terminal import tell, then
@@ -38,32 +39,34 @@ from scoresde.training import Trainer
 __all__ = ["Train"]
 
 _FILE = "config.toml"
-# A pilot is measured only if the samples of the training are at least this many times those that
-# the pilot evaluates.
+# A pilot is measured only if the training evaluates the network on at least this many times as many
+# samples as the measurement does.
 _MANY = 10
-# With fewer held-out samples a remark says that they are few.
+# With fewer held-out samples than this a message says that there are few.
 _SURE = 30
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a score model. The same command again resumes, or reports that the run is finished.
+    """Train a score model. Run the same command again to resume an interrupted training.
 
     Most runs need only --data and --out, and for a table often --condition, --missing or
     --standardize. Other options are chosen for the data, and printed with their reasons.
     """
 
     out: Path
-    """The folder of the run: checkpoints, log.jsonl, the model, and config.toml, the options."""
+    """The folder of the run: the checkpoints, the log (log.jsonl), the model, and the options
+    (config.toml)."""
     settings: Annotated[RunConfig, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes]
     config: Annotated[
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
-    """The config.toml of a run, to repeat it; options that are given override the file."""
+    """The config.toml of a run that is to be repeated. Options of the command override the file."""
     pilot: Annotated[bool, PLAIN] = True
-    """At the end of a training that is not short, measure how the model's score varies, so that the
+    """At the end of the training, measure how the model's score varies with the noise, so that the
     sampler "fast" needs few evaluations. This takes at most about a tenth of the time of the
-    training. With --no-pilot the first `scoresde sample` measures it."""
+    training; after a short training it is left out. Without the measurement, here or by --no-pilot,
+    the first `scoresde sample` measures."""
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Train:
@@ -84,6 +87,7 @@ class Train:
 
     def run(self) -> None:
         """Train to the end, in all processes of `torchrun`."""
+        check_folder(self.out)
         callbacks = self.settings.callbacks(self.out) if distributed.is_main() else ()
         data = self._data()
         _say(described(data, self.settings.data.source))
@@ -109,8 +113,8 @@ class Train:
         steps = f"{config.steps:,}"
         if (held := trainer.held_out) is not None and len(held.data) < _SURE:
             _say(
-                f"held out: {len(held.data)} samples, too few to show more than strong "
-                "overfitting; a larger --held-out, or more data, shows it better"
+                f"held out: {len(held.data)} samples, which show only strong overfitting; take a "
+                "larger --held-out, or more data, to see weak overfitting"
             )
         if trainer.finished:
             trainer.train(progress=False)
@@ -144,12 +148,15 @@ class Train:
         _say(f"done: {done} steps, the last {last} in {duration(seconds)}{numbers}")
         known = trainer.history.latest
         if known.get("held_out", math.inf) < known.get("loss", -math.inf):
-            _say("the held-out loss is that of the averaged weights, so it is often lower")
+            _say(
+                "the held-out loss is often lower than the training loss, because it is computed "
+                "with the averaged weights"
+            )
         if (held := trainer.held_out) is not None and held.at is not None and held.waited:
             _say(
-                f"{self.out} has the weights at the end, averaged; {self.out / 'best'} has those "
-                f"of the lowest held-out loss, {held.best:.3g}, after step {held.at:,}; take "
-                "the latter where its loss is clearly lower than that of the end"
+                f"{self.out} has the averaged weights at the end; {self.out / 'best'} has the "
+                f"averaged weights with the lowest held-out loss, {held.best:.3g}, after step "
+                f"{held.at:,}; use {self.out / 'best'} if its loss is clearly lower"
             )
         at_once = ' at once (the default sampler, "fast", measures the model first)' if ways else ""
         then(f"see samples{at_once}", "sample", self.out, *ways, "--out", "samples.png")
@@ -186,11 +193,11 @@ class Train:
                 torch.set_num_threads(max(1, threads))
 
     def _measured_or_without(self, samples: int) -> list[str]:
-        """Measure the pilots of the model and of the best one, and keep them in their files.
+        """Measure the pilots of the model and of the best model, and keep them in their files.
 
         Args:
-            samples: The number of samples of the training; if it is small, the pilot is measured at
-                its first use instead.
+            samples: The number of samples on which the training evaluated the network. If it is
+                small, nothing is measured; the pilot is measured when it is first used.
 
         Returns:
             The options of `scoresde sample` that draw samples without a long measurement.

@@ -1,7 +1,7 @@
 r"""Read arrays in `.npy` files, completely or, for large files, only the rows that are needed.
 
-A file is read by the system call `pread` instead of being mapped into memory, since reading the
-missing part of a truncated mapped file would kill the process without a message.
+A file is read by the system call `pread` and not mapped into memory. If a mapped file is truncated,
+reading the missing part kills the process without a message.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def load_npy(path: Path, *, as_is: bool = False) -> np.ndarray[Any, Any] | Array
 
     Args:
         path: The file.
-        as_is: Keep the order of axes of bytes in an `ArrayFile`; otherwise they become images
+        as_is: Keep the order of the axes of an `ArrayFile` of bytes; otherwise it becomes images
             `(N, C, H, W)`.
 
     Raises:
@@ -120,12 +120,12 @@ def load_npy(path: Path, *, as_is: bool = False) -> np.ndarray[Any, Any] | Array
 class ArrayFile:
     """Store samples in a `.npy` file, and read them when they are needed.
 
-    After pickling to another process, it opens the file again there.
+    If the object is pickled to another process, it opens the file again in that process.
 
     Args:
         path: The file.
         stamp: The required size and modification time of the file, if known.
-        as_is: Keep the order of axes of bytes; otherwise they become images `(N, C, H, W)`.
+        as_is: Keep the order of the axes of bytes; otherwise bytes become images `(N, C, H, W)`.
 
     Raises:
         DataError: The file is damaged, holds Python objects, or is in Fortran order.

@@ -1,4 +1,4 @@
-r"""Augment samples: replace each at random by an equally probable one, such as a mirror image.
+r"""Augment samples: replace each at random by an equally probable sample, such as a mirror image.
 
 An augmentation is a function of one sample and a generator, `(x, generator) -> x` of the same
 shape. Its random numbers are a function of (seed, step, row of the batch). So resuming a run, or
@@ -34,7 +34,7 @@ def hflip(x: Tensor, generator: torch.Generator) -> Tensor:
 def shift(x: Tensor, generator: torch.Generator) -> Tensor:
     """Return an image `(C, H, W)` shifted by up to an eighth of its sides.
 
-    It is a random crop of the image padded by reflection.
+    The result is a random crop of the image after padding it by reflection.
     """
     height, width = x.shape[-2:]
     up, left = height // 8, width // 8

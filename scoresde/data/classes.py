@@ -53,7 +53,7 @@ def classes_of(text: Iterable[Any], what: str) -> Named:
 
 
 def is_number(cell: str) -> bool:
-    """Return True if text can be read as a number; "1_2", which Python reads as 12, is none."""
+    """Return True if text can be read as a number, except "1_2", which Python reads as 12."""
     if "_" in cell:
         return False
     try:
@@ -70,9 +70,9 @@ def numbered_as(name: str, rows: Tensor, old: Classes, kind: Classes) -> Tensor:
 
     Args:
         name: The name of the condition, for errors.
-        rows: Labels `(N,)`, with -1 for missing ones.
+        rows: Labels `(N,)`, with -1 for missing labels.
         old: The classes of the labels.
-        kind: The new classes, such as those of a model.
+        kind: The new classes, such as the classes of a model.
 
     Raises:
         InvalidValueError: A class of the labels is not in `kind`.
@@ -95,7 +95,7 @@ def numbered_as(name: str, rows: Tensor, old: Classes, kind: Classes) -> Tensor:
 def warn_of_order(
     names: Mapping[str, tuple[str, ...]], known: Mapping[str, Classes | Field], model: str
 ) -> None:
-    """Warn if the classes of data have names, but those of a trained model have none.
+    """Warn if the classes of data have names, but the classes of a trained model have none.
 
     Names are numbered in sorted order. There is no warning if the names are the numbers 0, 1, ...
 

@@ -15,9 +15,9 @@ from scoresde.data.stores import pieces
 __all__ = ["describe_columns", "whole_columns"]
 
 _MANY = 512  # the largest number of columns that are compared with each other
-# Vectors are reported as possible signals if they have at least this many numbers, if there are at
-# least this many samples, and if neighbouring numbers are similar: the variance of their
-# differences is below this share of its value for independent numbers.
+# Vectors are reported as possible signals if they have at least _LONG numbers, and neighbouring
+# numbers are similar: the variance of their differences is below the share _ALIKE of its value for
+# independent numbers. At most _LOOKED_AT samples are examined.
 _LONG, _LOOKED_AT, _ALIKE = 16, 1000, 0.2
 _APART = 4.0  # columns are reported if their standard deviations have at least this ratio
 
@@ -117,8 +117,9 @@ def _scales(report: Report, data: Data, names: list[str], constant: Tensor) -> N
         report.remark(
             "scales",
             f"the standard deviation of {names[low]} is {float(stds[low]):.3g}, but that of "
-            f"{names[high]} is {float(stds[high]):.3g}, and columns with a small one are hardly "
-            "learnt; standardize each by standardize=True",
+            f"{names[high]} is {float(stds[high]):.3g}; columns with a small standard deviation "
+            "are hardly learnt, so standardize all columns by standardize=True or "
+            "--standardize",
             [names[low], names[high]],
         )
 

@@ -61,7 +61,7 @@ def places_of(given: Sequence[str], known: Sequence[str] | None, what: str) -> l
         return []
     if len({*given}) != len(given) or {*given} != {*known}:
         raise InvalidValueError(
-            f"{what} are {', '.join(given)}, but those of the model or of the other data are "
+            f"{what} are {', '.join(given)}, but the model or the other data have "
             f"{', '.join(known)}; give columns with the same names, in any order"
         )
     return [list(given).index(name) for name in known]
@@ -72,7 +72,7 @@ def in_columns(data: Data, names: Sequence[str] | None, transform: Transform | N
 
     Args:
         data: The data.
-        names: The names, such as those of a model's columns.
+        names: The names, such as the names of a model's columns.
         transform: The transform of the model, which is already in this order.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Check the conditions of samples, each of which has a name and one row for each sample.
+"""Check the conditions of samples. A condition has a name, and a row for each sample.
 
-A row is either a label, an integer that is -1 if it is missing; or a vector or field of
-floating-point numbers, with NaN for missing ones. Bytes with several axes are images, which are
-fields of numbers from 0 to 255.
+A row is either a label or an array. A label is an integer, or -1 if it is missing. An array, a
+vector or a field, has floating-point numbers, with NaN for missing numbers. Bytes with several axes
+are images, which are fields of numbers from 0 to 255.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _MANY = 10
 
 Kind = Classes | Field
 
-# The largest allowed distance between neighbouring float32 numbers near the mean, in standard
-# deviations; above it, rounding destroys a condition.
+# If the distance between neighbouring float32 numbers near the mean is larger than this number of
+# standard deviations, rounding destroys a condition.
 _COARSE = 0.01
-# Names that a condition cannot have, with their meaning.
+# Names that a condition cannot have, with the meaning that they have as arguments.
 _TAKEN = {
     "transform": "the units", "kinds": "the kinds", "self": "the network",
     "columns": "the names of the numbers of a sample",
@@ -182,7 +182,7 @@ def _labels(
             f"condition {name!r}, labels, must have shape ({len(rows)},), one for each sample; got "
             f"{tuple(rows.shape)}"
         )
-    if rows.is_floating_point():  # a column of labels with missing ones is read as floats
+    if rows.is_floating_point():  # a column in which some labels are missing is read as floats
         whole = rows.nan_to_num(-1.0)
         if not torch.equal(whole, whole.round()):
             raise InvalidTypeError(
@@ -214,7 +214,7 @@ def _labels(
     if wrong.any():
         raise DataError(
             f"labels of {name!r} lie in [{low}, {high}], expected [0, {kind.n - 1}], or -1 for a "
-            f"missing one; the first wrong label is that of sample {int(wrong.nonzero()[0])}"
+            f"missing label; sample {int(wrong.nonzero()[0])} has the first wrong label"
         )
     return rows, kind
 
@@ -254,7 +254,7 @@ def renumbered(
     """Put conditions and their kinds in the order of a model's classes and columns.
 
     Raises:
-        InvalidValueError: A class, or a column of a vector, is not one of the model's.
+        InvalidValueError: The model does not have one of the classes, or one of the columns.
     """
     rows, found = dict(conditions), dict(kinds)
     for name, kind in known.items():
@@ -273,7 +273,7 @@ def renumbered(
 
 
 def surveyed(name: str, rows: Tensor | Store) -> Survey:
-    """Return moments and checksum of a condition; moments leave out missing numbers."""
+    """Return moments and checksum of a condition; missing numbers are left out of the moments."""
     return survey(store_of(rows), what=f"condition {name!r}", missing=True)
 
 

@@ -46,12 +46,13 @@ if TYPE_CHECKING:
 __all__ = ["check", "describe_noise", "describe_sides", "remarks"]
 
 _SHOWN = 64  # the number of samples in the picture
-_SHORT = 160  # `remarks` shortens a remark with more letters than this
-# The quantile of the distances between samples; it leaves out the pairs with one outlier.
+_SHORT = 160  # `remarks` shortens remarks that have more letters
+# The largest noise is compared with this quantile of the distances between samples, since the
+# largest distance is that to an outlier.
 _NEAR = 0.95
-_PADDED = 1.25  # padding is reported from this ratio of padded to original positions
-_FLAT = 5  # with fewer numbers than this a sample may be constant by chance
-_QUICK = 2**25  # the number of numbers that can be read in about a second
+_PADDED = 1.25  # padding is reported if it makes the number of pixels larger by this factor
+_FLAT = 5  # samples with fewer numbers are not reported as constant, which may be chance
+_QUICK = 2**25  # this many numbers can be read in about a second
 
 
 def check(
@@ -75,10 +76,10 @@ def check(
 
     Args:
         source: A source as for `load`, or loaded data.
-        condition: As in `load`, as are the next seven arguments.
+        condition: The conditions; this argument and the next seven are as in `load`.
         sample: The array, or the columns, with the samples.
         split: The name of the part of a data set.
-        size: The size that images are resized to.
+        size: The size to which images are resized.
         layout: The order of the axes of a sample.
         missing: `"drop"` leaves out samples with a NaN.
         standardize: Shift and scale floats.
@@ -282,9 +283,9 @@ def _scale(report: Report, data: Data) -> None:
     if data.transform == Identity() and not 0.1 <= rms <= 10:
         report.remark(
             "units",
-            f"the numbers have an RMS of {rms:.4g}; the noise scales of VESDE() and VPSDE() suit "
-            "an RMS of about 1; take those of scoresde.suggest(data), or standardize=True, which "
-            "shifts and scales the numbers",
+            f"the numbers have an RMS of {rms:.4g}, but the noise scales of VESDE() and VPSDE() "
+            "suit an RMS of about 1; take the noise scales of scoresde.suggest(data), or "
+            "standardize=True, which shifts and scales the numbers",
         )
 
 
@@ -302,10 +303,10 @@ def describe_sides(report: Report, event_shape: tuple[int, ...], stride: int) ->
 
 
 def describe_noise(report: Report, sde: SDE) -> None:
-    """Report noise whose smallest scale is too large for the data, or whose largest is too small.
+    """Report a smallest noise that is too large for the data, or a largest noise too small.
 
-    The largest scale should be the largest distance between samples, apart from outliers (Song &
-    Ermon 2020, technique 1, arXiv:2006.09011).
+    The largest noise should be the largest distance between samples, outliers aside (Song & Ermon
+    2020, technique 1, arXiv:2006.09011).
     """
     data, samples = report.data, report.samples
     if data is None or samples is None:

@@ -21,14 +21,14 @@ __all__ = ["usable_of"]
 def usable_of(
     report: Report, path: Path, size: Size, wanted: Wanted, *, skip: bool = False
 ) -> Data | None:
-    """Return the usable images of a folder, and report the faults of the other ones.
+    """Return the usable images of a folder, and report the faults of the other images.
 
     Args:
         report: The report that receives problems and remarks.
         path: The folder.
-        size: The size that images are resized to.
+        size: The size to which images are resized.
         wanted: The conditions of the images.
-        skip: Leave out damaged images, up to a tenth of them.
+        skip: Leave out damaged images, up to a tenth of the images.
     """
     try:
         files = Files(path)
@@ -67,7 +67,7 @@ def usable_of(
     report.facts["modes"] = _counts(modes)
     if len({mode in ("1", "L") for mode in modes}) > 1:
         report.remark(
-            "images", "some images are grey and some coloured; the grey ones are converted to RGB"
+            "images", "some images are grey and some coloured; grey images are converted to RGB"
         )
     if not kept:
         return None

@@ -58,7 +58,7 @@ def check_order(tables: Mapping[str, Any]) -> None:
     The rows of samples and conditions are matched by their position.
 
     Args:
-        tables: Tables or columns by name; what has no index of pandas is left out.
+        tables: Tables or columns by name; objects without a pandas index are ignored.
     """
     indexed = {name: one.index for name, one in tables.items() if hasattr(one, "iloc")}
     for name, index in indexed.items():
@@ -72,10 +72,10 @@ def check_order(tables: Mapping[str, Any]) -> None:
 
 
 def rows_of(series: Any, what: str) -> object:
-    """Return a column of pandas as labels, -1 where one is missing, as numbers, or as text.
+    """Return a column of pandas as numbers, as text, or as labels with -1 for missing labels.
 
     Raises:
-        InvalidTypeError: It holds something else.
+        InvalidTypeError: The column holds something else.
     """
     found = _series(series, what)
     if not isinstance(found, Column):

@@ -39,7 +39,8 @@ def from_hub(
     """Return the data set `hf:name`, `hf:name:split` or `hf:name:split:column`.
 
     Args:
-        source: `hf:` and its name on the hub, or a folder that `save_to_disk` wrote.
+        source: `hf:` and the name of the data set on the hub, or a folder that `save_to_disk`
+            wrote.
         split: The split, if `source` does not name one; by default "train".
         size: The size that images are resized to.
         wanted: The conditions.
@@ -87,8 +88,8 @@ def from_table(
 
     Args:
         table: The data set.
-        column: The column of the samples, images or arrays of the same shape; by default the first
-            such column that is not wanted as a condition.
+        column: The column of the samples, which must be images, or arrays of the same shape. By
+            default it is the first such column that is not wanted as a condition.
         size: The size that images are resized to.
         wanted: The conditions; by default the labels, if there are any.
         lazy: As for a folder of images.

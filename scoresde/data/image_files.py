@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Files"]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-_WAYS = 100  # the largest number of paths that may lead to one folder through links
+_WAYS = 100  # at most this many paths may lead to the same folder, through links
 
 
 class Files:

@@ -1,8 +1,8 @@
 r"""Decode images when they are needed, or keep them in memory if they are small enough.
 
 Images become bytes `(C, H, W)`, RGB if any image has colours, else grey. If all images have one
-channel of 16 bits or floats, they become float32. All faults are found at the start: reading every
-header shows different sizes and modes, and decoding every image once shows damaged ones.
+channel of 16 bits or floats, they become float32. All faults are found at the start: every header
+is read to find different sizes and modes, and every image is decoded once to find damaged images.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Images:
             their centre and resized.
         shape: `(N, C, H, W)`.
         mode: Pillow's name for the pixel type to which images are converted.
-        random: True if reading the same image again gives a different one.
+        random: True if reading the same image again gives a different image.
     """
 
     items: Items
@@ -177,7 +177,8 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
         lazy: Decode images when they are needed; None keeps up to 1 GiB in memory.
 
     Raises:
-        DataError: There are no images, their sizes differ, or one, which is named, cannot be read.
+        DataError: There are no images, their sizes differ, or an image cannot be read; the message
+            names the image.
     """
     files = Files(path)
     headers = list(in_threads(partial(header_of, files), range(len(files))))
@@ -279,7 +280,7 @@ def joined(items: Items, headers: Sequence[Header], size: Size) -> Images:
 
 
 def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:
-    """Decode the images without a known error; return all errors by the image's number."""
+    """Decode the images without a known error; return all errors by the number of the image."""
     rest = [i for i in range(len(images.items)) if i not in errors]
     found = dict(zip(rest, in_threads(images.error, rest), strict=True))
     return {**errors, **{i: error for i, error in found.items() if error}}

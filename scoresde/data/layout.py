@@ -1,7 +1,8 @@
 r"""Permute the axes of samples, so that channels come before the axes of space or time.
 
-A layout is a word with one letter for each axis of a given sample, such as "HWC". C stands for
-channels, all other letters for space or time. Without a C, a channel axis of length 1 is added.
+A layout is a word with one letter for each axis of a sample as the user gives it, such as "HWC". C
+stands for channels, all other letters for space or time. Without a C, a channel axis of length 1 is
+added.
 """
 
 from __future__ import annotations
@@ -22,11 +23,10 @@ __all__ = ["Laid", "check_layout", "doubt", "is_smooth", "laid_as"]
 
 _LETTERS = "CTDHW"
 _SPACE = {1: "T", 2: "HW", 3: "DHW"}
-# A warning is given if a series has more channels than the first number, and fewer steps per
-# channel than the second.
+# A warning is given if a series has more than _FEW channels with fewer than _FLAT steps each.
 _FEW, _FLAT = 4, 8
-# Vectors of at least so many entries are taken for signals if the mean square of the differences
-# of neighbours is below this share of that of any two entries, as in most samples.
+# Vectors with at least _LONG entries are taken for signals if the mean square of the differences
+# between neighbours is below the share _ALIKE of the mean square for any two entries.
 _LONG, _ALIKE = 32, 0.25
 
 
@@ -47,7 +47,7 @@ class Laid:
 
     Args:
         store: The samples with their original axes.
-        layout: The letters of these axes.
+        layout: The letters of the original axes.
 
     Raises:
         ShapeError: The samples have more or fewer axes.
@@ -87,7 +87,9 @@ class Laid:
 
 
 def laid_as(data: Data, event_shape: tuple[int, ...]) -> Data:
-    """Move the channels of data first if they then have a model's event shape, else change nothing.
+    """Move the channels of samples first if samples then have a model's event shape.
+
+    Otherwise return the data unchanged.
 
     Grey images `(H, W)` become `(1, H, W)`, and `(H, W, C)` becomes `(C, H, W)`.
     """
@@ -128,9 +130,10 @@ def doubt(shape: Sequence[int]) -> str:
 
 
 def is_smooth(x: Tensor) -> bool:
-    """Return True if samples `(N, d)` look like signals: long, and with neighbours that are alike.
+    """Return True if samples `(N, d)` look like signals: long, and with similar neighbours.
 
-    For entries without an order the ratio of squares (von Neumann 1941) is about 1.
+    The mean square of the differences of neighbours is divided by the mean square for any two
+    entries (von Neumann 1941). The ratio is about 1 if the entries have no order.
 
     Examples:
         >>> import torch

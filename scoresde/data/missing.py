@@ -28,7 +28,7 @@ def without_missing(x: Tensor | Store | Data, data_of: Callable[[Any], Data]) ->
         data_of: A function that makes a `Data` of samples, with their conditions.
 
     Raises:
-        DataError: No sample is left, or one is infinite.
+        DataError: No sample is left, or a sample has an infinite number.
     """
     if isinstance(x, Tensor):
         check_dense("x", x)

@@ -10,14 +10,14 @@ __all__ = ["nearer"]
 
 
 def nearer(x: Tensor, changed: Tensor, like: Tensor) -> Tensor:
-    """Return `changed` if its moments are clearly nearer to those of `like`, else x.
+    """Return `changed` if its moments are clearly nearer to the moments of `like`, else x.
 
-    This allows samples in unknown units to be compared with data.
+    So samples that may be in one of two units can be compared with data.
 
     Args:
-        x: Samples `(N, *)`.
-        changed: The same samples, converted under the assumption that they are in the other units.
-        like: Data in the right units, `(M, *)`.
+        x: Samples `(N, *)`, in the units of `like` or in other units.
+        changed: The same samples, converted from the other units to the units of `like`.
+        like: Data, `(M, *)`.
 
     Examples:
         >>> data = torch.linspace(100, 300, 20)[:, None]

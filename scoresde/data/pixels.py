@@ -53,7 +53,7 @@ def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
     found = np.array(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
     if mode != DEEP_MODE:
         return found
-    if size is not None:  # resizing gives fractions, and may exceed the range
+    if size is not None:  # resizing floats gives fractions, and may exceed the range
         found = found.round().clip(0, 65535)
     if not 0 <= found.min() <= found.max() <= 65535:
         raise ValueError("its numbers need more than 16 bits; save them as floats, in a .npy file")

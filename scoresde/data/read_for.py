@@ -25,11 +25,11 @@ def read_for(
     Args:
         score: The score; its facts may have a transform and conditions.
         x: Samples `(N, *)`, which are not converted, or a `Data`.
-        condition: The conditions; None takes those of the data.
+        condition: The conditions; None takes the conditions of the data.
 
     Raises:
-        InvalidValueError: The data have a class or a column that the score does not have, or are
-            outside the range of its transform.
+        InvalidValueError: The data have a class or a column that the score does not have, or
+            numbers outside the range of the score's transform.
     """
     if not isinstance(x, Data):
         return x, condition

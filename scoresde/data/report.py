@@ -55,8 +55,8 @@ class Faults:
         """Raise the collected errors, if any.
 
         Raises:
-            ScoreSDEError: The error, if there is one; a DataError that lists all of them, if there
-                are several.
+            ScoreSDEError: The error, if there is one. If there are several, a DataError that lists
+                all errors.
         """
         if len(self._errors) > 1:
             faults = tuple(text for error in self._errors for text in faults_of(error))
@@ -138,7 +138,7 @@ class Report:
 
 
 def some(names: Iterable[str], n: int | None = None, *, most: int = NAMED) -> str:
-    """List up to `most` names, separated by commas, and the number of remaining ones of `n`."""
+    """List up to `most` of `n` names, separated by commas, and the number of the other names."""
     listed = list(names)
     rest = (len(listed) if n is None else n) - most
     more = f", and {rest} more" if rest > 0 else ""

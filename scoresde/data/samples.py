@@ -42,12 +42,12 @@ class Data:
             or a store; another `Data`; or any source that `load` takes.
         transform: The map from the user's units to model units, the numbers that a model learns; by
             default the identity. Bytes need a transform, such as `BYTES`.
-        columns: The names of the entries of a sample `(d,)`, such as those of a table.
+        columns: The names of the entries of a sample `(d,)`, such as the columns of a table.
         kinds: The kind of each condition by name, `Classes(n)` or `Field(shape)`; by default
-            integers are labels up to the largest one, and floats are vectors or fields.
+            integers are labels (n is the largest label plus 1), and floats are vectors or fields.
         conditions: The conditions by name, each a tensor, an array, a list or a store with one row
             for each sample: labels `(N,)` or text, with -1 for missing labels; or floats `(N, *)`,
-            with NaN for missing ones. Floats `(N,)` are vectors of one entry. None is ignored.
+            with NaN for missing numbers. Floats `(N,)` are vectors of one entry. None is ignored.
 
     Attributes:
         raw: The samples in the user's units.
@@ -63,7 +63,7 @@ class Data:
         DataError: There are no samples, a number is not finite, or a label is out of range.
         InvalidTypeError: Samples, conditions or transform have a wrong type.
         InvalidValueError: A condition has the name of an argument.
-        ShapeError: `x` has no event dimension, or a condition has not one row for each sample.
+        ShapeError: `x` has no event dimension, or a condition does not have a row for each sample.
         UnknownNameError: A name in `kinds` is not a condition.
 
     Examples:
@@ -161,10 +161,10 @@ class Data:
         return kind.n if isinstance(kind, Classes) else None
 
     def condition(self, index: Tensor | slice) -> Condition | None:
-        """Return the conditions of an index, as `batch` returns samples, or None.
+        """Return the conditions of the samples that `batch` returns for this index, or None.
 
         Returns:
-            The conditions by name, `(B, *)`: labels as integers, others as float32.
+            The conditions by name, `(B, *)`: labels as integers, other conditions as float32.
 
         Errors are those of `batch`.
         """
@@ -174,7 +174,7 @@ class Data:
         return Condition(rows) if rows else None
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Data:
-        """Return a `Data` of some samples, not copied, with the same transform and kinds."""
+        """Return a `Data` of some samples, without a copy, with the same transform and kinds."""
         try:
             rows = torch.arange(len(self))[index]
         except IndexError as error:
@@ -238,7 +238,7 @@ class Data:
                 the data or the model have no class names.
 
         Raises:
-            InvalidValueError: A class of the data is not one of the model's.
+            InvalidValueError: The model does not have a class of the data.
         """
         conditions, kinds = renumbered(self.conditions, self.kinds, known)
         return self._with(conditions=conditions, kinds=kinds)
@@ -260,7 +260,7 @@ class Data:
         return self._with(transform=transform)
 
     def read_all(self) -> None:
-        """Read all samples and conditions once that are not in memory.
+        """Read once all samples and conditions that are not in memory.
 
         Raises:
             DataError: A sample or a condition cannot be read or is not finite; the message names
@@ -284,7 +284,7 @@ class Data:
     def condition_moments(self) -> dict[str, ConditionMoments]:
         """Return the mean and the standard deviation of every vector and field, by name.
 
-        There is one for each entry of a vector or channel of a field; missing numbers are left out.
+        A vector has moments for each entry, a field for each channel. Missing numbers are left out.
 
         Raises:
             DataError: A number is infinite, or the differences of the numbers are too small for
@@ -297,9 +297,9 @@ class Data:
         }
 
     def changed(self, turn: int) -> str:
-        """Compare a part of the data, at least 16 MiB, with the checksums of the survey.
+        """Return a sentence if a part of the data, at least 16 MiB, has changed, or "".
 
-        Turns 0, 1, ... compare one part after another. Return a sentence about changes, or "".
+        Its checksum is compared with the old checksum. Turns 0, 1, ... take one part after another.
 
         Raises:
             DataError: The data can no longer be read.

@@ -73,14 +73,14 @@ def load(
               torchvision downloads (`"mnist"`, `"fashion_mnist"`, `"cifar10"` ...);
             - `"hf:name"`, `"hf:name:split"` or `"hf:name:split:column"`, a data set on the Hugging
               Face Hub or a folder that `save_to_disk` wrote; or such a data set as an object.
-        condition: the conditions: the name of one column of the source, or of several, each a
+        condition: the conditions: the name of a column of the source, or several names, each for a
             separate condition; or a mapping from names of conditions to their values. A value is a
             tensor or an array with one row for each sample; the path of a `.npy` or `.csv` file of
             such rows (for a folder of images, a `.csv` file may have the file names in a column
             "file"); or the names of one or several columns of the source. One column of integers or
-            text gives labels, -1 for missing ones; floats or several columns give a vector, with
-            NaN for missing numbers. If columns of the source are named, its other conditions are
-            not used.
+            text gives labels, with -1 for missing labels. Floats or several columns give a vector,
+            with NaN for missing numbers. If you name columns of the source, the other conditions of
+            the source are not used.
         kinds: the kinds of conditions by name, `Classes(10)` or `Field((1,))`, if they do not
             follow from the values.
         sample: the name of the array with the samples, such as `"theta"` for p(theta | x); or the
@@ -91,15 +91,16 @@ def load(
         size: the size `(height, width)`, or the side of a square, to which images are cropped about
             their centre and resized.
         layout: the order of the axes of a sample, if channels do not come first: `"T"` for signals
-            with one number at each time, `"TC"` for signals with several, `"HW"` for grey images,
-            `"HWC"` for colour images, `"DHW"` for volumes. The loaded data have channels first.
+            with one number at each time, `"TC"` for signals with several numbers at each time,
+            `"HW"` for grey images, `"HWC"` for colour images, `"DHW"` for volumes. The loaded data
+            have channels first.
         missing: `"raise"` raises an error for samples with a NaN or an empty cell, `"drop"` leaves
             them out.
         standardize: shift and scale floats to mean 0 and variance 1, for each dimension of vectors
             or channel of other samples, by the transform of the data.
         on_bad_image: `"raise"` raises an error for a damaged image, `"skip"` leaves out up to a
             tenth of a folder's images, with a warning.
-        lazy: decode images when they are needed; None keeps up to 1 GiB of them in memory.
+        lazy: decode images when they are needed; None does so only above 1 GiB of images.
         root: the folder of torchvision's files, `~/.cache/scoresde` by default.
 
     Returns:
@@ -140,7 +141,7 @@ def load(
 def by_name(
     condition: Mapping[str, Any] | str | Sequence[str] | None,
 ) -> Mapping[str, Any] | None:
-    """Return a mapping from conditions to columns; a single column gives its name to the condition.
+    """Return a mapping from conditions to columns; a column alone gives the condition its name.
 
     Raises:
         InvalidTypeError: `condition` is neither names nor a mapping.

@@ -42,7 +42,7 @@ __all__ = [
 IN_MEMORY = 2**28
 """The largest size of a `.npy` file or torch data set that is read into memory, 256 MiB."""
 PACKED = 100
-"""The largest compression ratio of real data; a larger one is treated as an attack."""
+"""The largest compression ratio of real data; a larger ratio is treated as an attack."""
 PIECE = 2**24
 """The largest number of bytes in one piece of samples."""
 _THREADS = min(8, os.cpu_count() or 1)
@@ -105,7 +105,7 @@ class Rows:
         self._dtype, self._get, self._what = plain(first.dtype), get, what
         self.random = random
         if self._dtype == np.float64 and not hasattr(given, "dtype"):
-            # Python floats are stored as float32 if this is exact for the first sample
+            # Python floats become float32 if this is exact for the first sample
             with np.errstate(over="ignore"):
                 small = first.astype(np.float32)
             self._dtype = small.dtype if np.array_equal(small, first) else self._dtype
@@ -232,8 +232,8 @@ def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def narrow(x: np.ndarray[Any, Any], *, exact: bool = False) -> np.ndarray[Any, Any]:
     """Convert numbers `(N, *)` to float32 if this is precise enough, else to float64.
 
-    It is precise enough if no number changes by more than 1e-5 of the range of its column. With
-    `exact`, no number may change.
+    float32 is precise enough if no number changes by more than 1e-5 of the range of its column, or,
+    with `exact`, if no number changes at all.
     """
     wide = x.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -60,7 +60,7 @@ def html(data: Data) -> str:
 
 
 def _is_held(store: Store) -> bool:
-    """Return True if the samples, or those from which they are made, are in memory."""
+    """Return True if the samples, or the samples from which a view is made, are in memory."""
     while isinstance(store, Part | Laid):
         store = store.store
     return isinstance(store, InMemory)

@@ -44,8 +44,8 @@ class Survey:
             equal.
         low: The smallest number.
         high: The largest number.
-        sha256: The checksum of the shape and of all numbers in order; without the numbers if they
-            differ at each reading.
+        sha256: The checksum of the shape and of all numbers in order. If the numbers differ at each
+            reading, only the shape is used.
         sums: The checksum of each piece; empty if samples differ at each reading.
         n: For each dimension the number of samples in which it is not missing, float64 `(*event)`.
     """
@@ -90,8 +90,8 @@ def survey(store: Store, *, what: str = "", missing: bool = False) -> Survey:
             bad = known & ~x.isfinite()
             raise DataError(_not_finite(what, rows.start + int(bad.flatten(1).any(1).nonzero()[0])))
         low, high = min(low, float(least)), max(high, float(most))
-        # subtract the first sample, so that the variance of a constant column is exactly 0, and
-        # that of a narrow one is precise
+        # subtract the first sample, so that the variance of a constant column is exactly 0, and the
+        # variance of a narrow column is precise
         first = x.gather(0, known.byte().argmax(0, keepdim=True))[0] if missing else x[0]
         origin = first.nan_to_num().where(count == 0, origin)
         x = _filled(x - origin, known, 0)
@@ -116,7 +116,7 @@ def survey(store: Store, *, what: str = "", missing: bool = False) -> Survey:
 
 
 def differing(store: Store, found: Survey, turn: int) -> slice | None:
-    """Return the rows of a piece whose checksum differs from that of the survey, or None.
+    """Return the rows of a piece whose checksum differs from the checksum in the survey, or None.
 
     Turns 0, 1, ... compare one part after another, each of at least 16 MiB.
 
@@ -153,8 +153,7 @@ def moments_in(found: Survey, transform: Transform) -> tuple[Tensor, float]:
         DataError: The moments over- or underflow in float32.
     """
     raw = torch.stack([found.mean, found.mean + found.var.sqrt()])
-    # the transform is affine, so the difference of the transformed mean + std and mean is the new
-    # std
+    # the transform is affine, so the new std is the transform of mean + std minus that of the mean
     mean, above = transform.forward(raw)
     var = float((above - mean).square().mean())
     largest, known = max(var, float(mean.abs().max())), torch.finfo(torch.float32)

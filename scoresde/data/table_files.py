@@ -12,7 +12,7 @@ import numpy as np
 
 from scoresde import checkpoint
 from scoresde.data.classes import is_number
-from scoresde.data.commas import has_comma, with_points
+from scoresde.data.commas import grouped, has_comma, with_points
 from scoresde.data.frames import frame
 from scoresde.data.report import Faults, some
 from scoresde.data.stores import narrow
@@ -30,12 +30,14 @@ _EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # the texts that stand f
 def read_csv(path: Path) -> Table:
     """Read the table in a text file, with columns separated by commas, semicolons, tabs or spaces.
 
-    The first line has the names of the columns. If all of its cells are numbers, it is a sample,
-    and the columns are called "0", "1", ... Commas in numbers are read as `with_points` says; in a
-    file with semicolons and no decimal points, all of them are decimal commas.
+    The first line has the names of the columns. If all cells of the first line are numbers, it is a
+    sample, and the columns are called "0", "1", ... Commas in numbers are read by `with_points`. If
+    a file has semicolons, no decimal points and no separated thousands, all commas in numbers are
+    decimal commas.
 
     Raises:
-        DataError: The file is missing, is not text, or its lines have different numbers of cells.
+        DataError: The file is missing, is not text, its lines have different numbers of cells, or
+            points may be decimal or separate thousands.
     """
     checkpoint.open_file(path).close()  # raises an error for a pipe, for which open would wait
     try:
@@ -49,7 +51,7 @@ def read_csv(path: Path) -> Table:
             reader = csv.reader(
                 file, delimiter=" " if spaces else separator, skipinitialspace=spaces, strict=True
             )
-            # a row may span several lines; its line number is that of the last
+            # a row may span several lines; the number of its last line is taken
             known = [(reader.line_num, line) for line in reader if line]
             if spaces:  # spaces at the end of a line are not an empty cell
                 known = [(i, [cell for cell in line if cell]) for i, line in known]
@@ -78,10 +80,14 @@ def read_csv(path: Path) -> Table:
         numbers, lines = numbers[1:], lines[1:]
     _check_header(path, names, dict(zip(numbers, lines, strict=True)))
     cells = [[cell.strip() for cell in column] for column in zip(*lines, strict=True)]
-    decimal = separator == ";" and not any(
-        _WITH_POINT.fullmatch(cell) for column in cells for cell in column
+    read = [with_points(column) for column in cells]
+    other = any(_WITH_POINT.fullmatch(cell) for column in cells for cell in column) or any(
+        "," in old and not {",", "."} & {*new}  # "1,234,567"
+        for pair in zip(cells, read, strict=True)
+        for old, new in zip(*pair, strict=True)
     )
-    read = [with_points(column, decimal=decimal) for column in cells]
+    if separator == ";" and not other:
+        read = [with_points(column, decimal=True) for column in cells]
     columns = {
         name: _column(column, found) for name, column, found in zip(names, cells, read, strict=True)
     }
@@ -90,7 +96,20 @@ def read_csv(path: Path) -> Table:
         for name, column, found in zip(names, cells, read, strict=True)
         if any("," in old and "." in new for old, new in zip(column, found, strict=True))
     ]
+    if commas:
+        _check_points(path, commas[0], dict(zip(names, cells, strict=True)))
     return Table(str(path), columns, numbers, commas)
+
+
+def _check_points(path: Path, other: str, columns: Mapping[str, Sequence[str]]) -> None:
+    """Raise DataError if points may separate thousands, since a column has decimal commas."""
+    for name, cells in columns.items():
+        if (cell := grouped(cells)) is not None:
+            raise DataError(
+                f"the column {name!r} of {path} has numbers with points, such as {cell!r}, which "
+                f"may separate thousands, since the column {other!r} has decimal commas; leave "
+                "out points between thousands, or write decimal points in all columns"
+            )
 
 
 def _is_numeric(cell: str) -> bool:

@@ -20,12 +20,12 @@ from scoresde.errors import DataError, InvalidTypeError
 
 __all__ = ["Column", "Table", "called"]
 
-# A column with fewer cells of text than this may have classes with one sample each.
+# If a column has fewer cells of text, they may all be different and still be classes.
 _FEW = 20
 
 
 def called(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of columns, or nothing if all names are numbers, as default names are."""
+    """Return the names of columns, or nothing if all names are numbers, such as default names."""
     return () if all(name.isdecimal() for name in names) else tuple(names)
 
 
@@ -82,7 +82,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         Args:
             without: Columns that do not belong to the samples, such as conditions.
             only: The columns of the samples; by default all but `without`.
-            missing: "raise" raises an error for an empty cell; otherwise it stays NaN.
+            missing: "raise" raises an error for an empty cell; otherwise an empty cell is NaN.
 
         Raises:
             DataError: No column is left, or cells are empty or infinite, or there are several
@@ -189,7 +189,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
                 said += f" too, condition={known[0]!r}"
             return InvalidTypeError(said)
         which = "it" if one else f"{(known or names)[0]!r}"
-        some_of = f", or name those of {some(rest)} that are samples by sample=" if rest else ""
+        some_of = f", or name the columns of samples by sample=, from {some(rest)}" if rest else ""
         return InvalidTypeError(
             f"{said}make {which} a condition of classes, condition={(known or names)[0]!r}{some_of}"
         )
@@ -242,16 +242,16 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         """Return the rows in the order of `files`, whose names are in `column`.
 
         Raises:
-            DataError: A file has no row, or several.
+            DataError: A file has no row, or several rows.
         """
         place: dict[str, int] = {}
         for i, cell in enumerate(map(str, self[column])):
             if place.setdefault(cell, i) != i:
-                raise DataError(f"{self.what} has several rows for the file {cell!r}; keep one")
+                raise DataError(f"{self.what} has several rows for the file {cell!r}; keep one row")
         lost = [name for name in files if name not in place]
         if lost:
             raise DataError(
-                f"{self.what} has no row for {some(lost)}; add one, with empty cells for missing "
+                f"{self.what} has no row for {some(lost)}; add a row, with empty cells for missing "
                 "conditions"
             )
         rows = np.array([place[name] for name in files])

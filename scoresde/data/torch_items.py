@@ -44,8 +44,8 @@ class Items:
 
     Args:
         source: The data set, with a length and `[i]`.
-        what: Its name, for errors.
-        sample: The key of the sample in dictionaries, if it is not a usual one.
+        what: The name of the data set, for errors.
+        sample: The key of the sample in dictionaries, if it is not a usual name.
         as_is: Keep the order of axes of bytes; otherwise images become `(C, H, W)`.
 
     Raises:
@@ -95,7 +95,7 @@ class Items:
         return found
 
     def _check_places(self, item: Any, found: Mapping[str, Any], i: int) -> None:
-        """Raise an error if an entry of tuples is a label in some items, a vector in others."""
+        """Raise an error if an entry of tuples is a label in some items and floats in others."""
         if not isinstance(item, tuple | list):
             return
         for k, value in enumerate(item[1:], 1):
@@ -107,7 +107,7 @@ class Items:
                 one, other = (i, j) if name == "label" else (j, i)
                 raise DataError(
                     f"entry {k} of {self.name(one)} is a label, but entry {k} of sample {other} "
-                    "holds floats; make all of them integers, or all floats"
+                    "holds floats; make the entries of all samples integers, or all floats"
                 )
 
     def _unreadable(self, i: int, error: Exception) -> DataError:
@@ -158,7 +158,7 @@ class Columns(Mapping[str, Any]):
     Args:
         items: The items.
         names: The names of the classes of the label, if known.
-        asked: Further conditions, besides the label, whose text becomes classes.
+        asked: The conditions besides the label whose text becomes classes.
     """
 
     def __init__(
@@ -294,7 +294,7 @@ def as_array(value: Any) -> np.ndarray[Any, Any]:
 
 
 def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]:
-    """Stack the values of a condition, or samples, into one array; None is a missing value.
+    """Stack samples, or the values of a condition, into one array; None is a missing value.
 
     Raises:
         DataError: The values have different shapes.
@@ -311,7 +311,7 @@ def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]
             )
         if value.shape != first.shape:
             raise DataError(
-                f"{name!r} of sample {i} of {what} has shape {value.shape}, but that of sample "
+                f"{name!r} of sample {i} of {what} has shape {value.shape}, but {name!r} of sample "
                 f"{known[0][0]} has {first.shape}; all must have the same shape"
             )
     if len(known) == len(values):

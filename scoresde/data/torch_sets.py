@@ -1,8 +1,9 @@
 """Read the samples and conditions of torch data sets and loaders.
 
-An item has one of three forms: a sample, which is an array or an image; a tuple of a sample and an
-integer (the condition "label") or floats (the condition "y"); or a dictionary with the sample as
-"x", "images" or "image", and conditions by name. None, or a missing key, is a missing value.
+An item has one of three forms. It can be a sample, which is an array or an image. It can be a pair
+of a sample and an integer (the condition "label") or floats (the condition "y"). Or it can be a
+dictionary with the sample as "x", "images" or "image", and with conditions by name, in which None
+or a missing key is a missing value.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ __all__ = ["class_names", "from_torch", "is_torch"]
 # the largest numbers of bytes and samples of an iterable data set that are read into memory
 _ROOM, _MOST = 2**30, 10**7
 _OBJECT = 300  # the bytes of an array besides its numbers
-_PROBED = 8  # the number of samples that are read twice, to detect random ones
+_PROBED = 8  # the number of samples that are read twice, to detect random samples
 _ORDERS = (
     torch_data.SequentialSampler, torch_data.RandomSampler, torch_data.DistributedSampler,
 )  # fmt: skip
@@ -60,7 +61,7 @@ def from_torch(source: Any, size: Size, wanted: Wanted, *, lazy: bool | None) ->
     Args:
         source: A map-style data set; an iterable data set, which is read once; or a loader, whose
             data set is used.
-        size: The size that images are resized to.
+        size: The size to which images are resized.
         wanted: The conditions; by default all.
         lazy: Read samples when they are needed; None reads up to 256 MiB into memory, but not
             random samples.
@@ -147,7 +148,7 @@ def _data(
 
 
 def class_names(source: Any) -> tuple[str, ...]:
-    """Return the attribute `classes` of a data set, or of one inside it, if it holds names."""
+    """Return the attribute `classes` of a data set or of a data set inside it, if it has names."""
     names: Any = getattr(source, "classes", None)
     parts = getattr(source, "datasets", None)
     inside = parts if isinstance(parts, list) else [getattr(source, "dataset", None)]
@@ -200,7 +201,7 @@ def _streamed(source: Any, what: str, wanted: Wanted) -> list[Any]:
     """Return the items of an iterable data set.
 
     Raises:
-        DataError: There are no items or too many, or one cannot be read.
+        DataError: There are no items or too many, or an item cannot be read.
     """
     items: list[Any] = []
     taken = 0

@@ -30,7 +30,7 @@ __all__ = ["from_file", "from_mapping", "from_rows", "from_sequence", "is_items"
 def from_rows(rows: object, what: str, wanted: Wanted) -> Data:
     """Make data of a tensor, an array, or nested lists of numbers.
 
-    Integers of 8 or 16 bits are images.
+    Unsigned integers of 8 or 16 bits are read as images.
 
     Raises:
         InvalidTypeError: The samples are not numbers, or are integers of another width.
@@ -42,7 +42,7 @@ def from_rows(rows: object, what: str, wanted: Wanted) -> Data:
     check_dense("x", x)
     x = x.detach()
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    if isinstance(rows, list | tuple) and x.dtype == torch.int64:  # [1, 2] for [1.0, 2.0]
+    if isinstance(rows, list | tuple) and x.dtype == torch.int64:  # [1, 2] means [1.0, 2.0]
         x = torch.from_numpy(narrow(x.numpy().astype(np.float64), exact=True))
     if x.dtype in (torch.uint8, torch.uint16) and x.ndim > 1:
         x = x.cpu()
@@ -86,10 +86,10 @@ def of_table(table: Table, wanted: Wanted) -> Data:
 
 
 def is_items(given: object) -> bool:
-    """Return True for a list or tuple of items, which are pairs, dictionaries or images.
+    """Return True for a list or tuple whose entries are pairs, dictionaries or images.
 
-    A tuple that begins with an array counts as a pair, as in torch data sets; a list counts as a
-    pair if its entries have different shapes.
+    An entry that is a tuple counts as a pair if it begins with an array, as in torch data sets. An
+    entry that is a list counts as a pair if its entries have different shapes.
     """
     if not isinstance(given, list | tuple) or not given:
         return False
@@ -188,7 +188,7 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Return the shape of a value, or only the first axis if inner lists differ in length."""
+    """Return the shape of a value, or only its length if inner lists differ in length."""
     if is_image(value):
         return (value.height, value.width)
     try:

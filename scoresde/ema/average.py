@@ -59,7 +59,7 @@ class Average(Generic[ModelT]):
 
     @property
     def averaged(self) -> set[str]:
-        """Return the names of the averaged parameters; all others are copied."""
+        """Return the names of the averaged parameters; other parameters are copied."""
         moved = {id(p) for p in self._moved[0]}
         known = self.model.named_parameters(remove_duplicate=False)
         return {name for name, p in known if id(p) in moved}
@@ -98,9 +98,9 @@ class Average(Generic[ModelT]):
         ]
         if shapes[0] != shapes[1]:
             raise ShapeError(
-                f"a {type(model).__name__} of {len(shapes[1])} tensors cannot be averaged with a "
-                f"{type(self.model).__name__} of {len(shapes[0])}, or their shapes differ; make a "
-                "separate average for each model"
+                f"a {type(model).__name__} with {len(shapes[1])} tensors cannot be averaged with a "
+                f"{type(self.model).__name__} with {len(shapes[0])} tensors, since their number or "
+                "shapes differ; make a separate average for each model"
             )
         self._followed = model
         self._weights = list(model.parameters())
@@ -116,7 +116,7 @@ class Average(Generic[ModelT]):
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Give `model` the averaged weights in the block, and restore its own afterwards."""
+        """Give `model` the averaged weights in the block, and restore its weights afterwards."""
         before = {k: v.clone() for k, v in model.state_dict().items()}
         try:
             model.load_state_dict(self.model.state_dict())
@@ -162,12 +162,13 @@ class EMA(Average[ModelT]):
 class PowerEMA(Average[ModelT]):
     r"""Average the weights of a model by a power function, the `Power` profile.
 
-    After $n$ updates it is $n^{-\gamma-1} \sum_{t=1}^n (t^{\gamma+1} - (t-1)^{\gamma+1}) \theta_t$
-    (Karras et al. 2024, arXiv:2312.02696, appendix C).
+    After $n$ updates the average is
+    $n^{-\gamma-1} \sum_{t=1}^n (t^{\gamma+1} - (t-1)^{\gamma+1}) \theta_t$ (Karras et al. 2024,
+    arXiv:2312.02696, appendix C).
 
     Args:
         model: The model; its weights before the first update are not in the average.
-        sigma: The spread $\sigma_\text{rel}$ of the profile, in [1e-4, 0.288].
+        sigma: The relative width $\sigma_\text{rel}$ of the profile, in [1e-4, 0.288].
 
     Raises:
         InvalidValueError: `sigma` is outside its range.

@@ -21,7 +21,7 @@ __all__ = ["Reconstruction", "reconstruct"]
 
 # A warning is given if the expected error is larger than this.
 _POOR = 0.1
-# The largest number of update steps whose snapshots are read.
+# Snapshots are read for at most this number of update steps.
 _MAX_STEPS = 128
 # The relative rounding error of the averages during training.
 _PRECISION = torch.finfo(torch.float32).eps
@@ -35,8 +35,9 @@ class Reconstruction:
         state: The state dict of the model with the averaged weights.
         profile: The profile of the average.
         at: The number of training updates after which the average is taken.
-        weights: The weight of each snapshot in the sum; the weights add up to 1. Of snapshots at
-            more than 128 steps only 128 steps are used, dense near `at` and sparse far from it.
+        weights: The weight of each snapshot in the sum; the weights add up to 1. If there are
+            snapshots at more than 128 steps, 128 of these steps are used, dense near `at` and
+            sparse far from `at`.
         error: The expected error divided by the distance between the average and the model's last
             weights; see `Fit`.
     """
@@ -55,13 +56,13 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
     Args:
         folder: The folder of a run that was trained with `ema_sigma`.
         profile: The wanted average: `Power(0.12)` or `Exponential(0.999)`, for example.
-        at: The number of training updates; by default that of the last snapshot.
+        at: The number of training updates; by default the number at the last snapshot.
 
     Returns:
         The weights, for `model.load_state_dict(found.state)`, and their expected error.
 
     Raises:
-        CheckpointError: There are no snapshots, or one is damaged.
+        CheckpointError: There are no snapshots, or a snapshot is damaged.
         InvalidValueError: `at` is below 1, or larger than the step of the last snapshot.
 
     Warns:
@@ -93,7 +94,7 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
 
 
 def _snapshots_to_read(found: Sequence[Snapshot], at: int) -> list[Snapshot]:
-    """Select the snapshots to read; of many, fewer at larger distances from `at`.
+    """Select the snapshots to read: if there are many, fewer at larger distances from `at`.
 
     A power profile changes little over a fraction of the distance to `at`. So the steps are ranked
     by distance, and the selected ranks are a geometric sequence.

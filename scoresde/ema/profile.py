@@ -1,7 +1,7 @@
 r"""Define how much each update contributes to an average of a model's weights.
 
 Let $\theta_{k+1}$ be the weights after update number $k = 0, 1, \dots$, which changes the average
-by $\bar\theta \leftarrow d_k \bar\theta + (1 - d_k) \theta_{k+1}$. After $n$ updates it is
+by $\bar\theta \leftarrow d_k \bar\theta + (1 - d_k) \theta_{k+1}$. After $n$ updates the average is
 
 $$\bar\theta_n = \sum_{k=0}^n \big(c_n(k) - c_n(k-1)\big)\,\theta_k, \qquad
   c_n(k) = \prod_{j=k}^{n-1} d_j, \quad c_n(-1) = 0,$$
@@ -25,7 +25,8 @@ from scoresde.errors import InvalidValueError
 
 __all__ = ["Exponential", "Power", "Profile", "gamma_of", "sigma_of"]
 
-# The smallest width. A narrower average of fewer than 10,000 updates would equal the last weights.
+# The smallest relative width. With a smaller width, an average over fewer than 10,000 updates would
+# equal the last weights.
 _LEAST = 1e-4
 
 
@@ -54,8 +55,8 @@ class Exponential(Profile):
     r"""Average exponentially with $d_k = d$, or $\min(d, (1 + k) / (10 + k))$ for a warm-up.
 
     The warm-up rule is that of TensorFlow's `ExponentialMovingAverage(num_updates=...)`, which Song
-    et al. (2021, arXiv:2011.13456) used. With it the initial weights lose their influence in tens
-    of updates instead of $1/(1-d)$. The warm-up ends at the first update m with
+    et al. (2021, arXiv:2011.13456) used. With the warm-up the initial weights lose their influence
+    in tens of updates, not in $1/(1-d)$ updates. The warm-up ends at the first update m with
     $(1 + m) / (10 + m) \ge d$. For $n \le m$ the share is $\prod_{i=1}^9 (k + i) / (n + i)$.
 
     Args:
@@ -156,7 +157,8 @@ def sigma_of(gamma: float) -> float:
 def gamma_of(sigma: float) -> float:
     r"""Return the exponent of a power-function profile: the inverse of `sigma_of`.
 
-    It is the largest root of $(\gamma + 2)^2 (\gamma + 3) = (\gamma + 1) / \sigma_\text{rel}^2$.
+    The exponent is the largest root of
+    $(\gamma + 2)^2 (\gamma + 3) = (\gamma + 1) / \sigma_\text{rel}^2$.
 
     Raises:
         InvalidTypeError: `sigma` is not a number.

@@ -1,7 +1,7 @@
 """Store the averages of a run at some of its steps, and read them for reconstruction.
 
 A run's folder has a file `ema/sigma-<sigma>/step-<step>.safetensors` for each snapshot of each
-power-function average. These names are how snapshots are found.
+power-function average. Snapshots are found by these names.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def save_snapshot(
     Raises:
         InvalidValueError: The average has no update yet.
         NonFiniteError: A weight is NaN or infinite.
-        CheckpointError: The file cannot be written; an older one is unchanged.
+        CheckpointError: The file cannot be written; an older file is unchanged.
     """
     sigma, step = average.profile.sigma, average.updates
     if step < 1:
@@ -112,7 +112,7 @@ def _half(value: Tensor) -> Tensor:
 
 @door
 def snapshots_in(folder: str | Path) -> list[Snapshot]:
-    """Return the snapshots in the folder of a run, sorted by spread and step."""
+    """Return the snapshots in the folder of a run, sorted by width and step."""
     found = []
     for path in Path(folder).glob("ema/sigma-*"):
         with contextlib.suppress(ValueError):  # this file is not a snapshot

@@ -29,7 +29,8 @@ __all__ = ["OF_A_FUNCTION", "OF_LINEAR", "Denoised", "LogLikelihood", "Update"]
 
 # The largest number of products with A A^T, which cost no network pass.
 _PRODUCTS = 50
-# The largest relative change of one row that counts as rounding, in float32.
+# The log-likelihood of a row is computed alone and within a batch. A relative difference of up to
+# this number can be rounding in float32.
 _ROUNDING = 1e-3
 # The largest number of iterations that search for the length of a step.
 _HALVINGS = 20
@@ -74,8 +75,8 @@ def mmps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
     The preconditioner is the same system with `guess` in place of $V$, which costs no network pass.
     The $V$ of a network may have negative eigenvalues, and then the solution can be arbitrarily
     large. So $w$ is shortened to the maximum of the likelihood along $w$, and the log-likelihood is
-    limited to the range from its value at $V = 0$ to that at $V = \infty$. Neither changes the
-    result if $V$ is a covariance.
+    limited to the range between its values for $V = 0$ and for $V = \infty$. If $V$ is a
+    covariance, these limits do not change the result.
     """
     r = measured.gap(y, at.x0)
     found = measured.solved(r, at.spread, at.x0, ~y.isnan(), iterations, at.guess)
@@ -112,11 +113,12 @@ class LogLikelihood:
     """Expand a log-likelihood `(y, x0) -> (B,)` to second order in `x0`.
 
     Args:
-        function: The log-likelihood, which autograd can differentiate in `x0`, twice for `mmps`.
+        function: The log-likelihood. Autograd must be able to differentiate it in `x0`, and for
+            `laplace` (the method "mmps") a second time.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
-    # not empty after the values of a batch have been compared with those of single rows
+    # holds True after the values for a batch have been compared with the values for single rows
     seen: list[bool] = field(default_factory=list, repr=False)
 
     def at(self, y: Tensor, x0: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
@@ -160,7 +162,7 @@ class LogLikelihood:
         return value
 
     def _check_rows(self, y: Tensor, x0: Tensor) -> None:
-        """Raise InvalidValueError if the value of a sample depends on others of the batch."""
+        """Raise InvalidValueError if the value of a sample depends on other samples."""
         draw = torch.Generator().manual_seed(0)
         x = x0 + torch.randn(x0.shape, generator=draw, dtype=torch.float64, device="cpu").to(x0)
         with torch.no_grad():
@@ -176,10 +178,10 @@ class LogLikelihood:
 def laplace(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int) -> Update:
     r"""Match moments with a log-likelihood expanded to second order about $\hat x$.
 
-    Let $g$ be its gradient and $H$ its negative Hessian. The solution $w$ of $(I + V H)\,w = V g$
-    is a step of Newton's method. It is shortened to the maximum of
-    $p(y | \hat x + c w)\,N(c w; 0, V)$ over $0 \le c \le 1$. For `Linear` measurements this gives
-    the same as `mmps`, with one more backward pass.
+    Let $g$ be the gradient and $H$ the negative Hessian of the log-likelihood. The solution $w$ of
+    $(I + V H)\,w = V g$ is a step of Newton's method. It is shortened to the maximum of
+    $p(y | \hat x + c w)\,N(c w; 0, V)$ over $0 \le c \le 1$. For `Linear` measurements the result
+    is that of `mmps`, with one more backward pass.
     """
     value, g, bend = likelihood.at(y, at.x0)
     start = at.spread(g)
@@ -216,14 +218,14 @@ def _share(
     """
 
     def slope(c: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the derivative, and minus the second derivative."""
+        """Return the derivative in c, and minus the second derivative."""
         _, g, bend = likelihood.at(y, x0 + column(c, w) * w)
         return dot(g, w) - c * stiffness, dot(w, bend(w)) + stiffness
 
     low, high = torch.zeros_like(stiffness), torch.ones_like(stiffness)
     with torch.no_grad():
         for _ in range(_HALVINGS):
-            # try the whole step first, which is the usual result
+            # try the whole step first, since it is usually the result
             middle = high if _ == 0 else (low + high) / 2
             rises = slope(middle)[0] > 0
             low, high = torch.where(rises, middle, low), torch.where(rises, high, middle)

@@ -31,15 +31,15 @@ class Auto(Between):
 def autoguidance(
     score: Score, weaker: Score, scale: float, *, interval: Interval | None = None
 ) -> Wrapped:
-    r"""Return a score extrapolated from a weaker one.
+    r"""Return a score extrapolated from a weaker score.
 
     $$ s = s_\text{weaker} + w\,(s - s_\text{weaker}) $$
 
     (Karras et al. 2024, eq. 3, arXiv:2406.02507). The weaker score has a smaller network, or was
-    trained for fewer steps, on the same data. Both scores are assumed to make similar errors, the
-    weaker one larger ones, so that their difference points away from the errors. If the weaker
-    score takes no conditions, this is classifier-free guidance with a separate network for the
-    unconditional score.
+    trained for fewer steps, on the same data. Both scores are assumed to make similar errors, but
+    the errors of the weaker score are larger, so that their difference points away from the errors.
+    If the weaker score takes no conditions, this is classifier-free guidance with a separate
+    network for the unconditional score.
 
     Args:
         score: A score.

@@ -25,8 +25,8 @@ __all__ = ["Between", "Interval", "check_alike"]
 
 Interval = tuple[float, float]
 
-# The relative rounding error of sigma / alpha at a float32 time. A time of the grid may be exactly
-# an end of the interval.
+# The relative rounding error of sigma / alpha at a float32 time. The ends of the interval are moved
+# by this much, since a time of the grid may be exactly an end.
 _ROUNDING = 1e-5
 
 
@@ -34,8 +34,8 @@ class Between(Wrapped):
     r"""Define the base class of guidance along the line from a weak to a strong score.
 
     At $w = 0$, at $w = 1$ and outside of the interval only one of the two scores is evaluated. If
-    the samples of a batch have several times and any of them needs both scores, both are evaluated
-    for the whole batch; samples outside of the interval then have the strong score. With an
+    the samples of a batch have different times and one sample needs both scores, both are evaluated
+    for the whole batch; samples outside of the interval still get the strong score. With an
     interval a call reads its times, and so waits for a device.
 
     Args:
@@ -117,7 +117,7 @@ class Between(Wrapped):
         return (low < ratio) & (ratio <= high)
 
     def _needed(self, inside: Tensor | None) -> tuple[bool, bool]:
-        """Return whether the weak score is needed, and whether the strong score is."""
+        """Return whether the weak score is needed, and whether the strong score is needed."""
         some = inside is None or bool(inside.any())
         every = inside is None or bool(inside.all())
         return self.scale != 1 and some, self.scale != 0 or not every

@@ -82,8 +82,9 @@ def classifier(score: Score, log_prob: Callable[..., Tensor], scale: float) -> W
         log_prob: A function or module that returns $\log p(y \mid x, t)$, `(B,)`, of
             `(x, t, condition)`, or of `(x, t)` if it takes no condition. Autograd must be able to
             differentiate it in x. If it has an attribute `facts`, the conditions declared there are
-            passed to it and not to the score, and a sample for which all of them are missing is not
-            guided. Without `facts`, both receive every condition that they take.
+            passed to the classifier and not to the score, and a sample for which all these
+            conditions are missing is not guided. Without `facts`, score and classifier both
+            receive every condition that they take.
         scale: $w$, finite: 0 for no guidance, 1 for Bayes' rule, above 1 for a sharper
             distribution.
 

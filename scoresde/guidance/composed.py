@@ -1,7 +1,7 @@
-r"""Combine the scores given one observation of $x_0$ each into the score given all observations.
+r"""Combine scores, each given one observation of $x_0$, into the score given all observations.
 
 For independent observations $p(x_0 | y_1 \dots y_n) \propto p(x_0)^{1-n} \prod_i p(x_0 | y_i)$. The
-distributions of the noisy state $x_t$ do not have this product rule. For Gaussian distributions
+distributions of the noisy state $x_t$ do not follow this product rule. For Gaussian distributions
 (Linhart et al. 2024, *Diffusion posterior sampling for simulation-based inference in tall data
 settings*, arXiv:2411.02728, section 3)
 
@@ -37,7 +37,7 @@ __all__ = ["Composed", "compose"]
 
 
 class Composed(Wrapped):
-    """Compose the scores given one observation each; `others` holds the score of the prior."""
+    """Compose scores that are each given one observation; `others` holds the score of the prior."""
 
     def __init__(self, score: Score, prior: Score, observations: Condition, sde: SDE) -> None:
         super().__init__(score, prior)
@@ -205,7 +205,7 @@ def compose(
     *,
     prior: Score | None = None,
 ) -> Wrapped:
-    r"""Return the score of $p(x_0 | y_1 \dots y_n)$ from that of $p(x_0 | y)$.
+    r"""Return the score of $p(x_0 | y_1 \dots y_n)$ from the score of $p(x_0 | y)$.
 
     The observations must be independent given $x_0$. The formula (`scoresde.guidance.composed`) is
     exact for Gaussian distributions, and an approximation for others. A call takes n + 1 network
@@ -218,9 +218,9 @@ def compose(
         covariance: The estimate of $\Sigma_i$ and $\Sigma_0$. `"gauss"` treats the prior and each
             posterior as Gaussian, with the moments of 512 draws that the probability flow makes
             once; events may have at most 256 dimensions. `"jacobian"` uses the Jacobian of the
-            score at each state. The Jacobian must be accurate; that of a network often is not at
-            high noise. Or give a list of moments: those of the prior, then those of the n
-            posteriors.
+            score at each state; it must be accurate, which the Jacobian of a network often is not
+            at high noise. Or give a list of moments: first the moments of the prior, then the
+            moments of the n posteriors.
         prior: The score without observations; by default `score` with these conditions missing.
 
     Raises:
@@ -252,7 +252,7 @@ def compose(
     for name, value in given.items():
         if value.shape != rows[name].shape:
             raise ShapeError(
-                f"observation {name!r} needs as many rows as the others, of shape "
+                f"observation {name!r} needs as many rows as the other observations, of shape "
                 f"{tuple(value.shape[1:])}; got {tuple(rows[name].shape)}"
             )
     free = score if prior is None else prior
@@ -264,7 +264,7 @@ def compose(
         covariance = [gaussian_of(free), *(gaussian_of(score, one) for one in each)]
     if len(covariance) != n + 1:
         raise ShapeError(
-            f"{n} observations need {n + 1} moments, those of the prior first, got "
+            f"{n} observations need {n + 1} moments, the prior's moments first, got "
             f"{len(covariance)}"
         )
     return ByGauss(score, free, given, known.sde, covariance)

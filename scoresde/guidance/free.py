@@ -48,13 +48,14 @@ def classifier_free(score: Score, scale: float, *, interval: Interval | None = N
 
     (Ho & Salimans 2022, eq. 6, arXiv:2207.12598). Their $w$ is this $w$ minus 1; Imagen and
     diffusers define it as here. The unconditional score is `score` with every condition missing; it
-    is trained by dropping conditions at random. A call takes two network passes; at $w = 0$, at
-    $w = 1$ and outside of the interval it takes one, and returns exactly that score.
+    is trained by dropping conditions at random. A call takes two network passes. At $w = 0$ it
+    takes one pass and returns the unconditional score; at $w = 1$ and outside of the interval it
+    takes one pass and returns the conditional score.
 
     Args:
         score: A score that takes conditions, and was also trained with all conditions missing.
-        scale: $w$, finite: 0 for the unconditional score, 1 for the conditional one, above 1 for a
-            sharper distribution, below 0 for samples unlike the condition.
+        scale: $w$, finite: 0 for the unconditional score, 1 for the conditional score, above 1 for
+            a sharper distribution, below 0 for samples unlike the condition.
         interval: Noise scales $\sigma/\alpha \in (low, high]$, in model units, at which guidance is
             applied; elsewhere the conditional score is used (Kynkäänniemi et al. 2024,
             arXiv:2404.07724).

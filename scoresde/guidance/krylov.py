@@ -1,9 +1,9 @@
 r"""Solve one linear system for each sample, given the products of its matrix with vectors.
 
 The equation is $M u = r$ with $M = A V A^T + \Sigma$. A product $M p$ needs one product with the
-covariance $V$, which costs a backward pass through the network, and has $V A^T p$ as an
-intermediate result. So $w = V A^T u$, the shift of the denoised state, is computed together with
-$u$ without further products.
+covariance $V$, which costs a backward pass through the network. Its intermediate result is
+$V A^T p$. So the shift of the denoised state, $w = V A^T u$, is computed together with $u$ without
+further products.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ def solve(
 ) -> Solution:
     r"""Solve $M u = r$ by generalised conjugate residuals, which minimise the residual.
 
-    The method is equivalent to GMRES. $M$ need not be symmetric, since the Jacobian of a network is
-    not. Eisenstat, Elman & Schultz (1983), *Variational iterative methods for nonsymmetric systems
-    of linear equations*, doi:10.1137/0720023.
+    The method is equivalent to GMRES. It does not need a symmetric $M$, since the Jacobian of a
+    network is not symmetric. Eisenstat, Elman & Schultz (1983), *Variational iterative methods for
+    nonsymmetric systems of linear equations*, doi:10.1137/0720023.
 
     Args:
         r: Right-hand sides `(B, *)`.
         product: A function that maps a vector p to $V A^T p$ and $M p$.
         iterations: The number of products, at least 1.
-        guess: The preconditioner, a function that approximates $M^{-1} p$; it may change between
-            calls.
+        guess: The preconditioner, a function that approximates $M^{-1} p$. It may be another linear
+            map at each call.
     """
     flat = r.detach().reshape(len(r), r.shape[1:].numel())
-    size = torch.nn.functional.pad(flat, (0, 1)).abs().amax(1)  # a zero, since flat may be empty
+    size = torch.nn.functional.pad(flat, (0, 1)).abs().amax(1)  # pad by 0, since flat may be empty
     unit = torch.where(size > 0, size, 1.0)
     r = r / column(unit, r)  # so that squares neither overflow nor underflow
     left, directions = r, list[tuple[Tensor, Tensor, Tensor]]()
@@ -81,7 +81,7 @@ def solve(
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the inner products of the rows of a with those of b, `(B,)`."""
+    """Return the inner product of each row of a with the same row of b, `(B,)`."""
     return (a * b).reshape(len(a), a.shape[1:].numel()).sum(1)
 
 

@@ -46,8 +46,8 @@ class Linear:
             function must return real numbers; return complex ones as `torch.view_as_real(y)`.
         std: The standard deviation of the noise, a number or a tensor of the shape of y; at
             least 0.
-        transform: The map from the units of the events that A takes to model units;
-            `posterior(..., units=True)` sets it.
+        transform: The map to model units from the units of the events that A takes;
+            `posterior(..., units=True)` sets this field.
 
     Raises:
         InvalidValueError: `std` is negative.
@@ -125,7 +125,7 @@ class Linear:
         return (torch.as_tensor(self.std, dtype=torch.float64) ** 2).to(like)
 
     def unit(self, like: Tensor) -> Tensor:
-        """Return the standard deviation of the noise, 1 where it is 0, as `variance` does."""
+        """Return the standard deviation of the noise, shaped as `variance`; 1 where it is 0."""
         std = torch.as_tensor(self.std, dtype=torch.float64)
         return torch.where(std > 0, std, 1.0).to(like)
 
@@ -172,7 +172,7 @@ class Linear:
     def log_constant(self, var: float, like: Tensor, there: Tensor) -> Tensor:
         r"""Return $-\tfrac12 \log\det 2\pi(\text{var}\,A A^T + \text{std}^2)$, `(B,)` in float64.
 
-        Missing entries are left out. For more than 1,024 entries `var` is taken as 0.
+        Missing entries of y are left out. If y has more than 1,024 entries, `var` is taken as 0.
         """
         rows = there.reshape(len(there), there.shape[1:].numel())
         noise = self.variance(torch.empty(0, dtype=torch.float64))

@@ -50,7 +50,7 @@ class Posterior(Wrapped):
         name: The name of the condition.
         iterations: The number of products with the covariance.
         shape: The shape of one measurement, if known.
-        moments: The moments of the data; None takes those in the score's facts.
+        moments: The moments of the data; None takes the moments in the score's facts.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Posterior(Wrapped):
     def twisted(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Return the prior's score, the posterior's, and $\log p(y | x_t)$, from one evaluation.
+        r"""Return the scores of prior and posterior and $\log p(y | x_t)$, by one evaluation.
 
         The log-likelihood `(B,)` omits a term that depends only on time.
         """
@@ -263,18 +263,19 @@ def posterior(
 
     Args:
         score: The score of the prior, differentiable in x.
-        likelihood: A `Linear` measurement, or any `log_likelihood(y, x0)` with values `(B,)` that
-            is differentiable in x0, twice for `"mmps"`.
+        likelihood: A `Linear` measurement, or any `log_likelihood(y, x0)` with values `(B,)`. It
+            must be differentiable in x0, and for `"mmps"` twice differentiable.
         method: The name of the approximation of p(y | x_t).
         name: The name of the condition.
-        iterations: For `"mmps"`, the number of products with $V$ to solve its linear system, at
-            least 1. Each costs a backward pass of the network, which counts as two passes.
+        iterations: For `"mmps"`, the number of products with $V$ by which its linear system is
+            solved, at least 1. Each product costs a backward pass of the network, which counts as
+            two passes.
             `Samples.info` reports the relative residual of the system as `residual`.
         shape: The shape of one measurement, needed for a log-likelihood; for `Linear` it is
             computed.
         units: True if likelihood and y are in the user's units, before the data's transform.
         moments: The moments of the data in model units, to precondition the linear system of
-            `"mmps"`; by default those in the score's facts.
+            `"mmps"`; by default the moments in the score's facts.
 
     Raises:
         InvalidValueError: The score's facts have no SDE, or already have a condition `name`; A is

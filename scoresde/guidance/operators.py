@@ -1,6 +1,6 @@
 r"""Define linear operators for inverse problems, which map events to measurements.
 
-Each maps a batch of events to a batch of measurements of the same dtype.
+Each operator maps a batch of events to a batch of measurements of the same dtype.
 """
 
 from __future__ import annotations
@@ -137,10 +137,10 @@ class Downsample:
 
 @dataclass(frozen=True)
 class Grey:
-    """Convert colour images to grey ones: `(B, 3, *)` to `(B, 1, *)`.
+    """Convert colour images to grey images: `(B, 3, *)` to `(B, 1, *)`.
 
     Args:
-        weights: The weight of each channel; by default those of Rec. 601.
+        weights: The weight of each channel; by default the weights of Rec. 601.
 
     Raises:
         NonFiniteError, InvalidTypeError, ShapeError: The weights are not a list of finite numbers.

@@ -98,7 +98,7 @@ def precision_of(cov: Tensor) -> Tensor:
 
 @torch.no_grad()
 def deficit(precision: Tensor) -> Tensor:
-    """Return the matrix to add to a precision `(*, D, D)` so that its eigenvalues are at least .1.
+    """Return the smallest matrix by which all eigenvalues of a precision become at least .1.
 
     Args:
         precision: A symmetric precision, in coordinates in which the prior's precision is the

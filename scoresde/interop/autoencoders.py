@@ -35,7 +35,7 @@ def with_vae(score: Score, vae: nn.Module) -> Latent:
             `latents_std`, these are used too.
 
     Raises:
-        InvalidTypeError: `vae` lacks one of these.
+        InvalidTypeError: `vae` lacks `encode`, `decode` or a `scaling_factor`.
         InvalidValueError: The scale of the codes is 0 or not finite, or has the wrong number of
             channels.
         ShapeError: The codes and the samples of the score have different numbers of channels.

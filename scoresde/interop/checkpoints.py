@@ -67,7 +67,7 @@ def _pickled(path: Path) -> str:
 
 
 def other_layout(found: object) -> str:
-    """Describe the content of a file, as the end of a sentence "this is not ..., but"."""
+    """Describe the content of a file, to complete the sentence "this is not a checkpoint, but"."""
     if isinstance(found, list) and len(found) >= 4 and isinstance(found[0], Mapping):
         return "one of ncsnv2; read it by load_ncsnv2"
     if not isinstance(found, Mapping) or not found:
@@ -105,21 +105,21 @@ def check_tensors(weights: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def levels_of(model: Mapping[str, Any]) -> Tensor | None:
-    """Return the noise levels in a state dictionary, from the largest down, or None."""
+    """Return the noise levels in a state dictionary, the largest first, or None."""
     sigmas = {name.removeprefix("module."): value for name, value in model.items()}.get("sigmas")
     real = isinstance(sigmas, Tensor) and sigmas.ndim == 1 and sigmas.is_floating_point()
     return sigmas if real else None
 
 
 def check_shape(shape: tuple[int, ...]) -> None:
-    """Raise InvalidValueError unless a configuration's images have pixels, and not too many."""
+    """Raise InvalidValueError if a configuration's images have no pixels, or too many."""
     if not 0 < math.prod(shape) <= LARGEST:
         raise InvalidValueError(f"the images of the configuration have the shape {quoted(shape)}")
 
 
 @contextmanager
 def configured() -> Iterator[None]:
-    """Turn errors of the block, which wrong configuration entries cause, into InvalidValueError."""
+    """Raise InvalidValueError for any error in the block, since the configuration is its cause."""
     try:
         yield
     except ScoreSDEError:

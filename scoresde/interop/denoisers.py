@@ -46,8 +46,8 @@ def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -
     r"""Return the score of a network of EDM, `net(x, sigma, class_labels=None)`.
 
     The shape of a sample, the variance of the data and the condition `label` are read from the
-    network's attributes `img_channels`, `img_resolution`, `sigma_data` and `label_dim` if it has
-    them (Karras et al. 2022, arXiv:2206.00364).
+    attributes `img_channels`, `img_resolution`, `sigma_data` and `label_dim` of the network, if it
+    has these attributes (Karras et al. 2022, arXiv:2206.00364).
 
     Args:
         net: A preconditioned network, which is a denoiser.
@@ -128,8 +128,9 @@ def from_deepinv(
     Args:
         denoiser: A denoiser of $x_0 + \sigma z$. In deepinv pixels lie in [0, 1].
         sigma_min: The smallest noise scale for which the denoiser was trained.
-        sigma_max: The largest noise scale for which it was trained. If this is not much larger than
-            the standard deviation of the data, sampling needs `moments`, or initial states `x`.
+        sigma_max: The largest noise scale for which the denoiser was trained. If it is not much
+            larger than the standard deviation of the data, sampling needs `moments`, or initial
+            states `x`.
         known: Further arguments of `from_network`.
 
     Examples:

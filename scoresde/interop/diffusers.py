@@ -95,7 +95,7 @@ def _event_shape(unet: nn.Module, config: Any) -> tuple[int, ...] | None:
 
 
 def _ladder(bar: Tensor) -> BetaLadder:
-    """Return the process whose table of alpha bar this is."""
+    """Return the process with this table of alpha bar."""
     bar = bar.detach().cpu().double()
     if not ((bar > 0) & (bar < 1)).all():
         raise InvalidValueError(
@@ -187,8 +187,8 @@ def to_diffusers(
 ) -> tuple[EpsilonModel, Any]:
     r"""Convert a score to a model of diffusers and a `DDIMScheduler`.
 
-    The levels are those of the score's SDE; if it has none, they are evenly spaced in the score's
-    time. To get another scheduler, call its `from_config`, as in
+    The levels are the levels of the score's SDE; if the SDE has none, they are evenly spaced in the
+    score's time. To get another scheduler, call its `from_config`, as in
     `EulerDiscreteScheduler.from_config(scheduler.config)`. The table of the returned scheduler is
     exact. diffusers computes the tables of other schedulers in float32, with errors near 1e-4 at
     the lowest levels.

@@ -1,7 +1,8 @@
 r"""Read checkpoints of ncsnv2 (https://github.com/ermongroup/ncsnv2).
 
-A checkpoint is a list. Its entries are the network's tensors with the ladder `sigmas`, the
-optimiser's state, the epoch, the step, and, if the run averaged its weights, the averages by name.
+A checkpoint is a list. Its entries are the tensors of the network (among them the ladder `sigmas`),
+the state of the optimiser, the epoch, the step, and, if the run averaged its weights, the averages
+by name.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ def load_ncsnv2(
 
     Args:
         path: A file such as `checkpoint_300000.pth`.
-        config: The configuration of the training, a file in `configs/` read as a dictionary, of
-            which `data.image_size`, `data.rescaled` and `data.logit_transform` are used.
+        config: The configuration of the training: a file in `configs/` that was read as a
+            dictionary. Its entries `data.image_size`, `data.rescaled` and `data.logit_transform`
+            are used.
         averaged: Take the averaged weights; False takes the weights of the last step.
         known: Further arguments of `from_network`.
 
     Raises:
-        CheckpointError: The file is missing or damaged, or is not such a checkpoint.
+        CheckpointError: The file is missing or damaged, or is not a checkpoint of ncsnv2.
         InvalidValueError, InvalidTypeError: The configuration is wrong, or describes a model that
             cannot be read.
     """

@@ -23,10 +23,10 @@ __all__ = ["to_onnx"]
 def to_onnx(score: nn.Module, path: str | os.PathLike[str], *, units: bool = False) -> None:
     r"""Write a score to an ONNX file, for batches of any size.
 
-    The inputs are `x` (B, *), `t` (B,) and each condition of the score under its name. All are
-    required. A label is int64, with -1 for a missing one; other conditions are float32, with NaN
-    for missing ones. The output is `score`, of the shape of `x`. `x`, `t` and `score` are float32,
-    in model units unless `units` is True. A time outside [0, T] gives NaN.
+    The inputs are `x` (B, *), `t` (B,) and each condition of the score under its name. All inputs
+    are required. A label is int64, with -1 for a missing label; other conditions are float32, with
+    NaN for missing numbers. The output is `score`, of the shape of `x`. `x`, `t` and `score` are
+    float32, in model units unless `units` is True. A time outside [0, T] gives NaN.
 
     Args:
         score: A score that is a module, such as a `ScoreModel`, with a known event shape.
@@ -95,7 +95,7 @@ def to_onnx(score: nn.Module, path: str | os.PathLike[str], *, units: bool = Fal
 
 
 class _Called(nn.Module):
-    """Call a score with the conditions as a dictionary, which the exporter needs."""
+    """Call a score with its conditions in a dictionary, the form that the exporter needs."""
 
     def __init__(self, score: nn.Module, units: bool) -> None:
         super().__init__()

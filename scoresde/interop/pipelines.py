@@ -115,7 +115,7 @@ def _scheduler(folder: Path, diffusers: Any) -> Any:
 def _made(folder: Path, part: str, kind: Any) -> Any:
     """Return a network of a pipeline; raise CheckpointError if its files are damaged."""
     config = checkpoint.read_json(folder / part / "config.json")
-    how = {"use_safetensors": True, "low_cpu_mem_usage": False}  # accelerate raises this one
+    how = {"use_safetensors": True, "low_cpu_mem_usage": False}
     with _reading(folder), forked_rng():  # the initial weights are overwritten
         stored = {}
         for path in (folder / part).glob("*.safetensors"):

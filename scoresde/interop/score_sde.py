@@ -1,9 +1,9 @@
 r"""Read checkpoints of score_sde_pytorch (https://github.com/yang-song/score_sde_pytorch).
 
-A checkpoint is a dictionary. Its entry `model` holds the network's tensors, and `ema` holds their
-averages: `shadow_params` has the averages of the trained tensors, in the order of the network. The
-kind of network is not in the checkpoint but in a configuration file. `ncsnv2.py` reads the
-checkpoints of an earlier project of the same authors.
+A checkpoint is a dictionary. Its entry `model` holds the tensors of the network. Its entry `ema`
+holds averages: `shadow_params` has the averages of the trained tensors, in the order of the
+network. The kind of network is not in the checkpoint but in a configuration file. `ncsnv2.py` reads
+the checkpoints of an earlier project of the same authors.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def load_score_sde(
         known: Further arguments of `from_network`.
 
     Raises:
-        CheckpointError: The file is missing or damaged, or does not have the tensors or noise
-            levels of the configuration.
+        CheckpointError: The file is missing or damaged, or its tensors or noise levels do not agree
+            with the configuration.
         UnknownNameError, InvalidValueError, InvalidTypeError: The configuration is wrong, or
             describes a network or process that is not supported.
     """
@@ -82,7 +82,7 @@ def load_score_sde(
 
 
 def bytes_of(channels: int, centred: bool) -> Range | Standardize:
-    """Return the transform from bytes to [-1, 1] if images are centred, else to [0, 1]."""
+    """Return the transform of bytes to [-1, 1] if images are centred, else to [0, 1]."""
     if centred:
         return Range(0, 255, levels=256)
     return Standardize((0.0,) * channels, (255.0,) * channels)
@@ -101,7 +101,7 @@ def read_config(config: Any, part: str, name: str) -> Any:
 
 
 def _flag(config: Any, part: str, name: str) -> bool:
-    """Return an entry; raise unless it is True or False, since any text would count as True."""
+    """Return an entry; raise unless it is True or False, since a text would count as True."""
     value = read_config(config, part, name)
     if not isinstance(value, bool):
         raise InvalidTypeError(
@@ -201,7 +201,7 @@ def _levels(config: Any) -> int:
 
 
 def _check_levels(sde: SDE, sigmas: Tensor | None, path: str | Path) -> None:
-    """Raise CheckpointError if the noise levels in a checkpoint differ from those of the SDE."""
+    """Raise CheckpointError if the noise levels in a checkpoint differ from the SDE's levels."""
     if sigmas is None or not len(sigmas):
         return
     times = torch.linspace(sde.T, sde.eps, len(sigmas), dtype=torch.float64)

@@ -47,14 +47,14 @@ class InUnits(Wrapped):
     """Evaluate a score in the user's units.
 
     Args:
-        score: A score whose facts have an SDE, an event shape, and a transform with a shift for
-            each entry and one common scale.
+        score: A score whose facts have an SDE, an event shape, and a transform that shifts each
+            entry and multiplies all entries by one common scale.
 
     Attributes:
         sde: The process in the user's units.
 
     Raises:
-        InvalidValueError: The transform is unknown, or of another form.
+        InvalidValueError: The transform is unknown, or has another form.
     """
 
     def __init__(self, score: Score) -> None:

@@ -35,8 +35,8 @@ from scoresde.units import Transform
 
 __all__ = ["TRANSFORMS", "Dequantization", "bits_per_dim", "importance_bound"]
 
-# The number of entries that the test for quantised data reads; among many more, some would be equal
-# by chance.
+# The number of entries that the test for quantised data reads. Among many more entries, some would
+# be equal by chance.
 _TESTED = 4096
 
 
@@ -103,9 +103,9 @@ class Dequantization:
     def check_spread(self, x: Tensor) -> None:
         """Raise if the data are clearly not dequantised.
 
-        Data that are still quantised lie at one position in all cells, or repeat a few values. A
-        density at such points can be arbitrarily large, so it gives no bound on a probability.
-        About 4,096 entries are tested, and none if there are fewer than 4.
+        Data that are still quantised lie at the same position in every cell, or repeat a few
+        values. A density at such points can be arbitrarily large, so it gives no bound on a
+        probability. About 4,096 entries are tested, or none if there are fewer than 4.
 
         Raises:
             InvalidValueError: The data are still quantised, or lie outside all cells.
@@ -118,7 +118,7 @@ class Dequantization:
                 f"cells of their {self.levels} levels from {self.origin:.6g} to "
                 f"{self.origin + self.cell * self.levels:.6g}; give the transform of the data"
             )
-        # 1 if all entries lie at one position in their cells, about 1 / sqrt(n) if they are spread
+        # 1 if all entries lie at one position in their cells, about 1 / sqrt(n) at random positions
         aligned = torch.polar(torch.ones_like(place), 2 * math.pi * place).mean().abs()
         repeated = len(place) >= 8 and 2 * len(torch.unique(place)) <= len(place)
         if (len(place) >= 4 and aligned > 0.999) or repeated:

@@ -11,10 +11,10 @@ $$ \log p_0(x) \ge
 with $\hat\varepsilon = -\sigma s$ (Kingma et al. 2021, eqs. 11-15, arXiv:2107.00630; Song et al.
 2021, *Maximum likelihood training*, theorem 3, arXiv:2101.09258). The samples of the reverse SDE
 and of the flow have the same density only for the exact score. For the exact score the bound is
-below the log-density only because of the first term, which replaces the process below eps by a
-Gaussian. $\lambda$ is drawn by stratified sampling, one uniform draw in each of equal intervals,
-since the integrand varies little with $\lambda$. If moments are known, a control variate is
-subtracted: the integrand for Gaussian data with these moments, minus its known mean.
+below the log-density only because of its first term, which replaces the process below eps by a
+Gaussian. The values of $\lambda$ are stratified: one is drawn uniformly in each of many equal
+intervals, since the integrand varies little within an interval. If moments are known, a control
+variate is subtracted: the integrand for Gaussian data with these moments, minus its known mean.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def elbo(
             `facts(score).moments`.
 
     Returns:
-        The bound as `value`, and as its error the half-width of a 95 % interval for the random
-        draws only, infinite if `draws` is below 8.
+        The bound as `value`. Its error is the half-width of a 95 % interval, which accounts for the
+        random draws only; it is infinite if `draws` is below 8.
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument has a wrong value, type or
@@ -95,11 +95,11 @@ def elbo(
             terms.append(term.reshape(len(x), size).sum(1))
     integral = -0.5 * float(high - low) * torch.stack(terms)
     ends = _at_eps(sde, size) - _divergence_at_end(sde, x.double(), moments)
-    # differences between neighbouring strata estimate the variance within a stratum
+    # differences between neighbouring intervals estimate the variance within an interval
     error = torch.full_like(integral[0], math.inf)
     if draws >= 8:
         square = integral.diff(dim=0) ** 2 / 2
-        # degrees of freedom (Satterthwaite 1946), since a few strata may have most of the variance
+        # degrees of freedom (Satterthwaite 1946); a few intervals may have most of the variance
         freedom = 2 * square.sum(0) ** 2 / (square**2).sum(0).clamp(min=1e-300)
         error = quantile(freedom.clamp(1, 2 / 3 * (draws - 1))) * (square.mean(0) / draws).sqrt()
     return LogProb(

@@ -43,7 +43,7 @@ __all__ = ["EXACT", "Check", "log_prob", "sample_with_log_prob"]
 Method = Literal["auto", "exact", "hutchinson"]
 Check = Literal["full", "estimate"]
 
-# The largest dimension for which "auto" takes the exact trace, and the largest one for which
+# The largest dimension for which "auto" takes the exact trace, and the largest dimension for which
 # moments are read from the score.
 EXACT, _READABLE = 64, 1024
 
@@ -79,25 +79,25 @@ def log_prob(
       difference of the two solutions and of the solver's own error estimate
       (`scoresde.likelihood.flow`). `error="estimate"` skips the second solution.
     - `"probes"`: the half-width of Student's interval over the random probes, infinite for fewer
-      than 8 probes. It is reliable for 16 or more, if the Jacobian has full rank.
+      than 8 probes. It is reliable for 16 or more probes, if the Jacobian has full rank.
     - `"heat"`: the error of the correction from eps to the data (`scoresde.likelihood.heat`).
     - `"prior"`: the error of the density at `T`. This density is a Gaussian with the moments of the
       data, corrected by an integral of the score's deviation from that Gaussian
-      (`scoresde.likelihood.prior`). The moments are `moments=`, those in the facts of the score, or
-      those read from the score at `T`. With a condition or more than 1024 dimensions they are not
-      read from the score, and the Gaussian is `sde.prior()`. If the correction (with a condition:
-      the error of the correction) exceeds .05 nats times the square root of the number of
-      dimensions, a warning is given.
+      (`scoresde.likelihood.prior`). The moments are the argument `moments`, or else the moments in
+      the facts of the score, or else moments that are read from the score at `T`. They are not read
+      from the score if there is a condition or if there are more than 1024 dimensions; then the
+      Gaussian is `sde.prior()`. A warning is given if the correction (with a condition, the error
+      of the correction) exceeds .05 nats times the square root of the number of dimensions.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
-        sde: The process of the score; None takes the one in its facts.
+        sde: The process of the score; None takes the process in its facts.
         x: The points `(B, *)`, floating-point, in model units; the model is evaluated in their
-            dtype. Or a `Data`, which is converted to model units and brings its conditions.
+            dtype. Or a `Data`: it is converted to model units, and its conditions are used.
         t: None for the density of the data; a time in [eps, T] for the density $p_t$.
         method: The method for the divergence. `"exact"` takes D vector-Jacobian products for each
-            evaluation, `"hutchinson"` one for each probe, and `"auto"` is exact up to 64
-            dimensions. With at least as many probes as dimensions the trace is exact too.
+            evaluation, `"hutchinson"` takes one product for each probe, and `"auto"` is exact up to
+            64 dimensions. `"hutchinson"` with at least as many probes as dimensions is exact too.
         probes: The number of Rademacher probes, at least 1, which are fixed along the path.
         rtol: The solver's relative tolerance.
         atol: The absolute tolerance of the state (in units of its scale) and log-density (nats).
@@ -107,7 +107,7 @@ def log_prob(
         first: The sample number of the first row.
         batch_size: The number of rows computed at once, to limit memory; by default all.
         condition: The conditions that the score takes, one row for each sample.
-        moments: The data's moments; by default those in the score's facts.
+        moments: The data's moments; by default the moments in its facts.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
             occasional lines elsewhere.
 
@@ -160,7 +160,7 @@ def log_prob(
             parts.append(part)
             gaps.append(gap)
     found = LogProb.cat(parts).checked()
-    # given a condition the data differ from the Gaussian of all data, so check only the error
+    # the data given a condition differ from the Gaussian of all data, so check only the error
     _check_end(found.parts["prior"] if given else torch.cat(gaps), math.prod(x.shape[1:]))
     return found
 
@@ -193,14 +193,14 @@ def sample_with_log_prob(
 
     Args:
         score: A score, as in `log_prob`.
-        sde: The process of the score; None takes the one in its facts.
+        sde: The process of the score; None takes the process in its facts.
         n: The number of samples.
-        shape: The shape of one sample; by default the one in the score's facts.
+        shape: The shape of one sample; by default the shape in the score's facts.
         method: The method for the divergence, as in `log_prob`.
         probes: The number of probes of Hutchinson's estimate.
         rtol: The solver's relative tolerance.
         atol: The absolute tolerance, as in `log_prob`.
-        error: As in `log_prob`; here the second solution runs from the draws back to the prior.
+        error: As in `log_prob`, but the second solution runs from the draws back to the prior.
         max_nfe: The largest number of evaluations of a sample in one solution.
         seed: The seed; `scoresde.sample` with this seed starts from the same draws of the prior.
         generator: A generator in place of the seed, as in `scoresde.sample`.
@@ -208,7 +208,7 @@ def sample_with_log_prob(
         condition: The conditions that the score takes, one row for each sample.
         moments: The data's moments, for the prior.
         dtype: The dtype of the samples and of the evaluations.
-        device: The device; by default that of the networks of the score.
+        device: The device; by default the device of the score's networks.
 
     Returns:
         The samples `(n, *)` and their `LogProb`. Its error has only the parts `"solver"` and
@@ -277,7 +277,7 @@ class _Divergence:
 def _moments(
     score: Score, sde: SDE, x: Tensor, condition: Condition | None, moments: Moments | None
 ) -> Moments | None:
-    """Return the moments: those given, those in the score's facts, or those read from the score."""
+    """Return the given moments, or else those in the score's facts, or read from the score."""
     known, event = moments_of(score, moments), tuple(x.shape[1:])
     if known is not None or condition or not 0 < math.prod(event) <= _READABLE:
         return known
@@ -325,17 +325,17 @@ def _log_prob(
     return LogProb(mean(values), widths, nfe, size), gap
 
 
-# A warning is given if log p_T deviates from that of the Gaussian by more nats than this times
-# sqrt(D). The deviation is corrected, and the error bar includes the error of the correction.
+# A warning is given if log p_T differs from the log-density of the Gaussian by more nats than this
+# times sqrt(D). The difference is corrected, and the error bar includes the correction's error.
 _OFF = 0.05
-# samples this many standard deviations from the mean are assumed to be in other units
+# samples that are this many standard deviations away from the mean are assumed to be in other units
 _FAR = 20.0
 
 
 def _check_end(gap: Tensor, size: int) -> None:
-    """Warn if log p_T deviates from that of its Gaussian, or is uncertain, by .05 sqrt(D) nats.
+    """Warn if log p_T differs from its Gaussian's, or is uncertain, by more than .05 sqrt(D) nats.
 
-    If the deviation has the root mean square g, the Kullback-Leibler divergence is about g² / 2.
+    If the difference has the root mean square g, the Kullback-Leibler divergence is about g² / 2.
     """
     worst = float(gap.max()) if len(gap) else 0.0
     if worst > _OFF * math.sqrt(size):

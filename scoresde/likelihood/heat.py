@@ -13,14 +13,14 @@ from scoresde.sde import expand
 
 __all__ = ["heat_correction", "to_data"]
 
-# If the norm of tau times the score's Jacobian is below this, the data have a larger standard
-# deviation than the noise in every direction.
+# If the norm of tau times the score's Jacobian is below this, the data are "wide": in every
+# direction their standard deviation is larger than that of the noise.
 _WIDE_DATA = 0.5
 # The half-width divided by the estimated error.
 _SAFETY = 2
 # The smallest and the largest rho that the estimate uses.
 _RATIOS = (0.5, 1.9)
-# For wide data the half-width from the changes is limited to this times the correction's terms.
+# For wide data the half-width is at most this number times the sum of the correction's two terms.
 _MOST = 4
 
 
@@ -55,15 +55,15 @@ def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
     halved, the error is about $\tfrac32 \tau d_1\, \rho / (2 - \rho)$. The half-width is twice this
     estimate, with $d_1$ at least $d_2 / 2$ and $\rho$ limited to [1/2, 1.9]. If the two terms of h
     nearly cancel, the differences of h are too small for this estimate. So the half-width is also
-    at least twice the error that Gaussian data with the same terms would have (`_gaussian`).
+    at least twice the error that Gaussian data with the same two terms would have (`_gaussian`).
 
     The half-width has two upper limits for wide data. A direction in which the data have the
     variance $v\tau$ contributes $1 / (1 + v)$ to the norm of $\tau\, \nabla s$. So a norm below 1/2
     means that the data are wider than the noise in every direction. For such data $\rho$ cannot be
-    near 2, unless the score is inexact, as that of a network. In this case v is at least the value
-    that belongs to twice the norm, and the half-width from the differences is at most four times
-    the sum of the two terms of the correction. Neither limit lowered the coverage of the half-width
-    on 47 targets in 1 to 10 dimensions with noise from .003 to .1.
+    near 2, unless the score is inexact, like the score of a network. So for wide data v is at least
+    the value that belongs to twice the norm, and the half-width from the differences is at most
+    four times the sum of the two terms of the correction. Neither limit lowered the coverage of the
+    half-width on 47 targets in 1 to 10 dimensions with noise from .003 to .1.
 
     If $\sigma_t = 0$, the correction is 0.
 
@@ -97,7 +97,7 @@ def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _gaussian(trace: Tensor, square: Tensor, least: Tensor) -> Tensor:
-    r"""Return the correction's error for Gaussian data over $\tau$, from $h$ at 1, 2, 4 $\tau$.
+    r"""Return the correction's error, divided by $\tau$, for Gaussian data with this $h$.
 
     If the data have the variance $v\tau$, the two terms of $h$ at $u\tau$ are $k / (v + u)$ and
     $-q / (v + u)^2$. The two differences of the first term have the ratio $(v + 4) / (2 v + 2)$,

@@ -32,7 +32,7 @@ def check_input(
     """
     sde = process_of(score, sde)
     known = facts(score)
-    # a score without a network is a formula, which is valid at all times
+    # a score without a network is a formula, which is valid between levels too
     if known.sde is not None and sde.levels is not None and modules(score):
         warn_between(known.sde, None)
     check_batch("x", x, known.event_shape)
@@ -49,7 +49,7 @@ def check_density(score: Score) -> None:
 
 
 def moments_of(score: Score, moments: Moments | None) -> Moments | None:
-    """Return `moments`, or those in the score's facts if `moments` is None."""
+    """Return `moments`, or the moments in the score's facts if `moments` is None."""
     return facts(score).moments if moments is None else moments
 
 

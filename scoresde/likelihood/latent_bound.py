@@ -47,8 +47,8 @@ def latent_elbo(
 
     Returns:
         The bound as `value`. The part `"draws"` of its error is the 95 % half-width for the random
-        codes, infinite for one draw; the other parts are those of `log_prob`, averaged over the
-        draws.
+        codes, infinite for one draw. The other parts are the parts of the errors of `log_prob`,
+        averaged over the draws.
 
     Raises:
         InvalidValueError: The encoder returns codes without a standard deviation, or an argument is

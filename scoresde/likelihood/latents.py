@@ -34,10 +34,10 @@ def encode(
 
     `decode` inverts this map up to the errors of the solver, which the flow amplifies where it
     separates two modes. In tests in two dimensions the median error after both maps was one
-    tolerance, and the largest of a hundred errors 4 to 200 tolerances. For digits of the packaged
-    `mnist` the largest error of a pixel was 24 to 1,250 tolerances, and the root mean square over
-    pixels 3 to 110. `scoresde.sample(..., x=latents)` also starts from latents. The arguments are
-    those of `log_prob`.
+    tolerance, and the largest of a hundred errors was 4 to 200 tolerances. For digits of the
+    packaged `mnist` the largest error of a pixel was 24 to 1,250 tolerances, and the root mean
+    square error of the pixels was 3 to 110 tolerances. `scoresde.sample(..., x=latents)` also
+    starts from latents. The arguments are those of `log_prob`.
 
     Examples:
         >>> import scoresde

@@ -13,8 +13,8 @@ __all__ = ["Percent"]
 # shorter.
 _FIRST = 0.67
 
-# Steps are smallest at the start, where the noise is small: the first share s of the interval takes
-# about the share s ** _POWER of all steps.
+# Steps are shortest at the start, where the noise is small: the first part of the interval, with
+# the share s of its length, takes about the share s ** _POWER of all steps.
 _POWER = 0.4
 
 
@@ -41,7 +41,7 @@ class Percent:
         self.shown = math.floor(100 * self.done)
 
     def __call__(self, way: float) -> None:
-        """Move the bar; `way` is the share of the present solution that is done."""
+        """Move the bar; `way` is the share of the current solution that is done."""
         self.second, self.last = self.second or way < self.last, way
         way = max(way, 0.0) ** _POWER
         first = _FIRST if self.twice else 1.0

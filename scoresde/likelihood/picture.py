@@ -1,4 +1,4 @@
-"""Draw log-densities, each or as a histogram, and the parts of their uncertainty."""
+"""Draw log-densities, one by one or as a histogram, and the parts of their uncertainty."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["picture"]
 
-# The most samples that are drawn one by one; more are a histogram.
+# At most this many samples are drawn one by one; more samples are drawn as a histogram.
 _EACH = 40
 
 
 def picture(found: LogProb) -> Figure:
-    """Return a figure of log-densities; with a second panel if they have uncertain parts."""
+    """Return a figure of log-densities, with a second panel for the parts of their errors."""
     if len(found.value) == 0:
         raise ShapeError("there is no log-density to show; give at least one sample")
     known = {
@@ -69,7 +69,7 @@ def picture(found: LogProb) -> Figure:
         panel.set_yticks(range(1, len(names) + 1), [part_label(name) for name in names])
         panel.set_ylim(0.4, len(names) + 0.6)
         panel.set_title(
-            "parts of the error: line all, box the middle half, dot the median", fontsize="small"
+            "parts of the error (line: all, box: middle half, dot: median)", fontsize="small"
         )
         panel.set_xlabel("half-width of 95 % in nats")
         panel.ticklabel_format(axis="x", scilimits=(-2, 4))

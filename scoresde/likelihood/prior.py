@@ -55,14 +55,15 @@ def read_moments(
     x = torch.zeros(1, *event_shape, dtype=dtype, device=device)
     score, slopes = (part.cpu().double() for part in jacobian(lambda y: rsde.score(y, end), x))
     slopes = slopes[0]
-    # with D = (x + sigma^2 score) / alpha, I - J is -sigma^2 times the slope of the score
+    # with D = (x + sigma^2 score) / alpha, I - J is -sigma^2 times the Jacobian of the score
     rest = -var * (slopes + slopes.T) / 2
     values, basis = torch.linalg.eigh(rest)
     if not ((values > 0) & values.isfinite()).all():
         raise InvalidValueError(
-            "the moments of the data cannot be read from this score at T, where it is that of no "
-            "Gaussian; give them as moments=Moments(mean, var=...). The eigenvalues of "
-            f"-sigma^2 times its slope lie from {values.min():.3g} to {values.max():.3g}"
+            "the moments of the data cannot be read from this score at T, where it is not the "
+            "score of a Gaussian; give moments=Moments(mean, var=...). The eigenvalues of "
+            "-sigma^2 times its Jacobian, which should be above 0, go from "
+            f"{values.min():.3g} to {values.max():.3g}"
         )
     at_zero = (var * score / alpha).reshape(size)
     mean = basis @ ((basis.T @ at_zero) / values)
@@ -82,9 +83,9 @@ class LawAtEnd:
     $$ \delta(z) = \int_0^1 (z - m) \cdot (s_T - s_N)\big(m + u (z - m)\big)\, du. $$
 
     The integral is computed with 5 Gauss nodes, and the expectation with 32 pairs of draws
-    $m \pm y$. The integral is computed along a second path too, which leads through the first draw.
-    The results of both paths differ if the score is not a gradient or the nodes are too few; their
-    difference is part of the error.
+    $m \pm y$. The integral is also computed along a second path, which leads through the first
+    draw. The results of the two paths differ if the score is not a gradient or the nodes are too
+    few, so their difference is part of the error.
 
     Args:
         law: The Gaussian $N$.
@@ -113,7 +114,7 @@ class LawAtEnd:
         return total
 
     def constant(self, rsde: ReverseSDE, dtype: torch.dtype) -> Tensor:
-        """Return c, its half-width, the integral to the first draw, and the RMS of delta + c."""
+        """Return c and its half-width, the integral to the first draw, and the RMS of delta + c."""
         delta = self.line(rsde, self._mean(self.draws), self.draws, dtype)
         bent = delta[0] + self.line(rsde, self.draws[0].expand_as(self.draws), self.draws, dtype)
         c, error = _normaliser(delta)
@@ -135,7 +136,8 @@ class LawAtEnd:
             shared: The result of `constant`, or None to compute it for each condition.
             z: The points.
             dtype: The dtype in which the score is evaluated.
-            alike: For each sample the first one that has the same condition, if `shared` is None.
+            alike: For each sample, the index of the first sample with the same condition; needed if
+                `shared` is None.
 
         Returns:
             The correction and the half-width of its error, `(B,)`; the root of its mean square over
@@ -160,7 +162,7 @@ class LawAtEnd:
 
 
 def alike(condition: Condition | None) -> list[int]:
-    """Return for each sample the first one that has the same condition."""
+    """Return for each sample the index of the first sample with the same condition."""
     if condition is None:
         return []
     columns = [value.cpu().reshape(len(value), -1).numpy() for value in condition.values()]

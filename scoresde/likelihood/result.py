@@ -101,10 +101,10 @@ class LogProb(Result):
         return float(self.value.mean()), spread
 
     def spread(self) -> tuple[float, float]:
-        """Return two 95 % half-widths of the mean, one for each source of error; add them for both.
+        """Return two 95 % half-widths of the mean; their sum accounts for both sources of error.
 
-        The first is for the random choice of the samples, and infinite for one sample. The second
-        is for the errors of the computation, which may all have the same sign.
+        The first is due to the random choice of the samples, and infinite for one sample. The
+        second is due to the errors of the computation, which may all have the same sign.
         """
         return 1.96 * self.mean()[1], float(self.error.mean())
 
@@ -138,8 +138,8 @@ def part_label(part: str) -> str:
 def half_width(estimates: Tensor) -> Tensor:
     r"""Return the half-width `(B,)` of a 95 % interval for the mean of K estimates `(B, K)`.
 
-    It is that of Student's interval, $t_{K-1,\,.975}\; s / \sqrt K$. For fewer than 8 estimates it
-    is infinite, since the standard deviation s is then too uncertain.
+    The half-width is that of Student's interval, $t_{K-1,\,.975}\; s / \sqrt K$. For fewer than 8
+    estimates it is infinite, since the standard deviation s is then too uncertain.
     """
     k = estimates.shape[1]
     if k < 8:

@@ -19,8 +19,8 @@ __all__ = ["ExactTrace", "HutchinsonTrace", "Trace"]
 
 Function = Callable[[Tensor], Tensor]
 
-# The number of probes of the second solution; its difference from the first hardly depends on this
-# number.
+# The number of probes of the second solution. The difference of the two solutions hardly depends on
+# this number.
 _FEW = 4
 
 
@@ -40,9 +40,9 @@ class Trace(Protocol):
         Args:
             score: A function of `x`.
             x: The samples `(b, *)`.
-            rows: Their indices in the batch, `(b,)`.
-            alpha: Their signal scales, `(b,)`.
-            sigma: Their noise scales, `(b,)`.
+            rows: The indices of the samples in the batch, `(b,)`.
+            alpha: The signal scales of the samples, `(b,)`.
+            sigma: The noise scales of the samples, `(b,)`.
         """
         ...
 

@@ -43,7 +43,7 @@ def same_units(**sources: tuple[bool, float]) -> None:
         InvalidTypeError: Some sets are bytes and others are not.
 
     Warns:
-        UserWarning: The range of one is more than 32 times that of another.
+        UserWarning: The range of one set is more than 32 times the range of another.
     """
     names = sorted(sources, key=lambda name: sources[name])
     (bytes_last, most), (bytes_first, least) = sources[names[-1]], sources[names[0]]
@@ -55,7 +55,7 @@ def same_units(**sources: tuple[bool, float]) -> None:
     if 0 < _APART * least < most:
         warnings.warn(
             f"the range of {names[-1]} is {most:.4g}, and the range of {names[0]} is {least:.4g}; "
-            "are both in the same units?",
+            "check that both are in the same units",
             UserWarning,
             stacklevel=outside(),
         )
@@ -87,7 +87,7 @@ def pair(x: Tensor, y: Tensor, least: int, names: tuple[str, str] = ("x", "y")) 
 
 
 def whole(*sets: Tensor) -> list[Tensor]:
-    """Return a mask `(1, N)` of all rows of each set, the form that `Metric.__call__` takes."""
+    """Return for each set a mask `(1, N)` that selects all rows, as `Metric.__call__` takes it."""
     return [torch.ones(1, len(part), dtype=torch.bool, device=part.device) for part in sets]
 
 

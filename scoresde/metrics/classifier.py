@@ -31,8 +31,8 @@ class Classifier(nn.Module):
     so a classifier can be passed as `features=`. The mean square of the features is 1 on the
     training data.
 
-    Do not compare samples with data that the classifier was trained on, since the features of
-    training data differ from those of new data.
+    Do not compare samples with data that the classifier was trained on: the features of training
+    data differ from the features of new data.
 
     Args:
         event_shape: The shape of one event.

@@ -1,4 +1,4 @@
-r"""Compute distances from samples to their nearest data, and between histograms of classes."""
+r"""Compute distances from samples to the nearest data, and between histograms of classes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _ENTRIES = 2**22
 def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
     r"""Return the distance from each sample to the nearest of `y`, $\min_j \|x_i - y_j\|$.
 
-    If `x` are generated samples and `y` training data, small distances show memorisation. Compare
-    the low quantiles of the distances with those for held-out data as `x`.
+    If `x` are generated samples and `y` training data, small distances show memorisation. To judge
+    them, also compute the distances of held-out data, and compare the low quantiles.
 
     Args:
         x: samples, `(N, *)`.
@@ -32,8 +32,8 @@ def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
 
     Raises:
         ShapeError: `y` is empty, or the events of `x` and `y` differ in shape.
-        InvalidTypeError: one of them is not a tensor of real numbers.
-        NonFiniteError: one of them holds a NaN or an infinity.
+        InvalidTypeError: a set is not a tensor of real numbers.
+        NonFiniteError: a set holds a NaN or an infinity.
     """
     points, others = pair(x, y, 0)
     if len(others) == 0:
@@ -58,16 +58,16 @@ def total_variation(p: Tensor, q: Tensor) -> float:
 
     Args:
         p: counts or probabilities, `(K,)`, non-negative; divided by their sum.
-        q: likewise.
+        q: the second histogram, in the same form.
 
     Returns:
         A number in [0, 1]: 0 for equal histograms, 1 for disjoint ones.
 
     Raises:
         ShapeError: `p` and `q` are not vectors of the same length.
-        InvalidTypeError: one of them is not a tensor of real numbers.
+        InvalidTypeError: a histogram is not a tensor of real numbers.
         InvalidValueError: a histogram has a negative entry, or its sum is 0.
-        NonFiniteError: one of them holds a NaN or an infinity.
+        NonFiniteError: a histogram holds a NaN or an infinity.
     """
     fractions = []
     for name, value in (("p", p), ("q", q)):

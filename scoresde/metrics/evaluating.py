@@ -1,4 +1,4 @@
-"""Compare samples with data by several metrics, and other real data with data as the floor."""
+"""Compare samples with data by several metrics; as the floor, compare other data with data."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ __all__ = ["METRICS", "Metric", "evaluate", "floor_of", "plan"]
 
 # The number of held-out samples that are read to infer the units of other samples.
 _LOOKED_AT = 1000
-# The epoch numbers that seed the random orders of samples and data; splits and training use smaller
-# ones.
+# The random orders of samples and data are seeded by these epoch numbers; splits and training use
+# smaller epoch numbers.
 _OF_SAMPLES, _OF_DATA = 2**63, 2**63 + 1
 
 
 class Metric(Protocol):
     """Define a metric, which compares samples with data for several choices of rows.
 
-    A metric that needs more than 2 rows has this number as an attribute `least`.
+    If a metric needs more than 2 rows, it has the number that it needs as an attribute `least`.
     """
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> Mapping[str, Tensor]:
@@ -80,9 +80,9 @@ def evaluate(
 ) -> Evaluation:
     r"""Compare samples with held-out data, and held-out data with each other.
 
-    Two random sets of n are drawn from the data: the reference and the floor. The n samples and the
-    floor are both compared with the reference. The values of the floor are those that samples of
-    the exact distribution would reach at this n. Random halves of the sets give the intervals
+    Two random sets of n data are drawn: the reference and the floor. The n samples and the floor
+    are both compared with the reference. So the values of the floor are the values that n samples
+    of the exact distribution would reach. Random halves of the sets give the intervals
     (`metrics.resampling`). Samples and data are read batch by batch; their features are held in
     memory.
 
@@ -96,10 +96,10 @@ def evaluate(
         features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
             samples at a time; None or `"pixels"` takes the flattened samples themselves;
             `"inception"` is `inception()`.
-        metrics: Names in `METRICS`, or `Metric` objects; None takes all that this number of samples
-            allows, but kid only with a feature map, since kid of raw numbers depends on their
-            units.
-        train: The training data, to measure memorisation; `real` must not contain any of them.
+        metrics: Names in `METRICS`, or `Metric` objects; None takes all metrics that this number of
+            samples allows, but kid only with a feature map, since kid of raw numbers depends on
+            their units.
+        train: The training data, to measure memorisation; `real` must not contain training data.
         seed: The seed of the split and the halves, a 64-bit number.
         resamples: The number of random halves, at least 2; 0 for no intervals.
         level: The confidence of the intervals, in (0, 1).
@@ -153,7 +153,7 @@ def evaluate(
         raise ShapeError(
             f"these metrics need at least {least} samples and {2 * least} real "
             f"data{', of which halves give the intervals' if resamples else ''}; got {len(drawn)} "
-            f"and {len(data)}; give more, or choose metrics that need fewer"
+            f"and {len(data)}; give more samples or data, or choose metrics that need fewer"
         )
     x = drawn[order(len(drawn), seed=seed, epoch=_OF_SAMPLES)[:n]]
     y, z = (
@@ -278,7 +278,7 @@ def _read(
         if isinstance(source, Tensor) and not source.is_nested
         else None
     )
-    # no bar for a comparison that takes less than a second
+    # show no bar if reading takes less than a second
     with showing(
         total, f"features of {name}", unit="sample", show=progress, delay=1.0
     ) as bar:  # fmt: skip

@@ -19,7 +19,7 @@ __all__ = ["ENOUGH", "FIGURES", "OWN", "Comparison", "Evaluation", "Figure"]
 
 
 class Figure(NamedTuple):
-    """Describe a figure that a metric returns: its good and its possible values.
+    """Describe a figure (a number that a metric returns): its good and its possible values.
 
     Attributes:
         good: Which values are good: "small", "large" or "at the floor".
@@ -39,11 +39,11 @@ class Figure(NamedTuple):
 OWN = "the samples themselves"
 """The name of the features without a feature map."""
 
-# kid of raw samples is useful only up to this many numbers per sample.
+# kid of raw samples is useful only if a sample has at most this many numbers.
 _FEW = 16
 
-# With fewer samples than the first number the verdict says that they are few; with fewer than the
-# second, only gross faults are found.
+# With fewer than ENOUGH samples the verdict says that there are few. With fewer than _COARSE only
+# gross faults are found.
 ENOUGH, _COARSE = 500, 100
 
 _SQUARE = Figure("small", low=0, square=True)
@@ -68,9 +68,9 @@ FIGURES: Mapping[str, Figure] = {
 class Comparison(NamedTuple):
     """Hold a figure for the samples, the same figure for the floor, and the difference.
 
-    The floor is real data in place of the samples. Samples and floor are compared with the same
-    reference data, and with the same halves of it. So the difference is more precise than either
-    value, and most of the bias cancels.
+    For the floor, real data take the place of the samples. Samples and floor are compared with the
+    same reference data, and with the same halves of these data. So the difference is more precise
+    than either value, and most of the bias cancels.
     """
 
     samples: Estimate
@@ -84,9 +84,9 @@ class Comparison(NamedTuple):
 
 
 def _worse(name: str, row: Comparison) -> bool:
-    """Return True if the samples' value is worse than the floor's.
+    """Return True if the value of the samples is worse than that of the floor.
 
-    If the good value is "at the floor", values on both sides of it are worse.
+    If the good value is "at the floor", all values above and below the floor are worse.
     """
     good = FIGURES[name].good if name in FIGURES else "at the floor"
     above = row.gap.value > 0
@@ -188,9 +188,8 @@ class Evaluation(Result, Mapping[str, Comparison]):
         if self.n < _COARSE:
             seen = f"; {by_chance}" if worse else ""
             return (
-                f"Undecided: with {self.n} samples only gross faults show, and not even all of "
-                f"these{seen}. Take more samples, and hold out more data in "
-                "the training."
+                f"Undecided: {self.n} samples show only the largest errors of a model{seen}. Take "
+                "more samples, and hold out more data in the training."
             )
         if worse:
             return f"No clear difference from real data: {by_chance}.{few}"
@@ -201,8 +200,8 @@ class Evaluation(Result, Mapping[str, Comparison]):
     def _by_chance(self, worse: Sequence[str]) -> float:
         """Return an upper bound of the p-value of a table in which these figures are worse.
 
-        It is the smaller of two numbers: the probability that as many independent figures are worse
-            by chance, and the smallest p-value times the number of figures (Bonferroni).
+        The bound is the smaller of two numbers: the probability that as many independent figures
+        are worse by chance, and the smallest p-value times the number of figures (Bonferroni).
         """
         n, miss = len(self), 1 - self.level
         stars = sum(

@@ -60,8 +60,8 @@ def inception(layer: Layer = "2048", *, device: str | torch.device = "cpu") -> I
     """Return the feature map of FID and KID; the first call downloads its weights, 91 MB.
 
     Args:
-        layer: `"2048"`, the last pooling layer, or an earlier layer, `"64"`, `"192"` or `"768"`,
-            whose fewer features need fewer samples.
+        layer: `"2048"`, the last pooling layer; or an earlier layer, `"64"`, `"192"` or `"768"`.
+            An earlier layer has fewer features and needs fewer samples.
         device: The device of the network.
 
     Raises:

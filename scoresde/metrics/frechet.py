@@ -8,8 +8,8 @@ $$d^2 = \|\mu_x - \mu_y\|^2 + \mathrm{tr}\big(C_x + C_y - 2 (C_x^{1/2} C_y C_x^{
 apply it to two sets of images, with the mean and covariance of a network's features.
 
 If $C = R^T R$, the trace is $\min_U \|R_x - U R_y\|_F^2$ over orthogonal $U$ (Masarotto et al.
-2019, arXiv:1801.01990). This sum of squares is precise for singular covariances too, for which
-matrix square roots lose half of the digits. With the nuclear norm $\|\cdot\|_*$ it is
+2019, arXiv:1801.01990). This sum of squares is precise even for singular covariances, where matrix
+square roots lose half of the digits. With the nuclear norm $\|\cdot\|_*$ it equals
 $\|R_x\|_F^2 + \|R_y\|_F^2 - 2 \|R_x R_y^T\|_*$.
 """
 
@@ -124,9 +124,9 @@ def frechet_distance(
 ) -> float:
     r"""Return the squared Fréchet distance $d^2$ between the Gaussians fitted to two sets.
 
-    With Inception's features this is the FID. Its bias is positive and about proportional to 1 / N.
-    So compare distances only at equal N, and also report the distance between two sets of real
-    data.
+    With Inception's features this distance is the FID. Its bias is positive and about proportional
+    to 1 / N. So compare distances only at equal N, and also report the distance between two sets of
+    real data.
 
     Args:
         x: samples, `(N, *)`, N at least 2; or a fit.
@@ -157,8 +157,8 @@ def frechet_distance(
 class Frechet:
     r"""Compute the squared Fréchet distance of n samples, and an estimate of its limit for large n.
 
-    To leading order the bias is proportional to 1/n. So it is twice as large for n/2 samples, and
-    cancels in
+    To leading order the bias is proportional to 1/n. So the bias is twice as large for n/2 samples,
+    and cancels in
 
     $$ 2 d^2_n - \overline{d^2_{n/2}}, $$
 

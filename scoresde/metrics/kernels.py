@@ -10,7 +10,7 @@ so it may be negative. Three kernels are used:
   arXiv:1801.01401), here computed from all samples instead of blocks of samples; it detects only
   differences of the first three moments;
 - Gaussian, $k(a, b) = \exp(-\|a - b\|^2 / 2 s^2)$: it detects every difference of distributions,
-  and best differences on the length scale s;
+  especially differences on the length scale s;
 - distance, $k(a, b) = -\|a - b\|$: the energy distance (Sejdinovic et al. 2013,
   doi:10.1214/13-AOS1140).
 
@@ -111,8 +111,8 @@ def kernel_distance(
     Raises:
         ShapeError: Fewer than two samples, or events of different shape.
         InvalidValueError: There is no such kernel, or the bandwidth is not positive.
-        InvalidTypeError: One of the sets is not a tensor of real numbers.
-        NonFiniteError: One of them holds a NaN or an infinity, or numbers too large for the kernel.
+        InvalidTypeError: A set is not a tensor of real numbers.
+        NonFiniteError: A set holds a NaN or an infinity, or numbers too large for the kernel.
     """
     a, b = pair(x, y, 2)
     (found,) = Kernel(kernel, bandwidth)(a, b, *whole(a, b)).values()

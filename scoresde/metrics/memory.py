@@ -100,8 +100,8 @@ def memorisation(x: Tensor, held: Tensor, train: Tensor, *, quantile: float = 0.
         DataError: The held-out data are among the training data.
         ShapeError: A set is empty, or events differ in shape.
         InvalidValueError: `quantile` does not lie in (0, 1).
-        InvalidTypeError: One of the sets is not a tensor of real numbers.
-        NonFiniteError: One of them holds a NaN or an infinity.
+        InvalidTypeError: A set is not a tensor of real numbers.
+        NonFiniteError: A set holds a NaN or an infinity.
     """
     metric = Copies(train, quantile)
     pair(x, held, 1, ("x", "held"))

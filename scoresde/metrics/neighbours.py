@@ -102,8 +102,8 @@ def precision_recall(x: Tensor, y: Tensor, *, k: int = 5) -> Support:
     Raises:
         ShapeError: A set has at most k samples, or events have different shapes.
         InvalidValueError: `k` is below 1.
-        InvalidTypeError: One of the sets is not a tensor of real numbers.
-        NonFiniteError: One of them holds a NaN or an infinity.
+        InvalidTypeError: A set is not a tensor of real numbers.
+        NonFiniteError: A set holds a NaN or an infinity.
     """
     metric = Neighbours(k)
     a, b = (part.cpu() for part in pair(x, y, k + 1))
@@ -114,8 +114,8 @@ class _BallOverlaps:
     """Find the points that lie in balls around centres, for any subset of points and centres.
 
     The radius of a ball is the distance to the k-th neighbour in the subset. The k-th neighbour in
-    a random half of the rows is about the 2k-th among all rows. So the 4k + 40 nearest neighbours
-    are stored; at least k of them are in the half with a probability above 1 - 1e-10.
+    a random half of the rows is about the 2k-th neighbour among all rows. So the 4k + 40 nearest
+    neighbours are stored. With a probability above 1 - 1e-10 the half contains at least k of these.
     """
 
     def __init__(self, centres: Tensor, points: Tensor, k: int) -> None:

@@ -17,7 +17,7 @@ __all__ = ["picture"]
 
 
 _GOOD = {
-    "small": "less is good", "large": "more is good", "at the floor": "the floor is good",
+    "small": "smaller is better", "large": "larger is better", "at the floor": "best at the floor",
 }  # fmt: skip
 
 # Letters per inch, and the height of a line in inches.

@@ -8,8 +8,9 @@ that of the jackknife that leaves out half of the rows, Shao & Wu 1989, doi:10.1
 So the interval for $E \theta_n$ is $\theta_n \pm t\, s$, where s is the standard deviation of
 $\theta_b$ and t a quantile of Student's t distribution. The interval is limited to possible values.
 The degrees of freedom are $1 / (1 / (B - 1) + 7 / n)$. The first term accounts for the error of
-$s^2$ from B halves, and the second for its error from n rows, if the contributions of rows have the
-kurtosis 15 of squared normal numbers.
+$s^2$ because there are only B halves, and the second for its error because there are only n rows.
+For the second term, the contributions of the rows are assumed to have the kurtosis 15 of squared
+normal numbers.
 
 Most distances here are squares, $\theta = \|m\|^2$ with a mean m. Then the variance of $\theta_n$
 depends on the true value $\theta$: it is about $s^2 \theta / \theta_n$ far from 0, and nearly
@@ -22,20 +23,20 @@ $$ s^2 \Big(1 + \frac{\theta - \theta_n}{\sqrt{\theta_n^2 + 9 s^2}}\Big) \quad\t
    \delta = \frac{t^2 s^2}{2 \sqrt{\theta_n^2 + 9 s^2}}. $$
 
 This interval is limited to possible values too. Its lower end is at least 0, and at least
-$\bar\theta - \theta_n - s / 2$: the bias, less a margin for the error of the bias. If two
+$\bar\theta - \theta_n - s / 2$, which is the bias minus a margin for the error of the bias. If two
 distributions are equal, $\theta_n$ has no term of first order and s is up to $\sqrt 3$ times too
-large; the limit compensates for this. The 9 was chosen on a dozen pairs of distributions at n =
-100.
+large; the lower limit compensates for this. The number 9 was chosen on a dozen pairs of
+distributions at n = 100.
 
-Rows are not drawn with replacement, since that repeats rows: a repeated row would be its own
+Rows are not drawn with replacement, since this would repeat rows: a repeated row would be its own
 neighbour at distance 0, pairs of equal rows would enter means over different rows, and the bias of
 the Fréchet distance would double. The coverage of the intervals is measured by
 `examples/benchmarks/intervals`.
 
 If a share is 0 or 1, it is the same in all halves. So the interval of a share of n samples is
 extended to include Wilson's interval for n independent trials, and the interval of a difference of
-two shares to include Newcombe's (`metrics.interval`). If another figure is the same in all halves,
-its interval has no width, and no difference is reported.
+two shares is extended to include Newcombe's interval (`metrics.interval`). If another figure is the
+same in all halves, its interval has no width, and no difference is reported.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ from scoresde.metrics.interval import student
 
 __all__ = ["Estimate", "check_resamples", "estimate", "halves"]
 
-# The variance of a square grows beyond about this many s (the square root of the 9 above).
+# The variance of a square grows with the square if it is above about this many s (the square root
+# of the 9 above).
 _FLAT = 3
 
 

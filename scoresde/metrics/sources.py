@@ -57,7 +57,7 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
 
     Raises:
         InvalidTypeError: The source, or one of its batches, has another type.
-        ShapeError: A batch is a single number, or its events have another shape than those of
+        ShapeError: A batch is a single number, or its events have another shape than the events of
             earlier batches.
         DataError: A file or folder holds no samples.
         CheckpointError: A shard is damaged.
@@ -70,7 +70,8 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
     for part in _parts(source, units):
         if not isinstance(part, Tensor) or part.is_complex():
             raise InvalidTypeError(
-                f"{name} must be a tensor of real numbers, or batches of them, got {quoted(part)}"
+                f"{name} must be a tensor of real numbers, or batches of such tensors, got "
+                f"{quoted(part)}"
             )
         check_dense(name, part)
         check_shape(name, part)

@@ -37,8 +37,8 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
 
     Raises:
         ShapeError: fewer than two samples, or events of different shape.
-        InvalidTypeError: one of them is not a tensor of real numbers.
-        NonFiniteError: one of them holds a NaN or an infinity.
+        InvalidTypeError: a set is not a tensor of real numbers.
+        NonFiniteError: a set holds a NaN or an infinity.
     """
     a, b = pair(x, y, 2)
     return float(Kernel("distance")(a, b, *whole(a, b))["energy"])
@@ -51,7 +51,7 @@ def sliced_wasserstein(
 ) -> float:
     r"""Return an unbiased estimate of the sliced Wasserstein distance $E_u\, W_2^2(u^T X, u^T Y)$.
 
-    The directions u are uniform on the sphere. In one dimension the distance is that of the
+    The directions u are uniform on the sphere. In one dimension the distance is the distance of the
     quantile functions, $W_2^2 = \int_0^1 (Q_x - Q_y)^2$ (Rabin et al. 2011,
     doi:10.1007/978-3-642-24785-9_37). Both sets are split into halves, with the quantile functions
     $Q_{x,h}$ and $Q_{y,h}$, and the square is replaced by a product of independent differences,
@@ -59,8 +59,9 @@ def sliced_wasserstein(
     $$ \widehat{W_2^2} = \frac12 \sum_{h} \int_0^1
        (Q_{x,1} - Q_{y,h})(Q_{x,2} - Q_{y,3-h}), \qquad h \in \{1, 2\}. $$
 
-    Its mean is the integral of the squared mean difference. For equal distributions this is 0,
-    while the plug-in estimate is of the order of 1 / N. The samples must be independent.
+    Its mean is the integral of the squared mean difference. For equal distributions this mean is 0,
+    while the mean of the plug-in estimate is of the order of 1 / N. The samples must be
+    independent.
 
     Args:
         x: samples, `(N, *)`, N at least 2; one is left out if N is odd.
@@ -74,8 +75,8 @@ def sliced_wasserstein(
     Raises:
         ShapeError: the two sets have events of different shapes, or fewer than two samples.
         InvalidValueError: `projections` is below 1.
-        InvalidTypeError: one of the sets is not a tensor of real numbers.
-        NonFiniteError: one of them holds a NaN or an infinity.
+        InvalidTypeError: a set is not a tensor of real numbers.
+        NonFiniteError: a set holds a NaN or an infinity.
     """
     a, b = pair(x, y, 2)
     if len(a) != len(b):

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .dropout import Dropout
+
 Padding = Literal["zeros", "circular"]
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -68,7 +70,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = conv(channels, channels, spatial, padding=padding)
         self.film = nn.Linear(features, 2 * channels)
         self.norm2 = norm(channels, affine=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = conv(channels, channels, spatial, padding=padding, zero=True)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
@@ -90,9 +92,9 @@ def silu(h: Tensor, *, kept: Tensor) -> Tensor:
 def film(norm: nn.GroupNorm, h: Tensor, e: Tensor) -> Tensor:
     """Return (1 + a) norm(h) + b for `h` `(B, C, *)`, with (a, b) = `e` `(B, 2 C)`.
 
-    A faster way, which takes a fourth of the time, is a single GroupNorm over the channels of all
-    samples with the weights 1 + a and the biases b. It needs contiguous memory and a batch size
-    that is not symbolic.
+    If possible this is computed as a single GroupNorm over the channels of all samples, with the
+    weights 1 + a and the biases b, which takes a fourth of the time. It needs contiguous memory and
+    a batch size that is not symbolic.
     """
     scale, shift = e.chunk(2, dim=1)
     if not torch.compiler.is_compiling() and h.is_contiguous() and len(h):

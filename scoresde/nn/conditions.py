@@ -1,8 +1,8 @@
 r"""Prepare the conditions of a network: classes, vectors and fields, by name.
 
-A network receives the entries of a vector or field and one flag for each entry. The flag is 1 if
-the entry is known. If an entry is NaN, or the condition is not passed, entry and flag are 0. A
-missing label counts as one more class.
+A network receives the entries of a vector or field, and a flag for each entry, which is 1 if the
+entry is known. If an entry is NaN, or the condition is not passed, entry and flag are 0. A missing
+label is treated as one more class.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Network(nn.Module):
         return net
 
     def _declare(self, condition: object, **config: Any) -> None:
-        """Store the arguments of the constructor, and check those that all networks have."""
+        """Store the arguments of the constructor, and check those which all networks have."""
         check_range("dropout", config["dropout"], "[0, 1]")
         classes, self._shapes = classes_of(config["num_classes"]), shapes_of(condition)
         _check_apart(classes, self._shapes)
@@ -149,7 +149,7 @@ def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...
 
     Args:
         name: The name of the condition.
-        value: `(B, *shape)`, with NaN for missing entries; None if all are missing.
+        value: `(B, *shape)`, with NaN for missing entries; None if all entries are missing.
         like: The state `(B, *)`; the result has its batch size, dtype and device.
         shape: The shape of the condition of one sample, `(k, *)`; a side of 0 stands for any size.
 
@@ -197,7 +197,7 @@ def split(
 def resized(field: Tensor, size: Sequence[int]) -> Tensor:
     """Resample a field `(B, k, *)` to the grid of the state.
 
-    The values of a coarser field are repeated, and those of a finer field averaged over cells.
+    The values of a coarser field are repeated; the values of a finer field are averaged over cells.
     """
     if field.shape[2:] == size:
         return field
@@ -210,7 +210,7 @@ def _check_apart(classes: Mapping[str, int], shapes: Mapping[str, Shape]) -> Non
     if both := classes.keys() & shapes.keys():
         raise InvalidValueError(
             f"{', '.join(sorted(both))} is in num_classes= and in condition=; name it in only one "
-            "of them"
+            "of the two"
         )
 
 

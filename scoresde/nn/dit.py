@@ -24,6 +24,7 @@ from scoresde.errors import InvalidValueError
 from .blocks import CONV, conv, from_patches, padded, to_patches
 from .checks import check_dtype, check_level
 from .conditions import Network, classes_of, flagged, resized, split
+from .dropout import Dropout
 from .embedding import Embedding
 
 __all__ = ["DiT"]
@@ -34,12 +35,12 @@ class DiT(Network):
 
     The default sizes are for long training. After 40 seconds on one core the held-out loss on 8x8
     digits was .53 with the defaults, .47 with `width=64, depth=4`, and .44 with the U-Net that
-    `scoresde.suggest` chooses. On signals it was .38, .33 and .29 (one seed, the data sets of
-    `examples/benchmarks/recipes.py --variant tuning`).
+    `scoresde.suggest` chooses. On signals these three losses were .38, .33 and .29 (one seed, the
+    data sets of `examples/benchmarks/recipes.py --variant tuning`).
 
     Args:
         in_channels: The number of channels of `x`.
-        out_channels: The number of output channels; by default that of `x`.
+        out_channels: The number of output channels; by default the number of channels of `x`.
         width: The length of a token, a multiple of `heads`.
         depth: The number of blocks.
         heads: The number of attention heads in each block.
@@ -105,8 +106,8 @@ class DiT(Network):
         fold = patch**spatial
         known = 2 * sum(shape[0] for shape in self.fields.values())
         self.stem = conv(fold * in_channels, width, spatial, kernel=1)
-        # fields have a convolution of their own, whose result is added to that of x; as both are
-        # linear, this equals one convolution of the concatenated channels
+        # the convolution of the fields is added to the convolution of x; since both are linear,
+        # this equals one convolution of the concatenated channels
         self.joined = conv(fold * known, width, spatial, kernel=1) if known else None
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.film = _zero(nn.Linear(width, 2 * width))
@@ -158,7 +159,7 @@ class Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Dropout(dropout),
+            nn.Linear(width, 4 * width), nn.GELU("tanh"), Dropout(dropout),
             nn.Linear(4 * width, width),
         )  # fmt: skip
 

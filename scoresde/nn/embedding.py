@@ -6,7 +6,7 @@ into many smooth functions of it. A small MLP maps these to a vector. The embedd
 and a linear map of the vectors are added, and the sum modulates every block.
 
 Cosines and sines are computed in float32 or float64, whatever the precision of the network, since
-the phase is too large for half precision: in bfloat16 no digit of it would be right.
+the phase is too large for half precision: in bfloat16 no digit of the phase would be right.
 """
 
 import math
@@ -80,9 +80,10 @@ class Sinusoidal(Waves):
 
     The frequencies lie between $\tfrac12$ and 50 radians per unit of c.
 
-    Source: Vaswani et al. 2017, section 3.5 (arXiv 1706.03762). Ho et al. 2020 (2006.11239) apply
-    it to the step number 0 ... 1000. Here the frequencies fit the range of $c$: the lowest
-    frequency is monotone over most of it, and the highest resolves differences of 1/50.
+    Source: Vaswani et al. 2017, section 3.5 (arXiv 1706.03762). Ho et al. 2020 (2006.11239) embed
+    the step number 0 ... 1000 in this way. Here the frequencies fit the range of $c$: the sine of
+    the lowest frequency is monotone over most of this range, and the highest frequency resolves
+    differences of 1/50.
 
     Args:
         features: The length of the embedding, even.
@@ -153,8 +154,8 @@ class Embedding(nn.Module):
         )
         self.classes, self.vectors = dict(classes or {}), dict(vectors or {})
         rows, length = _rows(self.classes), sum(self.vectors.values())
-        # one table for all labels; after the rows of a label's classes comes the row for the
-        # missing label
+        # one table for all labels; after the rows for the classes of a label comes a row for the
+        # case that this label is missing
         self.label = nn.Embedding(rows, features) if rows else None
         self.vector = nn.Linear(2 * length, features) if length else None
 
@@ -181,7 +182,7 @@ class Embedding(nn.Module):
             if classes.get(name, n) < n:
                 raise InvalidValueError(
                     f"the network already has {n} classes of {name}, more than {classes[name]}; "
-                    "keep all of them, even if some do not occur"
+                    "keep all classes, even if some do not occur"
                 )
             assert self.label is not None  # there are classes, so there is a table
             rows = self.label.weight.detach()[first : first + n + 1]
@@ -212,8 +213,8 @@ def _indices(name: str, label: Tensor | None, c: Tensor, classes: int) -> Tensor
         )
     label = label.long()
     if label.device.type != "cpu" or torch.compiler.is_compiling():
-        # labels on a device are not read; a label out of range becomes a row outside the table, so
-        # that the lookup raises an error
+        # labels on a device are not read; a label out of range is replaced by a row outside the
+        # table, so that the lookup raises an error
         label = torch.where((label < -1) | (label >= classes), _NO_ROW, label)
     elif label.numel():
         low, high = int(label.min()), int(label.max())

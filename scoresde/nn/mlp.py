@@ -13,6 +13,7 @@ from scoresde.errors import InvalidValueError
 
 from .checks import check_dtype, check_level
 from .conditions import Network, classes_of, flagged
+from .dropout import Dropout
 from .embedding import Embedding
 
 
@@ -31,7 +32,7 @@ class MLP(Network):
         num_classes: The number of classes, numbers of classes by name, or None, as in `UNet`.
         dropout: The dropout probability in the hidden layers.
         condition: A mapping from names to shapes of further conditions: the length of a vector, or
-            the shape of a tensor, which is flattened. They are concatenated to the state `x`.
+            the shape of a tensor, which is flattened. Conditions are concatenated to the state `x`.
 
     Raises:
         InvalidValueError: An event has another shape, `c` is not `(B,)`, a label is out of range,
@@ -125,7 +126,7 @@ class ResidualLayer(nn.Module):
         self.norm = nn.LayerNorm(inputs)
         self.linear1 = nn.Linear(inputs, outputs)
         self.film = nn.Linear(features, 2 * outputs)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear2 = nn.Linear(outputs, outputs)
         self.skip = nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs)
 

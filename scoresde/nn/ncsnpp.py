@@ -43,8 +43,8 @@ class NCSNpp(nn.Module):
         size: The side of the image. Each further level has half the side of the previous one.
         width: The base number of channels, a multiple of 4.
         mult: For each level, its number of channels divided by `width`.
-        blocks: The number of residual blocks of a level on the way down; on the way up there is one
-            more.
+        blocks: The number of residual blocks of a level on the way down; on the way up a level has
+            one more block.
         attention: The sides of levels with self-attention.
         dropout: The dropout probability in the residual blocks.
         fourier: The scale of the random Fourier features of `c`; None embeds `c` by sines and
@@ -52,13 +52,15 @@ class NCSNpp(nn.Module):
         fir: Resample by the filter (1, 3, 3, 1); False averages pixels on the way down and repeats
             them on the way up.
         rescale: Divide sums of two branches by $\sqrt 2$.
-        pyramid_in: Add the downsampled image to the features of each resolution: `"none"` (do not),
-            `"input_skip"` (by a sum) or `"residual"` (through further convolutions).
+        pyramid_in: How the downsampled image is added to the features of each resolution: `"none"`
+            (it is not added), `"input_skip"` (by a sum) or `"residual"` (through further
+            convolutions).
         pyramid_out: Sum the outputs of all resolutions (the authors' `"output_skip"`).
-        centred: True if the image lies in [-1, 1]; False maps it from [0, 1] to [-1, 1] first.
+        centred: True if the numbers of the image lie in [-1, 1]. With False the image is first
+            mapped from [0, 1] to [-1, 1].
 
     Raises:
-        UnknownNameError: `pyramid_in` is another name.
+        UnknownNameError: `pyramid_in` is none of these names.
         InvalidValueError: A number is out of range, or `size` cannot be halved for each level.
 
     Examples:

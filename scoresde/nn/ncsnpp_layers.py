@@ -1,8 +1,8 @@
 r"""Define the layers of NCSN++ and DDPM++ (Song et al. 2021, arXiv:2011.13456).
 
-The names of the parameters match those in the authors' checkpoints. The residual blocks, which can
-change the resolution, are those of BigGAN (Brock et al. 2019, arXiv:1809.11096), and the filter for
-resampling is that of Zhang (2019, arXiv:1904.11486).
+The parameters have the same names as in the authors' checkpoints. The residual blocks, which can
+change the resolution, are taken from BigGAN (Brock et al. 2019, arXiv:1809.11096), and the filter
+for resampling from Zhang (2019, arXiv:1904.11486).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .dropout import Dropout
 
 FILTER = (1.0, 3.0, 3.0, 1.0)
 
@@ -122,7 +124,7 @@ class ResidualBlock(nn.Module):
         self.Conv_0 = convolution(into, out)
         self.Dense_0 = linear(wide, out)
         self.GroupNorm_1 = group_norm(out)
-        self.Dropout_0 = nn.Dropout(dropout)
+        self.Dropout_0 = Dropout(dropout)
         self.Conv_1 = convolution(out, out, 0.0)
         change_of_shape = into != out or change != "none"
         self.Conv_2 = convolution(into, out, kernel=1) if change_of_shape else nn.Identity()
@@ -151,7 +153,7 @@ class Pixels(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """Let each pixel attend to all others, with one head."""
+    """Let each pixel attend to all other pixels, with one attention head."""
 
     def __init__(self, channels: int, scale: float) -> None:
         super().__init__()

@@ -21,8 +21,8 @@ from scoresde.nn.checks import check_dtype, check_level
 
 __all__ = ["NCSNv2"]
 
-# For each number of stages, the stages from the finest on: the width, whether the stage halves the
-# side, the dilation.
+# For each number of stages, the stages, the finest first: the width, whether the stage halves the
+# side, and the dilation.
 _STAGES: dict[int, list[tuple[str, int, bool, int]]] = {
     4: [("1", 1, False, 1), ("2", 2, True, 1), ("3", 2, False, 2), ("4", 2, False, 4)],
     5: [("1", 1, False, 1), ("2", 2, True, 1), ("3", 2, True, 1), ("4", 4, False, 2),
@@ -37,10 +37,13 @@ class NCSNv2(nn.Module):
 
     Args:
         channels: The number of channels of the image.
-        size: The side of the image; 4 stages halve it once, 5 twice and 6 three times.
+        size: The side of the image. It is halved once by 4 stages, twice by 5 stages and three
+            times by 6 stages.
         width: The number of channels of the first stage.
-        stages: The paper uses 4 for images below 96 pixels, 5 up to 128 pixels, and 6 beyond.
-        centred: True if the image lies in [-1, 1]; False maps it from [0, 1] to [-1, 1] first.
+        stages: The number of stages. The paper uses 4 for images below 96 pixels, 5 up to 128
+            pixels, and 6 for larger images.
+        centred: True if the numbers of the image lie in [-1, 1]. With False the image is first
+            mapped from [0, 1] to [-1, 1].
 
     Raises:
         InvalidValueError: An argument is out of range, or `size` cannot be halved often enough.
@@ -99,7 +102,7 @@ class NCSNv2(nn.Module):
             self.add_module(f"refine{name}", block)
 
     def _refines(self) -> list[str]:
-        """Return the names of the blocks on the way up, from the coarsest stage on."""
+        """Return the names of the blocks on the way up, the coarsest stage first."""
         return {4: "1 2 3 4", 5: "1 2 3 4 5", 6: "1 2 31 3 4 5"}[len(self.stages)].split()
 
     def declared(self, event_shape: tuple[int, ...]) -> dict[str, int | tuple[int, ...]]:

@@ -10,10 +10,10 @@ $$
 \qquad h = \mathrm{down}_i(x),
 $$
 
-so all coarser resolutions together are a residual branch of the finer one. This is the U-Net of
-Ronneberger et al. (2015, arXiv 1505.04597) with a sum in place of the concatenation. With `patch=2`
-the first layer is a pixel-unshuffle. Then the finest resolution, the most expensive one, has a
-quarter of the positions.
+so all coarser resolutions together are a residual branch of the next finer resolution. This is the
+U-Net of Ronneberger et al. (2015, arXiv 1505.04597) with a sum in place of the concatenation. With
+`patch=2` the first layer is a pixel-unshuffle, so that the finest resolution, which costs most, has
+a quarter of the positions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ _LARGE = _BASE | {"channels": (128, 256, 384), "blocks": 2}
 
 
 class Level(nn.Module):
-    """Apply one resolution of the U-Net; `below` is the next coarser one, which holds the rest."""
+    """Apply one resolution of the U-Net, and in it all coarser resolutions (`below`)."""
 
     def __init__(
         self,
@@ -112,11 +112,11 @@ class UNet(Network):
 
     Args:
         in_channels: The number of channels of `x`.
-        out_channels: The number of output channels; by default that of `x`.
+        out_channels: The number of output channels; by default the number of channels of `x`.
         channels: The number of channels at each resolution, finest first. Each resolution has half
-            the size of the previous one along every axis; half an odd size is rounded up, and the
-            output still has the shape of the input. Coarse resolutions are cheap, so add them down
-            to a size of about 4 before you add blocks.
+            the size of the previous resolution along every axis; half of an odd size is rounded up,
+            and the output still has the shape of the input. Coarse resolutions are cheap, so add
+            resolutions down to a size of about 4 before you add blocks.
         blocks: The number of residual blocks of each resolution on the way down, and on the way up;
             a single number applies to all resolutions.
         spatial: The number of spatial dimensions: 1, 2 or 3.
@@ -139,9 +139,9 @@ class UNet(Network):
         condition: A mapping from names to shapes of further conditions. A number k declares a field
             of k channels on the grid of `x`, `(k, *sizes)` a field of these sizes, and `(n,)` a
             vector. Fields are resampled to the grid of `x` and concatenated to its channels; values
-            of a coarser field are repeated, and those of a finer field averaged over cells. Vectors
-            and classes enter the embedding. A missing entry is NaN; a missing condition is left out
-            of the call.
+            of a coarser field are repeated, and values of a finer field are averaged over cells.
+            Vectors and classes enter the embedding. A missing entry is NaN; a missing condition is
+            left out of the call.
 
     Raises:
         InvalidValueError: `x` has another rank or number of channels than the network, `c` is not
@@ -250,7 +250,7 @@ class UNet(Network):
 
         Args:
             in_channels: Number of channels of `x`.
-            changes: Further arguments of `UNet`, which override those of the preset.
+            changes: Further arguments of `UNet`, which override the arguments of the preset.
 
         Examples:
             >>> UNet.small(3, spatial=1, num_classes=10).config["channels"]

@@ -1,4 +1,4 @@
-"""Draw random numbers that are a pure function of seed, sample index, time and draw number."""
+"""Draw random numbers that are a function of seed, sample index, time and draw number only."""
 
 from scoresde.noise.source import Noise, seeds_of
 

@@ -6,10 +6,10 @@ u and v are made from words w of 32 bits, $u = (w + 1/2)\,2^{-32}$, so that $|z|
 double precision a second word adds 32 lower bits to u and to v. So the numbers of both precisions
 agree up to rounding in single precision.
 
-These are called fine numbers. A coarse number needs only 16 bits, and is used where many numbers
+These numbers are called fine. A coarse number needs only 16 bits, and is used where many numbers
 are added. To define it, cut the normal distribution into $2^{16}$ cells of equal probability. The
-16 bits choose a cell, and the number is the mean over this cell, scaled so that the variance is 1.
-The fourth moment of a coarse number is 2e-4 too small; the error of a sum's is smaller.
+16 bits choose a cell, and the coarse number is the mean over this cell, scaled so that the variance
+is 1. Its fourth moment is 2e-4 too small; for a sum of coarse numbers this error is smaller.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 FINE, COARSE = 4, 8
-"""The number of fine normal numbers that one counter gives, and of coarse ones."""
+"""The number of fine normal numbers that one counter gives, and the number of coarse numbers."""
 
 _CELLS = 2**16
 _LOW = 2**32 - 1
@@ -70,7 +70,7 @@ def fine(lanes: Words, low: Words | None, found: NDArray[Any], scratch: Scratch)
             part += word
     radius *= kind(_SCALE)
     angle *= kind(_TURN)
-    # numpy's functions are faster in single precision, torch's in double
+    # numpy's functions are faster in single precision, torch's functions in double precision
     log, cos, sin = (
         (np.log, np.cos, np.sin)
         if low is None
@@ -111,7 +111,7 @@ def coarse(lanes: Words, scratch: Scratch) -> NDArray[np.uint16]:
 
 
 def coarse_on_device(lanes: list[Tensor]) -> Tensor:
-    """Return what `coarse` does, int64, for the lanes that `lanes_on_device` returns."""
+    """Return the result of `coarse`, int64, for the lanes that `lanes_on_device` returns."""
     cells = [lane >> shift & _CELLS - 1 for lane in lanes for shift in range(0, 64, 16)]
     return torch.stack(cells, dim=-1).flatten(1)
 

@@ -8,16 +8,17 @@ $$ W(t) = t\,z + \sum_{n < L} \sqrt{\ell_n}\, \min(\theta_n, 1 - \theta_n)\, z_n
 
 The sum over all depths is the construction of Lévy (1948, *Processus stochastiques et mouvement
 brownien*) and Ciesielski (1961, *Hölder conditions for realizations of Gaussian processes*). Here
-it ends at a leaf, the cell of depth $L$, whose number has the variance of all deeper ones. Hence
-$W(t)$ has the variance $t$, and $W(s), W(t)$ have the covariance $\min(s, t)$ unless both times lie
-inside the same leaf. So the increments over a grid with at most one time inside each leaf are
-exactly independent and normal. Values at two times inside the same leaf use the same numbers, so
-their covariance is not exact. Therefore the values on two different grids belong to one path only
-up to an error with the standard deviation $\sqrt{\ell_L / 4}$.
+the sum ends at a leaf, a cell of depth $L$. The number of a leaf replaces the numbers of all deeper
+cells and has their total variance. Hence $W(t)$ has the variance $t$, and $W(s), W(t)$ have the
+covariance $\min(s, t)$ unless both times lie inside the same leaf. So the increments over a grid
+with at most one time inside each leaf are exactly independent and normal. Values at two times
+inside the same leaf use the same numbers, so their covariance is not exact. Therefore the values on
+two different grids belong to one path only up to an error with the standard deviation
+$\sqrt{\ell_L / 4}$.
 
 At the middle of a cell $[a, b]$, W is $(W(a) + W(b)) / 2 + \sqrt{\ell_n}\, z_n / 2$. So the value
-at a time follows from the values at the ends of any cell that contains it, with one normal number
-for each halving.
+at a time follows from the values at the ends of any cell that contains the time. It takes one
+normal number for each halving of the cell.
 
 The length of a leaf is at most $2^{-15}$ of the path, and at most $2^{-13}$ of the distance to the
 nearer end of the path, since the grids of some processes are much finer near the ends.
@@ -66,7 +67,7 @@ _FINE = 13
 _DEEPEST = 60
 # the area uses the path's values at 2**_CUTS points or more
 _CUTS = 4
-# the largest number of values that are kept besides the last one
+# the largest number of values that are kept besides the last value
 _KEPT = 6
 
 START, END = 0, 2**_DEEPEST
@@ -79,10 +80,10 @@ class Step:
 
     Attributes:
         instant: The instant of the value.
-        low: The instant to its left whose value is used.
-        high: The instant to its right whose value is used.
-        theta: The position between these two instants, from 0 to 1.
-        std: The standard deviation given the values at both.
+        low: The instant to the left, whose value is used.
+        high: The instant to the right, whose value is used.
+        theta: The position between `low` and `high`, from 0 to 1.
+        std: The standard deviation of the value, given the values at `low` and `high`.
         node: The index of the normal number z: 0 for the end of the path, $2^n + i$ for cell i of
             depth n.
     """
@@ -119,8 +120,8 @@ def instant(t: float) -> Instant:
 def steps(wanted: Collection[Instant], known: Collection[Instant]) -> list[Step]:
     """Return the steps that compute the values at wanted instants from known values, in order.
 
-    Which values are known does not change the results, since each value is always computed from the
-    same two others.
+    The results do not depend on which values are known, since each value is always computed from
+    the same two other values.
     """
     found: dict[Instant, Step] = {}
     have = {START, *known}
@@ -168,7 +169,7 @@ def worth_keeping(s: Instant, h: float) -> list[Instant]:
 
 def _descent(where: Instant, have: Collection[Instant]) -> Iterator[Step]:
     """Yield the steps to an instant from the smallest cell around it with known ends."""
-    # down to the leaf of the instant, or to the cell that has it as its middle
+    # the descent ends at the leaf of the instant, or at the cell with the instant as its middle
     last = leaf(where) if isinstance(where, float) else _DEEPEST - (where & -where).bit_length()
     depth = last
     while not all(end in have for end in _ends(where, depth)):

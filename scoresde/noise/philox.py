@@ -10,8 +10,8 @@ $$ (l, r) \to \big(M_1 \lfloor r / 2^{32} \rfloor \oplus 2^{32} (l \oplus k_0), 
                    M_0 \lfloor l / 2^{32} \rfloor \oplus 2^{32} (r \oplus k_1)\big)
    \bmod 2^{64} . $$
 
-There are three implementations: in Python for one counter, in numpy for the CPU (faster there than
-torch), and in torch with 64-bit integers for all other devices.
+There are three implementations: in Python for one counter, in numpy for the CPU (where numpy is
+faster than torch), and in torch with 64-bit integers for all other devices.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def lanes(keys: Words, counter: Counter, scratch: Scratch) -> Words:
         np.multiply(product, _BOTH, product)
         np.left_shift(found, _HALF, found)
         np.bitwise_xor(found, product, found)
-        if i % 2:  # the remaining rounds in pairs, each with the key of its first and second round
+        if i % 2:  # the remaining rounds in pairs, each with the keys of its two rounds
             key = keys[i] << _HALF
             np.bitwise_xor(found, key | keys[i + 1] if i + 1 < _ROUNDS else key, found)
     return found

@@ -1,7 +1,7 @@
-r"""Compute random words for the samples of a batch, as a pure function of seed, index and place.
+r"""Compute random words for the samples of a batch, as a function of seed, index and place only.
 
-A place consists of a time t, the number k of a draw, and the purpose of the draw. Its tag is
-(numbers after a colon are sizes in bits)
+A place consists of a time t, the number k of a draw, and the purpose of the draw. The tag of a
+place is (numbers after a colon are sizes in bits)
 
 $$ \text{Philox}(\text{seed};\; \text{bits of } t : 64,\ k : 32,\ \text{purpose} : 32), $$
 
@@ -88,7 +88,7 @@ class Rows:
             return self._arrays
         if device not in self._moved:
             seeds, indices = (torch.from_numpy(a.view(np.int64)) for a in self._arrays)
-            # consecutive indices are made on the device, which avoids a copy
+            # consecutive indices are computed on the device, which avoids a copy
             self._moved[device] = (
                 seeds.to(device) if self.seed is None else None,
                 torch.arange(*self._range, device=device).unsqueeze(1)
@@ -103,7 +103,7 @@ class Rows:
 
     @functools.cached_property
     def _range(self) -> tuple[int, int] | None:
-        """Return the first index and the last one plus 1 if the indices are consecutive."""
+        """Return the first index and the last index plus 1 if the indices are consecutive."""
         indices = self.indices
         places = range(indices[0], indices[0] + len(indices)) if len(indices) else range(0)
         return (places.start, places.stop) if all(map(eq, indices, places)) else None

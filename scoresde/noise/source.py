@@ -1,4 +1,4 @@
-r"""Draw the noise of a batch as a pure function of seed, sample index, time and draw number.
+r"""Draw the noise of a batch as a function of seed, sample index, time and draw number only.
 
 The numbers come from a counter-based generator, and a Brownian path is a fixed function of such
 numbers. The generator has no state. So the noise of a sample depends neither on the other samples
@@ -123,8 +123,8 @@ class Noise:
 
         All increments belong to one path, in whatever order they are drawn. Increments over the
         intervals of one grid are independent. W at one time is computed from about twenty 16-bit
-        numbers. Values that the next, earlier time will need are cached, so that a step of a
-        sampler draws 11 to 15 numbers.
+        numbers. Values that the next step will need, at an earlier time, are cached, so that a step
+        of a sampler draws 11 to 15 numbers.
 
         Args:
             like: A tensor `(B, *)` with the shape, dtype and device of the result.
@@ -146,10 +146,10 @@ class Noise:
 
         The result is standard normal and independent of the increment. The integral is
         $h^{3/2} (z / 2 + a / \sqrt{12})$ with `increment` z and `area` a. Over the intervals of one
-        grid the distribution is exact. H follows from the path up to an error of at most 1/16 of
-        its standard deviation, which is a further normal number of the interval; for intervals near
-        the resolution of the path the error is larger. Arguments and errors are those of
-        `increment`.
+        grid the distribution is exact. The path determines H up to a rest, for which a further
+        normal number is drawn. The standard deviation of the rest is at most 1/16 of the standard
+        deviation of H, but larger for intervals near the resolution of the path. Arguments and
+        errors are those of `increment`.
         """
         low, high = self._interval(s, t)
         form, rest = path.area(low, high)
@@ -225,10 +225,10 @@ def seeds_of(
 ) -> tuple[list[int], list[int]]:
     """Return the seeds and indices of `n` samples from the arguments of the user.
 
-    `seed=k` gives the samples `first`, `first + 1`, ... of seed k. A generator gives n seeds, and a
-    list of n generators gives one seed each. Without both, one seed is drawn from torch's global
-    generator. A forked process has a copy of its parent's generator, so it adds random bits to this
-    seed, unless the generator was seeded after the fork.
+    `seed=k` gives the samples `first`, `first + 1`, ... of seed k. From one generator n seeds are
+    drawn, and from each generator of a list one seed. Without seed and generator, one seed is drawn
+    from torch's global generator. A forked process has a copy of the generator of its parent, so it
+    adds random bits to this seed, unless the generator was seeded after the fork.
 
     Raises:
         InvalidValueError: Both a seed and a generator are given, a list has another length than n,
@@ -249,8 +249,8 @@ def seeds_of(
         return [int(draw) for draw in draws], [first] * n
     if not isinstance(generator, Sequence):
         raise InvalidTypeError(
-            f"generator= takes a torch.Generator or a list of them, got {generator!r}; pass an "
-            "integer as seed="
+            f"generator= takes a torch.Generator or a list of generators, got {generator!r}; pass "
+            "an integer as seed="
         )
     if len(generator) != n:
         raise InvalidValueError(f"a list of {len(generator)} generators for n = {n} samples")
@@ -259,7 +259,7 @@ def seeds_of(
 
 
 class _Fork:
-    """Hold random bits that distinguish the seeds of a forked process from those of its parent.
+    """Hold random bits by which the seeds of a forked process differ from its parent's seeds.
 
     Attributes:
         inherited: The seed of the copied generator; None in a process that was not forked.

@@ -53,13 +53,13 @@ def dsm_loss(
 
     Args:
         score: A score `(x, t) -> (B, *)`; with a `condition`, `(x, t, condition)`.
-        sde: The process; None takes the one in the score's facts.
+        sde: The process; None takes the process in the score's facts.
         x: Clean data `(B, *)`, floating-point.
         t: Times `()` or `(B,)` in `[0, T]` with $\sigma_t > 0$; `None` draws them.
         noise: The source of times and noise, with one entry for each sample.
         condition: The condition, passed to the score.
         weight: $\lambda$, a function of `(sde, t)`.
-        law: The distribution of the times; `None` takes that of the SDE. The result includes its
+        law: The distribution of the times; `None` takes the SDE's default. The result includes its
             importance weights.
         control_variate: Use the second form, which has the same mean and takes two evaluations.
         generator: A generator from which a seed is drawn in place of `noise=`; by default torch's

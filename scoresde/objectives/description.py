@@ -1,7 +1,8 @@
-r"""Describe losses and weights as strings, to check that a resumed run has the same ones."""
+r"""Describe losses and weights as strings, to check that a resumed run has the same loss."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import types
 from collections.abc import Mapping
@@ -14,8 +15,9 @@ __all__ = ["described"]
 def described(part: object) -> str:
     """Return a string for a loss or a weight and its bound arguments, equal in every process.
 
-    A function is described by its qualified name, a partial by its function and arguments, and
-    anything else by its repr, or by its class if the repr contains a memory address.
+    A function is described by its qualified name and the numbers in its closure, a partial by its
+    function and arguments, and anything else by its repr, or, if the repr contains a memory
+    address, by its class and the public attributes that are numbers.
 
     Args:
         part: A loss, a weight, or an argument bound in one.
@@ -31,7 +33,9 @@ def described(part: object) -> str:
         return f"{described(part.func)}({', '.join(bound)})"
     if isinstance(part, types.MethodType):
         return f"{described(part.__self__)}.{part.__name__}"
-    if isinstance(part, (type, types.FunctionType, types.BuiltinFunctionType)):
+    if isinstance(part, types.FunctionType):
+        return part.__qualname__ + _numbers(_closure(part))
+    if isinstance(part, (type, types.BuiltinFunctionType)):
         return part.__qualname__
     if isinstance(part, (list, tuple)):
         return f"[{', '.join(map(described, part))}]"
@@ -40,5 +44,28 @@ def described(part: object) -> str:
     text = " ".join(repr(part).split())
     if " at 0x" not in text:
         return text
-    inside = f"({part.extra_repr()})" if isinstance(part, nn.Module) else ""
+    inside = (
+        f"({part.extra_repr()})"
+        if isinstance(part, nn.Module)
+        else _numbers(getattr(part, "__dict__", {}))
+    )
     return type(part).__qualname__ + (inside if " at 0x" not in inside else "")
+
+
+def _closure(function: types.FunctionType) -> dict[str, object]:
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+    found: dict[str, object] = {}
+    for name, cell in cells:
+        with contextlib.suppress(ValueError):  # the cell is empty
+            found[name] = cell.cell_contents
+    return found
+
+
+def _numbers(values: Mapping[str, object]) -> str:
+    """Return the numbers among named values as "(name=value, ...)", or ""."""
+    found = [
+        f"{name}={value!r}"
+        for name, value in sorted(values.items())
+        if isinstance(value, bool | int | float) and not name.startswith("_")
+    ]
+    return f"({', '.join(found)})" if found else ""

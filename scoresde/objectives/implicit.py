@@ -63,10 +63,10 @@ def ism_loss(
     Args:
         score: A score `(x, t) -> (B, *)`, differentiable in `x`; with a `condition`,
             `(x, t, condition)`.
-        sde: The process; None takes the one in the score's facts.
+        sde: The process; None takes the process in the score's facts.
         x: Clean data `(B, *)`, floating-point.
         t: Times `()` or `(B,)` in `[0, T]`, where $\sigma_t$ may be 0; `None` draws them.
-        law: The distribution of the times; `None` takes that of the SDE.
+        law: The distribution of the times; `None` takes the SDE's default.
         condition: The condition, passed to the score.
         weight: $\lambda$, a function of `(sde, t)`, positive at the times given.
         exact: The largest number of dimensions for which the trace is exact.
@@ -80,7 +80,7 @@ def ism_loss(
         InvalidTypeError: `x` is not floating-point, or the score returns no tensor.
         ShapeError: The score has another shape than `x`, or `t` is neither `()` nor `(B,)`.
         NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity. This is
-            checked on the CPU only: on other devices it would stall every step.
+            checked on the CPU only, since on other devices the check would stall every step.
         InvalidValueError: The weight is 0 since $\sigma_t = 0$, the score is not differentiable, or
             the score belongs to another SDE.
 
@@ -120,7 +120,7 @@ def ssm_loss(
     variance_reduced: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Return the sliced score matching loss of each sample, with one random direction each.
+    r"""Return the sliced score matching loss of each sample, with a random direction for each.
 
     $$ \lambda(t)\,\big(2\,v^T \nabla s_\theta(x_t, t)\,v + \|s_\theta(x_t, t)\|^2\big). $$
 
@@ -130,7 +130,7 @@ def ssm_loss(
 
     Args:
         score: A score, as in `ism_loss`.
-        sde: The process; None takes the one in the score's facts.
+        sde: The process; None takes the process in the score's facts.
         x: Clean data `(B, *)`.
         t: Times, as in `ism_loss`.
         law: The distribution of the times, as in `ism_loss`.
@@ -195,7 +195,7 @@ def fd_ssm_loss(
 
     Args:
         score: A score, as in `ism_loss`; it need not be differentiable in `x`.
-        sde: The process; None takes the one in the score's facts.
+        sde: The process; None takes the process in the score's facts.
         x: Clean data `(B, *)`.
         t: Times, as in `ism_loss`.
         law: The distribution of the times, as in `ism_loss`.
@@ -234,14 +234,14 @@ def fd_ssm_loss(
     )  # fmt: skip
     h, scale = p.further
     v = _direction(x, projection, p.noise)
-    # a copy, since a network may reuse the memory of its output
+    # clone the first output, since a network may reuse its memory for the second
     plus, minus = p.score(p.x + h * v).clone(), p.score(p.x - h * v)
     slope = event_sum(v * (plus - minus) / h)
     return p.weighted(slope + event_sum(((plus + minus) / 2) ** 2), scale)
 
 
 def _check_weighted(p: Perturbed) -> Perturbed:
-    """Return a perturbed batch; raise if its weight is 0 since it has no noise."""
+    """Return a perturbed batch; raise if its weight is 0 because there is no noise."""
     if ((p.sigma == 0) & (p.scale == 0)).any():
         raise InvalidValueError(
             f"at t = {quoted(p.time)} there is no noise, so the weight is 0 and nothing would be "

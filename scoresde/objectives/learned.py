@@ -36,15 +36,16 @@ class LearnedWeight(nn.Module):
 
     With the learned weight all times contribute gradients of the same size (Kendall et al. 2018,
     arXiv:1705.07115; as a function of the noise level Karras et al. 2023, eq. 14,
-    arXiv:2312.02696). The loss must be positive: `dsm_loss` is, and the implicit losses are not.
+    arXiv:2312.02696). The loss must be positive: `dsm_loss` is positive, and the implicit losses
+    are not.
 
-    Call it like any loss. `Trainer(..., loss=LearnedWeight(dsm_loss))` optimises and saves its
-    parameters, which are needed only for training.
+    The object is called like any loss. `Trainer(..., loss=LearnedWeight(dsm_loss))` optimises and
+    saves its parameters, which are needed only for training.
 
     Args:
         loss: A loss `(score, sde, x, *, t, noise, condition, weight) -> (B,)`.
         base: $\lambda$.
-        law: The distribution of the times; `None` takes that of the SDE.
+        law: The distribution of the times; `None` takes the SDE's default.
         features: The number of Fourier features of $\tfrac14 \log(\sigma/\alpha)$, even; u is
             linear in them.
 

@@ -84,8 +84,9 @@ def passing() -> Iterator[None]:
     """Let losses in the block return NaN and infinity instead of raising an error.
 
     A trainer needs this, since it checks many losses at once, and since one of several processes
-    must not stop without the others. Outside the block NaN and infinity raise an error on the CPU.
-    On other devices they are not checked, since that would stall every step.
+    must not stop without the other processes. Outside the block a loss on the CPU that is NaN or
+    infinite raises an error. On other devices losses are not checked, since that would stall every
+    step.
     """
     before = _passing.set(True)
     try:
@@ -100,7 +101,7 @@ def checks_finite(x: Tensor) -> bool:
 
 
 def checked_loss(loss: Tensor) -> Tensor:
-    """Return the loss of each sample `(B,)`; raise unless finite, on devices that check it."""
+    """Return the loss of each sample `(B,)`; raise if it is not finite (on the CPU only)."""
     if checks_finite(loss) and not loss.isfinite().all():
         bad = (~loss.isfinite()).nonzero().flatten().tolist()
         raise NonFiniteError(
@@ -125,8 +126,8 @@ def perturb(
 ) -> Perturbed:
     r"""Perturb a batch; the arguments and errors are those of the losses.
 
-    All coefficients are copied to the device of `x` together: those of $x_t$, those of the score,
-    and the result of `further(sigma, scale)`.
+    All coefficients are copied to the device of `x` together: the coefficients of $x_t$ and of the
+    score, and the result of `further(sigma, scale)`.
     """
     known = facts(score)
     if known.sde is not sde or sde is None:
@@ -210,7 +211,7 @@ def times_of(
 
 
 def check_data(x: Tensor) -> None:
-    """Raise unless data are floating-point `(B, *)`, and finite on devices that check this."""
+    """Raise unless data are floating-point `(B, *)` and, on the CPU, finite."""
     check_batch("x", x, finite=checks_finite(x))
 
 

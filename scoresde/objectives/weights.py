@@ -112,7 +112,7 @@ class _EDM:
 
 
 def edm(var: float = 1.0) -> Weight:
-    r"""Return the weight of EDM, for which the effective target of the network has variance 1.
+    r"""Return the weight of EDM, with which the effective target of the network has variance 1.
 
     $\lambda = \sigma^2 (1 + \tilde\sigma^2 / v)$ with $\tilde\sigma = \sigma/\alpha$ and $v$ the
     data's variance. In terms of the denoiser's error this weight is

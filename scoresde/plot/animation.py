@@ -53,16 +53,16 @@ def animate(
     The axes are the same in all frames. If the noise is far wider than the data, the axes of
     signals and of points in the plane are logarithmic outside the range of the data, and the axes
     of other points end at twice the range of the samples. The limits of images and volumes are
-    chosen for each frame. States are read one by one. At most 2 `frames` states are kept, and only
-    the shown samples of each.
+    chosen for each frame. States are read one by one. At most 2 * `frames` states are kept in
+    memory, each with the shown samples only.
 
     Args:
         states: The states that `scoresde.trajectory` yields.
         path: The file: .gif, or .html for a page with a slider and all frames inside.
         transform: The transform of the data, such as `model.transform`; samples are drawn in the
             units of the data.
-        names: The names of the entries of points, or of the channels of signals; by default those
-            that the model of the run knows.
+        names: The names of the entries of points, or of the channels of signals; by default the
+            names that the model of the run knows.
         frames: The largest number of frames, at least 2, evenly spaced among the states.
         seconds: The duration, at most 600.
         n: The number of samples shown; by default 1,000 points, 16 images, 12 signals, 4 volumes.
@@ -72,7 +72,7 @@ def animate(
             of points and signals, and as words above images.
 
     Returns:
-        The path, which a notebook shows by `IPython.display.Image(path)`, or a page by
+        The path. A notebook shows a GIF by `IPython.display.Image(path)`, and a page by
         `IPython.display.IFrame(path, 640, 640)`.
 
     Raises:
@@ -214,7 +214,7 @@ class _Axes:
     inner: Frame | None = None
 
     def stretch(self, drawn: Figure) -> list[str]:
-        """Make the axes of points in the plane, or of signals, logarithmic; return the note."""
+        """Make the axes of points in the plane, or of signals, logarithmic; return a note."""
         assert self.inner is not None
         panels = drawn.axes
         axes: list[Any] = [panel.yaxis for panel in panels]
@@ -227,7 +227,7 @@ class _Axes:
 
 
 def _around(ends: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    """Return the smallest interval that contains all these."""
+    """Return the smallest interval that contains all intervals `ends`."""
     lows, highs = zip(*ends, strict=True)
     return min(lows), max(highs)
 

@@ -31,9 +31,9 @@ def curve(
     """Draw a noisy curve and its running mean over a fiftieth of its length.
 
     The vertical axis is logarithmic if all values are positive; its label then ends in
-    "logarithmic". It spans at least half of the largest absolute value (on a logarithmic axis at
-    least a factor of 1.7), so that small changes look small. Curves in one Axes have different
-    colours.
+    "logarithmic". The range of the axis is at least half of the largest absolute value (on a
+    logarithmic axis at least a factor of 1.7), so that small changes look small. Curves in one Axes
+    have different colours.
 
     Args:
         values: One number per step, `(N,)`.
@@ -89,7 +89,7 @@ def curve(
 def _widened(axes: Axes) -> None:
     """Set the limits of the vertical axis so that they include all curves with a margin.
 
-    They span at least half of the largest absolute value.
+    The distance between the limits is at least half of the largest absolute value.
     """
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
     low, high = float(values.min()), float(values.max())
@@ -117,8 +117,8 @@ def pareto(
     positive are left out.
 
     Args:
-        panels: A mapping from the title of a panel to its curves, a mapping from the names in the
-            legend. A name has the same colour in all panels.
+        panels: A mapping from the title of each panel to its curves. The curves are a mapping from
+            their names in the legend to points. A name has the same colour in all panels.
         x: The name of the costs, below the axes.
         y: The name of the errors, beside the axes.
         ax: The Axes to draw into; by default a new figure.

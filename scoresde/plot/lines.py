@@ -18,9 +18,11 @@ from scoresde.units import Transform
 
 __all__ = ["LINES", "beside", "signals"]
 
-# The largest numbers of lines drawn one by one, of channels, and of signals for quantiles.
+# More signals than LINES are drawn as bands. At most _CHANNELS channels are drawn. The quantiles
+# are computed from at most _SORTED signals.
 LINES, _CHANNELS, _SORTED = 12, 6, 10_000
-# The opacities of the two bands, and what is seen of each: the narrow one lies over the wide one.
+# The opacities with which the bands are drawn, and the opacities that are seen: the narrow band
+# lies over the wide band, and there both opacities combine.
 _WIDE, _NARROW = 0.15, 0.25
 _SHADES = {"90 %": _WIDE, "50 %": 1 - (1 - _WIDE) * (1 - _NARROW)}
 
@@ -32,15 +34,17 @@ def signals(
     transform: Transform | None = None,
     at: Tensor | Sequence[float] | None = None,
     truth: Tensor | None = None,
+    known: Tensor | None = None,
     names: Sequence[str] = (),
     labels: Labels = (),
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw signals as lines, or more than 12 as bands of quantiles, a panel for each channel.
+    """Draw up to 12 signals as lines, and more signals as bands of quantiles.
 
-    The bands contain 50 and 90 % of the values at each time; the thick line is the median. They are
-    computed for each time separately, so the median need not resemble any signal.
+    Each channel has a panel. The bands contain 50 and 90 % of the values at each time; the thick
+    line is the median. Quantiles are computed for each time separately, so the median need not
+    resemble any signal.
 
     Args:
         x: `(N, C, T)`, or `(N, T)` for one channel; or several sets by name. At most the first six
@@ -48,6 +52,8 @@ def signals(
         transform: The transform of the data; signals are drawn in the units of the data.
         at: The positions of the values along the axis, `(T,)`; by default 0 to T - 1.
         truth: One signal `(C, T)` or `(T,)`, drawn above the others.
+        known: The measured values `(C, T)` or `(T,)`, drawn as dots; NaN where nothing was
+            measured.
         names: The names of the channels.
         labels: A label of each signal, `(N,)`, strings or integers: each has its own colour.
         title: The title.
@@ -60,7 +66,7 @@ def signals(
         ShapeError: An argument has another shape.
         InvalidTypeError: `x` has another type.
         NonFiniteError: A number is NaN or infinite.
-        InvalidValueError: There is no set.
+        InvalidValueError: `x` is an empty mapping.
 
     Examples:
         >>> from scoresde import plot
@@ -81,9 +87,8 @@ def signals(
         raise ShapeError(f"at must have one entry for each of the {length} values")
     if names and len(names) != channels:
         raise ShapeError(f"need a name for each of the {channels} channels, got {len(names)}")
-    line = None if truth is None else paper.finite("truth", truth).reshape(-1, length)
-    if line is not None and len(line) != channels:
-        raise ShapeError(f"the truth must be of shape {(channels, length)}")
+    line = None if truth is None else _one("truth", truth, (channels, length))
+    dots = None if known is None else _one("known", known, (channels, length))
     shown = min(channels, _CHANNELS)
     drawn, panels = paper.sheet(ax, (7.0, 1.2 + 1.9 * shown), shown)
     parts = groups(sets, words)
@@ -94,11 +99,21 @@ def signals(
     for c, panel in enumerate(panels):
         if line is not None:
             panel.plot(times, line[c], color=paper.ink(panel), linewidth=1.4, label="the truth")
+        if dots is not None:
+            panel.plot(times, dots[c], ".", color=paper.ink(panel), markersize=4, label="known")
     _finish(panels, times, names, channels, "step" if at is None else "")
     _legend(panels[0])
     if title is not None:
         (panels[0] if ax is None else ax).set_title(title, fontsize="medium")
     return drawn
+
+
+def _one(name: str, signal: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return one signal as `(C, T)`; NaN is allowed, and remains."""
+    found = paper.finite(name, signal.nan_to_num(nan=0.0)).where(~signal.isnan().cpu(), torch.nan)
+    if found.numel() != math.prod(shape):
+        raise ShapeError(f"{name} must be of shape {shape}, got {tuple(signal.shape)}")
+    return found.reshape(shape)
 
 
 def beside(
@@ -130,7 +145,10 @@ def beside(
 
 
 def _legend(panel: Axes, *, tone: str | None = None) -> None:
-    """Write the legend, in which the bands are as dark as they are drawn, in one tone if given."""
+    """Write the legend, with the bands as dark as in the panel.
+
+    If `tone` is given, all its entries have this colour.
+    """
     paper.legend(panel)
     if (drawn := panel.get_legend()) is None:
         return
@@ -146,7 +164,7 @@ def _legend(panel: Axes, *, tone: str | None = None) -> None:
 def _finish(
     panels: list[Axes], times: Tensor, names: Sequence[str], channels: int, along: str
 ) -> None:
-    """Write the names of the channels beside the panels, and the times below the last one."""
+    """Write the names of the channels beside the panels, and the times below the last panel."""
     for c, panel in enumerate(panels):
         panel.set_ylabel(paper.plain(names[c]) if names else f"channel {c}" if channels > 1 else "")
         panel.grid(alpha=0.3, color=paper.GREY)
@@ -177,7 +195,7 @@ def _channel(ax: Axes, times: Tensor, x: Tensor, tone: str, label: str) -> None:
         times, lower, upper, color=tone, alpha=_NARROW, linewidth=0, label=None if label else "50 %"
     )
     for i, row in enumerate(x[:3]):
-        word = None if label or i else "three of them"
+        word = None if label or i else "three signals"
         ax.plot(times, row, color=tone, linewidth=0.6, alpha=0.6, label=word)
-    name = f"{label}: median, 50, 90 %,\nthree of them" if label else "median"
+    name = f"{label}: median, 50, 90 %,\nthree signals" if label else "median"
     ax.plot(times, middle, marker=dot, color=tone, linewidth=1.8, label=name)

@@ -25,8 +25,9 @@ __all__ = ["images", "volumes"]
 Pixels = npt.NDArray[np.uint8]
 Limits = tuple[float, float]
 
-# Pixels between images and between sets, their grey, the smallest and the largest side of a
-# picture, the height of a line of text, and the width of a colour scale.
+# In pixels: the gap between images, the gap between sets, the smallest and the largest side of a
+# picture, the height of a line of text, and the width of a colour scale. _GREY is the colour of
+# gaps.
 _GAP, _APART, _GREY, _LEAST, _MOST, _LINE, _BAR = 2, 24, 128, 600, 4096, 22, 96
 _CHANNELS = 8
 
@@ -51,16 +52,16 @@ def images(
             Several sets, given by name, are drawn side by side.
         transform: The transform of the data; images are drawn in the units of the data.
         columns: The number of images in a row of a set; by default the set is about a square.
-        scale: The factor by which each image is enlarged, without blur; by default so that the
-            longest side of the picture has at least 600 pixels. Images beyond 4,096 pixels are left
-            out, with a note.
+        scale: The factor by which each image is enlarged, without blur; by default the longest side
+            of the picture has at least 600 pixels. If the picture would have more than 4,096
+            pixels, the last images are left out, with a note.
         limits: The values of black and white. The default is the limits of the transform if it has
             any; else 0 and 255 for bytes; else -1 and 1 if the largest absolute value is between
-            0.5 and 1.5; else an interval with 99 % of the values. In this last case grey images are
-            drawn in colours with a colour scale, and the limits of other images are written below
-            them.
-        labels: A label of each image, `(N,)`, strings or integers, written above it unless it is
-            empty. The same labels serve every set.
+            0.5 and 1.5; else an interval with 99 % of the values. For such an interval grey images
+            are drawn in colours with a colour scale, and the limits of colour images are written
+            below them.
+        labels: A label of each image, `(N,)`, strings or integers, written above the image unless
+            the label is empty. The same labels are used for every set.
         title: The title.
         ax: The Axes to draw into; by default a new figure.
 
@@ -111,7 +112,8 @@ def volumes(
 
     Args:
         x: `(N, C, D, H, W)`; or several sets by name. Axes between the channels and the last three
-            are cut in their middle. One or three channels are grey or colour, others side by side.
+            are cut in their middle. One channel is drawn in grey, three channels in colour, and
+            other numbers of channels side by side.
         transform: The transform of the data, as for `images`.
         columns: The number of volumes in a row.
         scale: The factor by which each slice is enlarged.
@@ -171,7 +173,7 @@ def _slices(x: Tensor) -> Tensor:
 
 
 def _beside(parts: Sequence[Tensor]) -> Tensor:
-    """Return images `(N, C, *, *)` side by side, with NaN between them and below short ones."""
+    """Return images `(N, C, *, *)` side by side, with NaN between and below them."""
     high = max(part.shape[2] for part in parts)
     wide = [
         torch.nn.functional.pad(

@@ -46,7 +46,7 @@ OTHERS = (*COLOURS[2:], *COLOURS[:2])
 _OWN = {"data": BLUE, "floor": BLUE, "samples": RED}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
-# Beyond this the width of an axis may overflow in matplotlib.
+# With larger numbers the width of an axis may overflow in matplotlib.
 _LARGEST = 1e150
 
 
@@ -54,7 +54,7 @@ _LARGEST = 1e150
 
 
 def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
-    """Return numbers as a float64 vector; raise if there are none, or if one is not finite."""
+    """Return numbers as a float64 vector; raise unless there are some and all are finite."""
     tensor = as_numbers(name, values, dtype=torch.float64)
     if tensor.ndim != 1 or len(tensor) == 0:
         raise ShapeError(f"{name} must be a vector of numbers, got shape {tuple(tensor.shape)}")
@@ -106,7 +106,7 @@ def span(numbers: Tensor, share: float = 0.01) -> tuple[float, float]:
 
 
 def tones(labels: Iterable[str], *, data: bool = False) -> dict[str, str]:
-    """Return the colours of sets by their labels: blue for data, red for samples, other for others.
+    """Return the colours of sets by their labels: blue for data, red for samples, else others.
 
     Args:
         labels: The labels; the label of a single set is empty.
@@ -165,7 +165,7 @@ def dress(panels: Iterable[Axes]) -> None:
 def sheet(
     ax: Axes | None, size: tuple[float, float], rows: int = 1, columns: int = 1
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure and its panels, row by row: new ones, or insets of an Axes.
+    """Return a figure and its panels, row by row; in a given Axes the panels are insets.
 
     Args:
         ax: The Axes to draw into, or None for a new figure.
@@ -188,7 +188,7 @@ def sheet(
         raise InvalidTypeError(f"ax must be an Axes of matplotlib, got {quoted(ax)}")
     if ax.name != "rectilinear":
         raise InvalidValueError(
-            f"ax must have two straight axes, got a {ax.name} one; leave its projection out"
+            f"ax must have two straight axes, got {ax.name} axes; leave their projection out"
         )
     # twice, since ax.figure may be a subfigure
     drawn = ax.figure.figure

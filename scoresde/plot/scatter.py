@@ -21,8 +21,8 @@ __all__ = ["Frame", "below", "frame_of", "points", "squared"]
 
 # The largest number of dots of a scatter.
 _DOTS = 20_000
-# The largest ratio of the sides of a plane whose axes have the same scale. It is smaller for
-# entries with names, since they may have different units.
+# If the ratio of the sides of a plane is at most this, both axes have the same scale. The limit is
+# smaller for entries with names, since they may have different units.
 _EVEN, _EVEN_NAMED = 4.0, 3.0
 
 Frame = list[tuple[float, float]]
@@ -44,10 +44,10 @@ def points(
 ) -> Figure:
     """Draw vectors: a histogram, a scatter in the plane, or marginals and pairs of up to 6 entries.
 
-    The axes contain 99 % of every set, so that outliers do not set the scale; the number of points
-    outside is written below. Both axes of a plane have the same scale, so that a circle is round,
-    unless one range is more than 4 times the other (3 times if the entries have names, since these
-    may have different units).
+    The axes contain 99 % of every set, so that outliers do not determine the scale. The number of
+    points outside is written below. In a plane both axes have the same scale, so that a circle is
+    round. The scales differ if one range is more than 4 times the other (3 times if the entries
+    have names, since they may then have different units).
 
     Args:
         x: `(N, d)` or `(N,)`; or several sets with the same d by name, such as data and samples.
@@ -58,7 +58,7 @@ def points(
         truth: A point to mark, `(d,)`.
         names: The names of the entries, beside the axes.
         labels: A label of each sample, `(N,)`, strings or integers: each has its own colour. The
-            same labels serve every set.
+            same labels are used for every set.
         frame: The two ends of each axis; by default computed from x.
         title: The title.
         ax: The Axes to draw into; by default a new figure.
@@ -71,7 +71,7 @@ def points(
             fewer names than entries, or labels than samples.
         InvalidTypeError: `x` has another type.
         NonFiniteError: A number is NaN or infinite.
-        InvalidValueError: There is no set.
+        InvalidValueError: `x` is an empty mapping.
 
     Examples:
         >>> from scoresde import plot, targets
@@ -130,9 +130,11 @@ def points(
     else:
         labels = axis_names or [f"$x_{{{i + 1}}}$" for i in range(shown)]
         _corner(panels, sets, tones, mark, ends, labels)
-        if note:
-            middle = panels[count * (count - 1) + count // 2]
-            below(middle, note.removesuffix("; "))
+        if note and ax is None:
+            text = f"({note.removesuffix('; ')})"
+            drawn.supxlabel(text, fontsize="medium", color=paper.INK)
+        elif note:
+            below(panels[count * (count - 1) + count // 2], note.removesuffix("; "))
     if title is not None:
         _title(drawn, panels, title, whole=ax is None and d > 2, ax=ax)
     return drawn
@@ -145,9 +147,9 @@ def frame_of(
     *,
     names: Sequence[str] = (),
 ) -> Frame:
-    """Return the limits of the axes: those of the density, or of 99 % of the points of each set.
+    """Return the limits of the axes: the range of the density, or of 99 % of each set's points.
 
-    The sides of a plane have the same length, unless one is much longer, as in `squared`.
+    The sides of a plane have the same length, unless one side is much longer, as in `squared`.
     """
     if density is not None:
         reach = 4 * density.components.variances.amax(1, keepdim=True).sqrt()
@@ -165,7 +167,7 @@ def frame_of(
 
 
 def squared(frame: Frame, names: Sequence[str] = ()) -> Frame:
-    """Return the frame of a plane with sides of equal length, unless one is much longer."""
+    """Return the frame of a plane with sides of equal length, unless one side is much longer."""
     if len(frame) != 2 or not _is_even(frame, names):
         return frame
     sides = [b - a for a, b in frame]
@@ -233,7 +235,7 @@ def _histogram(
 
 
 def _of_whole(sets: dict[str, Tensor], column: int, ends: tuple[float, float]) -> list[float]:
-    """Return the edges of bins about integers if a set holds only integers, else none."""
+    """Return the edges of bins around integers if a set holds only integers, else nothing."""
     low, high = math.floor(ends[0]), math.ceil(ends[1])
     whole = any(bool((part[:, column] == part[:, column].round()).all()) for part in sets.values())
     count = high - low + 1
@@ -295,10 +297,7 @@ def _corner(
             _plane(ax, sets, tones, None, mark, ends, (column, row), size=6.0)
             ax.set(xlim=ends[column], ylim=ends[row])
         ax.tick_params(labelsize="x-small")
-        ax.tick_params(axis="x", labelrotation=30)
-        ax.locator_params(axis="x", nbins=3)
-        if row != column:
-            ax.locator_params(axis="y", nbins=3)
+        ax.locator_params(axis="x" if row == column else "both", nbins=3)
         ax.set_box_aspect(1)
         if row == d - 1:
             ax.set_xlabel(names[column])

@@ -34,7 +34,7 @@ def ladder(
 
     Args:
         sde: An SDE or a ladder.
-        times: Times to mark, such as those of a grid; by default the levels of a ladder.
+        times: Times to mark, such as the times of a grid; by default the levels of a ladder.
         title: The title; by default the class of the SDE.
         ax: The Axes to draw into; by default a new figure.
 
@@ -55,7 +55,7 @@ def ladder(
     if sde.levels is not None:
         t = sde.times().flip(0)
         times = t if times is None else times
-    # for example EDM's, whose time is the noise scale and spans decades
+    # True for example for EDM, where time is the noise scale and ranges over decades
     wide = sde.T > 1e4 * sde.eps > 0
     if wide and sde.levels is None:
         t = torch.linspace(math.log(sde.eps), math.log(sde.T), 400, dtype=torch.float64).exp()

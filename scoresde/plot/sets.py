@@ -27,7 +27,7 @@ Sets: TypeAlias = Any
 
 Labels: TypeAlias = Any
 """Labels of samples: strings or integers, as a sequence, an array or a tensor `(N,)`; or data,
-whose classes they are."""
+whose classes are used as labels."""
 
 # The largest number of samples that are read from data.
 _MOST = 10_000
@@ -39,7 +39,7 @@ class Given:
 
     Attributes:
         sets: Samples `(N, *)` by name, float64 on the CPU; a single set has the empty name.
-        names: The names of the entries of a sample, if the data have some.
+        names: The names of the entries of a sample, if the data have names.
         limits: The smallest and the largest value, if the type or the transform determines them.
         of_data: True if the first set is `Data`.
     """
@@ -69,7 +69,7 @@ def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
 
     Raises:
         InvalidTypeError: `x` has another type.
-        InvalidValueError: There is no set.
+        InvalidValueError: `x` is an empty mapping.
         NonFiniteError: A number is NaN or infinite.
         ShapeError: A set is empty, or the sets have events of different shapes.
     """
@@ -113,7 +113,7 @@ def _beside(x: Tensor, data: Data) -> Tensor:
 
 
 class Words(list[str]):
-    """Hold the labels of samples, and those of all classes that the data may have.
+    """Hold the labels of samples, and the labels of all classes that the data may have.
 
     Attributes:
         classes: The labels of all classes, or nothing if they are unknown.
@@ -125,7 +125,7 @@ class Words(list[str]):
 
 
 def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> Words:
-    """Return the labels as strings; those of data are the names of their classes.
+    """Return the labels as strings; for data, return the names of their classes.
 
     Raises:
         InvalidTypeError: The labels are not a sequence.
@@ -152,7 +152,7 @@ def _of_classes(data: Data) -> tuple[Tensor | list[str], Sequence[str]]:
     """Return the classes of samples by name, or by number without names, and all classes."""
     if data.label is None:
         raise InvalidValueError(
-            "labels=data needs data with classes, and these have none; give labels yourself"
+            "labels=data needs data with classes, but these data have none; give a list of labels"
         )
     name = class_name(data.kinds) or ""
     names = data.names.get(name)
@@ -174,7 +174,8 @@ def tones_of(
 ) -> dict[str, str]:
     """Return the colours of the groups of sets, by their places in the sorted labels.
 
-    If all classes of the data are known, a class has the same colour whichever others are drawn.
+    If all classes of the data are known, the colour of a class does not depend on which other
+    classes are drawn.
 
     Args:
         sets: Samples by name.
@@ -186,7 +187,7 @@ def tones_of(
 
 
 def _every(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor]:
-    """Return the groups of `groups`, and empty ones of further classes of the data."""
+    """Return the result of `groups`, with empty groups for further classes of the data."""
     if not words:
         return dict(sets)
     most = len(paper.OTHERS)
@@ -233,6 +234,6 @@ def _tensor(name: str, x: Any) -> Tensor:
             return torch.stack([*x])
         return as_numbers(name, x)
     raise InvalidTypeError(
-        f"{name} must be a tensor, an array, a list of numbers, data, or a mapping of such by "
-        f"name, got {quoted(x)}; for a table or a file make scoresde.data.Data(...) first"
+        f"{name} must be a tensor, an array, a list of numbers, data, or a mapping from names "
+        f"to these, got {quoted(x)}; for a table or a file make scoresde.data.Data(...) first"
     )

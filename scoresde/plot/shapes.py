@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from torch import Tensor
+
 from scoresde.checks import door
 from scoresde.plot import paper
 from scoresde.plot.kinds import USUAL, kind
@@ -18,7 +20,7 @@ from scoresde.units import Transform
 
 __all__ = ["USUAL", "kind", "samples"]
 
-# The most classes of signals with a panel each.
+# If there are at most this many classes of signals, each class has a panel of its own.
 _BESIDE = 4
 
 
@@ -28,6 +30,7 @@ def samples(
     *,
     transform: Transform | None = None,
     density: Target | None = None,
+    known: Tensor | None = None,
     names: Sequence[str] = (),
     labels: Labels = (),
     columns: int | None = None,
@@ -48,10 +51,12 @@ def samples(
         transform: The transform of the data, such as `model.transform`; samples are drawn in the
             units of the data.
         density: The true distribution of points on the line or in the plane.
+        known: The known values of one signal or image, in the units of the data, NaN where nothing
+            is known: dots over the signals, or an image beside the samples.
         names: The names of the entries of points, or of the channels of signals.
-        labels: A label of each sample, `(N,)`, strings or integers, or data with these classes:
-            written above images, and shown as colours of points and signals. The same labels serve
-            every set.
+        labels: A label of each sample, `(N,)`, strings or integers, or data with these classes.
+            Labels are written above images, and shown as colours of points and signals. The same
+            labels are used for every set.
         columns: The number of images per row.
         scale: The magnification of an image's pixels.
         limits: The values of black and white of images; by default as in `images`.
@@ -65,7 +70,7 @@ def samples(
         ShapeError: A set is empty, or sets or an option have another shape.
         InvalidTypeError: `x` has another type.
         NonFiniteError: A number is NaN or infinite.
-        InvalidValueError: There is no set, or an option is out of range.
+        InvalidValueError: `x` is an empty mapping, or an option is out of range.
 
     Examples:
         >>> import torch
@@ -80,6 +85,10 @@ def samples(
     words = words_of(labels, sets)
     alone = list(sets) == [""]
     if what in ("images", "volumes"):
+        if known is not None and alone:
+            middle = float(first.amin() + first.amax()) / 2
+            part = known.detach().cpu().double().nan_to_num(nan=middle).reshape(1, *event)
+            sets, alone = {"known": part, "samples": first}, False
         if what == "images" and len(event) == 2:
             sets = {label: part[:, None] for label, part in sets.items()}
         draw = images if what == "images" else volumes
@@ -98,7 +107,7 @@ def samples(
             return beside(sets, names, words, title)
         return signals(
             x if alone else sets, transform=transform if alone else None, title=title, ax=ax,
-            labels=words, names=names,
+            known=known, labels=words, names=names,
         )  # fmt: skip
     sets = {k: v.reshape(len(v), -1) for k, v in sets.items()}
     size = next(iter(sets.values())).shape[1]

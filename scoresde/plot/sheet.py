@@ -18,7 +18,7 @@ class Sheet(Figure):
         return encoded(self, "png")
 
     def draw(self, renderer: Any) -> None:
-        """Draw, after a run of the layout engine that places panels of fixed aspect."""
+        """Draw the figure, after the layout engine has placed panels of fixed aspect."""
         if (engine := self.get_layout_engine()) is not None:
             engine.execute(self)
         super().draw(renderer)

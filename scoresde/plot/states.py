@@ -17,7 +17,7 @@ from scoresde.units import Transform
 
 __all__ = ["StateLike", "checked_states", "paths", "share_axis", "single", "words"]
 
-# Differences of such numbers are finite in float32.
+# Differences of numbers up to this size are finite in float32.
 _LARGEST = 1e37
 
 
@@ -48,8 +48,8 @@ def paths(
 ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Return the times `(K,)`, the paths of the first n samples, `(K, n, *)`, and their columns.
 
-    Where a state has denoised samples, these are taken. Points and signals are converted to the
-    units of the data.
+    If a state has denoised samples, they replace its samples. Points and signals are converted to
+    the units of the data.
     """
     times, path = [], []
     columns: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ def checked_states(
 ) -> Iterator[tuple[float, Tensor, tuple[str, ...]]]:
     """Yield the time, the samples and the names of their entries of each state of a run.
 
-    The samples are denoised where the state has them.
+    If a state has denoised samples, they replace its samples.
 
     Raises:
         InvalidTypeError: `states` holds something else.

@@ -15,7 +15,7 @@ __all__ = ["STRETCHED", "ends_of", "is_far", "stretch"]
 STRETCHED = "logarithmic beyond the dotted lines"
 """The note below a picture with such an axis."""
 
-# An axis is logarithmic beyond an interval if it reaches further than this many times its width.
+# An axis is logarithmic beyond an interval if it is longer than this many times the interval.
 _FAR = 1.5
 # The length of a factor of e, in units of half the interval.
 _FOLD = 0.2
@@ -25,7 +25,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 def ends_of(x: Tensor, margin: float = 0.1) -> Ends:
-    """Return the smallest and the largest number of x, with a margin in units of their distance."""
+    """Return the smallest and the largest number of x, moved apart by a share of their distance."""
     low, high = float(x.min()), float(x.max())
     edge = margin * (high - low) or 1e-3 * (1 + abs(low))
     return low - edge, high + edge

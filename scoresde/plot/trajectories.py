@@ -41,14 +41,14 @@ def field(
 ) -> Figure:
     r"""Draw a score in the plane as arrows, over $p_t$ and samples of $p_t$.
 
-    The length of an arrow increases with the norm of the score, up to the distance between two
-    arrows. At the median norm, which is written below, an arrow is almost half as long.
+    The length of an arrow increases with the norm of the score; its limit is the distance between
+    two arrows. The median norm is written below; its arrow is almost half as long as the limit.
 
     Args:
         score: A score of event shape (2,).
         x: Points of $p_t$, `(N, 2)`, which set the axes.
         t: The time.
-        density: The distribution of the data, whose $p_t$ under the score's SDE is drawn in the
+        density: The distribution of the data. Its $p_t$ under the score's SDE is drawn in the
             background.
         arrows: The number of arrows along each side, at least 2.
         names: The names of the two entries.
@@ -92,7 +92,7 @@ def field(
         )
     s = paper.finite("the score", found)
     length = s.norm(dim=1, keepdim=True)
-    # long arrows far from the points would hide the short ones
+    # otherwise long arrows far from the points would hide short arrows
     usual = float(length.quantile(0.5)) or 1.0
     s = s / length.clamp(min=1e-300) * torch.tanh(length / (2 * usual))
     cell = min(float(u[1] - u[0]), float(v[1] - v[0]))
@@ -124,8 +124,8 @@ def trajectory(
 ) -> Figure:
     """Draw a run from noise to data: paths of particles, or a strip of images, signals, volumes.
 
-    If the first states are far wider than the last ones, the axes are logarithmic outside the range
-    of the last ones.
+    If the first states are far wider than the last states, the axes are logarithmic outside the
+    range of the last states.
 
     Args:
         states: The states that `scoresde.trajectory` yields, read once; only what is drawn is kept.
@@ -133,7 +133,7 @@ def trajectory(
             drawn in the units of the data. Leave it out for states of `trajectory(units=True)`.
         density: The distribution of the data in the plane, drawn in the background.
         n: The number of samples; by default 60 particles, or 4 rows of a strip.
-        names: The names of the entries; by default those that the model of the run knows.
+        names: The names of the entries; by default the names that the model of the run knows.
         title: The title.
         ax: The Axes to draw into; by default a new figure.
 
@@ -238,8 +238,8 @@ def _check_plane(d: int, density: Target | None, names: Sequence[str]) -> None:
     """Raise ShapeError unless a density is in the plane, and there is a name for each entry."""
     if density is not None and (d != 2 or density.event_shape != (2,)):
         raise ShapeError(
-            f"a density is drawn in the plane, event shape (2,); got one of {density.event_shape} "
-            f"for points of {d} entries"
+            f"a density is drawn in the plane, for events of shape (2,); got a density of shape "
+            f"{density.event_shape} for points of {d} entries"
         )
     if names and len(names) != d:
         raise ShapeError(f"need a name for each of the {d} entries, got {len(names)}")
@@ -252,7 +252,7 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
     rows = path[chosen]
     what = kind(path.shape[2:])
     if what in ("images", "volumes"):
-        # the limits of 99 % of the values, at least -1 and 1, are black and white
+        # black and white are the limits of 99 % of the values, but at least -1 and 1
         reach = [max(1.0, *map(abs, paper.span(row.flatten()))) for row in rows]
         x = torch.stack([row / far for row, far in zip(rows, reach, strict=True)], 1)
         draw = images if what == "images" else volumes
@@ -268,7 +268,7 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
         lines = row.reshape(len(row), -1, row.shape[-1] if row.ndim > 1 else 1)
         channels = lines.shape[1]
         for c in range(channels):
-            # other colours than those of data and samples
+            # take other colours than the colours of data and samples
             tone = paper.RED if channels == 1 else paper.COLOURS[2:][c % (len(paper.COLOURS) - 2)]
             first, *_ = panel.plot(lines[:, c].T, color=tone, linewidth=1)
             if channels > 1:

@@ -1,8 +1,8 @@
 """Write the model card, the README.md in a model's folder, which the Hugging Face Hub shows.
 
-It describes the SDE and the network, the transform of the data, the training, the evaluation and
-the samples. One line holds a checksum of all other lines. If the checksum is right, the card is
-rewritten with the model. Otherwise somebody has edited the card, and it is not changed.
+The card describes the SDE and the network, the transform of the data, the training, the evaluation
+and the samples. One line holds a checksum of all other lines. If the checksum is right, the card is
+rewritten when the model is written. Otherwise somebody has edited the card, and it is not changed.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def text(folder: Path, config: Mapping[str, Any], *, name: str, licence: str | N
         folder: As for `write`.
         config: The description in the model's file, which is not trusted.
         name: The name by which `from_pretrained` loads the model.
-        licence: The name of the weights' licence on the hub, such as "mit"; by default that in the
-            description.
+        licence: The name of the weights' licence on the hub, such as "mit"; by default the licence
+            in the description.
     """
     head, body = _front_matter(config, licence), "\n".join(_body(config, folder, name))
     mark = f"<!-- scoresde {_digest(head + body)}: rewritten with the model, until it is edited -->"

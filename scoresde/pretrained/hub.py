@@ -64,7 +64,7 @@ def fetch(name: str) -> Path:
 
 
 def _is_reachable(client: Any, repo: str, revision: str | None) -> bool:
-    """Return True if the hub answers a request, since a failing download would retry for 30 s."""
+    """Return True if the hub answers a request; without it, a download would retry for 30 s."""
     try:
         client.HfApi().model_info(repo, revision=revision, timeout=_PATIENCE)
     except Exception as error:
@@ -82,7 +82,7 @@ def push(
     Args:
         contents: The contents of the files, by their names in the repository.
         repo_id: The repository; it is created if it is missing.
-        private: Make a new repository private; None takes the default of the account.
+        private: True makes a new repository private; None takes the default of the account.
         token: An access token; None takes the token of the login on this machine.
 
     Raises:

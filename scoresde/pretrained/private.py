@@ -50,6 +50,6 @@ def without_paths(value: Any) -> Any:
 
 
 def _condition(value: Any) -> Any:
-    """Return an entry of a list with its path reduced to the last name; keep a prefix `NAME=`."""
+    """Return an entry of a list with its path reduced to the last name; a prefix `NAME=` stays."""
     found = re.match(r"\w+=", value) if isinstance(value, str) else None
     return without_paths(value) if found is None else found[0] + without_paths(value[found.end() :])

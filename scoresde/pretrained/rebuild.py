@@ -1,8 +1,8 @@
 """Make the SDE and the network that an untrusted file describes.
 
 A few bytes can describe a network of terabytes, or a network whose layers take minutes to make. So
-the network is first made on the meta device, where tensors have no memory. An error is raised as
-soon as it has more or larger tensors than the file.
+the network is first made on the meta device, where tensors need no memory. An error is raised as
+soon as the network has more or larger tensors than the file.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ def unknown(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def rebuild_sde(config: Mapping[str, Any]) -> SDE:
-    """Return the SDE of a stored model; its class must be one of this package.
+    """Return the SDE of a stored model; its class must belong to this package.
 
     Raises:
-        CheckpointError: The class is not one of this package, or the SDE has too many levels.
+        CheckpointError: The class is not in this package, or the SDE has too many levels.
     """
     fields = {name: value for name, value in config["sde"].items() if name != "type"}
     kind = _kind(SDES, "sde", config["sde"]["type"])
@@ -100,7 +100,7 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
 def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
     """Make the network of a stored model, with initial weights.
 
-    Its class must be one of this package, or one of diffusers if that is installed.
+    Its class must belong to this package, or to diffusers if diffusers is installed.
 
     Args:
         config: The description of the model.
@@ -109,7 +109,7 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
 
     Raises:
         CheckpointError: The class is not allowed, or the network does not fit the tensors.
-        MissingExtraError: The class is one of diffusers, which is not installed.
+        MissingExtraError: The class belongs to diffusers, which is not installed.
         ScoreSDEError, RuntimeError: The network raises an error for an empty batch.
     """
     name, options, shape = config["net"]["type"], config["net"]["config"], config["event_shape"]
@@ -159,7 +159,7 @@ class Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, stored: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.stored = stored
-        # allow more, for temporary tensors and tensors that are made twice
+        # allow more tensors than stored, for temporary tensors and tensors that are made twice
         self.tensors = 2 * len(stored) + 64
         self.numbers = 2 * sum(value.numel() for value in stored.values()) + 2**16
 

@@ -126,7 +126,7 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
             if who := checkpoint.holder(path.parent):
                 raise CheckpointError(
                     f"the run in {path.parent} has no checkpoint so far, and is running ({who}); "
-                    "wait for the first one, after --save-every steps"
+                    "wait for the first checkpoint, after --save-every steps"
                 ) from error
             raise CheckpointError(
                 f"the run in {path.parent} has no checkpoint so far; `scoresde train --config "

@@ -16,7 +16,7 @@ __all__ = ["Around"]
 
 @dataclass(frozen=True)
 class Around(Sampler):
-    """Define the base class of samplers that run another one, whose attributes they have.
+    """Define the base class of samplers that run an inner sampler, and have its attributes.
 
     Args:
         sampler: The inner sampler.

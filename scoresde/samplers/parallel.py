@@ -38,18 +38,18 @@ __all__ = ["Parallel"]
 class Parallel(Around):
     r"""Run a sampler with many evaluations at once, for few samples on a device with idle cores.
 
-    The samples are those of the sampler up to the tolerance. Fewer evaluations follow each other,
-    but there are more in total. For example, 100 steps of DDIM on the packaged digits took 15
-    rounds of 20 evaluations for each sample at the tolerance .001, or 12 rounds of 200 (see the
-    page "Devices"). `Samples.info["sequential"]` is the number of rounds of each sample, and
-    `Samples.nfe` the total number of evaluations.
+    The samples equal the samples of the inner sampler up to the tolerance. There are more
+    evaluations in total, but many are made at once. For example, 100 steps of DDIM on the packaged
+    digits took 15 rounds of 20 evaluations for each sample at the tolerance .001, or 12 rounds of
+    200 evaluations (see the page "Devices"). `Samples.info["sequential"]` is the number of rounds
+    of each sample, and `Samples.nfe` the total number of evaluations.
 
     A state is accepted if it has moved by at most `tolerance` since its score was evaluated, and
     all earlier states are accepted. Each round accepts at least one state, so there are never more
-    rounds than evaluations of the sampler. How much such an error grows later depends on the
-    sampler and the sample. For the digits the median difference from the sequential samples was 1
-    to 4 times the tolerance, and up to 150 times for samples near the boundary between two digits.
-    Each sample is iterated separately, so it does not depend on the rest of its batch.
+    rounds than evaluations of the inner sampler. The error of an accepted state may grow later in
+    the run. For the digits the median difference from the samples of the inner sampler was 1 to 4
+    times the tolerance, and up to 150 times for samples near the boundary between two digits. Each
+    sample is iterated separately, so it does not depend on the rest of its batch.
 
     Memory: three states for every evaluation of every sample.
 
@@ -100,7 +100,7 @@ class Parallel(Around):
         return False
 
     def cost(self, steps: int) -> int:
-        """Return an upper bound of the evaluations, with a round for each of the sampler's."""
+        """Return an upper bound of the evaluations, with one round for each inner evaluation."""
         return self.width * self.sampler.cost(steps)
 
     def trajectory(
@@ -124,7 +124,7 @@ class Parallel(Around):
 
 
 class _Modelled(ReverseSDE):
-    """Reverse an SDE with models of the score, and record the states of their evaluations."""
+    """Reverse an SDE with models of the score, and record the states at which they are called."""
 
     def __init__(self, rsde: ReverseSDE, models: _Models) -> None:
         super().__init__(
@@ -148,7 +148,7 @@ class _Modelled(ReverseSDE):
             "sampler without Parallel"
         )
 
-    def _part(self, score: Score, k: int, withheld: Sequence[str] = ()) -> NoReturn:
+    def _derived(self, score: Score, k: int, withheld: Sequence[str] = ()) -> NoReturn:
         """Raise InvalidTypeError, since only the score of the run itself is modelled."""
         raise InvalidTypeError(
             "the sampler evaluates copies of a state, or another score, which Parallel does not "
@@ -177,7 +177,7 @@ class _Models:
         self._slope: Any = []
         self._steepest: Any = []  # -1 / sigma^2
         self._unit: Any = []  # the unit of changes, the standard deviation of the state
-        self._fresh = torch.zeros(0)  # True if the value is that of the score at this state
+        self._fresh = torch.zeros(0)  # True if `_value` is the score at `_x`, not a model's guess
 
     def value_at(self, i: int, x: Tensor, t: Tensor | float) -> Tensor:
         """Return the model of the i-th evaluation at states `(B, *)`."""

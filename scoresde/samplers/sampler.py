@@ -105,11 +105,11 @@ class Sampler(abc.ABC):
 
     @property
     def order(self) -> int | None:
-        """Return the order of convergence in the number of steps, of the method without noise.
+        """Return the order of convergence of the method without noise, as the steps get shorter.
 
-        It is None if more steps do not make the method converge, as for Langevin dynamics with a
-        fixed step size, or if the method chooses its steps itself. For a multistep method it is the
-        number of evaluations that a step uses, once there are so many.
+        The order is None if shorter steps do not make the method converge, as for Langevin dynamics
+        with a fixed step size, or if the method chooses its steps itself. For a multistep method it
+        is the number of evaluations that a step uses when there are enough earlier steps.
         """
         return 1
 
@@ -122,7 +122,8 @@ class Sampler(abc.ABC):
     def conditional(self) -> bool:
         r"""Return True if a step draws from $p(x_s | x_t)$, with the noise of the reverse SDE.
 
-        Other noise, as with `eta` or `tau` other than 1, gives the right marginals only.
+        With another amount of noise, as with `eta` or `tau` other than 1, only the marginals are
+        right.
         """
         shares = (getattr(self, name, 1.0) for name in ("eta", "tau"))
         return self.stochastic and not self.invariant and all(share == 1.0 for share in shares)
@@ -139,12 +140,12 @@ class Sampler(abc.ABC):
 
     @property
     def between(self) -> bool:
-        """Return True if the score is evaluated between times of the grid, so not on ladders."""
+        """Return True if the score is evaluated between times of the grid (not for ladders)."""
         return False
 
     @property
     def invariant(self) -> bool:
-        r"""Return True for a corrector, whose `step` at s = t moves samples and keeps $p_t$."""
+        r"""Return True for a corrector: its `step` at s = t moves samples and keeps $p_t$."""
         return False
 
     @property
@@ -248,13 +249,13 @@ class Sampler(abc.ABC):
 class Adaptive(Sampler):
     """Define a method that chooses its own steps between two times of the grid.
 
-    Its default grid is T and eps. A limit on the evaluations does not set the number of steps; the
-    method raises an error when it reaches the limit.
+    Its default grid is T and eps. A limit on the evaluations does not set the number of steps;
+    instead, the method raises an error when it reaches the limit.
 
     Rounding can decide whether a step is accepted, and the rounding of a float32 network depends on
-    the size of the batch. So in a batch of another size, a sample may be another solution within
-    the tolerance. With the same `batch_size` a sample is the same bit for bit, whatever the number
-    of samples.
+    the size of the batch. So a sample may differ, within the tolerance, if the batch has another
+    size. With the same `batch_size` a sample is the same bit for bit, whatever the number of
+    samples.
 
     Attributes:
         rtol: The tolerance relative to the state, in units in which noise and data are of order 1.

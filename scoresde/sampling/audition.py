@@ -1,11 +1,11 @@
 r"""Choose the setting of the fast sampler by trying all settings from a pilot run's initial states.
 
 A pilot predicts the errors of a grid for scores evaluated on the exact trajectory. With few steps
-the states are far from it. So for few steps every setting in `SETTINGS` is run from the initial
-states of the pilot run. The setting whose samples are nearest to the pilot run's final states is
-chosen; the worst tenth of the samples is ignored. Then numbers are fitted for the weights
-of the best settings (`scoresde.sampling.fit`), and taken if they win on starts that no number was
-fitted on.
+the states are far from this trajectory. So for few steps every setting in `SETTINGS` is run from
+the initial states of the pilot run. The setting is chosen whose samples are nearest to the final
+states of the pilot run, where the worst tenth of the samples is ignored. Then corrections of the
+weights are fitted for the best settings (`scoresde.sampling.fit`). They are taken if they reduce
+the errors for initial states that the fit did not use.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from scoresde.sde import SDE, Condition, Score
 
 __all__ = ["audition", "few", "runs_of"]
 
-# The largest number of evaluations of all runs together, three times that of a pilot. With more
-# steps, the same setting was best on nearly all problems.
+# The largest number of evaluations of all runs together, three times as many as a pilot takes. For
+# more steps than these allow, the same setting was best on nearly all problems.
 _EVALUATIONS = 192
 # A setting, or a fit, is taken only if its error is below this fraction of the error without it.
 _MARGIN = 0.9
-# The largest number of settings, the best ones, whose weights are fitted.
+# Weights are fitted for this number of settings, the best ones.
 _FITS = 4
-# The fewest trajectories that a fit is made on.
+# The smallest number of trajectories from which a fit is made.
 _FEWEST = 16
-# The largest number of entries of states that are evaluated at once. Nothing is fitted if the
-# states of a pilot run have more, since a fit needs all of them.
+# The largest number of entries of states that are evaluated at once. If the states of a pilot run
+# have more entries, nothing is fitted, since a fit needs all states at once.
 _NUMBERS = 2**20
 
 
@@ -47,7 +47,7 @@ def few(steps: int) -> bool:
 
 
 def runs_of(steps: int) -> int:
-    """Return the number of runs for a number of steps: of all settings, and of fits."""
+    """Return the number of runs for a number of steps: one for each setting and each fit."""
     return min(len(SETTINGS) + _FITS, _EVALUATIONS // steps) if few(steps) else 0
 
 
@@ -68,12 +68,12 @@ def audition(
         score: The score.
         sde: The process.
         pilot: The pilot.
-        states: The states of the pilot run, `(K, n, *)`, or the initial and final states,
-            `(2, n, *)`, if nothing is fitted.
+        states: The states of the pilot run, `(K, n, *)`; or only the initial and the final states,
+            `(2, n, *)`, and then nothing is fitted.
         steps: The number of steps.
         condition: The conditions of the run.
         progress: Show a progress bar, as `sample` does.
-        device: The device; by default that of the score's networks.
+        device: The device; by default the device of the score's networks.
     """
     if not few(steps):
         return pilot
@@ -84,7 +84,7 @@ def audition(
         fits = 0
 
     def ends(method: Sampler) -> Tensor:
-        """Return the squared errors of the samples of a method; infinite where it fails."""
+        """Return the squared errors of the samples of a method; infinite if the method fails."""
         try:
             x = Run.of(
                 score, sde, method, x=start, steps=steps, seed=0, denoise=False, pilot=False,

@@ -52,14 +52,15 @@ def sample(
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` with `x` `(B, *)` and `t` `(B,)`.
-        sde: The process of the score; by default the one in the score's facts.
+        sde: The process of the score; by default the process in the score's facts.
         sampler: A name in `SAMPLERS`, or a sampler object.
         n: The number of samples; by default 1, or the length of `x`.
-        shape: The shape of one sample, without the batch; by default the one in the score's facts.
+        shape: The shape of one sample, without the batch; by default the shape in the score's
+            facts.
         steps: The number of steps of the sampler; by default the number in the score's facts, all
             levels of an SDE with levels, or the sampler's default.
-        nfe: The largest number of evaluations of the score for each sample, including the one for
-            `denoise`; instead of `steps`.
+        nfe: The largest number of evaluations of the score for each sample, including the
+            evaluation for `denoise`; instead of `steps`.
         times: The decreasing times of the grid, in `[0, T]`; instead of `steps`.
         x: The initial states `(n, *shape)` at `times[0]`; by default draws from the prior.
         seed: The seed; sample `first + i` depends only on the seed and on `first + i`.
@@ -67,8 +68,8 @@ def sample(
             `seed`. Without both, one seed is drawn from torch's global generator.
         first: The sample index of the first sample.
         batch_size: The number of samples to draw at once, which limits the memory. Every chunk has
-            exactly this size (the last one is padded), so that a network's rounding does not depend
-            on `n`.
+            exactly this size (the last chunk is padded), so that a network's rounding does not
+            depend on `n`.
         denoise: Return $E[x_0 | x_\epsilon]$, which takes one more evaluation, instead of draws
             from $p_\epsilon$.
         condition: The conditions that the score takes, by name: a tensor with one row for each
@@ -76,19 +77,19 @@ def sample(
             condition the samples follow the distribution of all data; a model has learnt this
             distribution from the part of its training in which conditions were hidden. (The command
             `scoresde sample` draws all classes in turn instead.)
-        moments: The mean and variance of the data, for the prior; by default those in the score's
-            facts.
-        pilot: The result of `scoresde.pilot`, for samplers that use one, such as "fast"; by default
-            the one in the score's facts. A `ScoreModel` measures its pilot at the first use, by 64
-            evaluations of 32 samples, and keeps it. False uses no pilot.
+        moments: The mean and variance of the data, for the prior; by default the moments in the
+            score's facts.
+        pilot: The result of `scoresde.pilot`, for samplers that use a pilot, such as "fast"; by
+            default the pilot in the score's facts. A `ScoreModel` measures its pilot at the first
+            use, by 64 evaluations of 32 samples, and keeps it. False uses no pilot.
         grad: Make samples differentiable in `x`, in conditions, and in the weights of the score.
-            The backward pass evaluates networks again, so that a run stores a few states of each
-            step, and no activations. With `units`, bytes become floats.
-        units: Return samples in the user's units, those of the data before their transform.
-        progress: True shows a progress bar; None shows one in a terminal or a notebook, and lines
-            elsewhere.
-        device: The device; by default that of `x` or of the score's networks.
-        dtype: The floating-point dtype of the samples; by default that of `x`, or float32.
+            The run stores a few states of each step and no activations; the backward pass evaluates
+            the networks again. With `units`, samples of byte data are floats.
+        units: Return samples in the user's units, in which the data were before their transform.
+        progress: True shows a progress bar. None shows a bar in a terminal or a notebook, and lines
+            of text elsewhere.
+        device: The device; by default the device of `x` or of the score's networks.
+        dtype: The floating-point dtype of the samples; by default the dtype of `x`, or float32.
 
     Returns:
         Samples `(n, *shape)`, finite.
@@ -122,13 +123,13 @@ def trajectory(
 ) -> Iterator[State]:
     """Yield the states of a sampling run one by one; `break` stops it early.
 
-    The arguments are those of `sample`, without `batch_size`. The first state is the initial one.
-    With `denoise`, the last state repeats the time and the samples of the state before it, and also
-    has `denoised`. States are copies, which you may change in place.
+    The arguments are those of `sample`, without `batch_size`. The first state that is yielded is
+    the initial state. With `denoise`, the last state repeats the time and the samples of the state
+    before it, and also has `denoised`. States are copies, which you may change in place.
 
     Args:
         score: A score, as in `sample`.
-        sde: The process; by default the one in the score's facts.
+        sde: The process; by default the process in the score's facts.
         sampler: A name in `SAMPLERS`, or a sampler object.
         options: The keyword arguments of `sample`.
 

@@ -10,11 +10,11 @@ $$ \delta = \arg\min_\delta \sum \Big|y^* - y_\text{new} - \delta_0 y - \sum_j \
 
 and the run continues from the corrected state. So the corrections also reduce the errors of earlier
 steps, which the covariance of exact trajectories does not describe. The sums are over entries and
-over two thirds of the trajectories, without the tenth of these with the largest errors before the
-correction. The other third is used to test the corrections.
+over two thirds of the trajectories. Of these, the tenth with the largest errors before the
+correction is left out. The other third of the trajectories is used to test the corrections.
 
-Correcting each step towards trajectories of many steps by a few numbers is the idea of Wang et al.
-(2024), arXiv:2411.06503.
+Wang et al. (2024), arXiv:2411.06503, introduced the idea: to correct each step by a few numbers
+that are fitted to trajectories of many steps.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from scoresde.sde.coordinates import half_log_snr
 
 __all__ = ["Fitting", "Updated", "fitted_on", "nearest", "ridge", "states_at"]
 
-# lambda, and the share of the trajectories with the largest errors, which are left out.
+# lambda, and the share of the trajectories that is left out because their errors are the largest.
 _RIDGE, _LEFT_OUT = 1e-4, 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Updated(Around):
-    """Run a multistep method with other updates.
+    """Run a multistep method whose predictions and corrections are made by another function.
 
     Args:
         sampler: The method.
-        update: The function that makes its predictions and corrections.
+        update: The function that makes the predictions and corrections.
     """
 
     sampler: ExponentialMultistep
@@ -94,7 +94,7 @@ class Fitting:
 
 
 def fitted_on(n: int) -> int:
-    """Return how many of n trajectories, the first ones, are used for a fit."""
+    """Return the number m such that the first m of n trajectories are used for a fit."""
     return n - n // 3
 
 
@@ -107,7 +107,7 @@ def states_at(pilot: Pilot, states: Tensor, sde: SDE, times: Tensor) -> Tensor:
 
 
 def ridge(gap: Tensor, *terms: Tensor) -> tuple[float, ...]:
-    """Return the coefficients of terms `(n, D)` whose sum is nearest to a gap `(n, D)`."""
+    """Return the coefficients with which the sum of terms `(n, D)` is nearest to a gap `(n, D)`."""
     kept = nearest(gap.square().sum(1))
     columns = torch.stack([term[kept].flatten() for term in terms])
     gram = columns @ columns.T
@@ -117,7 +117,7 @@ def ridge(gap: Tensor, *terms: Tensor) -> tuple[float, ...]:
 
 
 def nearest(squares: Tensor) -> Tensor:
-    """Return the indices of all squared distances `(n,)` but the largest tenth, in rising order."""
+    """Return the indices of squared distances `(n,)` in rising order, without the largest tenth."""
     return squares.argsort()[: max(round((1 - _LEFT_OUT) * len(squares)), 1)]
 
 

@@ -36,13 +36,13 @@ def checkpointed(score: Score) -> Callable[..., Any]:
     A score that computes gradients itself, such as a posterior, is evaluated in the ordinary way.
 
     Args:
-        score: The score; its networks are in evaluation mode in the backward pass too.
+        score: The score. Its networks are set to evaluation mode in the backward pass too.
     """
     nested, thread = False, threading.get_ident()
 
     def evaluate(function: Callable[[Tensor, Tensor], Any], x: Tensor, t: Tensor) -> Any:
         nonlocal nested
-        # the context stores the user's current autocast setting
+        # the context holds the user's current autocast setting, for the backward pass
         asked, first = contextvars.copy_context(), True
 
         def again(x: Tensor, t: Tensor) -> Any:
@@ -52,7 +52,7 @@ def checkpointed(score: Score) -> Callable[..., Any]:
                 return in_user_settings(function, x, t)
             if running:
                 raise _Nested
-            # in this thread, or in a thread of autograd
+            # this may run in a thread of autograd
             with in_evaluation(layers_of(score), thread):
                 return asked.copy().run(in_user_settings, function, x, t)
 

@@ -27,22 +27,24 @@ __all__ = ["KEPT", "SAMPLES", "STEPS", "pilot", "pilot_run"]
 
 # The largest number of entries of the states in one part of a run, which limits the memory.
 _NUMBERS = 2**26
-# Of several orders this one ended nearest to the flow on the arena's tuning problems.
+# The method of a pilot run. Of several orders, these ended nearest to the exact flow on the arena's
+# tuning problems.
 _METHOD = TauMultistep(order=5, corrector=4)
-# A full covariance is used if it leaves less than this share of the squared residual that one
-# variance leaves, as for data that are nearly Gaussian. Otherwise the residual is smaller, but
-# bends more, and with fits the errors were 1 to 6 times as large.
+# A full covariance is used only if the squared residual is then below this share of the squared
+# residual for a single variance, as for data that are nearly Gaussian. For other data a full
+# covariance makes the residual smaller but less smooth, and with fits the errors of samples were 1
+# to 6 times as large.
 _GAUSSIAN = 0.05
 
 KEPT = 2**25
-"""The largest number of entries of the states of a pilot run that are all kept."""
+"""If the states of a pilot run have at most this many entries, all states are kept."""
 # The largest numbers of samples and steps; more do not improve a pilot.
 _MOST = {"n": 100_000, "steps": 10_000}
 
 SAMPLES = 32
 """The number of samples of a pilot run."""
 STEPS = 63
-"""The number of steps of a pilot run, which takes one evaluation more."""
+"""The number of steps of a pilot run; the run takes one more evaluation than steps."""
 
 
 class _Recorder(Wrapped):
@@ -100,22 +102,22 @@ def pilot(
 
     Args:
         score: A score, as for `sample`.
-        sde: The process; by default the one in the score's facts.
+        sde: The process; by default the process in the score's facts.
         shape: The shape of one event, if it is not in the score's facts.
-        moments: The data's moments. `None` takes those in the score's facts. If there are none, it
+        moments: The data's moments. `None` takes the moments in the score's facts, or else
             estimates them from the run: the mean from the first evaluations, at T, and one variance
-            from the last ones, at eps. A full covariance is replaced by its mean variance unless
-            the data are nearly Gaussian, since the residual is then smoother.
+            from the last evaluations, at eps. Unless the data are nearly Gaussian, a full
+            covariance is replaced by its mean variance, which makes the residual smoother.
         n: The number of samples, at least 2.
         steps: The number of steps, at least 5; fewer are taken if the SDE has fewer levels.
         budgets: Numbers of steps, up to 24, for which the orders and the grid of "fast" are chosen
-            too. For each number, 8 settings are run, and the one whose samples are nearest to the
-            final states of the pilot run is chosen. Then the weights of the best settings are
-            fitted to these states.
+            too. For each number of steps, 8 settings are run, and the setting is chosen whose
+            samples are nearest to the final states of the pilot run. Then the weights of the best
+            settings are fitted to the states of the pilot run.
         condition: The conditions of the score, with one row for each of the n samples.
         seed: The seed of the samples.
-        progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
-        device: The device; by default that of the score's networks.
+        progress: Show a bar; None shows a bar in a terminal or a notebook, and lines elsewhere.
+        device: The device; by default the device of the score's networks.
         dtype: The dtype of the states; float32 by default.
 
     Returns:
@@ -163,7 +165,8 @@ def pilot_run(
 ) -> tuple[Pilot, Tensor]:
     """Return the result of `pilot`, and the states of the run, `(K, n, *)`.
 
-    If a run has too many numbers, only the initial and final states are returned, `(2, n, *)`.
+    If the states have too many entries, only the initial and the final states are returned,
+    `(2, n, *)`.
     """
     sde = process_of(score, sde)
     check_integer("n", n, 2)
@@ -212,7 +215,7 @@ def pilot_run(
 
 
 def _gaussians(moments: Moments) -> list[Moments]:
-    """Return the moments, and of a full covariance those with one variance besides."""
+    """Return the moments; if they have a full covariance, add moments with a single variance."""
     if moments.cov is None:
         return [moments]
     return [moments, Moments(moments.mean, var=moments.mean_variance())]

@@ -26,7 +26,8 @@ def pilot_of_model(
 ) -> tuple[Pilot | None, Tensor | None]:
     """Return the pilot of a model, and the states of its run, `(K, n, *)` or `(2, n, *)`.
 
-    The numbers are rounded as in a model's file, so that a saved model draws the same samples.
+    The numbers of the pilot are rounded as in a model's file, so that the model draws the same
+    samples before and after it is saved.
 
     Args:
         model: The model.
@@ -42,7 +43,7 @@ def pilot_of_model(
             found, states = pilot_run(model, condition=_typical(model), progress=progress)
     except Exception as error:  # a network may raise any error, for example if it needs a condition
         warnings.warn(
-            f'no pilot could be measured for "fast", which runs without one: {error}; '
+            f'no pilot could be measured, so "fast" runs without a pilot: {error}; '
             "pilot=False skips the measurement",
             UserWarning,
             stacklevel=outside(),
@@ -57,7 +58,7 @@ def lacks_setting(pilot: Pilot, steps: int | None) -> bool:
 
 
 def evaluations_of(steps: int) -> int:
-    """Return the number of evaluations of single samples for a pilot and the choice for `steps`."""
+    """Return the number of samples, counted at each evaluation, for a pilot and its setting."""
     return SAMPLES * (STEPS + 1 + steps * runs_of(steps))
 
 
@@ -69,7 +70,7 @@ def with_setting(
     Args:
         model: The model.
         pilot: The pilot of the model.
-        states: The states of the pilot run, as from `pilot_of_model`; None repeats the run.
+        states: The states of the pilot run, as `pilot_of_model` returns them; None repeats the run.
         steps: The number of steps.
         progress: Show a bar, as for `sample`.
     """
@@ -83,12 +84,12 @@ def with_setting(
             model, model.sde, pilot, states.to(device), steps, progress=progress,
             condition=Condition(condition) if condition else None,
         )  # fmt: skip
-    # many states are computed again when they are needed
+    # states with many entries are not kept, but computed again when they are needed
     return found, states if states.numel() <= KEPT else None
 
 
 def _typical(model: ScoreModel) -> dict[str, Tensor] | None:
-    """Return conditions for a pilot run: classes in turn, and numbers with the known moments."""
+    """Return conditions for a pilot run: all classes in turn, and draws for other conditions."""
     kinds, found = facts(model).conditions or {}, dict[str, Tensor]()
     known = model.condition_units.moments()
     for k, (name, kind) in enumerate(kinds.items()):

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["model_page", "run_page", "samples_page"]
 
-# The number of samples to show of each kind, and the largest numbers of entries, steps and seconds
-# that drawing them may take.
+# The number of samples to show for each kind of data. They are shown only if drawing them stays
+# within these numbers of entries, steps and seconds.
 _N: Mapping[str, int] = {"points": 500, "signals": 8, "images": 8, "volumes": 2}
 _NUMBERS, _STEPS, _SECONDS = 2**21, 12, 3.0
 
@@ -89,7 +89,7 @@ def _table(rows: Mapping[str, str]) -> str:
 def _samples(model: ScoreModel) -> Figure | None:
     """Return a figure of a few samples, or None if drawing them is slow or fails.
 
-    A user's network can raise any error, and the table must be shown nevertheless.
+    A user's network can raise any error; then the table is shown without a figure.
     """
     n = _N[plot.kind(model.event_shape)]
     if n * math.prod(model.event_shape) > _NUMBERS:

@@ -17,10 +17,10 @@ def warn_of_open_classes(known: Facts, condition: Mapping[str, Any] | None) -> N
     for name, kind in (known.conditions or {}).items():
         if isinstance(kind, Classes) and len(kind.names) > 1 and name not in (condition or {}):
             warnings.warn(
-                f"no {name!r} is given, so the unconditional model is sampled, which is usually "
-                f"worse, since it has learnt only from the steps in which {name!r} was hidden; "
-                f"condition={{{name!r}: {kind.names[0]!r}}} draws one class, a list of names one "
-                f"for each sample, and {{{name!r}: -1}} all without this warning",
+                f"no {name!r} is given, so the unconditional model is sampled; its samples are "
+                f"usually worse, since it has learnt only from samples whose {name!r} was hidden; "
+                f"condition={{{name!r}: {kind.names[0]!r}}} draws one class, a list of names "
+                f"draws a class for each sample, and {{{name!r}: -1}} hides this warning",
                 UserWarning,
                 stacklevel=outside(),
             )

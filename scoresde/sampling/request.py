@@ -49,8 +49,9 @@ __all__ = [
     "with_pilot",
 ]
 
-# A warning is given if these ratios are exceeded: of noise to data in float32, and of the size of
-# samples to that of the data, for ordinary scores and for guided ones.
+# A warning is given if one of these ratios is exceeded: the noise divided by the scale of the data,
+# in float32; and the size of samples divided by the size of the data, for ordinary scores and for
+# guided scores.
 _LARGEST_NOISE, _LARGEST_GROWTH, _LARGEST_GUIDED = 1e9, 30, 5
 
 
@@ -213,7 +214,7 @@ def count(n: int | None, x: Tensor | None) -> int:
 
 
 def dtype_of(dtype: torch.dtype | None, x: Tensor | None) -> torch.dtype:
-    """Return the dtype of the samples: `dtype`, or that of `x`, or float32."""
+    """Return the dtype of the samples: `dtype`, or else the dtype of `x`, or else float32."""
     dtype = dtype or (torch.float32 if x is None else x.dtype)
     check_floating("dtype", dtype)
     if dtype.itemsize < 2:
@@ -233,9 +234,9 @@ def check_prior(x: Tensor | None, moments: Moments | None, sde: SDE, times: Tens
 def warn_of_large_noise(sde: SDE, sampler: Sampler, moments: Moments | None, start: float) -> None:
     """Warn if a fixed grid starts with noise so large that float32 rounds the data away.
 
-    Most steps then only reduce noise, and the remaining ones are too long, so methods lose
-    precision or diverge. `Adaptive` methods do not have this problem, since they choose their steps
-    themselves.
+    Most steps then only reduce noise, and the remaining steps are too long, so methods lose
+    precision or diverge. `Adaptive` methods choose their steps themselves and do not need this
+    warning.
     """
     ends = torch.tensor([start, sde.eps], dtype=torch.float64)
     noise, least = (-0.5 * sde.log_snr(ends)).exp().tolist()
@@ -255,9 +256,9 @@ def warn_of_growth(x: Tensor, moments: Moments | None, known: Facts) -> None:
     """Warn if samples are implausibly large for a distribution with these moments.
 
     By Markov's inequality this happens by chance in less than one of 900 runs, for any
-    distribution. For guided scores the limit is lower, and is exceeded by chance in less than one
-    of 25 runs, since guided samples should lie in the range of the data, and guided scores are
-    often stiff.
+    distribution. For guided scores the limit is lower, since guided samples should lie in the range
+    of the data, and guided scores are often stiff. The lower limit is exceeded by chance in less
+    than one of 25 runs.
     """
     if moments is None or x.numel() == 0:
         return
@@ -289,7 +290,7 @@ def transform_of(known: Facts) -> Transform:
 
 
 def facts_of(score: object) -> Facts:
-    """Return the facts of a score; warn if it has none but contains a score that has facts."""
+    """Return the facts of a score; warn if only a score hidden inside it has facts."""
     hidden = lost_facts(score)
     if hidden is not None:
         warnings.warn(
@@ -310,8 +311,9 @@ def with_pilot(
     Args:
         known: The facts of the score.
         method: The method, if it uses a pilot.
-        pilot: A pilot; by default the one in the facts.
-        steps: The number of steps; if the method has settings, the setting for it is chosen too.
+        pilot: A pilot; by default the pilot in the facts.
+        steps: The number of steps. If the method has settings, the setting for this number of steps
+            is chosen too.
         progress: Show a bar, as for `sample`.
     """
     if isinstance(pilot, Pilot):

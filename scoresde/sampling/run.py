@@ -33,7 +33,7 @@ from scoresde.units import Transform
 
 __all__ = ["Options", "Run", "Samples"]
 
-# The largest number of entries in a chunk; more do not fit into any memory.
+# The largest number of entries in a chunk; a larger chunk does not fit into any memory.
 _LARGEST = 2**36
 
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -80,7 +80,7 @@ class Run:
         transform: The transform of the data, if samples are returned in the user's units, else
             None.
         grad: True if samples can be differentiated.
-        progress: Show a bar; None shows one in a terminal or a notebook.
+        progress: Show a bar; None shows a bar in a terminal or a notebook.
         device: The device of the states.
         dtype: The dtype of the samples.
 
@@ -198,7 +198,7 @@ class Run:
 
         Args:
             batch_size: The number of samples to draw at once, which limits the memory. Every chunk
-                has exactly this size (the last one is padded), so that a network's rounding does
+                has exactly this size (the last chunk is padded), so that a network's rounding does
                 not depend on n.
 
         Raises:
@@ -233,8 +233,9 @@ class Run:
     def states(self) -> Iterator[State]:
         """Yield the states of the run one by one; `break` stops it early.
 
-        The first state is the initial one. With `denoise` the last state repeats the time and the
-        samples of the state before it, and also has `denoised`. States may be changed in place.
+        The first state that is yielded is the initial state. With `denoise` the last state repeats
+        the time and the samples of the state before it, and also has `denoised`. States may be
+        changed in place.
         """
         layers = layers_of(self.score)
         with self._bar(1) as bar, contextlib.closing(self._copies()) as steps:
@@ -269,7 +270,7 @@ class Run:
             yield bar
 
     def _rows(self, i: int, size: int) -> Run:
-        """Return the run of `size` samples from i on, padded by repeating the last sample."""
+        """Return the run of `size` samples, the first of which is i; repeat the last to pad."""
         rows = [min(row, self.n - 1) for row in range(i, i + size)]
         seeds = [self.noise.seeds[row] for row in rows]
         indices = [self.noise.indices[row] for row in rows]

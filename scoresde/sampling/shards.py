@@ -2,8 +2,8 @@ r"""Draw many samples into a folder of shards, with several processes, and resum
 
 Shard c holds the samples $cb \dots cb + b - 1$ of a request, which one process draws as one chunk.
 So a shard does not depend on the number of processes, the number of shards or interruptions. A
-valid shard is not drawn again. Each file also stores the request, since a folder may hold only
-samples of one request.
+valid shard is not drawn again. All shards in a folder must belong to one request, so each file also
+stores the request.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME = re.compile(r"shard-[0-9]{5,}\.safetensors")
 
 
 class Shards:
-    """Draw samples into a folder, in files of `size` samples; the last may hold fewer.
+    """Draw samples into a folder, in files of `size` samples; the last file may hold fewer.
 
     All processes must call the same methods in the same order. From `draw` until this object is
     deleted, no other process can draw into the folder.
@@ -80,7 +80,7 @@ class Shards:
             The number of shards that were missing.
 
         Raises:
-            InvalidValueError: The folder holds samples of another request, or more than `n`.
+            InvalidValueError: The folder holds samples of another request, or more than n samples.
             CheckpointError: A shard cannot be written, or another process draws into the folder.
         """
         self._drawn = dict(request)
@@ -95,7 +95,7 @@ class Shards:
                 self.remove()  # nothing was drawn
             raise
         finally:
-            self._lock.idle = True  # another object of this process may continue
+            self._lock.idle = True  # another `Shards` of this process may take the lock
         return len(missing)
 
     def joined(self) -> dict[str, Tensor]:
@@ -122,7 +122,7 @@ class Shards:
         return {name: torch.cat([tensors[name] for tensors, _ in found]) for name in first}
 
     def remove(self) -> None:
-        """Remove the shards, and the folder unless it holds anything else.
+        """Remove the shards, and remove the folder if it is then empty.
 
         Raises:
             CheckpointError: Another process draws into the folder.

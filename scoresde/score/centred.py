@@ -1,8 +1,8 @@
 r"""Shift the states of a score by a function of time and condition.
 
-A bridge to a known y has the states $x_t = \alpha_t x_0 + \beta_t y + \sigma_t z$, which no SDE of
-`scoresde.sde` has. The centred states $u = x_t - \beta_t y$ follow such an SDE, with the data
-distribution $p(x_0 | y)$.
+A bridge to a known y has the states $x_t = \alpha_t x_0 + \beta_t y + \sigma_t z$. No SDE of
+`scoresde.sde` has such states, but the centred states $u = x_t - \beta_t y$ follow an SDE of
+`scoresde.sde` for the data distribution $p(x_0 | y)$.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Centred"]
 
 Shift = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
-# A shift at t = 0 counts as 0 up to this share of the shift at the times of the call.
+# A shift at t = 0 counts as 0 if it is below this share of the shift at the times of the call.
 _ROUNDING = 1e-5
 
 
@@ -33,8 +33,8 @@ class Centred(Wrapped):
     Both have the same value, $\nabla_u \log p_t(u) = \nabla_x \log p_t(x)$. Sampling, training and
     likelihoods then use the states u. Data are the same in u and x, since the shift is 0 at t = 0.
 
-    For example DDBM-VP (Zhou et al. 2023, eq. 8, arXiv:2309.16948): let $\alpha$ and $\sigma$ be
-    those of a VP SDE, and $q_t = \alpha_T^2 \sigma_t^2 / (\sigma_T^2 \alpha_t^2)$. The shift is
+    For example DDBM-VP (Zhou et al. 2023, eq. 8, arXiv:2309.16948): let $\alpha$ and $\sigma$
+    belong to a VP SDE, and $q_t = \alpha_T^2 \sigma_t^2 / (\sigma_T^2 \alpha_t^2)$. The shift is
     $q_t \alpha_t / \alpha_T\, y$, and the SDE of u has $\alpha_t (1 - q_t)$ and
     $\sigma_t \sqrt{1 - q_t}$.
 

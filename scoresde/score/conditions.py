@@ -35,7 +35,7 @@ def kinds_of(
     Args:
         net: The network.
         event_shape: The shape of one sample.
-        names: For each condition the names of its classes, or of its entries if it is a vector.
+        names: For each condition, the names of its classes, or of its entries if it is a vector.
     """
     declared: Any = getattr(net, "declared", None)
     if callable(declared):
@@ -59,7 +59,7 @@ def written(kind: Classes | Field) -> int | list[int]:
 
 
 def read_kind(value: Any) -> Classes | Field:
-    """Return the kind of condition that `written` wrote.
+    """Return the kind of condition that `written` returned as JSON.
 
     Raises:
         CheckpointError: The shape or the number of classes is too large.

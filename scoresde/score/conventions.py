@@ -82,7 +82,7 @@ class DiffusersNetwork(Called):
         return out.chunk(2, dim=1)[0] if out.shape[1] == 2 * x.shape[1] else out
 
     def _labels(self, label: Tensor | None, x: Tensor) -> Tensor:
-        """Return the number of a class for each sample."""
+        """Return the class that the network receives for each sample, also for a missing label."""
         if self.missing is not None:
             given = x.new_full((len(x),), -1, dtype=torch.int64) if label is None else label
             return torch.where(given < 0, self.missing, given)
@@ -90,7 +90,7 @@ class DiffusersNetwork(Called):
         seen = label is not None and label.device.type == "cpu" and not is_compiling()
         if label is None or (seen and bool((label < 0).any())):
             raise InvalidValueError(
-                f"this network of diffusers has {self.classes} classes, and none for a missing "
+                f"this network of diffusers has {self.classes} classes, but no class for a missing "
                 'label; give a label for each sample, condition={"label": ...}'
             )
         return label

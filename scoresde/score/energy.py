@@ -17,8 +17,8 @@ __all__ = ["EnergyScore", "gradient"]
 class EnergyScore(nn.Module):
     r"""Return the score $-\nabla_x E(x, t)$ of the density $p_t \propto e^{-E(\cdot, t)}$.
 
-    Every objective can train it, and every sampler can use it. Unlike the output of a network, this
-    score is a gradient by construction, and gives $\log p_t$ up to a constant in x.
+    Every objective can train this score, and every sampler can use it. Unlike the output of a
+    network it is a gradient by construction, and the energy gives $\log p_t$ up to a constant in x.
 
     Args:
         energy: A module or a function `(x, t) -> (B,)` of `x` `(B, *)` and `t` `(B,)`; with a
@@ -58,7 +58,7 @@ class EnergyScore(nn.Module):
     ) -> Tensor:
         r"""Return $-\nabla_x E(x, t)$, `(B, *)`; this works under `no_grad` too.
 
-        While gradients are recorded it can be differentiated again, in x and in the weights.
+        While gradients are recorded, the result can be differentiated in x and in the weights.
 
         Raises:
             InvalidTypeError: The energy is not a tensor.
@@ -86,7 +86,7 @@ def gradient(
 ) -> Tensor:
     r"""Return $\nabla_x$ of a function with one value per sample, `(B, *)`, under `no_grad` too.
 
-    While gradients are recorded it can be differentiated again, in x and in the weights.
+    While gradients are recorded, the result can be differentiated in x and in the weights.
 
     Args:
         what: The name of the function's value in error messages, such as "an energy".

@@ -25,14 +25,14 @@ __all__ = [
     "lost_facts", "modules",
 ]  # fmt: skip
 
-# Types that are not searched, since they hold no network, or refer to too many other objects
-# (classes, Python modules).
+# Types that are not searched, since they hold no network or, like classes and Python modules, refer
+# to too many other objects.
 _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, Tensor, str, bytes, int, float)
 # Libraries whose functions do not use a network of the user as a global.
 _LIBRARIES = frozenset({"torch", "scoresde"})
 
-# Reentrant, since garbage collection may close a generator, and so leave its block, while the lock
-# is held.
+# Reentrant, since garbage collection may happen while the lock is held: it may close a generator,
+# and the end of the generator's block takes the lock again.
 _lock = threading.RLock()
 # For each layer that is being evaluated: the threads that evaluate it, and the mode to restore.
 _running: weakref.WeakKeyDictionary[nn.Module, tuple[list[int], bool]]
@@ -42,12 +42,12 @@ _learning: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary
 
 
 def modules(score: object) -> list[nn.Module]:
-    """Return the networks inside a score, without those inside another network.
+    """Return the networks inside a score, without networks that are part of another network.
 
     The search covers the attributes and slots of the score and its class; lists, mappings and weak
     references; partials, methods and closures; and the globals that a function, a `__call__` or a
-    property uses. It runs no code of the user. So it does not find a network that only running code
-    can find, for example under a computed name.
+    property uses. The search runs no code of the user. So it does not find a network that only
+    running code can find, for example under a computed name.
 
     Args:
         score: Any score, or anything else.
@@ -64,8 +64,8 @@ def modules(score: object) -> list[nn.Module]:
             found.append(part)
             inside = list(part.modules())
             seen.update(map(id, inside))
-            # attributes of a module that are not submodules may hold networks too, such as a second
-            # score
+            # a module may also hold networks in attributes that are not submodules, such as a
+            # second score
             waiting += [
                 value
                 for module in inside
@@ -159,7 +159,7 @@ def in_evaluation(layers: Iterable[nn.Module], thread: int | None = None) -> Ite
 
     Args:
         layers: The layers.
-        thread: The thread that evaluates the layers; None for the current one.
+        thread: The thread that evaluates the layers; None for the current thread.
 
     Raises:
         TrainingError: Another thread trains a layer, which changes its weights.
@@ -180,7 +180,7 @@ def in_evaluation(layers: Iterable[nn.Module], thread: int | None = None) -> Ite
         with _lock:
             changed = [layer for layer in listed if layer.training]
             for layer in listed:
-                # in case garbage collection closes the generator here
+                # the default is for a generator that garbage collection closes at this point
                 threads, mode = _running.get(layer, ([here] * 2, False))
                 threads.remove(here)
                 if not threads:
@@ -206,7 +206,7 @@ def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
     """
     listed, here = list(layers), threading.get_ident()
     with _lock:
-        # two optimisers of the same weight may crash the process
+        # two optimisers that change the same weight at once may crash the process
         if any(layer in _learning for layer in listed):
             raise TrainingError(
                 "the model is already being trained, by another thread or by a trainer that "
@@ -260,7 +260,7 @@ def dtype_of(module: nn.Module, default: torch.dtype) -> torch.dtype:
 
 
 def lost_facts(score: object) -> nn.Module | None:
-    """Return a network that has facts inside a score that has none, or None."""
+    """Return a network with facts that is hidden in a score without facts, or None."""
     if facts(score) != Facts():
         return None
     inside = (part for module in modules(score) for part in module.modules())

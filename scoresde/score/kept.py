@@ -1,8 +1,8 @@
 """Keep the pilot of a model, which the user set or which was measured at its first use.
 
-A measured pilot is valid for the weights at the time of the measurement; after they have changed it
-is measured again. It depends on the model only, so samples do not depend on the call that measured
-it.
+A measured pilot is valid for the weights at the time of the measurement. If the weights have
+changed, the pilot is measured again. A pilot depends only on the model, so samples do not depend on
+which call measured it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Piloted"]
 
 # One measurement at a time: a second thread waits for the result of the first.
 _lock = threading.RLock()
-# attributes that the score depends on, and attributes that it does not depend on
+# types of attributes on which the score may depend, and names of attributes on which it does not
 _PLAIN = (bool, int, float, str, torch.dtype, SDE)
 _APART = {"training", "pilot_seconds", "steps"}
 
@@ -51,16 +51,21 @@ class Piloted(Precise):
 
     @pilot.setter
     def pilot(self, pilot: Pilot | None) -> None:
-        self._kept = _Kept(pilot)
+        self._kept = _Kept(pilot, given=pilot is not None)
 
     @property
     def given_pilot(self) -> Pilot | None:
-        """Return the pilot that the user set, or None."""
-        return self._kept.pilot if self._kept.weights is None else None
+        """Return the pilot that the user set, or that is in the model's own file, or None."""
+        return self.pilot if self._kept.given else None
 
-    def recall_pilot(self, pilot: Pilot) -> None:
-        """Store a pilot that was measured earlier with the current weights."""
-        self._kept = _Kept(pilot, None, _weights(self))
+    def recall_pilot(self, pilot: Pilot, *, given: bool = False) -> None:
+        """Store a pilot that was measured earlier with the current weights.
+
+        Args:
+            pilot: The pilot.
+            given: The pilot is a part of the model's file.
+        """
+        self._kept = _Kept(pilot, weights=_numbers(_weights(self)), given=given)
 
     def measured_pilot(
         self, progress: bool | None = None, steps: int | None = None
@@ -107,45 +112,63 @@ class _Kept:
         weights: The weights before the measurement; None for a pilot that the user set.
         after: The weights after the measurement. An attribute that the measurement itself changed,
             such as a count of calls, is not compared.
+        given: The user set the pilot, or it was in the model's file.
     """
 
     def __init__(
-        self, pilot: Pilot | None = None, states: Any = None, weights: Any = None, after: Any = None
+        self,
+        pilot: Pilot | None = None,
+        states: Any = None,
+        weights: Any = None,
+        after: Any = None,
+        given: bool = False,
     ) -> None:
         self.pilot = pilot
         self.states = states
         self.weights = weights
+        self.given = given
         old, new = (weights[0], after[0]) if after else ({}, {})
         self._counts = {key for key in old | new if old.get(key) != new.get(key)}
 
     def fits(self, weights: Any) -> bool:
         """Return True if the pilot was measured with these weights."""
-        return self.weights is not None and self._compared(self.weights) == self._compared(weights)
+        if self.weights is None:
+            return False
+        if self.weights[-1] is None:
+            weights = _numbers(weights)
+        return bool(self._compared(self.weights) == self._compared(weights))
 
     def _compared(self, weights: Any) -> Any:
         plain = {key: value for key, value in weights[0].items() if key not in self._counts}
         return plain, weights[1:]
 
-    def __reduce__(self) -> tuple[type[_Kept], tuple[Pilot | None]]:
-        # a copy of the module has its own weights, so it measures again
-        return _Kept, (self.pilot if self.weights is None else None,)
+    def __reduce__(self) -> tuple[type[_Kept], tuple[Any, ...]]:
+        # a copy of the module has other tensors with the same numbers
+        weights = None if self.weights is None else _numbers(self.weights)
+        return _Kept, (self.pilot, None, weights, None, self.given)
 
 
 def _weights(module: nn.Module) -> tuple[Any, ...]:
     """Return values that change if the weights or settings of a module change.
 
-    For each tensor these are its identity, its version counter, and a checksum of its numbers,
-    since the counter does not count changes through `.data`. For each layer they are its hooks, and
-    its attributes that are numbers, strings or SDEs.
+    For each tensor these are its identity, its version counter, and a checksum of its numbers in
+    float32, since the counter does not count changes through `.data`. For each layer these are its
+    hooks, and those attributes that are numbers, strings or SDEs.
     """
-    plain = {(id(part), k): v for part in module.modules() for k, v in _plain(part).items()}
+    layers = enumerate(module.modules())
+    plain = {(i, k): v for i, part in layers for k, v in _plain(part).items()}
     tensors = [*module.parameters(), *module.buffers()]
     sums: dict[torch.device, list[Tensor]] = {}
     for x in tensors:
         if x.is_floating_point() and x.numel() and not x.is_meta:
-            sums.setdefault(x.device, []).append(checksum(x))
+            sums.setdefault(x.device, []).append(checksum(x.detach().float()))
     changes = [(id(x), version(x)) for x in tensors]
-    return plain, changes, [torch.stack(parts).tolist() for parts in sums.values()]
+    return plain, [torch.stack(parts).tolist() for parts in sums.values()], changes
+
+
+def _numbers(weights: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return weights to compare by their numbers alone, as in a copy or on another device."""
+    return (*weights[:-1], None)
 
 
 def _plain(module: nn.Module) -> dict[str, object]:

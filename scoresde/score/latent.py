@@ -1,11 +1,10 @@
 r"""Make a model of samples from an autoencoder and a score of its codes.
 
 An encoder turns samples into codes, and a decoder turns codes back (Vahdat et al. 2021,
-arXiv:2106.05931; Rombach et al. 2022, arXiv:2112.10752). The score is a score of the codes, after a
-shift and a scale that standardise them. A variational encoder returns a mean and a standard
-deviation for each code, and its decoder was trained on draws from this distribution. The draws have
-a larger variance than the means, so codes must be standardised by the moments of draws, which
-`codes` returns.
+arXiv:2106.05931; Rombach et al. 2022, arXiv:2112.10752). The score is a score of the standardised
+codes. A variational encoder returns a mean and a standard deviation for each code, and its decoder
+was trained on draws from this distribution. The draws have a larger variance than the means, so
+codes must be standardised by the moments of draws. The function `codes` returns draws.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ _AT_ONCE = 64  # the number of samples that are encoded or decoded at once, whic
 
 
 class Latent(Wrapped):
-    """Return a score of codes; `units=True` decodes its samples.
+    """Return a score of codes; sampling it with `units=True` decodes the codes.
 
     The score, its event shape, its moments and its log-densities refer to the codes. The
     log-density of a decoded sample is not known, since different codes may decode to the same
     sample; `scoresde.likelihood.latent_elbo` bounds it.
 
     Args:
-        score: A score of codes. If it has a transform, this maps the encoder's codes to those of
-            the score.
+        score: A score of codes. If it has a transform, the transform maps the encoder's codes to
+            the codes of the score.
         encoder: A module or function that maps samples `(B, *)` to codes, or to the mean and the
             standard deviation of codes.
         decoder: A module or function that maps codes to samples.
 
     Raises:
-        InvalidTypeError: A part cannot be called.
+        InvalidTypeError: The score, the encoder or the decoder cannot be called.
 
     Examples:
         >>> from scoresde import VPSDE, sample, targets
@@ -78,7 +77,7 @@ class Latent(Wrapped):
         return facts(self.score).transform or Identity()
 
     def encode(self, x: Tensor, *, seed: int = 0, first: int = 0) -> Tensor:
-        """Return a code for each sample, drawn as by `codes` and mapped to the score's codes.
+        """Return a code for each sample, drawn as in `codes` and transformed as the score needs it.
 
         Raises:
             InvalidTypeError, ShapeError, NonFiniteError: As in `codes`, or the codes do not have
@@ -115,11 +114,11 @@ class Decoded:
         )
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Return the samples that the score's codes decode to."""
+        """Decode the score's codes into samples."""
         return called("decoder", self.decoder, self.code_transform.inverse(x))
 
     def restore(self, x: Tensor) -> Tensor:
-        """Return the samples that codes decode to, computed in parts and without gradients."""
+        """Decode codes into samples, in parts and without gradients."""
         with torch.no_grad():
             return torch.cat([self.inverse(part) for part in torch.split(x, _AT_ONCE)])
 

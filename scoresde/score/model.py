@@ -40,17 +40,17 @@ class ScoreModel(Saved):
         net: A module `net(x, c, **condition)` with output of the shape of `x`.
         sde: The process whose score it is.
         event_shape: The shape of one sample, without the batch.
-        predicts: What the network's output predicts, a key of `PREDICTIONS`.
-        moments: Mean and variance of the data; standardised data are assumed by default.
+        predicts: The quantity that the network's output predicts, a key of `PREDICTIONS`.
+        moments: Mean and variance of the data; by default mean 0 and variance 1.
         condition_moments: The mean and the standard deviation of vector and field conditions by
             name, as `data.condition_moments()` returns them. The network receives these conditions
-            standardised, and all others unchanged.
+            standardised, and all other conditions unchanged.
 
     Attributes:
         autocast: A dtype for autocast around the call of the network; `None` keeps the caller's
             autocast.
-        steps: The recommended number of sampling steps, or `None`; saved with the model. A sampler
-            that needs fewer steps takes fewer.
+        steps: The recommended number of sampling steps, or `None`; saved with the model. If the
+            default number of a sampler is smaller, it is used instead.
         transform: The map from the user's units to model units, saved with the model; by default
             the identity. Samples, scores and likelihoods are in model units; `to_units` converts
             samples.
@@ -124,7 +124,7 @@ class ScoreModel(Saved):
         known, tensors = self._moments, [self.mean, self.var]
         marks: list[object] = list(map(mark, tensors))
         if known is None or known[1] != marks or any(map(is_not, known[0], tensors)):
-            # checked when the model is made or moved, not at every evaluation
+            # the moments are checked when the model is made or moved, not at every evaluation
             self._moments = known = tensors, marks, Moments(self.mean, var=self.var)
         return known[2]
 
@@ -151,17 +151,17 @@ class ScoreModel(Saved):
         return kind.n if isinstance(kind, Classes) else None
 
     def grown(self, num_classes: int | Mapping[str, int]) -> Self:
-        """Return a copy with more classes, for fine-tuning; the scores of the old ones are equal.
+        """Return a copy with more classes, for fine-tuning; scores of old classes do not change.
 
-        The score of a new class starts as the score with a missing label, and its name is its
-        number.
+        The score of a new class starts as the score with a missing label. The name of a new class
+        is its number.
 
         Args:
             num_classes: The new number of classes of `label`, or a mapping from names of conditions
                 to new numbers.
 
         Raises:
-            InvalidTypeError: The network has no method `grown`; those of `scoresde.nn` have one.
+            InvalidTypeError: The network has no method `grown`; networks of `scoresde.nn` have it.
             InvalidValueError: The network already has more classes.
         """
         grow: Any = getattr(self.net, "grown", None)

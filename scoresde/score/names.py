@@ -14,7 +14,7 @@ Words = tuple[str, ...]
 
 
 def names_of(config: Mapping[str, Any]) -> tuple[dict[str, Words], Words, Words]:
-    """Return the names for each condition, the names of the columns, and those of integer columns.
+    """Return the names for each condition, of all columns, and of the columns of integers.
 
     Args:
         config: A model's description.
@@ -33,7 +33,7 @@ def names_of(config: Mapping[str, Any]) -> tuple[dict[str, Words], Words, Words]
 def grown_names(
     names: Mapping[str, tuple[str, ...]], num_classes: int | Mapping[str, int]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the names with those of new classes added; the name of a new class is its number."""
+    """Return the names with new classes added; the name of a new class is its number."""
     more = {"label": num_classes} if isinstance(num_classes, int) else num_classes
     return {
         name: (*words, *(str(k) for k in range(len(words), more.get(name, 0))))

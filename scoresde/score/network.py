@@ -51,7 +51,7 @@ class NetworkScore(ScoreModel):
     It differs from a `ScoreModel` in the network's inputs: the state is not scaled, and the time
     has the form that the network expects. It can be trained and saved like a `ScoreModel`. If the
     network is a module and the shape of a sample is known, a pilot is measured when "fast" is first
-    used; otherwise set one by `score.pilot = scoresde.pilot(score, shape=...)`.
+    used. Otherwise set a pilot by `score.pilot = scoresde.pilot(score, shape=...)`.
     """
 
     cov: Tensor | None
@@ -59,7 +59,7 @@ class NetworkScore(ScoreModel):
     def __init__(self, net: nn.Module, known: Facts, predicts: str, time: Time) -> None:
         if known.sde is None:
             raise InvalidValueError(
-                "the score of a network needs an SDE; give the one that it was trained for"
+                "the score of a network needs an SDE; give the SDE for which it was trained"
             )
         shape = known.event_shape
         if shape is None and known.moments is not None:
@@ -75,7 +75,7 @@ class NetworkScore(ScoreModel):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts that were given to `from_network`; unknown ones are None."""
+        """Return the facts that were given to `from_network`; the other facts are None."""
         known, kinds = self._known, self._known.conditions
         if kinds is not None:
             kinds = {k: replace(kind, names=self.names.get(k, ())) for k, kind in kinds.items()}
@@ -245,7 +245,7 @@ def from_network(
         event_shape: The shape of one sample, if known.
         moments: Mean and variance of the data, if known.
         steps: The number of sampling steps that suits the network, if known.
-        transform: The map from the user's units to those of the network, if known.
+        transform: The map from the user's units to the units of the network, if known.
         conditions: The conditions that the network takes, by name; None passes all conditions on.
 
     Raises:

@@ -14,15 +14,15 @@ __all__ = ["load"]
 
 @door
 def load(name: str | os.PathLike[str], **given: Any) -> ScoreModel:
-    """Return a packaged model, as `load("mnist")`, or the model in a folder, as `load("run/")`.
+    """Load a packaged model, as in `load("mnist")`, or the model in a folder, as in `load("run/")`.
 
     The package has `"mnist"`, handwritten digits of 28x28 pixels given their class, and `"pulse"`,
     windows of 2.5 seconds of the pulse at a finger. `ScoreModel.from_pretrained` also takes the
     names of models on the Hugging Face Hub.
 
     Args:
-        name: The name of a model, or a folder that `save_pretrained` wrote, or that of a diffusers
-            pipeline.
+        name: The name of a packaged model, a folder that `save_pretrained` wrote, or the folder of
+            a diffusers pipeline.
         given: Further arguments of `ScoreModel.from_pretrained`, such as `net=`.
 
     Raises:

@@ -6,11 +6,11 @@ trajectories and dimensions, the residual has the covariance
 
 $$ k(\ell, \ell') = E\,[R(\ell)\, R(\ell')]. $$
 
-A pilot run of a few samples at $K$ values of $\ell$ estimates it well. From this covariance follow,
-without further evaluations, the best linear prediction of $R$ at any $\ell$ from its values at a
-few others (Kolmogorov 1941; Wiener 1949; in geostatistics kriging, Matheron 1963), and the expected
-error of this prediction. A multistep solver can use the weights of this prediction in place of the
-weights from polynomial extrapolation that Adams methods use.
+A pilot run of a few samples at $K$ values of $\ell$ estimates $k$ well. The covariance determines,
+without further evaluations, the best linear prediction of $R$ at any $\ell$ from the values of $R$
+at a few other $\ell$ (Kolmogorov 1941; Wiener 1949; in geostatistics kriging, Matheron 1963). It
+also gives the expected error of this prediction. Adams methods extrapolate by polynomials; a
+multistep solver can use the weights of the best linear prediction instead.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Setting:
 
     Args:
         order: The number of residuals that a step uses.
-        corrector: The number of residuals that the corrector uses besides the newest one.
+        corrector: The number of residuals that the corrector uses besides the newest residual.
         growth: The exponent that weights early errors in the choice of the grid; see
             `Pilot.growth`.
     """
@@ -68,7 +68,7 @@ class Fit:
     """Hold numbers that are added to the weights of the fast sampler, for one number of steps.
 
     Args:
-        setting: The setting that has these weights.
+        setting: The setting whose weights the numbers are added to.
         rows: One row for each prediction and each correction, in the order in which a run makes
             them. The first number of a row belongs to the state, and the others to the residuals,
             the newest first; missing numbers are 0.
@@ -98,17 +98,18 @@ class Pilot:
         factor: A matrix F `(r, K)`; the covariance at these values is $F^T F$.
         moments: The moments of the Gaussian whose denoiser was subtracted.
         nfe: The number of evaluations for each sample of the pilot run.
-        unseen: The assumed size, relative to the residual, of the part of the residual that the
-            pilot run misses. This part is modelled as a random cubic polynomial in $\ell$. For
-            small steps the weights become exact for cubic polynomials.
+        unseen: The assumed size of a part of the residual that the pilot run does not show, divided
+            by the size of the residual. This part is modelled as a random cubic polynomial in
+            $\ell$. For small steps the weights become exact for cubic polynomials.
         growth: The choice of a grid weights the error of a step by $U^\text{growth}$, where U is
             the standard deviation of $x / \alpha$ at the step. A positive exponent gives early
             errors more weight. It is 0 for the flow of a Gaussian, and positive if trajectories
             diverge.
-        choices: A mapping from a number of steps to the best setting for it, the one whose samples
-            were nearest to the final states of the pilot run.
-        fits: A mapping from a number of steps to numbers that were fitted to the pilot run, where
-            these led nearer to its final states than the setting in `choices`.
+        choices: A mapping from a number of steps to the best setting for this number: the setting
+            whose samples were nearest to the final states of the pilot run.
+        fits: A mapping from a number of steps to numbers that were fitted to the pilot run. It has
+            only those numbers of steps for which the samples with the fit were nearer to the final
+            states than with the setting in `choices`.
 
     Raises:
         ShapeError: `ell` has fewer than 6 values, the factor does not have one column for each of
@@ -183,7 +184,7 @@ class Pilot:
 
     @classmethod
     def prior(cls, low: float, high: float, variance: float | None) -> Pilot:
-        r"""Return the pilot to assume without a pilot run.
+        r"""Return a pilot that can be assumed without a pilot run.
 
         It is the average over Gaussian data whose variances are spread over several decades. If the
         data are $\mathcal N(0, v)$ and the subtracted Gaussian is $\mathcal N(0, c)$, the residual
@@ -238,8 +239,8 @@ class Pilot:
     def features(self, at: Tensor) -> Tensor:
         r"""Return vectors `(..., r')` whose inner products are the covariances of $R$ at `at`.
 
-        Between the measured $\ell$ the vectors are interpolated by polynomials through the 6
-        nearest ones. Outside they are constant.
+        Between the measured $\ell$ the vectors are interpolated by polynomials through the vectors
+        at the 6 nearest $\ell$. Outside of the measured range they are constant.
         """
         return interpolated(self.ell, self._features, at)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["SLOW_PILOT", "PilotFile", "weights_of"]
 
 SLOW_PILOT = 2.0
-"""A measurement that takes more seconds than this is announced, and kept in a file."""
+"""A measurement that takes more seconds than this is announced, and its pilot is kept in a file."""
 # the keys in a pilot's file
 _KEYS = {"weights", "pilot"}
 _SUFFIX = ".pilot.safetensors"
@@ -43,7 +43,7 @@ class PilotFile:
         return cls(model.absolute().with_name(f"{model.stem}{_SUFFIX}"))
 
     def recall(self, model: Saved) -> None:
-        """Store the file's pilot in a model without a pilot, if the weights are the same."""
+        """Give the pilot in the file to a model without a pilot, if the weights are the same."""
         if model.pilot is None and self.path.is_file():
             with contextlib.suppress(ScoreSDEError):  # the file is damaged, or from another version
                 tensors, known = checkpoint.load_tensors(self.path)
@@ -53,8 +53,8 @@ class PilotFile:
     def __call__(self, model: Saved) -> None:
         """Write the pilot of a model, unless the measurement was fast or the folder is read-only.
 
-        Nothing is written if the weights differ from those in the model's file, as after training.
-        A file with this name that is damaged or holds something else is not replaced.
+        Nothing is written if the weights differ from the weights in the model's file, as after
+        training. A file of this name that is damaged or not the file of a pilot is not replaced.
         """
         if model.pilot is None or model.pilot_seconds < SLOW_PILOT or not distributed.is_main():
             return

@@ -14,7 +14,7 @@ __all__ = ["Precise"]
 
 
 class Precise(nn.Module):
-    """Keep the buffers of the module, not those of its submodules, in float32 or a wider dtype."""
+    """Keep the module's own buffers (not those of its submodules) in float32 or a wider dtype."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Precise(nn.Module):
     def _mean_of(self, name: str) -> Any:
         """Return the mean of a buffer, cached until it changes, since reading waits for the device.
 
-        It is a number; in a graph of `torch.compile` or `torch.export` it is a tensor on the CPU.
+        The result is a number, but in a graph of `torch.compile` or `torch.export` a CPU tensor.
         """
         value: Tensor = getattr(self, name)
         if torch.compiler.is_compiling():

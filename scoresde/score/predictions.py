@@ -23,10 +23,10 @@ __all__ = ["PREDICTIONS", "Affine", "affine"]
 
 
 class Affine(NamedTuple):
-    """Hold the coefficients of the score in the centred state and the network's output."""
+    """Hold the coefficients $a$ and $b$ of the centred state and of the network's output."""
 
-    x: Tensor
-    f: Tensor
+    a: Tensor
+    b: Tensor
 
 
 def _edm(sde: SDE, t: Tensor, var: float) -> Affine:
@@ -92,10 +92,13 @@ r"""The quantities that a network's output F can predict, by name.
 
 
 def affine(predicts: str, sde: SDE, time: Tensor, var: float) -> tuple[Tensor, ...]:
-    r"""Return $\alpha$, the scale of the input, the noise input c, and $a$ and $b$.
+    r"""Return five coefficients: $\alpha$, $r$, $c$, $a$ and $b$.
+
+    The network receives $r \tilde x$, which has unit variance, and $c$, which tells it the noise
+    level. The score is $a \tilde x + b F$.
 
     Args:
-        predicts: What the output predicts, a key of `PREDICTIONS`.
+        predicts: The quantity that the output predicts, a key of `PREDICTIONS`.
         sde: The process.
         time: Times `()` or `(B,)` on the CPU, in float64.
         var: The mean variance of the data.
@@ -105,6 +108,6 @@ def affine(predicts: str, sde: SDE, time: Tensor, var: float) -> tuple[Tensor, .
     """
     sigma, alpha = sde.sigma(time), sde.alpha(time)
     check_noise(sigma, time, f"a score is singular there; stay at or above eps = {sde.eps}")
-    unit = (alpha**2 * var + sigma**2).rsqrt()
-    of_x, of_f = PREDICTIONS[predicts](sde, time, var)
-    return alpha, unit, c_noise(sde, time), of_x, of_f
+    r = (alpha**2 * var + sigma**2).rsqrt()
+    a, b = PREDICTIONS[predicts](sde, time, var)
+    return alpha, r, c_noise(sde, time), a, b

@@ -27,10 +27,11 @@ class Rescheduled(Wrapped):
 
     Args:
         score: A score whose facts have an SDE.
-        sde: The new SDE. Its noise levels must lie within those of the score's SDE.
+        sde: The new SDE. Its noise levels must lie within the range of the score's SDE.
 
     Raises:
-        InvalidValueError: The score's facts have no SDE, or its noise levels do not cover `sde`.
+        InvalidValueError: The score's facts have no SDE, or `sde` has noise levels outside the
+            range of the score's SDE.
 
     Warns:
         UserWarning: The score belongs to an SDE with levels, and `sde` has other noise levels.

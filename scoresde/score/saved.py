@@ -122,7 +122,7 @@ class Saved(Piloted):
 
         Args:
             repo_id: `"user/name"`; the repository is made if it is missing.
-            private: Make a new repository private; None takes the default of the account.
+            private: True makes a new repository private; None takes the default of the account.
             token: An access token; None takes the token of the login on this machine.
             meta: As in `save_pretrained`.
 
@@ -159,8 +159,8 @@ class Saved(Piloted):
                 `"user/name"` or `"user/name@revision"` of a model on the Hugging Face Hub. No code
                 from the hub is run. If the current folder has a folder `user`, the hub is used only
                 for a name with a revision.
-            net: The network, if its class is your own or from another library; its weights are
-                overwritten.
+            net: The network, if its class is your own or from another library. Its weights are
+                replaced by the weights in the file.
             sde: The SDE, if its class is your own.
             time: The function that gives the network's time, if it is your own.
 
@@ -170,7 +170,7 @@ class Saved(Piloted):
         Raises:
             CheckpointError: There is no such model; its file is damaged or has another format; its
                 weights do not fit the network that it describes; or a weight is NaN or infinite.
-            InvalidValueError: `sde` or `time` is given, but files of this kind define it.
+            InvalidValueError: `sde` or `time` is given, but is already defined by the file.
             MissingExtraError: The model is on the hub and huggingface_hub is not installed, or its
                 network comes from diffusers and diffusers is not installed.
         """
@@ -184,7 +184,7 @@ class Saved(Piloted):
             return found
         tensors, config = read(path)
         check_description(config, path)
-        # imported here, since it is derived from this class
+        # imported here, since `NetworkScore` is derived from this class
         foreign: Any = import_module("scoresde.score.network").NetworkScore
         if time is not None and "time" not in config:
             raise InvalidValueError(_OWN.format("time", "a ScoreModel"))
@@ -194,6 +194,8 @@ class Saved(Piloted):
             restore(model, config, tensors)
         checkpoint.load_state(model, tensors, source=str(path))
         check_weights(model, path)
+        if model.pilot is not None:  # it belongs to these weights
+            model.recall_pilot(model.pilot, given=True)
         PilotFile.beside(path).recall(model)
         if os.path.exists(folder) and not in_package(path):  # not a name on the hub either
             model.keeper = PilotFile.beside(path)

@@ -26,10 +26,10 @@ PILOT = "pilot."
 
 
 def stored(model: Saved, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Return the tensors for a model's file, with those of the network cast to `dtype`.
+    """Return the tensors for a model's file, with the tensors of the network cast to `dtype`.
 
     Raises:
-        InvalidTypeError: The dtype is not a floating-point one.
+        InvalidTypeError: The dtype is not a floating-point dtype.
         NonFiniteError: A weight is NaN or infinite, or overflows the dtype.
     """
     tensors = dict(model.state_dict())
@@ -80,12 +80,12 @@ def restore(model: Saved, config: Mapping[str, Any], tensors: dict[str, Tensor])
     Args:
         model: The model.
         config: The description in the file.
-        tensors: The tensors of the file; those of the pilot are removed.
+        tensors: The tensors of the file; the tensors of the pilot are removed.
 
     Raises:
         ShapeError: The transform or the columns do not fit the event shape.
         InvalidValueError: The number of class names is not the number of classes.
-        CheckpointError: The description is damaged, or not one of scoresde.
+        CheckpointError: The description is damaged, or was not written by scoresde.
     """
     model.steps = config.get("steps")
     model.transform = rebuild(config.get("transform"))
@@ -120,7 +120,7 @@ def pilot_of(
     """Return the pilot in a model's file.
 
     Raises:
-        CheckpointError: The pilot is damaged, or not one of scoresde.
+        CheckpointError: The pilot is damaged, or was not written by scoresde.
     """
     try:
         if any(not value.is_floating_point() for value in parts.values()):
@@ -128,5 +128,7 @@ def pilot_of(
         pilot = Pilot.of(parts, numbers)
         pilot.moments.check_event(torch.empty(0, *event_shape))
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"its pilot is damaged, or not one of scoresde: {error}") from error
+        raise CheckpointError(
+            f"its pilot is damaged, or was not written by scoresde: {error}"
+        ) from error
     return pilot

@@ -28,14 +28,14 @@ class Unpaired(Wrapped):
 
     $$ s(r, t) = \frac{\alpha_t (D(r + y, t) - y) - r}{\sigma_t^2}. $$
 
-    Samplers with another noise than the reverse SDE's raise an error, and so do likelihoods. To use
-    them, train a `ScoreModel` with y as a condition.
+    Samplers that do not add the noise of the reverse SDE raise an error, and so do likelihoods. To
+    use these, train a `ScoreModel` with y as a condition.
 
     Args:
         denoiser: A callable of states `(B, *)` and times `(B,)` that returns $E[x_0 | x_t]$, such
             as `lambda x, t: x - sigma(t) * network(x, t)` of a network of I2SB.
         sde: The process of the residuals, such as `BrownianBridgeSDE`.
-        event_shape: The shape of one sample, without the batch; by default the one in the
+        event_shape: The shape of one sample, without the batch; by default the shape in the
             denoiser's facts.
 
     Raises:

@@ -15,7 +15,7 @@ __all__ = ["Wrapped"]
 
 
 class Wrapped:
-    r"""Define a score by a formula in another score, as guidance does.
+    r"""Define a score by a formula that contains another score, as guidance does.
 
     It has the facts of the inner score. A subclass that changes a fact overrides `facts` and
     returns `dataclasses.replace(super().facts, ...)`.
@@ -24,7 +24,7 @@ class Wrapped:
         score: The inner score. others: Further scores that the formula uses.
 
     Attributes:
-        score: The score inside.
+        score: The inner score.
         others: The further scores.
 
     Raises:

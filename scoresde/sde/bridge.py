@@ -42,7 +42,7 @@ class BrownianBridgeSDE(SDE):
     (1 - t) x_0 + t y + \sigma_t z$ is the bridge from $x_0$ to y of I2SB (Liu et al. 2023,
     arXiv:2302.05872, constant $\beta$), BBDM (Li et al. 2023, arXiv:2205.07680) and DDBM-VE
     (Zhou et al. 2023, arXiv:2309.16948). Wherever moments or a scale of the data are asked for,
-    give those of r. Samples, losses and likelihoods refer to $p(r | y)$.
+    give the moments or the scale of r. Samples, losses and likelihoods refer to $p(r | y)$.
 
     Its noise-to-signal ratio is $s \sqrt{t / (1 - t)}$, by default from .01 at `eps` to 100 at `T`.
     The default grid is evenly spaced in the logarithm of the ratio, and the default training times
@@ -75,7 +75,7 @@ class BrownianBridgeSDE(SDE):
         check_range("s", self.s, "(0, inf)")
         for name, ratio in (("T", _RATIO), ("eps", 1 / _RATIO)):
             given, default = getattr(self, name), _FromS(1 / (1 + self.s**2 / ratio**2))
-            # a value read from a file is equal to the default, but not marked
+            # a default that was read from a file is no `_FromS`, so compare its value too
             if isinstance(given, _FromS) or given == default:
                 object.__setattr__(self, name, default)
         super().__post_init__()

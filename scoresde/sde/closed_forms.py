@@ -91,7 +91,7 @@ def two_of_shape(sde: SDE, name: str, values: Any, t: Tensor) -> tuple[Tensor, T
 
 
 class _Comparison:
-    """Compare each method of an SDE with the derived one, in a method of the same name."""
+    """Compare each method of an SDE with the derived method, in a comparison of the same name."""
 
     def __init__(self, sde: SDE, base: type[Any]) -> None:
         self.sde, self.base = sde, base
@@ -109,7 +109,7 @@ class _Comparison:
                     f"{name} of {type(self.sde).__name__} must be positive and have a finite "
                     f"square, but it is {float(value[i]):.6g} at t = {float(self.t[i]):.6g}"
                 )
-        # where sigma is 0 at both times the difference is NaN, which is accepted
+        # if sigma is 0 at both times, the difference is NaN, and this comparison accepts a NaN
         rises = self.known_log_snr.diff() > _TOLERANCE + self.rounding[1:] + self.rounding[:-1]
         if rises.any():
             t = float(self.t[1:][rises][0])
@@ -155,14 +155,15 @@ class _Comparison:
         self.compare("diffusion", "g", self.sde.diffusion(self.t), g2.sqrt(), 0.0)
 
     def log_snr(self) -> None:
-        """Compare the log-SNR with that of alpha and sigma."""
+        """Compare the log-SNR with the log-SNR computed from alpha and sigma."""
         given = self.sde.log_snr(self.t)
         self.compare("log_snr", "log_snr(t)", given, self.known_log_snr, _TOLERANCE)
 
     def time(self) -> None:
         """Compare the time of each log-SNR with the time at which it was computed."""
         given = self.shaped("time", self.sde.time(self.known_log_snr))
-        # where the log-SNR hardly falls, different times have the same rounded log-SNR
+        # if the log-SNR hardly falls, different times have the same rounded log-SNR; so compare the
+        # log-SNRs of the two times as well
         again = 2 * (self.sde.alpha(given).log() - self.sde.sigma(given).log())
         near = _TOLERANCE * self.known_log_snr.abs().clamp(min=1) + self.rounding
         vague = (again - self.known_log_snr).abs() <= near
@@ -186,14 +187,14 @@ class _Comparison:
         self.compare("at", "sigma", given[1], self.variance.sqrt(), 0.0)
 
     def marginal(self) -> None:
-        """Compare mean and standard deviation of the kernel at x_0 = 2."""
+        """Compare mean and standard deviation of the kernel for x_0 = 2 with 2 alpha and sigma."""
         values = self.sde.marginal(torch.full_like(self.t, 2.0), self.t)
         mean, std = two_of_shape(self.sde, "marginal", values, self.t)
         self.compare("marginal", "the mean at x0 = 2", mean, 2 * self.alpha2.sqrt(), 0.0)
         self.compare("marginal", "sigma", std, self.variance.sqrt(), 0.0)
 
     def perturb(self) -> None:
-        """Compare a draw of the kernel at x_0 = 2 with the noise 3."""
+        """Compare a draw of the kernel for x_0 = 2 and the noise z = 3 with alpha x_0 + sigma z."""
         x, z = torch.full_like(self.t, 2.0), torch.full_like(self.t, 3.0)
         known = 2 * self.alpha2.sqrt() + 3 * self.variance.sqrt()
         self.compare("perturb", "x0 = 2 with noise 3", self.sde.perturb(x, self.t, z), known, 0.0)

@@ -1,4 +1,4 @@
-"""Declare and check conditions, inputs of a score besides state and time; one row per sample."""
+"""Declare and check conditions: the inputs of a score besides the state and the time."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Classes:
 
         Args:
             name: The name of the condition, for errors.
-            given: The name of a class, or a list or array of names, with None for a missing one.
+            given: The name of a class, or a list or array of names, with None for a missing name.
 
         Raises:
             InvalidValueError: The classes have no names.
@@ -271,14 +271,14 @@ class Condition(Mapping[str, Tensor]):
         return Condition({name: value.to(device) for name, value in self.items()})
 
     def only(self, names: Mapping[str, object] | None) -> Condition | None:
-        """Return the conditions with these names, None without any; `names=None` keeps all."""
+        """Return the conditions with these names, or None if none is left; None keeps all names."""
         kept = {k: v for k, v in self.items() if names is None or k in names}
         return Condition(kept) if kept else None
 
     def without(self, *names: str) -> Condition | None:
-        """Return the conditions with all other names, or None if there are none.
+        """Return the conditions without these names, or None if no condition is left.
 
-        A wrapper uses it to keep some conditions for itself and to pass the others on.
+        A wrapper of a score calls this to use some conditions itself and to pass on the others.
         """
         kept = {name: value for name, value in self.items() if name not in names}
         return Condition(kept) if kept else None

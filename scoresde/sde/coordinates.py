@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 REACH = 16.0
-"""The largest range of half log-SNR that grids cover; if sigma is 0 at eps it would be infinite."""
+"""The largest range of half log-SNR that grids cover. Without this limit the range would be
+infinite if sigma is 0 at eps."""
 
 
 def ratio(sde: SDE, t: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ def half_log_snr_range(sde: SDE) -> Tensor:
     The second value is limited to $\max(\ell_T, -\text{REACH} / 2) + \text{REACH}$.
     """
     ends = half_log_snr(sde, torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-    # the max matters if sigma at T is huge: without it the range would end while the noise is large
+    # the clamp matters if sigma at T is huge: without it the range would end at large noise
     return torch.minimum(ends, ends[0].clamp(min=-REACH / 2) + REACH)
 
 

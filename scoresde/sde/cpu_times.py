@@ -44,8 +44,8 @@ class _Origin(NamedTuple):
 def batch_time(time: Tensor, x: Tensor, given: object = None) -> Tensor:
     """Return times `()` or `(B,)` as a new tensor `(B,)` on the device of states `(B, *)`.
 
-    Its dtype is that of `x`, but at least float32, since half precision would round times of a fine
-    grid to the same number.
+    The result has the dtype of `x`, but at least float32, since half precision would round several
+    times of a fine grid to the same number.
 
     Args:
         time: The times on the CPU, in float64.
@@ -84,7 +84,7 @@ def with_cpu_time(column: Tensor, time: Tensor, owner: object, rows: tuple[Tenso
 
 
 def cpu_time_of(t: Any) -> Tensor | None:
-    """Return the CPU times from which `batch_time` made `t`, `()` if all are equal; else None."""
+    """Return the CPU times of a tensor that `batch_time` made, `()` if all are equal, else None."""
     known = _known(t)
     return None if known is None else known.time
 
@@ -117,7 +117,7 @@ def per_sample(c: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _known(t: Any) -> _Origin | None:
-    # otherwise a compiled graph would be valid for these times only
+    # kept times would become constants of a compiled graph, which would be wrong at other times
     if torch.compiler.is_compiling():
         return None
     known: _Origin | None = getattr(t, _NAME, None)

@@ -30,8 +30,8 @@ from scoresde.sde.process import SDE
 
 __all__ = ["ItoSDE"]
 
-_GRADED = 24  # how often the first panels of [0, T] halve towards each end
-# the smallest panel at 0, relative to T; elsewhere the resolution of float64 is the limit
+_GRADED = 24  # the number of times that the first panels are halved towards each end of [0, T]
+# the length of the smallest panel at 0, relative to T; elsewhere float64 limits the length
 _DEEPEST = 2.0**-1000
 _MAX_PANELS = 4096
 _TOLERANCE = 1e-12  # the error of a panel, absolute in log alpha and relative in sigma^2
@@ -185,7 +185,7 @@ class ItoSDE(SDE):
         for gain, more in zip(torch.exp(2 * rise).tolist(), added.tolist(), strict=True):
             variances.append(variances[-1] * gain + more)
         variance = edges.new_tensor(variances)
-        # an error before eps is weighted by how much it changes the kernel at eps
+        # an error before eps counts as much as it changes the kernel at eps
         near = max(self.eps, 1e-6 * self.T)
         i = min(int(torch.searchsorted(edges, near)), len(edges) - 1)
         at_eps = variance[i] * torch.exp(2 * (log_alpha - log_alpha[i]))

@@ -195,8 +195,7 @@ class BetaLadder(_Table):
 
     def alpha(self, t: Tensor) -> Tensor:
         r"""Return $\alpha_t = \sqrt{\bar\alpha_t}$."""
-        # the rounding of torch.sigmoid depends on an entry's place in the vector; that of exp does
-        # not
+        # torch.sigmoid rounds an entry differently at different places of the vector; exp does not
         return (1 + torch.exp(-self.log_snr(t))).rsqrt()
 
     def sigma(self, t: Tensor) -> Tensor:

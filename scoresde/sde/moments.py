@@ -68,10 +68,9 @@ class Moments:
             raise InvalidValueError(f"a variance in Moments is negative: {spread.min().item()}")
 
     def _number(self, field: str, what: str) -> Tensor:
-        """Return a field as a tensor; replace lists, arrays and tensors in it by new tensors.
+        """Return a field as a tensor, and replace a list, an array or a tensor in it by a copy.
 
-        If the user changed his tensor in place later, values cached here would no longer agree with
-        it.
+        Without the copy, a later change in place would contradict the values that are cached here.
         """
         value = getattr(self, field)
         number = as_numbers(what, value)
@@ -185,7 +184,7 @@ class Moments:
         return -(_rows(gap) @ basis / var @ basis.T).reshape(x.shape).to(x.dtype)
 
     def principal(self) -> tuple[Tensor, Tensor]:
-        """Return principal variances `(D,)` and axes `(D, D)` of the covariance, in float64."""
+        """Return the eigenvalues `(D,)` and eigenvectors `(D, D)` of the covariance, in float64."""
         return self._principal
 
     @cached_property

@@ -141,8 +141,8 @@ class VPSDE(SDE):
 
     def time(self, log_snr: Tensor) -> Tensor:
         r"""Return the inverse of `log_snr`, through $B = \log(1 + e^{-\lambda})$."""
-        # the rounding of softplus depends on an entry's place in the vector; that of exp and log1p
-        # does not
+        # softplus rounds an entry differently at different places of the vector; exp and log1p do
+        # not
         integral = torch.log1p(torch.exp(-log_snr.abs())) + (-log_snr).clamp(min=0)
         return self._time_of(integral)
 
@@ -157,9 +157,9 @@ class SubVPSDE(VPSDE):
     r"""Define the sub-variance-preserving SDE: $\alpha_t = e^{-B/2}$, $\sigma_t = 1 - e^{-B}$.
 
     $dx = -\tfrac12 \beta x\,dt + \sqrt{\beta (1 - e^{-2B})}\,dw$ (Song et al. 2021, eq. 34,
-    arXiv:2011.13456). It has the mean of the VP SDE, and its variance is the square of VP's, so at
-    most as large. Near t = 0, $\sigma_t$ is proportional to $t$, and VP's to $\sqrt t$; hence the
-    larger `eps`.
+    arXiv:2011.13456). Its mean is the mean of the VP SDE, and its variance is the square of the
+    variance of the VP SDE, so it is not larger. Near t = 0 its $\sigma_t$ is proportional to $t$,
+    while $\sigma_t$ of the VP SDE is proportional to $\sqrt t$; therefore `eps` is larger here.
 
     Examples:
         >>> t = torch.tensor(0.2)
@@ -180,8 +180,7 @@ class SubVPSDE(VPSDE):
 
     def log_snr(self, t: Tensor) -> Tensor:
         r"""Return $-2 \log(2 \sinh(B / 2))$."""
-        # the rounding of torch.sinh depends on an entry's place in the vector; that of expm1 does
-        # not
+        # torch.sinh rounds an entry differently at different places of the vector; expm1 does not
         integral = self.beta_integral(t)
         return -integral - 2 * torch.log(-torch.expm1(-integral))
 

@@ -148,7 +148,7 @@ class SDE(Kernel, metaclass=_Checked):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Return `n` draws of the prior, `(n, *shape)`, where `shape` is that of one sample.
+        """Return `n` draws of the prior, `(n, *shape)`; `shape` is the shape of one sample.
 
         Raises:
             InvalidTypeError: An argument has another type, or `dtype` is not a floating-point one.
@@ -303,7 +303,7 @@ class SDE(Kernel, metaclass=_Checked):
             moments: The data's moments, where known.
             condition: The condition of the samples, passed to the score.
             check_finite: Raise an error if the score returns a NaN or an infinity.
-            withheld: The names of conditions for the sampler only, which the score does not get.
+            withheld: The names of conditions that only the sampler uses and the score does not get.
         """
         from scoresde.sde.reverse import ReverseSDE
 

@@ -34,8 +34,8 @@ _IN_PLACE = (
     "the score changed its input {name} in place, but the sampler still needs it; let it change a "
     "copy, {name}.clone(), instead"
 )
-# The reverse SDE whose score is being evaluated; `report` passes its values to it.
-_asking: ContextVar[ReverseSDE | None] = ContextVar("asking", default=None)
+# The reverse SDE whose score is being evaluated; it receives the values given to `report`.
+_current: ContextVar[ReverseSDE | None] = ContextVar("current", default=None)
 # Parts of the error messages of torch if a network and its input have different dtypes.
 _MIXED_DTYPES = ("same dtype", "scalar type", "mixed dtype", "bias type", "weight type")
 
@@ -59,7 +59,7 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
             "wrap it, for example `lambda x, t: model(x, t).sample`"
         )
     if not out.is_floating_point():
-        remedy = "take its .real" if out.is_complex() else "a cast would lose its fractions"
+        remedy = "take its .real" if out.is_complex() else "do not round or cast it to integers"
         raise InvalidTypeError(f"the {what} must be floating point, got {out.dtype}; {remedy}")
     if not x.is_meta:  # the meta device computes shapes without numbers
         check_dense(f"the value of the {what}", out)
@@ -81,9 +81,9 @@ class ReverseSDE:
         moments: The data's moments, where known.
         condition: The condition of the samples, passed to the score.
         check_finite: Raise an error if the score returns a NaN or an infinity.
-        watch: A `Watch` that records values on a device, to raise the error in its `settle`.
+        watch: Records which values are not finite; reading the record (`settle`) raises the error.
         withheld: The names of conditions that only the sampler uses; the score does not get them.
-        evaluate: A function `(function, x, t)` that returns `function(x, t)`.
+        evaluate: A function `(function, x, t)` through which `function(x, t)` is called.
 
     Attributes:
         nfe: The number of evaluations of the score for one sample.
@@ -125,7 +125,7 @@ class ReverseSDE:
         self._score = score
         self._cost = facts(score).passes or 1
         self._given = condition.without(*withheld) if condition and withheld else condition
-        self._whole: tuple[ReverseSDE, int] | None = None  # the original and the copies of `repeat`
+        self._original: tuple[ReverseSDE, int] | None = None  # and the number of copies (`repeat`)
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""Return $\nabla \log p_t(x)$ of shape `(B, *)`: one evaluation, counted in `nfe`.
@@ -193,16 +193,16 @@ class ReverseSDE:
         return lambda x, t: self._evaluate(name, call, x, t, None)
 
     def attribute(self, name: str) -> Any | None:
-        """Return an attribute of the score if it certainly agrees with it, as in `method`."""
+        """Return an attribute of the score, or None if it may disagree with it (see `method`)."""
         return getattr(self._score, name) if _belongs(self._score, name) else None
 
     def repeat(self, k: int) -> ReverseSDE:
         """Return the reverse SDE of `k` copies of each sample, in consecutive rows.
 
-        One evaluation of all copies adds `k` to `nfe` of this object. The largest number that the
-        copies report becomes the number of the sample.
+        One evaluation of all copies adds `k` to `nfe` of this object. Of the numbers that the `k`
+        copies of a sample `report`, the largest is kept for the sample.
         """
-        return self._part(self._score, k)
+        return self._derived(self._score, k)
 
     def under(self, score: Score, withheld: Sequence[str] = ()) -> ReverseSDE:
         """Return the reverse SDE with another score, whose evaluations are also counted here.
@@ -211,9 +211,9 @@ class ReverseSDE:
             score: The score.
             withheld: The names of further conditions that this score does not get.
         """
-        return self._part(score, 1, withheld)
+        return self._derived(score, 1, withheld)
 
-    def _part(self, score: Score, k: int, withheld: Sequence[str] = ()) -> ReverseSDE:
+    def _derived(self, score: Score, k: int, withheld: Sequence[str] = ()) -> ReverseSDE:
         given = self.condition
         if given is not None and k > 1:
             n = len(next(iter(given.values())))
@@ -223,15 +223,15 @@ class ReverseSDE:
             check_finite=self.check_finite, watch=self.watch,
             withheld=(*self.withheld, *withheld), evaluate=self.evaluate,
         )  # fmt: skip
-        found._whole = self, k
+        found._original = self, k
         return found
 
     def _count(self, nfe: int, passes: int) -> None:
         self.nfe += nfe
         self.passes += passes
-        if self._whole is not None:
-            whole, k = self._whole
-            whole._count(k * nfe, k * passes)
+        if self._original is not None:
+            original, k = self._original
+            original._count(k * nfe, k * passes)
 
     def settle(self) -> None:
         """Raise NonFiniteError if there is a watch that recorded a value that is not finite."""
@@ -242,9 +242,9 @@ class ReverseSDE:
         """Keep in `info`, by name, the largest number reported for each sample, `(B,)`."""
         known = self.info.get(name)
         self.info[name] = values if known is None else torch.maximum(known, values)
-        if self._whole is not None:
-            whole, k = self._whole
-            whole.report(name, values.reshape(-1, k).amax(1))
+        if self._original is not None:
+            original, k = self._original
+            original.report(name, values.reshape(-1, k).amax(1))
 
     def _evaluate(
         self,
@@ -265,7 +265,7 @@ class ReverseSDE:
             return torch.zeros_like(x.new_zeros(0) if like is None else like)
         given = {"x": x, **(self.condition or {})}
         versions = {name: v._version for name, v in given.items() if not v.is_inference()}
-        before = _asking.set(self)
+        before = _current.set(self)
         try:
             # a new tensor of times for each evaluation, since a network may change it in place
             out: Any = self.evaluate(function, x, batch_time(time, x, t))
@@ -285,7 +285,7 @@ class ReverseSDE:
                 ) from error
             raise
         finally:
-            _asking.reset(before)
+            _current.reset(before)
         cost = self._cost
         self._count(1, cost(ratio(self.sde, time)) if callable(cost) else cost)
         for name, version in versions.items():
@@ -300,15 +300,15 @@ class ReverseSDE:
         return tuple(self._checked(what, *pair, x, time) for pair in zip(out, likes, strict=True))
 
     def _checked(self, what: str, out: Any, like: Tensor, x: Tensor, time: Tensor) -> Tensor:
-        """Return a value at `x` and `time`; raise unless it is finite and shaped as `like`."""
+        """Return a value at `x` and `time`; raise if it is not finite or not shaped as `like`."""
         # cast before the check, since the value may overflow in the dtype of x
         value = check_output(what, out, like).to(x.dtype)
         if self.check_finite and self.watch is not None and value.device.type != "cpu":
             self.watch.note(what, value, self.nfe, time)
         elif self.check_finite and not _all_finite(value):
             bad = (~value.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
-            where = "although its input was finite" if x.isfinite().all() else "as did its input"
-            raise not_finite(what, self.nfe, time, bad, f", {where}")
+            finite = "although its input was" if x.isfinite().all() else "and its input was not"
+            raise not_finite(what, self.nfe, time, bad, f", {finite} finite")
         return value
 
 
@@ -321,7 +321,7 @@ def report(name: str, values: Tensor) -> None:
         name: The name of the number.
         values: One number for each sample, `(B,)`.
     """
-    rsde = _asking.get()
+    rsde = _current.get()
     if rsde is not None:
         rsde.report(name, values)
 

@@ -1,8 +1,8 @@
 r"""Define scores, callables that return $\nabla\log p_t(x)$, and the facts that a score declares.
 
 A score is called as `score(x, t)` or `score(x, t, condition)`. Its attribute `facts` holds what is
-known about it. A score that wraps another score keeps it as its attribute `score`, and has the same
-facts.
+known about it. A score that wraps another score holds the inner score as its attribute `score`, and
+by default has the facts of the inner score.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ class Facts:
         sde: The process whose score it is.
         event_shape: The shape of one sample, without the batch.
         moments: Mean and variance of the data.
-        steps: The number of sampling steps that suits it.
+        steps: The number of sampling steps that suits the score.
         pilot: The result of `scoresde.pilot` for this score, or a function `(progress, steps)` that
-            measures and returns it at the first use.
-        transform: The map from the user's numbers to those of the score.
+            measures this result at its first call, and returns it.
+        transform: The map from the user's numbers to model units, the numbers of the score.
         passes: The number of network passes of one call, such as 2 for classifier-free guidance; or
             a function that returns this number for sigma / alpha of shape `(B,)`, if it depends on
             the noise.
@@ -79,7 +79,8 @@ class Facts:
         density: False if the score is known not to be the gradient of a log-density, as with
             guidance.
         flow: False if the probability flow has other marginals than the reverse SDE, so that only
-            samplers with noise are right, as for a bridge whose network does not receive y.
+            samplers which add noise are right. An example is a bridge whose network does not
+            receive y.
 
     Examples:
         >>> known = Facts(event_shape=(2,), conditions={"label": Classes(10)})
@@ -150,9 +151,10 @@ def passes_of(score: object, ratio: Tensor) -> int:
 
 
 def coefficients_of(score: object, time: Tensor) -> tuple[object, tuple[Tensor, ...]]:
-    """Return the module with a method `coefficients`, and its coefficients; else None and ().
+    """Return the module of a score that computes coefficients, and its coefficients at these times.
 
-    The module is the score itself, or the module inside a compiled module or DataParallel.
+    The module has a method `coefficients`. It is the score itself, or the module inside a compiled
+    module or DataParallel. If there is no such module, return None and ().
 
     Args:
         score: Any score.
@@ -194,7 +196,7 @@ def ask(score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None
             are left out.
 
     Raises:
-        InvalidTypeError: The score takes no such arguments.
+        InvalidTypeError: The score cannot be called with these arguments.
         InvalidValueError: The score contains itself.
     """
     taken = None if condition is None else Condition(condition).only(facts(score).conditions)
@@ -211,7 +213,7 @@ def ask(score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None
 
 def _contains_itself() -> InvalidValueError:
     return InvalidValueError(
-        "the score contains itself, or too many nested scores; let each score hold a different one"
+        "the score contains itself, or too many nested scores; let no score hold itself"
     )
 
 
@@ -271,7 +273,7 @@ def warn_between(process: SDE, times: Tensor | None) -> None:
             return
     warnings.warn(
         f"the score was trained at {process.levels} levels and will be evaluated between them; "
-        "use it with its own SDE, or make sure that it is accurate at all times",
+        "use it with its own SDE, or make sure that it is accurate between the levels",
         UserWarning,
         stacklevel=outside(),
     )

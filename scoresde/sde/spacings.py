@@ -152,9 +152,9 @@ class AYS(Spacing):
     optimal. Sabour, Fidler & Kreis (2024), table 3, arXiv:2404.14507.
 
     Args:
-        sigmas: The table, at least two positive, decreasing numbers; by default that of Stable
-            Diffusion 1.5. `SPACINGS` has the paper's other tables: `"ays_sdxl"`, `"ays_deepfloyd"`
-            and `"ays_video"` (Stable Video Diffusion).
+        sigmas: The table, at least two positive, decreasing numbers; by default the table for
+            Stable Diffusion 1.5. `SPACINGS` has the paper's other tables: `"ays_sdxl"`,
+            `"ays_deepfloyd"` and `"ays_video"` (Stable Video Diffusion).
 
     Examples:
         >>> from scoresde.sde import VPSDE
@@ -240,7 +240,7 @@ def ladder(levels: int, steps: int) -> Tensor:
 
 
 def span(high: float, low: float, steps: int, *, power: float) -> Tensor:
-    """Return values from `high` to `low` in equal steps of `x ** power`; `log x` if power is 0."""
+    """Return values x from `high` to `low` in equal steps of `x ** power`, or of `log x` for 0."""
     ends = torch.tensor([high, low], dtype=torch.float64)
     u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     if power == 0:
@@ -291,7 +291,7 @@ def times_about(sde: SDE, steps: int | None, size: float) -> Tensor:
 
 
 def usual_times(sde: SDE, steps: int | None, *, even_from: int) -> Tensor:
-    """Return the times of the SDE's own spacing; if steps >= `even_from`, those of `even_times`."""
+    """Return times spaced as the SDE declares, or `even_times` for `even_from` or more steps."""
     n = len(uniform_times(sde, steps)) - 1
     return even_times(sde, steps) if n >= even_from else sde.times(steps)
 

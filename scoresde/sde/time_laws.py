@@ -193,9 +193,9 @@ class Stratified(TimeLaw):
 
     The n uniform numbers $u_i$ become $(r_i + w_i) / n$, where $r_i$ are their ranks and $w_i$ the
     fractional parts of $2^{20} u_i$, which are uniform too. Each single time still follows the
-    given law, so the expected loss is the same. The variance of a batch's loss no longer contains
-    the part that the times cause. (Kingma et al. 2021, appendix I.1, arXiv:2107.00630, space the
-    times evenly instead.)
+    given law, so the expected loss is the same. The random times add almost no variance to the loss
+    of a batch. (Kingma et al. 2021, appendix I.1, arXiv:2107.00630, space the times evenly
+    instead.)
 
     Args:
         law: The law of a single time.

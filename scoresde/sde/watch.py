@@ -1,4 +1,4 @@
-"""Record on the device which values were not finite, so that no evaluation waits for the check."""
+"""Record on the device which values are not finite, so that no evaluation waits for the check."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from scoresde.errors import NonFiniteError
 
 __all__ = ["Watch", "not_finite"]
 
-# the number of evaluations between two reads of the record
+# the record is read after this number of evaluations
 _EVERY = 128
 
 
 class Watch:
-    """Record the first evaluation at which each sample was not finite; read the record rarely."""
+    """Record for each sample the first evaluation at which its value was not finite.
+
+    The record stays on the device and is read only every `_EVERY` evaluations.
+    """
 
     def __init__(self) -> None:
-        # by batch size: for each row the number in `_seen`, counted from 1, of its first evaluation
-        # that was not finite, or 0
+        # for each batch size, the record of the rows `(B,)`: 0, or the position in `_seen`, counted
+        # from 1, of the first evaluation at which the row was not finite
         self._first: dict[int, Tensor] = {}
         self._seen: list[tuple[str, int, Tensor]] = []
 
     def note(self, what: str, value: Tensor, nfe: int, time: Tensor) -> None:
-        """Record whether a value `(B, *)` of an evaluation at a time is finite.
+        """Record whether the rows of a value `(B, *)`, evaluated at a time, are finite.
 
         Raises:
             NonFiniteError: The record was read, and a recorded value was not finite.

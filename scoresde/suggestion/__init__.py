@@ -1,7 +1,7 @@
-"""Choose noise scales, samplers, a network and a training for some data, each with its reason.
+"""Choose noise scales, samplers, a network and training settings for data, each with its reason.
 
 The noise scales follow from the data and from theory (`scoresde.suggestion.noise`), the network
-from the shape of a sample, and the numbers of the training from both and from measurements
+from the shape of a sample, and the settings of the training from both and from measurements
 (`examples/benchmarks/recipes.py`).
 """
 

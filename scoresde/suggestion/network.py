@@ -25,29 +25,30 @@ _TYPES = ("unet", "mlp", "dit")
 _AXES = (1, 2, 3)
 # Convolutions are not used if an event has fewer positions along its longest axis.
 _SMALLEST = 4
-# Vectors of this many numbers may be signals.
+# Vectors of at least this many numbers may be signals.
 _LONG = 16
-# The coarsest of a U-Net's resolutions, at least two, has at most this many positions a side. Its
-# blocks reach four positions to each side, and the blocks of finer resolutions three more, so that
-# the receptive field is the whole event.
+# A U-Net has at least two resolutions, and so many that the coarsest has at most this many
+# positions along each side. Its blocks reach four positions to each side, and the blocks of finer
+# resolutions three more, so that the receptive field is the whole event.
 _COARSEST = 8
-# Widths of the two finest resolutions (narrow if the finest has more than _FEW positions) and of
-# all others. A fine resolution of many positions costs most of a step: a narrow one allows more
-# steps in the same time, which lowers the loss more.
+# Widths of the two finest resolutions (narrow if the finest has more than _FEW positions), and of
+# all other resolutions. A fine resolution with many positions takes most of the time of a step. If
+# it is narrow, there are more steps in the same time, which lowers the loss more.
 _NARROW, _WIDE, _OTHERS, _FEW = (32, 32), (32, 48), 64, 256
-# The largest number of positions of the finest resolution with patches below 4, and with larger
-# patches. Patches lose detail: after equal time a narrow network without patches has a lower loss.
+# The largest number of positions of the finest resolution if patches are smaller than 4, and if
+# they are larger. Patches lose detail: after equal time a narrow network without patches has a
+# lower loss.
 _FINEST, _MOST = 4096, 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetConfig:
-    """Describe a network by all numbers that `build` needs.
+    """Describe a network by all settings that `build` needs.
 
     Attributes:
         type: `"unet"` or `"dit"`, for signals, images and volumes, or `"mlp"`, for anything.
-        channels: The widths of the resolutions of a U-Net, finest first, of the layers of an MLP,
-            or of the blocks of a transformer (dit), all equal.
+        channels: The widths of the resolutions of a U-Net, finest first; of the layers of an MLP;
+            or of the blocks of a transformer (dit), where all widths are equal.
         blocks: The number of residual blocks at each resolution of a U-Net, in the encoder and in
             the decoder.
         patch: The side of the patches that a U-Net first folds into channels, or that become the
@@ -89,7 +90,7 @@ class NetConfig:
                     )
 
     def _check_dit(self) -> None:
-        """Raise InvalidValueError if the options are not those of a transformer."""
+        """Raise InvalidValueError if the options do not suit a transformer."""
         if len(set(self.channels)) != 1 or self.blocks != 1 or self.attention:
             raise InvalidValueError(
                 "a transformer has one width for each of its blocks, all equal, and no blocks or "
@@ -192,7 +193,7 @@ def network(
 
 
 def _tokens(sides: Sequence[int]) -> dict[str, Chosen]:
-    """Choose the blocks and the patches of a transformer, whose cost grows as tokens squared."""
+    """Choose blocks and patches of a transformer; its cost grows with the square of the tokens."""
     patch, count = 1, math.prod(sides)
     while count > _FEW:
         patch *= 2

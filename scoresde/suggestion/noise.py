@@ -1,7 +1,7 @@
 r"""Choose noise scales and samplers from the data and from theory, each with its reason.
 
-The largest noise must connect all the data, the smallest must not blur them, and neighbouring
-levels of a ladder must overlap. The rules have the numbers of Song & Ermon (2020), *Improved
+The largest noise must connect all the data, the smallest noise must not blur them, and neighbouring
+levels of a ladder must overlap. The rules are numbered as in Song & Ermon (2020), *Improved
 techniques for training score-based generative models*, arXiv:2006.09011 (rule 3 concerns the
 network):
 
@@ -41,31 +41,35 @@ from scoresde.sde import SDE, VESDE
 
 __all__ = ["NoiseLevels", "significant", "steps_of"]
 
-# The most samples that are compared in pairs, and the most operations of this comparison.
+# At most this many samples are compared in pairs, with at most this many operations.
 _SAMPLES, _BUDGET = 2000, 2e9
-# Bounds of the distances of samples: sums of squares of others over- or underflow in float64.
+# Bounds of the distances of samples: beyond them, sums of squares over- or underflow in float64.
 _SMALLEST, _LARGEST = 1e-140, 1e140
-# The share of pairs that may be further apart than sigma_max: one outlier in 400 makes as many.
+# The share of pairs that may be further apart than sigma_max. With one outlier in 400 samples, this
+# share of the pairs contains an outlier.
 _FAR = 0.005
-# The largest ratio of neighbouring levels, that of 64 dimensions. Below 5 dimensions norms overlap
-# at any ratio, but mass must also move between modes: of two modes that are 24 standard deviations
-# apart, one of weight .15 gets .20 at a ratio of 2, .18 at 1.36 and .17 at 1.1.
+# The largest ratio of neighbouring levels; the rule gives it for 64 dimensions. Below 5 dimensions
+# norms overlap at any ratio, but mass must also move between modes. For two modes that are 24
+# standard deviations apart, a mode of weight .15 gets the share .20 of the samples at a ratio of 2,
+# .18 at 1.36 and .17 at 1.1.
 _RATIO = 1.36
-# The largest variance, in units of the right one, after the steps of a level; 1.0555 in the paper.
+# The largest variance after the steps of a level, divided by the right variance (paper: 1.0555).
 _VARIANCE = 1.056
-# The step of log sigma: the variance of any Gaussian is then right to 1 %.
+# The step of log sigma with which the variance of any Gaussian is right to 1 %.
 _STEP = 0.1
-# For data whose values are multiples of q, noise of std q / 2 leaves a ripple of 2 exp(-pi^2 / 2),
-# about 1 %, in their density. If q / 2 is more than a tenth of the data's std, the model should
-# learn the values themselves: noise of a fiftieth of the std then resolves them.
+# If the values of the data are multiples of q, noise of std q / 2 leaves a ripple of
+# 2 exp(-pi^2 / 2), about 1 %, in their density. If q / 2 is more than a tenth of the data's std,
+# the model should learn the values themselves; then the smallest noise is a fiftieth of the std,
+# which resolves the values.
 _QUANTA, _COARSE, _FINE = 0.5, 0.1, 0.02
-# The smallest noise, at most, in units of the std of the data and of their narrowest direction.
+# The smallest noise is at most this share of the std of the data, and of their std in the narrowest
+# direction.
 _THIN = 0.1
 
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    r"""Hold noise scales and the numbers of samplers for some data.
+    r"""Hold noise scales and settings of samplers for some data.
 
     Attributes:
         sigma_min: The smallest noise.
@@ -77,13 +81,13 @@ class NoiseLevels:
         k: The number of steps of annealed Langevin dynamics at each level.
         steps: The number of steps of predictor-corrector sampling.
         snr: The corrector's signal-to-noise ratio $r$.
-        reasons: One sentence for each of these, by name.
+        reasons: The reason for each of these values, by name.
     """
 
     sigma_min: float
     sigma_max: float
     sigma_data: float
-    # those that only the papers' samplers use
+    # the settings that only the papers' samplers use
     ratio: float = field(repr=False)
     levels: int = field(repr=False)
     kappa: float = field(repr=False)
@@ -158,13 +162,13 @@ class NoiseLevels:
                 "sigma_data": "the root mean square of the data about their mean, per dimension",
                 "ratio": overlap,
                 "levels": "1 + log(sigma_max / sigma_min) / log(ratio), for a ladder",
-                "kappa": "annealed Langevin step in units of sigma^2: after k of them the variance "
-                f"is {left:.3f} times what it should be",
-                "k": f"the fewest steps per level after which that is {_VARIANCE} or less",
+                "kappa": "annealed Langevin step in units of sigma^2: after k steps the variance "
+                f"is {left:.3f} times the right variance",
+                "k": f"the fewest steps per level after which this factor is {_VARIANCE} or less",
                 "steps": f"of predictor-corrector sampling: log sigma falls by {span / steps:.3f} "
-                "in each, which leaves the variance of any Gaussian right to 1 %",
-                "snr": "of the corrector: sqrt(h / 2) for this step h, at which its error and the"
-                " predictor's cancel",
+                "in each step, so that the variance of any Gaussian is right to 1 %",
+                "snr": "of the corrector: sqrt(h / 2) for this step h, at which the errors of "
+                "corrector and predictor cancel",
             },
         )  # fmt: skip
 
@@ -222,7 +226,8 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
     smaller = centred.T @ centred if size < n else centred @ centred.T
     stds = torch.linalg.eigvalsh(smaller).clamp(min=0).sqrt().flip(0)
     thin = float(stds[stds > 1e-3 * stds[0]].min())
-    # the smallest variance of n samples is about 1 - size / n times that of the distribution
+    # the smallest variance of n samples is about 1 - size / n times the smallest variance of the
+    # distribution
     if size < n:
         thin /= math.sqrt(1 - size / n)
     few = f"; {n} samples are few to tell that in {size} dimensions" if n < 2 * size else ""

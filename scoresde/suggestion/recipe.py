@@ -1,4 +1,4 @@
-"""Choose the numbers of a training: distribution of times, learning rate, batch size, steps."""
+"""Choose the settings of a training: distribution of times, learning rate, batch size, steps."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ __all__ = ["law_of", "rate_of", "recipe"]
 
 # log(sigma / alpha) has the distribution N(log(_MIDDLE std of the data), _WIDTH^2).
 _MIDDLE, _WIDTH = 0.45, 1.5
-# The largest learning rate, and the largest product of rate and width of the widest layer. Adam
-# changes every weight by about the rate, so a neuron's output by about the rate times the width.
+# The largest learning rate, and the largest product of the rate and the width of the widest layer.
+# Adam changes every weight by about the rate, and so the output of a neuron by about the rate times
+# the width.
 _RATE, _MOVE = 5e-3, 0.32
-# The learning rate of Muon; it holds for any width, since all singular values of a step are equal.
+# The learning rate of Muon, the same for any width, since all singular values of a step are equal.
 _OF_MUON = 1e-2
 _RULES = {
     "muon": "orthogonal steps teach convolutions more in the same time",
     "adam": "for an MLP or a transformer",
 }
-# The batch size, by the largest number of positions at a U-Net's finest resolution. With more
+# The batch size of a U-Net, by the largest number of positions of its finest resolution. With more
 # positions the gradient of a sample varies less, and takes longer.
 _BATCHES = {64: 64, 256: 32, 1000: 16}
 _SMALLEST, _OF_MLP = 8, 256
-# The most positions, or numbers of vectors / width, of one batch, to bound its memory.
+# A batch has at most this many positions (for vectors: numbers / width), to bound its memory.
 _POSITIONS = 2**16
-# Passes through the data after which a network overfits, fewer for the faster optimiser.
+# The number of passes through the data after which a network overfits.
 _PASSES = {"muon": 250, "adam": 500}
-# The share of the samples held out, the most samples held out, and the fewest to hold out any.
+# This share of the samples is held out, but at most _MOST_HELD, and none of fewer than _FEW.
 _HELD, _MOST_HELD, _FEW = 0.1, 1_000, 50
-# The usual share of conditions that is hidden, and the largest one.
+# The usual share of the conditions that is hidden, and the largest share.
 _HIDDEN, _MOST_HIDDEN = 0.1, 0.25
-# Bounds of the number of steps, and the seconds that these may take on one core of a CPU.
+# Bounds of the number of steps, and the seconds that the steps may take on one core of a CPU.
 _FEWEST, _STEPS, _SECONDS = 2_000, 30_000, 600
-# Operations per second of that core, and additional seconds of a step per resolution of a U-Net.
+# The operations per second of one core, and the additional seconds of a step for each resolution of
+# a U-Net.
 _SPEED, _OVERHEAD = 1.2e11, 0.003
 
 
@@ -74,7 +76,7 @@ def recipe(
     n: int,
     kinds: Mapping[str, Classes | Field] | None = None,
 ) -> dict[str, tuple[Any, str]]:
-    """Choose the numbers of a training; return values and reasons by the names of `TrainConfig`.
+    """Choose the settings of a training; return values and reasons by the names of `TrainConfig`.
 
     Args:
         event_shape: The shape of one sample.

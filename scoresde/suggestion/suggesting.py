@@ -35,8 +35,8 @@ class Suggestion(NoiseLevels):
     Attributes:
         net: The network.
         law: The distribution of the training times.
-        config: The numbers of the training.
-        data: The data for which they were chosen.
+        config: The configuration of the training.
+        data: The data for which these were chosen.
 
     Examples:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
@@ -61,8 +61,8 @@ class Suggestion(NoiseLevels):
 
     def loss(self) -> Callable[..., Tensor]:
         """Return the loss for a `Trainer`: DSM with EDM's weight and the times of `law`."""
-        # rounded to float32 as in the model, so that a loss made from the model's moments gives
-        # exactly the same training
+        # round to float32 as in the model, so that a loss that is made from the model's moments
+        # gives exactly the same training
         moments = (torch.as_tensor(m, dtype=torch.float32) for m in self.data.moments())
         weight = edm(Moments(*moments).mean_variance())
         return partial(dsm_loss, weight=weight, law=self.law)
@@ -70,17 +70,17 @@ class Suggestion(NoiseLevels):
     def trainer(self, folder: str | Path | None = None, **changes: Any) -> Trainer[ScoreModel]:
         """Return a trainer of `model()` with `config` and `loss()`, whose `train` gives the model.
 
-        If there are 50 samples or more, a tenth of them, at most 1,000, is held out. The loss on
-        them is measured during the run; they are `trainer.held_out.data`. `trainer(held_out=0.0)`
-        trains on all samples.
+        If there are 50 samples or more, a tenth of the samples, at most 1,000, is held out, and the
+        loss on the held-out samples, `trainer.held_out.data`, is measured during the run.
+        `trainer(held_out=0.0)` trains on all samples.
 
         Args:
             folder: The folder of the run, from which it can be resumed; without it nothing is
                 written.
-            changes: Numbers that replace those of `config`, by their names, as in `steps=500`.
+            changes: Settings that replace settings in `config`, by name, as in `steps=500`.
 
         Raises:
-            UnknownNameError: `config` has no number with this name.
+            UnknownNameError: `config` has no setting with this name.
         """
         config = self.config.changed(**changes)
         model = model_of(self.data, self.net, self.sde(), config.seed)
@@ -93,9 +93,10 @@ class Suggestion(NoiseLevels):
         """Return this suggestion with the learning rate for another network or optimiser.
 
         Args:
-            widest: The width of that network's widest layer; Adam's rate decreases with it. A width
-                below that of this suggestion's own network, such as 1, does not change the rate.
-            rule: The optimiser, "adam" or "muon"; None for the one in `config`.
+            widest: The width of the widest layer of the other network; Adam's rate decreases with
+                this width. If it is below the width of the suggested network, such as 1, the rate
+                does not change.
+            rule: The optimiser, "adam" or "muon"; None takes the optimiser in `config`.
 
         Examples:
             >>> found = suggest(torch.randn(200, 2, generator=torch.Generator().manual_seed(0)))
@@ -110,14 +111,14 @@ class Suggestion(NoiseLevels):
         return replace(self, config=config, reasons={**self.reasons, "lr": why})
 
     def __str__(self) -> str:
-        """Return a table with a line for every number of a training: name, value, reason."""
-        return f"{self.table()}\n(for the numbers of the papers' samplers: table(samplers=True))"
+        """Return a table with a line for every setting of a training: name, value, reason."""
+        return f"{self.table()}\n(for the settings of the papers' samplers: table(samplers=True))"
 
     def table(self, *, samplers: bool = False) -> str:
-        """Return a table with a line for every number: its name, its value, its reason.
+        """Return a table with a line for every setting: name, value, reason.
 
         Args:
-            samplers: Add the numbers that only NCSN ladders, annealed Langevin dynamics and
+            samplers: Add the settings that only NCSN ladders, annealed Langevin dynamics and
                 predictor-corrector sampling use.
         """
         config = self.config
@@ -214,7 +215,7 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None)
 def model_of(data: Data, net: NetConfig, sde: SDE, seed: int) -> ScoreModel:
     """Return an untrained model for data, whose weights are a function of the seed.
 
-    Its `steps` are those of `steps_of(sde)`.
+    The `steps` of the model are `steps_of(sde)`.
     """
     with forked_rng(seed):
         network = net.build(data.event_shape, data.kinds)

@@ -35,7 +35,7 @@ class Gaussian(Target):
 
     Raises:
         InvalidTypeError: An argument is not made of real numbers.
-        InvalidValueError: None or several of `cov`, `var` and `std` are given, a variance is
+        InvalidValueError: Not exactly one of `cov`, `var` and `std` is given, a variance is
             negative, a matrix is not a covariance, or a number is not finite.
         ShapeError: Shapes do not fit.
     """
@@ -77,8 +77,8 @@ class GaussianMixture(Target):
 
     Raises:
         InvalidTypeError: An argument is not made of real numbers.
-        InvalidValueError: Weights are negative or do not sum to one, both or neither of `covs` and
-            `stds` are given, a std is negative, a matrix is not a covariance, or a number is not
+        InvalidValueError: Weights are negative or do not sum to one, not exactly one of `covs` and
+            `stds` is given, a std is negative, a matrix is not a covariance, or a number is not
             finite.
         ShapeError: Shapes do not fit.
     """
@@ -135,7 +135,7 @@ def numbers(name: str, value: Numbers) -> Tensor:
 
 
 def _exactly_one(**choices: Numbers | None) -> tuple[str, Tensor]:
-    """Return name and value of the argument that is given; raise unless exactly one is."""
+    """Return name and value of the argument that is given; raise unless exactly one is given."""
     made = {name: value for name, value in choices.items() if value is not None}
     if len(made) != 1:
         raise InvalidValueError(

@@ -28,8 +28,8 @@ class KernelDensity(Target):
     r"""Define the average of isotropic Gaussian densities centred at points.
 
     The density is $\frac1K \sum_k N(\mu_k, h^2 I)$. With real images as points, its samples
-    resemble noisy images, and its score is known exactly. The results depend on the batch size by
-    rounding errors of matrix products.
+    resemble noisy images, and its score is known exactly. Because of rounding in matrix products,
+    the last digits of results depend on the batch size.
 
     Args:
         points: The points, `(K, *)`.
@@ -68,7 +68,7 @@ class KernelDensity(Target):
 
 
 class _Kernels(Marginal):
-    """Evaluate a kernel density at points `(B, D)`, as `Marginal` does a mixture."""
+    """Evaluate a kernel density at points `(B, D)`, as `Marginal` evaluates a mixture."""
 
     def __init__(self, components: Components, x: Tensor, alpha: Tensor, sigma: Tensor) -> None:
         self.x, self.alpha, self.means = x, alpha, components.flat_means

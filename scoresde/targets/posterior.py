@@ -75,8 +75,8 @@ class Posterior(Target):
         root, failed = torch.linalg.cholesky_ex(matrix @ cross + noise.diag())
         if bool(failed.any()):
             raise InvalidValueError(
-                "some entries of y without noise are linear combinations of others; give std > 0, "
-                "or set these entries to NaN"
+                "some entries of y without noise are linear combinations of other entries; give "
+                "std > 0, or set such entries to NaN"
             )
         gap = y - means @ matrix.T
         white = torch.linalg.solve_triangular(root, gap[..., None], upper=False)

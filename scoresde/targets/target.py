@@ -69,9 +69,9 @@ class Target(abc.ABC):
         """Return the exact moments of the data, float64.
 
         Returns:
-            The mean, of the event's shape, and the covariance over the flattened event, `(D, D)`;
-            if the target is one Gaussian with a diagonal covariance, its variances instead, of the
-            event's shape.
+            The mean, of the event's shape, and the covariance over the flattened event, `(D, D)`.
+            If the target is one Gaussian with a diagonal covariance, the variances, of the event's
+            shape, take the place of the covariance.
         """
         return self.components.moments()
 
@@ -93,9 +93,9 @@ class Target(abc.ABC):
             sde: The SDE of $p_t$.
             t: The time, a number, `()` or `(n,)`.
             generator: The source of randomness; by default torch's global generator.
-            dtype: The dtype of the result, by default torch's; the random numbers do not depend on
-                it.
-            device: The device of the result; by default that of `generator`, or the CPU.
+            dtype: The dtype of the result, by default torch's default dtype; the random numbers do
+                not depend on the dtype.
+            device: The device of the result; by default the device of `generator`, or the CPU.
 
         Returns:
             The draws, `(n, *)`.
@@ -114,7 +114,7 @@ class Target(abc.ABC):
         alpha, sigma = scales(sde, t, torch.empty(shape, dtype=torch.float64, device=source))
         z = torch.randn(shape, generator=generator, dtype=torch.float64, device=source)
         u = torch.rand(n, generator=generator, dtype=torch.float64, device=source)
-        # without the last cumulative sum, which may round to less than one
+        # leave out the last cumulative sum, which may be rounded to less than one
         k = torch.searchsorted(c.weights.cumsum(0)[:-1].contiguous(), u, right=True)
         z = (alpha**2 * c.variances[k] + sigma**2).sqrt() * z
         if c.basis is not None:
@@ -162,9 +162,9 @@ class Target(abc.ABC):
     def denoise(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
         r"""Return the mean of the data given a noisy sample, $E[x_0 | x_t = x]$.
 
-        It equals $(x + \sigma_t^2 \nabla \log p_t(x)) / \alpha_t$ (Efron 2011, "Tweedie's formula
-        and selection bias"), but is computed without that division. Arguments and errors are those
-        of `log_prob`.
+        The mean equals $(x + \sigma_t^2 \nabla \log p_t(x)) / \alpha_t$ (Efron 2011, "Tweedie's
+        formula and selection bias"), but is computed without the division by $\alpha_t$. Arguments
+        and errors are those of `log_prob`.
 
         Returns:
             The posterior mean, of the shape and dtype of `x`.
@@ -285,7 +285,7 @@ class TargetScore:
 
 
 def _check_times(sde: SDE | None, t: Tensor | float | None) -> None:
-    """Raise unless both or neither are given, and times lie in [0, T]."""
+    """Raise unless `sde` and `t` are both given or both left out, and times lie in [0, T]."""
     if (sde is None) != (t is None):
         given, missing = ("t", "sde") if sde is None else ("sde", "t")
         raise InvalidTypeError(

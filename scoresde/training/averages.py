@@ -31,7 +31,7 @@ class AveragedWeights:
 
     Args:
         model: The model whose weights are averaged.
-        config: The numbers of the run; `averages` lists the averages.
+        config: The configuration of the run; its part `averages` lists the averages.
         folder: The folder of the run; without it there are no snapshots.
         identity: The properties of the run that must not change, by name. Together with the seed
             they identify the run in its snapshots.
@@ -58,8 +58,8 @@ class AveragedWeights:
     def _all(self) -> list[Average[nn.Module]]:
         return [*self._decays, *self._powers]
 
-    def share(self, model: nn.Module) -> None:
-        """If `shard` is set, divide `model` and every average among the processes."""
+    def divide(self, model: nn.Module) -> None:
+        """Divide `model` and every average among the processes if `config.compute.shard` is set."""
         if self._template is not None:
             shard(model, *(average.model for average in self._all))
             for average in self._all:
@@ -127,7 +127,11 @@ class AveragedWeights:
             )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the tensors of all averages; names begin with the number from the second on."""
+        """Return the tensors of all averages by name.
+
+        The averages are numbered from 0. The name of each tensor is preceded by the number of its
+        average, as in `1.weight`, except for average 0.
+        """
         return {
             f"{i}.{name}" if i else name: value
             for i, average in enumerate(self._all)
@@ -138,7 +142,7 @@ class AveragedWeights:
         """Load what `state_dict` returned.
 
         Raises:
-            CheckpointError: `state` is that of other averages.
+            CheckpointError: `state` was returned for other averages.
         """
         parts: list[dict[str, Tensor]] = [{} for _ in self._all]
         for name, value in state.items():

@@ -35,11 +35,13 @@ __all__ = ["Batch", "Batches", "there"]
 Batch = tuple[Tensor, Condition | None]
 """Samples `(B, *event)` in the model's units, and their conditions if the data have any.
 
-Each of several processes has its own rows of the batch, `distributed.rows(batch_size)`.
+If there are several processes, each has its own rows of the batch, `distributed.rows(batch_size)`.
 """
 
 # The run ends if more than `_DEATHS` workers die within `_WITHIN` batches.
 _DEATHS, _WITHIN = 3, 1000
+# the number of samples that an augmentation of the user makes twice, to compare them
+_COMPARED = 256
 # each tensor of a packed batch begins at a multiple of this number of bytes
 _ALIGNED = 16
 
@@ -53,12 +55,12 @@ class Batches:
             `compute.workers`.
         augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
             the configuration.
-        rows: The rows of every batch to make; by default those of this process.
+        rows: The rows of every batch to make; by default the rows of this process.
 
     Raises:
-        InvalidValueError: The data are not images, or have fields as conditions, which an
-            augmentation would not move with the images; or the batch size is not a multiple of the
-            number of processes.
+        InvalidValueError: There are augmentations, but the data are not images, or have conditions
+            that are fields, which would not be moved with the images. Or the batch size is not a
+            multiple of the number of processes.
     """
 
     def __init__(
@@ -83,30 +85,46 @@ class Batches:
         if augment is not None:
             self._augment = [*self._augment, augment]
         self._watched = augment is not None
+        self._compared = 0 if augment is None else _COMPARED
 
     def at(self, step: int) -> Batch:
         """Return the batch of update number `step`."""
         seed, size = self.config.seed, self.config.batch_size
         index = batch_indices(len(self.data), size, seed=seed, step=step)[list(self.rows)]
         before = _global_state() if self._watched else ()
-        x = augmented(self.data.batch(index), self._augment, seed=seed, step=step, rows=self.rows)
+
+        def made() -> Tensor:
+            x = self.data.batch(index)
+            return augmented(x, self._augment, seed=seed, step=step, rows=self.rows)
+
+        x = made()
         if self._watched and _global_state() != before:
-            self._watched = False
-            warnings.warn(
-                "the augmentation draws from a global generator of torch, numpy or Python, so that "
-                "a run that is resumed, or has other workers, learns other samples; draw from its "
-                "second argument, as in torch.rand((), generator=generator)",
-                UserWarning,
-                stacklevel=outside(),
-            )
+            self._warn("draws from a global generator of torch, numpy or Python")
+        elif self._compared > 0:
+            self._compared -= len(x)
+            if not torch.allclose(x, made(), rtol=0, atol=0, equal_nan=True):
+                self._warn("returns other samples when it is called again with equal arguments")
         return x, self.data.condition(index)
+
+    def _warn(self, what: str) -> None:
+        """Warn once that the augmentation is no function of its arguments."""
+        self._watched, self._compared = False, 0
+        warnings.warn(
+            f"the augmentation {what}, so a resumed run, or a run with another number of workers, "
+            "learns other samples; draw from its second argument, as in "
+            "torch.rand((), generator=generator), or seed a generator of numpy by "
+            "np.random.default_rng(generator.initial_seed())",
+            UserWarning,
+            stacklevel=outside(),
+        )
 
     def since(self, step: int) -> Generator[Batch]:
         """Yield the batches of `step` and all later steps.
 
         Raises:
             DataError: A sample cannot be read; the message names it.
-            InvalidTypeError: Data or augmentation cannot be sent to a worker that is no fork.
+            InvalidTypeError: The data or the augmentation cannot be sent to a worker. This can
+                happen where workers are started by "spawn" and not by "fork".
             TrainingError: Workers die more than 3 times within 1,000 batches.
         """
         if self.config.compute.workers == 0:
@@ -126,8 +144,8 @@ class Batches:
                 if len(deaths) > _DEATHS:
                     raise TrainingError(
                         f"{message}, the {len(deaths)}th within {_WITHIN} steps; is there enough "
-                        f"memory, and shared memory in /dev/shm{_spawned()}? workers=0 needs "
-                        "nothing of this"
+                        f"memory, and shared memory in /dev/shm{_spawned()}? workers=0 needs no "
+                        "worker process"
                     ) from error
                 warnings.warn(f"{message}; it is replaced", RuntimeWarning, stacklevel=outside())
 
@@ -156,7 +174,7 @@ class Batches:
 
 
 def _global_state() -> tuple[object, ...]:
-    """Return what a draw from a global generator changes."""
+    """Return the states of the global generators; a draw from one of them changes them."""
     torch_state = torch.default_generator.get_state().numpy().tobytes()
     numpy_state: Any = np.random.get_state(legacy=True)  # noqa: NPY002 (it is read alone)
     return torch_state, numpy_state[1].tobytes(), numpy_state[2:], random.getstate()
@@ -177,7 +195,7 @@ def there(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 
 class _Steps(Dataset[Any]):
-    """Return the batch of a step, or the error, since a loader would wrap a raised error."""
+    """Return the batch of a step, or its error, since a loader would wrap a raised error."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
@@ -201,7 +219,7 @@ def _is_death(error: Exception) -> bool:
 
 
 def _spawned() -> str:
-    """Return what else a worker needs that is no fork: it imports the program again."""
+    """Return a further condition for workers that import the program again, for a message."""
     if multiprocessing.get_start_method() == "fork":
         return ""
     return ', and does the program train below `if __name__ == "__main__":`'

@@ -1,6 +1,7 @@
 """Call loggers, pictures and a user's own code while a model trains.
 
-A callback receives numbers and the averaged model, and cannot change the run.
+A callback receives the numbers of the log and copies of the averaged model, and cannot change the
+run.
 """
 
 from __future__ import annotations

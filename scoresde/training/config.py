@@ -43,8 +43,8 @@ class TrainConfig:
         seed: An integer from 0 to 2**64 - 1. All randomness of step k is a function of (seed, k).
         condition_dropout: The probability, in [0, 1], with which the condition of a sample is
             hidden, so that the network also learns the unconditional score for classifier-free
-            guidance. Or probabilities by name, 0 for names that are left out. The conditions are
-            hidden independently of each other.
+            guidance. If it is a dictionary, it has a probability for each name of a condition, and
+            names that are left out have 0. Conditions of different names are hidden independently.
         augment: The augmentations, in order: "hflip" mirrors half of the images, "shift" moves
             images by up to an eighth of their size.
         optimiser: The optimiser and its learning rate.
@@ -162,14 +162,15 @@ class TrainConfig:
         """Raise an error unless this configuration can resume a run that was saved with `stored`.
 
         Args:
-            stored: What `as_json` returned when the run was saved.
+            stored: The result of `as_json` when the run was saved.
             source: The file that holds `stored`, for the message.
 
         Raises:
             InvalidValueError: A field on which the weights depend differs.
         """
         present = self.flat()
-        # a field that is missing in the file was added later, and had its present default value
+        # a field that is missing in the file was added to scoresde later; until then every run
+        # behaved as with the default value
         before = {**TrainConfig().flat(), **_flat(stored)}
         names = [k for k in present if k not in _FREE and present[k] != before[k]]
         if "steps" in names and present["steps"] > before["steps"]:
@@ -189,7 +190,7 @@ class TrainConfig:
 
 
 _PARTS = {"optimiser": Optimiser, "averages": Averages, "compute": Compute, "keeping": Keeping}
-# The name of the part that each field belongs to, by the name of the field.
+# For each name of a field, the name of the part that has this field.
 _OWNER = {f.name: part for part, kind in _PARTS.items() for f in fields(kind)}
 
 
@@ -204,7 +205,7 @@ def _check_field(kind: str, name: str, names: Collection[str]) -> None:
 
 
 def _listed(value: Any) -> Any:
-    """Return the value with tuples replaced by lists."""
+    """Return the value, with tuples in it replaced by lists."""
     if isinstance(value, dict):
         return {key: _listed(part) for key, part in value.items()}
     return list(value) if isinstance(value, tuple) else value

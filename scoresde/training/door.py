@@ -22,9 +22,9 @@ from scoresde.units import Identity
 
 __all__ = ["adopt", "check_fit", "check_kinds", "numbered", "process", "warn_of_moments"]
 
-# A warning is given if means differ by more standard deviations than the first number, if variances
-# differ by a larger factor than the second, or variances of columns by a larger factor than the
-# third.
+# A warning is given if the means of data and model differ by more than _MEANS standard deviations,
+# if their variances differ by more than a factor _SCALE, or if the variances of the columns of the
+# data differ by more than a factor _SPREAD.
 _MEANS, _SCALE, _SPREAD = 3.0, 4.0, 100.0
 
 
@@ -62,8 +62,8 @@ def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
         DataError: The data's moments overflow.
         UnknownNameError: The data have a condition that the score does not take, or lack a
             condition named in `condition_dropout`.
-        InvalidValueError: The score takes a condition that the data lack or have in another form;
-            or the score was trained on data in other units.
+        InvalidValueError: The score takes a condition that is missing in the data or has another
+            form there; or the score was trained on data in other units.
     """
     known = facts(score)
     if known.event_shape is not None and data.event_shape != known.event_shape:
@@ -153,15 +153,16 @@ def _fits(of_data: Classes | Field, kind: Classes | Field) -> bool:
 
 
 def warn_of_moments(score: nn.Module, data: Data) -> None:
-    """Warn if the score assumes other moments than the data have; the loss would not show it.
+    """Warn if the moments that the score assumes differ from the data's, or the SDE hides columns.
+
+    The loss would not show such a mistake.
 
     Args:
-        score: The score; its moments, those of its conditions, and its SDE are compared.
+        score: The score with its moments, the moments of its conditions, and its SDE.
         data: The training data.
     """
     known = facts(score)
-    # the transform is affine, so the difference of the transformed mean + std and mean is the new
-    # std
+    # the transform is affine, so the new std is the transform of mean + std minus that of the mean
     survey = data.survey
     mean, above = data.transform.forward(
         torch.stack([survey.mean, survey.mean + survey.var.sqrt()])
@@ -206,7 +207,7 @@ def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
 
 
 def _units(assumed: Mapping[str, tuple[Tensor, Tensor]], data: Data) -> list[str]:
-    """Return a sentence for each condition that the model's moments do not standardise."""
+    """Return a sentence for each condition that is not standardised by the model's moments."""
     found = []
     for name, (mean, std) in data.condition_moments().items():
         zero, one = torch.zeros(()), torch.ones(())

@@ -24,17 +24,18 @@ from scoresde.training.config import TrainConfig
 
 __all__ = ["Guard"]
 
-_MOST = 10  # after more skipped steps in a row than this, the weights are assumed to be useless
-_CACHED = 2  # steps that may change a buffer that is not saved
-# the same for float16, where each skipped step halves the scale of the loss, from 2^16
+_MOST = 10  # if more steps in a row are skipped, the weights are assumed to be useless
+# the same number for float16, where each skipped step halves the scale of the loss, from 2^16
 _HALVINGS = 39
+# the number of steps that may change an unsaved buffer without a warning
+_CACHED = 2
 
 
 class Guard:
     """Check the steps of a run, and its weights and data before each checkpoint.
 
     Args:
-        config: The numbers of the run; steps are skipped only if `config.skips`.
+        config: The configuration of the run; steps are skipped only if `config.skips`.
         describe: A function that maps the number of an update to a text with its learning rate,
             times and noise scales, for messages.
         newest: A function that returns the last undamaged checkpoint, or None.
@@ -55,11 +56,11 @@ class Guard:
         self._newest = newest
         self._in_a_row = 0
         self._mode = True
-        # of buffers that are not saved: what they were, and the number of steps that changed them
+        # for unsaved buffers: their last values, and the number of steps that changed them
         self._lost: tuple[dict[str, tuple[int, int]], int] | None = None
 
     def check_mode(self, step: int, score: nn.Module) -> None:
-        """Warn once if a score is in evaluation mode, or changes what is not saved."""
+        """Warn once if a score is in evaluation mode, or changes buffers that are not saved."""
         self._check_lost(score)
         if not score.training and self._mode:
             self._mode = False
@@ -74,7 +75,7 @@ class Guard:
     def _check_lost(self, score: nn.Module) -> None:
         """Warn if three steps have changed buffers that are not saved.
 
-        A cache is made at the first step, and then stays.
+        A buffer that is only a cache is made at the first step, and does not change later.
         """
         before, changes = ({}, 0) if self._lost is None else self._lost
         if changes > _CACHED or (self._lost is not None and not before):
@@ -90,8 +91,8 @@ class Guard:
         if self._lost[1] > _CACHED:
             warnings.warn(
                 f"training changes the buffer {changed[0]!r}, which was registered with "
-                "persistent=False and so is neither saved nor restored: a resumed run and a stored "
-                "model have another one; leave persistent out",
+                "persistent=False and so is neither saved nor restored: its values are lost in a "
+                "resumed run and in a stored model; leave persistent out",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -104,7 +105,7 @@ class Guard:
             rows: The loss and the gradient's norm of each step, `(n, 2)`.
 
         Returns:
-            `rows` without those of skipped steps.
+            `rows` without the rows of skipped steps.
 
         Raises:
             TrainingError: A loss or gradient is not finite, and the step may not be skipped.
@@ -124,7 +125,7 @@ class Guard:
         bad = (~good).nonzero().flatten() + first
         if len(bad):
             self.skipped += len(bad)
-            if not self.config.compute.fp16:  # for which skipped steps are normal
+            if not self.config.compute.fp16:  # in float16 skipped steps are normal
                 warnings.warn(
                     f"{len(bad)} of the last {len(rows)} steps were skipped, since their "
                     f"gradients were not finite; the first is step {int(bad[0])}",
@@ -134,13 +135,13 @@ class Guard:
         return rows[good]
 
     def check_moved(self, first: int, step: int) -> None:
-        """Warn if a run in float16 ends at `step`, with all updates from the first on left out."""
-        if not self.config.compute.fp16:  # else steps that are left out are warned of
+        """Warn if a run in float16 has skipped all its steps, from `first` to `step`."""
+        if not self.config.compute.fp16:  # other runs have been warned of skipped steps
             return
         if first < step == self.config.steps and self._in_a_row >= max(step - first, min(2, step)):
             warnings.warn(
                 f"the weights did not change: the gradients of the last {self._in_a_row} steps, "
-                "the only ones of this training, overflowed in float16; divide the loss by a "
+                "all steps of this training, overflowed in float16; divide the loss by a large "
                 "number, train for more steps, or take bf16=True or fp16=False",
                 RuntimeWarning,
                 stacklevel=outside(),
@@ -176,8 +177,8 @@ class Guard:
 
         Args:
             step: The number of steps so far.
-            data: The data; some samples are compared with their original values, different ones at
-                each checkpoint.
+            data: The data. At each checkpoint other samples are compared with their original
+                values.
 
         Raises:
             DataError: The data can no longer be read.
@@ -195,7 +196,7 @@ class Guard:
 
     @contextmanager
     def memory(self, step: int) -> Iterator[None]:
-        """Turn an out-of-memory error of the block, which makes step `step`, into MemoryLimitError.
+        """Raise MemoryLimitError if the block, which makes step `step`, runs out of memory.
 
         Raises:
             MemoryLimitError: The step does not fit into memory.
@@ -217,7 +218,7 @@ class Guard:
             + (
                 "a new trainer of the same folder continues from there"
                 if self._newest()
-                else "with folder= a new trainer could continue from the last one"
+                else "with folder= a new trainer could continue from the last checkpoint"
             )
         )
 

@@ -25,9 +25,9 @@ from scoresde.training.update import Loss, checked, seeds_of_step
 
 __all__ = ["HeldOut"]
 
-_STEP = 2**64 - 1  # the noise of held-out data is that of this step number, which no run reaches
-# The largest number of measurements in a run; the share of the run's time that they may take; the
-# cost of a loss without gradient relative to a loss with gradient.
+_STEP = 2**64 - 1  # held-out data get the noise of this step, which no run reaches
+# The largest number of measurements in a run; the share of the run's time that the measurements may
+# take; the cost of a loss without gradient, divided by the cost with gradient.
 _MEASUREMENTS, _SHARE, _FORWARD = 20, 0.05, 1 / 3
 
 
@@ -38,7 +38,7 @@ class HeldOut:
         data: The held-out data.
         sde: The process.
         loss: The training loss.
-        config: The numbers of the run.
+        config: The configuration of the run.
 
     Attributes:
         data: The held-out data, for `scoresde.metrics.evaluate(samples, trainer.held_out.data)`,
@@ -81,14 +81,14 @@ class HeldOut:
             step: Steps so far.
             ema: The averages of the weights.
             due: True if a checkpoint is made at this step.
-            end: True if this step is the last one.
+            end: True if this step is the last step.
         """
         if due:
             return self.loss_of_checkpoint(step, ema.whole().model)
         return self.loss(ema.whole().model) if end or not step % self._every else None
 
     def loss_of_checkpoint(self, step: int, model: nn.Module) -> float:
-        """Return the loss of a checkpoint, and record the best one.
+        """Return the loss of a checkpoint, and record the checkpoint if its loss is the lowest.
 
         Warns:
             RuntimeWarning: The loss is not finite, so the checkpoint cannot be the best one.
@@ -111,7 +111,7 @@ class HeldOut:
     def loss(self, model: nn.Module) -> float:
         """Return the mean loss of the data per entry of the event, with fixed noise.
 
-        Each of several processes handles its own batches.
+        If there are several processes, each computes the losses of its own batches.
         """
         size, device = self.config.batch_size, device_of(model)
         (seed,) = seeds_of_step(self.config.seed, _STEP, 1)
@@ -151,7 +151,7 @@ class HeldOut:
         """Load what `as_json` returned.
 
         Raises:
-            CheckpointError: `stored` is not such a record.
+            CheckpointError: `stored` is not a result of `as_json`.
         """
         try:
             best, at, waited = (stored[name] for name in ("best", "at", "waited"))
@@ -159,7 +159,7 @@ class HeldOut:
             self.at, self.waited = None if at is None else int(at), int(waited)
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"the record of the held-out data in a checkpoint, {str(stored)[:100]!r}, was not "
+                f"the record of the held-out loss in a checkpoint, {str(stored)[:100]!r}, was not "
                 "written by a run; take another folder"
             ) from error
 

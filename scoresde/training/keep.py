@@ -24,7 +24,7 @@ __all__ = ["Keeper"]
 
 _BEST = "best"
 _DATA = "data set"
-# entries that only some runs have
+# entries that are missing in some runs
 _OPTIONAL = ("augment", "set of frozen weights")
 
 
@@ -33,8 +33,8 @@ class Keeper:
 
     Args:
         folder: The folder; it is made if it is missing.
-        config: The configuration of the run, which must be that of the run stored in the folder, if
-            any.
+        config: The configuration of the run. If the folder holds a run, its configuration must be
+            the same.
         identity: The other properties of the run that must not change, by name.
 
     Attributes:
@@ -58,9 +58,9 @@ class Keeper:
 
         Raises:
             InvalidValueError: The checkpoint is from another configuration, model or data set.
-            CheckpointError: No checkpoint can be read, or the file is not from a run; the folder
-                holds a model that a new run would overwrite, but no checkpoint; another process
-                trains in the folder; or the folder cannot be made.
+            CheckpointError: No checkpoint can be read, or the file is not from a run. Or there is
+                no checkpoint, but a model that a new run would overwrite. Or another process trains
+                in the folder, or the folder cannot be made.
         """
         checkpoint.make_folder(self.folder)
         self.lock.take()
@@ -175,7 +175,7 @@ class Keeper:
                 raise
             self._unsaved = True
             warnings.warn(
-                f"{error}; training continues to the next checkpoint",
+                f"{error}; training continues, and the next checkpoint is written as usual",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -204,8 +204,8 @@ class Keeper:
         if held_out.at != step:
             if isinstance(averages[""].model, ScoreModel) and _done(best) != held_out.at:
                 warnings.warn(
-                    f"the best model, that of step {held_out.at}, is missing in {best}: it could "
-                    "not be written, or was removed; the next best one is written when the "
+                    f"the best model, of step {held_out.at}, is missing in {best}: it could "
+                    "not be written, or was removed; a new best model is written when the "
                     f"held-out loss falls below {held_out.best:.6g}",
                     RuntimeWarning,
                     stacklevel=outside(),
@@ -218,13 +218,13 @@ class Keeper:
     def complete(self, step: int, averages: Mapping[str, Average[nn.Module]]) -> None:
         """Write the averages after the last `step`, if their files are missing, damaged or older.
 
-        Other files are not written again, since a pilot may have been added to them.
+        A file that is up to date is not written again, since a pilot may have been added to it.
         """
         lost = {name: a for name, a in averages.items() if not _holds(self.folder / name, step)}
         self.export(step, lost)
 
     def _check_same(self, meta: Mapping[str, Any], source: str) -> None:
-        # compare the data first, since other data also change what is chosen for the data
+        # compare the data first, since other data also change options that are chosen for the data
         _check_entries(meta, {_DATA: self.identity[_DATA]}, source)
         self.config.check_continues(meta["config"], source)
         _check_entries(
@@ -251,7 +251,7 @@ class Keeper:
             if before != now:
                 warnings.warn(
                     f"{source} was written with {before} {name} and continues with {now}: the "
-                    "weights will differ by rounding from those of an uninterrupted run",
+                    "weights will differ by rounding from the weights of an uninterrupted run",
                     RuntimeWarning,
                     stacklevel=outside(),
                 )
@@ -263,7 +263,7 @@ def _check_entries(meta: Mapping[str, Any], now: Mapping[str, str | None], sourc
         if meta.get(name) != value:
             raise InvalidValueError(
                 f"{source} belongs to another {name}: it was {meta.get(name)} and is now {value}; "
-                "take the old one, or another folder"
+                f"take the old {name}, or another folder"
             )
 
 
@@ -290,7 +290,7 @@ def _done(folder: Path) -> int | None:
 def _holds(folder: Path, step: int) -> bool:
     """Return True if a folder holds undamaged files of the model after `step` steps.
 
-    The model card, which is written last, is then written again if it is of an earlier step.
+    If the model card, which is written last, is of an earlier step, it is written again.
     """
     try:
         _, config = checkpoint.load_tensors(folder / "model.safetensors")

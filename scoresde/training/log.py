@@ -1,4 +1,4 @@
-"""Log a run to a file with one JSON object per line, and to memory."""
+"""Log a run to a file with one JSON object per line, and keep the log in memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class JSONLines(Callback):
     """Append every row to a file; skip a row that cannot be written, as on a full disk.
 
     Args:
-        path: The file. At the start of a resumed run its rows of later steps are removed, since the
-            run writes them again. Incomplete and damaged lines are removed too.
+        path: The file. When a run is resumed, rows of steps that it will repeat are removed, and so
+            are incomplete and damaged lines.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,6 +92,6 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _holds(path: Path, text: bytes) -> bool:
-    """Return True if a path is a regular file without other links, with this content."""
+    """Return True if a path is a regular file with this content and a single hard link."""
     found = path.lstat()
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and path.read_bytes() == text

@@ -95,8 +95,8 @@ class WandB(Callback):
             config=config.as_json(),
             allow_val_change=True,  # the number of steps may have been increased
         )
-        # log our step as a value, since wandb's step counter cannot go back, as ours does after a
-        # crash
+        # log the step as a value: a run resumed after a crash repeats steps, but wandb's own step
+        # counter cannot go back
         self._run.define_metric("*", step_metric="step")
 
     def on_log(self, row: Mapping[str, float]) -> None:
@@ -156,7 +156,7 @@ def _run_id(folder: Path) -> str:
     """Return the identifier of a run, which does not change when its folder is moved.
 
     Raises:
-        CheckpointError: The file `run-id` holds something else. It is not sent to a server.
+        CheckpointError: The file `run-id` holds no identifier. Its content is not sent to a server.
     """
     path = folder / "run-id"
     if not os.path.lexists(path):
@@ -164,6 +164,6 @@ def _run_id(folder: Path) -> str:
     found = checkpoint.read_bytes(path, most=64).decode("latin-1")
     if path.is_symlink() or re.fullmatch("[A-Za-z0-9._-]+", found) is None:
         raise CheckpointError(
-            f"{path} does not hold the identifier of a run; remove it, and a new one will be made"
+            f"{path} does not hold the identifier of a run; remove it, and a new file will be made"
         )
     return found

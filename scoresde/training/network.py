@@ -43,7 +43,7 @@ def training(score: nn.Module, config: TrainConfig, *others: nn.Module) -> Itera
 
     Args:
         score: The score that is trained.
-        config: The numbers of the run.
+        config: The configuration of the run.
         others: Further modules that are trained, such as a learned loss.
     """
     net, options = _network(score), config.compute
@@ -77,7 +77,7 @@ def _half(score: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Replace a module's `forward` in the block."""
+    """Replace the method `forward` of a module in the block."""
     before = vars(module).get("forward")
     module.forward = forward
     try:
@@ -91,7 +91,7 @@ def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def _compiled(net: nn.Module) -> Iterator[None]:
-    # in place, since the weights of a compiled copy have other names
+    # compile in place, since the weights of a compiled copy would have other names
     net.compile()
     try:
         yield

@@ -81,7 +81,7 @@ class _Live(Callback):
     def __init__(self, history: History, steps: int) -> None:
         self._history, self._steps = history, steps
         self._notebook: Any = import_module("IPython.display")
-        # above the progress bar, so that the picture does not interrupt it
+        # display before the progress bar starts, so that the picture stands above the bar
         self._shown = self._notebook.display(self._notebook.HTML(""), display_id=True)
         self._when = time.monotonic()
 

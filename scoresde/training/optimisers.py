@@ -25,8 +25,8 @@ def optimizer_of(
 
     Args:
         score: The score that is trained.
-        parts: All trained parameters, in lists whose parameters must be in separate groups.
-        config: The numbers of the run.
+        parts: All trained parameters, in lists; each list becomes a group of its own.
+        config: The configuration of the run.
     """
     options, groups = config.optimiser, list[dict[str, Any]]()
     inside: set[Tensor] = set()
@@ -56,15 +56,15 @@ def optimizer_of(
 def matrices(score: nn.Module) -> list[Tensor]:
     """Return the trained weights of the linear and convolution layers inside a network.
 
-    Outer layers are left out. A network lists the names of its outer parts in its attribute
-    `outer`, such as the embedding and the layers that act on the data. Without this attribute the
-    first and the last layer are the outer ones.
+    Outer layers, such as the embedding and the layers that act on the data, are left out. A network
+    lists the names of its outer parts in its attribute `outer`. Without this attribute the first
+    and the last layer are taken as the outer layers.
 
     Raises:
         InvalidTypeError: `outer` is not a list of names of parts of the network.
     """
     net = getattr(score, "net", score)
-    net = net if isinstance(net, nn.Module) else score  # a function has no layers
+    net = net if isinstance(net, nn.Module) else score  # a network may be a function without layers
     layers = [layer for layer in net.modules() if isinstance(layer, _LAYERS)]
     outer: set[nn.Module] = {layers[0], layers[-1]} if layers else set()
     if (names := getattr(net, "outer", None)) is not None:

@@ -36,7 +36,7 @@ def _check_below_one(name: str, values: tuple[float, ...]) -> None:
             raise InvalidValueError(f"{name} must lie in [0, 1), got {value!r}")
 
 
-# The learning rate of step k of K divided by the largest one, by the name of the decay; m is
+# For each decay, the learning rate of step k of K divided by the largest learning rate; m is
 # `decay_from`.
 _DECAYS: Mapping[str, Callable[[int, int, int], float]] = {
     "cosine": lambda k, m, steps: 0.5 * (1 + math.cos(math.pi * k / steps)),
@@ -63,9 +63,10 @@ class Optimiser:
     - $\min(1, (K - k) / (K - m))$ with `"wsd"`: warm-up, stable, decay (Hägele et al. 2024,
       arXiv:2405.18392, who found that decaying in the last fifth of a run is enough).
 
-    Here $m$ is `decay_from`. A run may be extended to more steps. The result equals that of a run
-    that had all steps from the start only if no rate so far depended on $K$: with "constant", with
-    "inverse_sqrt" and a given `decay_from`, or before the decay of "wsd" begins.
+    Here $m$ is `decay_from`. A run may be extended to more steps. It then ends as a run that had
+    all steps from the start, if no learning rate so far depended on $K$. This is so with
+    "constant", with "inverse_sqrt" and a given `decay_from`, and with "wsd" and a given
+    `decay_from` until the decay begins.
 
     Attributes:
         rule: "adam" or "muon". Muon updates the matrices inside the network by orthogonal steps
@@ -80,8 +81,8 @@ class Optimiser:
             None takes four fifths of the steps for "wsd", and a tenth for "inverse_sqrt".
         weight_decay: At least 0; every step subtracts weight_decay * learning rate * W from each
             matrix W inside the network (Loshchilov & Hutter 2019, arXiv:1711.05101).
-        clip: The largest norm of the gradient, above 0 and finite; a larger gradient is scaled down
-            to it.
+        clip: The largest norm of the gradient, above 0 and finite. A gradient with a larger norm is
+            scaled down to this norm.
 
     Raises:
         InvalidTypeError, InvalidValueError, UnknownNameError: The value of a field, which is named,
@@ -133,15 +134,15 @@ class Optimiser:
 
 @dataclass(frozen=True, kw_only=True)
 class Averages:
-    """Configure the averages of the weights; the first one is the result of the run.
+    """Configure the averages of the weights; the first average is the result of the run.
 
     Attributes:
-        ema: The decay, in [0, 1), of the exponential average that is the result. Of several decays
-            the first gives the result, and every other average is written to a folder
-            `ema-<decay>`.
-        ema_sigma: The relative widths, in [1e-4, 0.288], of power-function averages. Snapshots of
-            them are written, and from snapshots for (0.05, 0.1) other averages can be reconstructed
-            after training (`scoresde.ema.reconstruct`).
+        ema: The decay, in [0, 1), of the exponential average that is the result. If there are
+            several decays, the first gives the result, and the average for each other decay is
+            written to a folder `ema-<decay>`.
+        ema_sigma: The relative widths, in [1e-4, 0.288], of power-function averages, of which
+            snapshots are written. With the two widths (0.05, 0.1), averages of other widths can be
+            reconstructed from the snapshots after the training (`scoresde.ema.reconstruct`).
         snapshot_every: The number of steps between snapshots, at least 1; the last step has a
             snapshot too.
         snapshot_half: Write snapshots in float16, in half the space.
@@ -180,7 +181,7 @@ class Averages:
 
     @property
     def decays(self) -> tuple[float, ...]:
-        """Return all decays of `ema`, with that of the result first."""
+        """Return all decays of `ema` as a tuple; the first decay gives the result."""
         return self.ema if isinstance(self.ema, tuple) else (self.ema,)
 
 
@@ -191,13 +192,13 @@ class Compute:
     Attributes:
         accumulate: The number of parts, at least 1, into which a process divides its share of a
             batch. They are computed one after the other, which saves memory.
-        workers: The number of processes that prepare batches; 0 for none. They help if samples are
-            decoded or augmented.
+        workers: The number of processes that prepare batches; with 0 the batches are prepared in
+            the training process. Workers make training faster if samples are decoded or augmented.
         bf16: Run the network in bfloat16 (weights and optimiser stay in float32).
         fp16: Run the network in float16, for GPUs without bfloat16 such as T4 and V100. The loss is
             scaled so that small gradients do not become zero; steps whose gradient overflows are
             skipped.
-        fused: Use the fused Adam; False uses torch's default, for devices without a fused one.
+        fused: Use the fused Adam. False uses torch's default, for devices without a fused Adam.
         compile: Compile the network by `torch.compile`; the first steps then take minutes. A
             compiled network cannot be differentiated twice, which `EnergyScore` and `ism_loss`
             need.
@@ -244,8 +245,8 @@ class Keeping:
     Attributes:
         save_every: The number of steps between checkpoints, at least 1; by default a tenth of the
             run's steps, but at least 50 and at most 1,000.
-        keep: The number of checkpoints to keep, at least 2, since the previous one is used if the
-            last is damaged.
+        keep: The number of checkpoints to keep, at least 2. If the last checkpoint is damaged, the
+            one before it is used.
         log_every: The number of steps between rows of the log, at least 1.
         on_nan: If a gradient is not finite, "raise" ends the run with an error, and "skip" skips
             the step, up to 10 steps in a row. In float16, steps that overflow are always skipped.
@@ -253,8 +254,8 @@ class Keeping:
             averaged model on these data is logged as `held_out` at every checkpoint, at the end,
             and at some steps between. The model with the lowest held-out loss at a checkpoint is
             kept in `best/`.
-        patience: Stop after this many checkpoints, at least 1, that did not lower the held-out
-            loss; None never stops early.
+        patience: Stop when this number of checkpoints in a row, at least 1, did not lower the
+            held-out loss; None never stops early.
 
     Raises:
         InvalidTypeError, InvalidValueError, UnknownNameError: The value of a field, which is named,

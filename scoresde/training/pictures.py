@@ -26,8 +26,8 @@ from scoresde.training.notebook import losses
 __all__ = ["Pictures"]
 
 _STEPS = 20
-# For `levels.png`: the number of entries of the data to use (16 to 256 samples), and the number of
-# noise scales.
+# For `levels.png`: the number of samples is chosen so that they have about _NUMBERS entries (but 16
+# to 256 samples). _SCALES is the number of noise scales.
 _NUMBERS, _SCALES = 512, 12
 
 
@@ -37,17 +37,18 @@ class Pictures(Callback):
     - `loss.png`: the loss, and the held-out loss if there is one;
     - `samples.png`: samples only, which `scoresde push` uploads;
     - `pictures/step-*.png`: the same samples beside data (held-out data if there are any);
-    - `levels.png`: the loss on these data at twelve noise scales. The loss of a trained model
-      should be below the second line, the loss of the best linear denoiser of single entries.
+    - `levels.png`: the loss on these data at twelve noise scales. The second line is the loss of
+      the best linear denoiser of single entries; the loss of a trained model should be below it.
 
     The averaged model draws the samples by DPM-Solver++ in 20 steps. The seed is always the same,
-    so that the same samples improve from picture to picture. The samples have all classes in turn;
-    if the model takes vectors or fields, they have the conditions of the data beside them.
+    so one sees the same samples improve from picture to picture. The samples have all classes in
+    turn. If the model takes vectors or fields, the samples have the conditions of the data that are
+    drawn beside them.
 
     Args:
         folder: The folder of the run.
-        n: The number of samples; by default 16 images, 1,000 points, 12 signals or 4 volumes. 16
-            images take as long as two or three steps with a batch of 128.
+        n: The number of samples; by default 16 images, 1,000 points, 12 signals or 4 volumes. To
+            draw 16 images takes as long as two or three training steps with a batch of 128.
 
     Raises:
         InvalidValueError: `n` is not an integer of at least 1.
@@ -119,7 +120,7 @@ class Pictures(Callback):
         curve, linear = [], []
         var = None if known.moments is None else known.moments.var
         var = None if var is None else torch.as_tensor(var, dtype=torch.float64)
-        # of a ladder every k-th level, with k = stride
+        # take every `stride`-th level of a ladder
         stride = 1 if sde.levels is None else max(1, sde.levels // _SCALES)
         for time in sde.times(_SCALES - 1 if sde.levels is None else None)[::stride]:
             if (sigma := float(sde.sigma(time))) == 0:

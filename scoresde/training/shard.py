@@ -35,7 +35,7 @@ def shard(*models: nn.Module) -> None:
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gather whole tensors from all processes, which must all call this at the same time."""
+    """Gather whole tensors from all processes; all must call this at the same time."""
     return {
         name: value.full_tensor() if hasattr(value, "full_tensor") else value
         for name, value in tensors.items()

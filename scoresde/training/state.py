@@ -114,7 +114,7 @@ def _slots(
         shape = None if weight is None else () if key == "step" else weight.shape
         if value.shape != shape or not value.is_floating_point():
             raise CheckpointError(
-                f"{source} is not a checkpoint of such a run: its optimizer.{name} is "
+                f"{source} is not a checkpoint of this run: its optimizer.{name} is "
                 f"{value.dtype} of shape {tuple(value.shape)}"
             )
         slots.setdefault(int(number), {})[key] = value
@@ -125,7 +125,7 @@ def _slots(
         }
         if len(known - {frozenset()}) > 1:
             raise CheckpointError(
-                f"{source} is not a checkpoint of such a run: its optimiser has different tensors "
+                f"{source} is not a checkpoint of this run: its optimiser has different tensors "
                 "for two weights of the same group"
             )
     return slots

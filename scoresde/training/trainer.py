@@ -70,7 +70,7 @@ class Trainer(Generic[ScoreT]):
             loses its pilot, which was measured with other weights.
         data: A `Data`, or an argument of `scoresde.data.load`. Its conditions must have the names
             and kinds that the score takes; a missing label is -1, a missing number is NaN.
-        config: The numbers of the run.
+        config: The configuration of the run.
         loss: A loss `(score, sde, x, *, noise, condition) -> (B,)`; by default `dsm_loss` with the
             weight `edm` for the score's variance. Modules in the loss, such as `LearnedWeight`, are
             trained and saved with the score, but are not part of the result.
@@ -144,7 +144,7 @@ class Trainer(Generic[ScoreT]):
             self.held_out = HeldOut(apart, sde, self.loss, self.config)
         self._batches = Batches(learnt, self.config, augment=augment)
         self.ema = AveragedWeights(score, self.config, self.folder, identified)
-        self.ema.share(score)
+        self.ema.divide(score)
         self._update = Update(score, sde, self.loss, self.config)
         keeper = None if self.folder is None else Keeper(self.folder, self.config, identified)
         self._keeper = keeper
@@ -200,7 +200,7 @@ class Trainer(Generic[ScoreT]):
         checkpoint.
 
         Args:
-            steps: The largest number of steps to make, at least 0; None makes all remaining ones.
+            steps: The largest number of steps to make, at least 0; None makes all remaining steps.
             progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook,
                 and occasional lines elsewhere.
 
@@ -208,13 +208,13 @@ class Trainer(Generic[ScoreT]):
             The score with the averaged weights, in eval mode and frozen.
 
         Raises:
-            InvalidValueError, InvalidTypeError: An argument is not one of these.
+            InvalidValueError, InvalidTypeError: An argument is not allowed.
             TrainingError: The loss, its gradient or a weight is not finite, or samples have changed
                 since the run began.
             MemoryLimitError: A step does not fit into memory.
             DataError: Samples cannot be read.
-            CheckpointError: Two checkpoints in a row, or the last one, could not be written; or
-                another process trains in the folder, or has continued the run.
+            CheckpointError: Two checkpoints in a row, or the last checkpoint, could not be written;
+                or another process trains in the folder, or has continued the run.
             PeerError: Another process of the job died.
         """
         count = self.config.steps if steps is None else check_integer("steps", steps, 0)

@@ -25,6 +25,7 @@ from scoresde import distributed
 from scoresde.checks import quoted
 from scoresde.data import Data
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, TrainingError
+from scoresde.nn.dropout import seeded
 from scoresde.noise import Noise
 from scoresde.noise.global_rng import forked_rng
 from scoresde.objectives import dsm_loss, edm, passing
@@ -47,16 +48,16 @@ _HIDDEN = 2**32  # the first draw number for hiding conditions; losses use lower
 class Update:
     """Update the weights of a score, and of a loss with weights, one batch at a time.
 
-    Each of several processes computes its own rows of a batch, in `accumulate` parts. The gradient
-    is the mean over all parts of all processes, so every process makes the same update. It equals
-    the update of a single process up to rounding, except that layers such as dropout and stratified
-    times depend on the division into parts.
+    If there are several processes, each computes its own rows of a batch, in `accumulate` parts.
+    The gradient is the mean over all parts of all processes, so every process makes the same
+    update. The update equals that of a single process up to rounding. Only random layers, such as
+    dropout, and stratified times depend on the division into parts.
 
     Args:
         score: The score, trained in place.
         sde: The process of the score.
         loss: The loss.
-        config: The numbers of the run.
+        config: The configuration of the run.
 
     Attributes:
         optimizer: Adam or Muon, over the parameters that require gradients.
@@ -86,12 +87,13 @@ class Update:
         self.beside.to(self._device)
         distributed.align(self.beside)
         others = [p for p in self.beside.parameters() if p.requires_grad]
-        # separate groups, since sharded and whole tensors cannot be in the same one
+        # separate groups, since sharded and whole tensors cannot be in the same group
         self._parts = [group for group in (weights, others) if group]
         self.optimizer = optimizer_of(score, self._parts, config)
         self.begun = -1
         self._rows = _divided(config)
         self._loss = loss
+        self._layers = [*score.modules(), *self.beside.modules()]
         self._score: Any = score
         if distributed.size() > 1 and not config.compute.shard:
             self._score = DistributedDataParallel(
@@ -108,7 +110,7 @@ class Update:
         seeds = seeds_of_step(self.config.seed, step, 1 + len(self._rows))
         losses = []
         for part in range(parts):
-            with self._local(part):
+            with self._local(part), self._dropout(seeds, part):
                 loss = self._part(seeds, batch, part) / parts
                 if not loss.requires_grad:
                     raise TrainingError(
@@ -134,7 +136,9 @@ class Update:
 
     def loss(self, step: int, batch: Batch, part: int = 0) -> Tensor:
         """Return the loss of one part of this process's rows, averaged over samples and entries."""
-        return self._part(seeds_of_step(self.config.seed, step, 1 + len(self._rows)), batch, part)
+        seeds = seeds_of_step(self.config.seed, step, 1 + len(self._rows))
+        with self._dropout(seeds, part):
+            return self._part(seeds, batch, part)
 
     def noise(self, step: int, rows: slice) -> Noise:
         """Return the noise for some rows of the batch of a step."""
@@ -162,8 +166,15 @@ class Update:
             f"[{float(sigma.min()):.4g}, {float(sigma.max()):.4g}]"
         )
 
+    def _dropout(self, seeds: list[int], part: int) -> AbstractContextManager[None]:
+        """Seed the dropout of one part, also of what is recomputed in the backward pass."""
+        return seeded(self._layers, seeds[1 + self._number(part)])
+
+    def _number(self, part: int) -> int:
+        return distributed.rank() * self.config.compute.accumulate + part
+
     def _part(self, seeds: list[int], batch: Batch, part: int) -> Tensor:
-        number = distributed.rank() * self.config.compute.accumulate + part
+        number = self._number(part)
         rows = self._rows[number]
         length = rows.stop - rows.start
         mine = slice(part * length, (part + 1) * length)
@@ -171,13 +182,13 @@ class Update:
         given = None if batch[1] is None else self._hidden(batch[1].rows(mine), noise)
         x, *others = there([batch[0][mine], *(given or {}).values()], self._device)
         condition = None if given is None else Condition(dict(zip(given, others, strict=True)))
-        # layers such as dropout use torch's global generators
+        # random layers of other libraries use torch's global generators
         with forked_rng(seeds[1 + number] >> 1, self._device), passing():
             losses = self._loss(self._score, self.sde, x, noise=noise, condition=condition)
         return checked(losses, x).mean() / x.shape[1:].numel()
 
     def _hidden(self, condition: Condition, noise: Noise) -> Condition:
-        """Return the conditions with some of them hidden at random, independently for each name."""
+        """Return the conditions, where each name is hidden at random for some samples."""
         rows = {}
         for name, value in condition.items():
             share = self.config.share_hidden(name)
@@ -204,15 +215,15 @@ class Update:
         return nullcontext()
 
     def _check_reached(self) -> None:
-        """Raise TrainingError if a parameter has no gradient, for which processes would wait."""
+        """Raise TrainingError if a parameter has no gradient, since processes would wait for it."""
         if self._score is self.score:
             return
         named = self.score.named_parameters()
         lost = [name for name, p in named if p.requires_grad and p.grad is None]
         if lost:
             raise TrainingError(
-                f"no gradient reaches {len(lost)} parameters ({', '.join(lost[:5])}), for which "
-                "several processes would wait; freeze unused parameters by `requires_grad_(False)`"
+                f"no gradient reaches {len(lost)} parameters ({', '.join(lost[:5])}), and other "
+                "processes would wait for it; freeze unused parameters by `requires_grad_(False)`"
             )
 
     def _share_others(self) -> None:

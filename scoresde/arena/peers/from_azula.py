@@ -31,7 +31,7 @@ class _Model:
 
 
 def methods() -> dict[str, Method]:
-    """Return all samplers of azula but Euler, which equals its DDIM, by name."""
+    """Return all samplers of azula by name, except Euler, which equals azula's DDIM."""
     sample = importlib.import_module("azula.sample")
 
     def method(name: str, cost: int = 1, **settings: Any) -> Method:

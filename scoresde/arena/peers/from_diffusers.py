@@ -2,8 +2,8 @@ r"""Adapt the schedulers of diffusers (https://github.com/huggingface/diffusers)
 
 Most schedulers take their noise levels from a table $\bar\alpha_0 > \bar\alpha_1 > \dots$ of a
 model's training. Here the table is the grid itself, $\bar\alpha = 1 / (1 + \rho^2)$, so that each
-scheduler takes exactly the steps of the grid. Those made for EDM take the noise levels directly.
-Several cast the state to float32, so their errors do not fall below 1e-7.
+scheduler takes exactly the steps of the grid. Schedulers for EDM take the noise levels directly.
+Several schedulers cast the state to float32, so their errors do not fall below 1e-7.
 """
 
 from __future__ import annotations
@@ -86,26 +86,26 @@ def _table(
     Args:
         name: The class of the scheduler.
         vp: True if the scheduler's state is y / sqrt(1 + rho^2) instead of y.
-        epsilon: True if it takes the noise (y - D) / rho instead of the denoised D.
+        epsilon: True if the scheduler takes the noise (y - D) / rho instead of the denoised D.
         cost: The number of evaluations of a step.
         extra: The number of further evaluations of a run.
         spacing: "trailing" evaluates the network at all levels. None is for schedulers without this
             option; they end at the lowest level and do not evaluate the network there.
-        step: Further arguments of `step`.
-        settings: Arguments of the constructor.
+        step: Further arguments of the scheduler's method `step`.
+        settings: Arguments of the scheduler's constructor.
     """
 
     def run(denoiser: Denoiser, rho: Tensor, y: Tensor) -> Tensor:
         steps, table = len(rho) - 1, rho.flip(0)
-        bar = 1 / (1 + table**2)
-        betas = 1 - bar / torch.cat([bar.new_ones(1), bar[:-1]])
+        alphas_bar = 1 / (1 + table**2)
+        betas = 1 - alphas_bar / torch.cat([alphas_bar.new_ones(1), alphas_bar[:-1]])
         chosen = settings | ({} if spacing is None else {"timestep_spacing": spacing})
         scheduler = getattr(importlib.import_module("diffusers"), name)(
             num_train_timesteps=steps + 1, trained_betas=betas.numpy(),
             prediction_type="epsilon" if epsilon else "sample", **chosen,
         )  # fmt: skip
         # tables in float64, since the rounding of a float32 table has errors of 1e-4 at small noise
-        scheduler.alphas_cumprod = bar
+        scheduler.alphas_cumprod = alphas_bar
         scheduler.set_timesteps(steps if spacing is None else steps + 1)
         if hasattr(scheduler, "sigmas"):
             exact = torch.cat([rho, rho.new_zeros(1)])
@@ -118,8 +118,8 @@ def _table(
             now = torch.tensor(np.interp(float(t), levels, logs)).exp()
             y = x * (1 + now**2).sqrt() if vp else x
             denoised = denoiser(y, now)
-            given = (y - denoised) / now if epsilon else denoised
-            x = scheduler.step(given, t, x, return_dict=False, **(step or {}))[0]
+            output = (y - denoised) / now if epsilon else denoised
+            x = scheduler.step(output, t, x, return_dict=False, **(step or {}))[0]
         return x * (1 + rho[-1] ** 2).sqrt() if vp else x
 
     return Method(run, lambda evaluations: (evaluations - extra) // cost)
@@ -136,8 +136,8 @@ def _edm(name: str, **settings: Any) -> Method:
         scheduler.is_scale_input_called = True
         for t, now in zip(scheduler.timesteps[:-1], rho, strict=False):
             skip, scale = 1 / (1 + now**2), now / (1 + now**2).sqrt()
-            given = (denoiser(y, now) - skip * y) / scale
-            y = scheduler.step(given, t, y, return_dict=False)[0]
+            output = (denoiser(y, now) - skip * y) / scale
+            y = scheduler.step(output, t, y, return_dict=False)[0]
         return y
 
     return Method(run)

@@ -36,10 +36,10 @@ def _sampling() -> ModuleType:
 
 
 def methods() -> dict[str, Method]:
-    """Return all samplers but `dpm_adaptive`, which chooses its own number of steps, by name.
+    """Return all samplers by name, except `dpm_adaptive`, which chooses its number of steps.
 
-    Two SDE methods are also listed with eta = 0. With eta = 0 the other SDE methods equal ODE
-    methods of the list.
+    Two SDE methods are also listed with eta = 0. The other SDE methods with eta = 0 are left out,
+    since they equal ODE methods in the list.
     """
     sampling = _sampling()
 

@@ -1,10 +1,10 @@
-r"""Run samplers of other libraries on the same problems as those of this package.
+r"""Run samplers of other libraries on the same problems as the samplers of this package.
 
 A peer is a sampler of another library. It receives the state $y = x / \alpha$, the noise levels
 $\rho = \sigma / \alpha$ and the exact denoiser. In these coordinates every SDE is variance
-exploding. It takes its own steps from $\rho_T$ to $\rho_\epsilon$ on one of several published
-grids. As for all samplers, Tweedie's estimate follows at the end and counts as one evaluation;
-these libraries make it as the last step, to $\rho = 0$.
+exploding. The peer takes its own steps from $\rho_T$ to $\rho_\epsilon$ on one of several published
+grids. As for all samplers, Tweedie's estimate follows at the end and counts as one evaluation; the
+other libraries compute it by a last step, to $\rho = 0$.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class Method:
     """Hold one method of a library.
 
     Args:
-        run: A function `(denoiser, rho, y)` of noise levels `(steps + 1,)`, decreasing, and a state
-            `(B, *)` at the first; it returns the state at the last one. Its noise comes from
-            torch's global generator.
+        run: A function `(denoiser, rho, y)` of decreasing noise levels `(steps + 1,)`, and a state
+            `(B, *)` at the first level. It returns the state at the last level. Its noise comes
+            from torch's global generator.
         steps: The number of steps as a function of the number of evaluations.
-        grids: The names of its grids, of `GRIDS`.
+        grids: The names of the grids on which it is run, from `GRIDS`.
     """
 
     run: Callable[[Denoiser, Tensor, Tensor], Tensor]

@@ -7,8 +7,8 @@ doi:10.1198/106186006X136976; Talts et al. 2018, arXiv:1804.06788). If $f$ is an
 projection of $\theta$, draws from the prior, which ignore y, would pass too. So two further $f$
 depend on y. One is the log-likelihood $\log p(y | \theta)$, if it is given (Modrák et al. 2023,
 arXiv:2211.02383). The other is the distance of $\theta$ to a reference point that is a function of
-y (TARP, Lemos et al. 2023, arXiv:2302.03026): here the parameter of another simulation, the one
-with the data nearest to y.
+y (TARP, Lemos et al. 2023, arXiv:2302.03026). Here the reference point is the parameter of that
+other simulation whose data are nearest to y.
 """
 
 from scoresde.metrics.calibration.calibrating import calibrate, calibrate_pairs

@@ -18,7 +18,7 @@ __all__ = ["calibrate", "calibrate_pairs"]
 Simulate = Callable[[int, int], tuple[Tensor, Tensor]]
 """`simulate(n, seed)` returns parameters `(n, *event)` from the prior, and their data `(n, *)`."""
 
-# The smallest number of data sets, and the factor by which a second run has more of them.
+# The smallest number of data sets, and the factor by which a second run has more data sets.
 _LEAST, _MORE = 20, 4
 
 
@@ -41,12 +41,12 @@ def calibrate(
     r"""Test whether draws are from the posterior of a simulator.
 
     The tested quantities are up to 16 entries of the parameter, 8 random projections, the distance
-    to a reference point that depends on y, and the log-likelihood. Each has four tests: of the
-    distribution of the ranks (a simultaneous band), of the sum of their squared normal deviates
-    ($\chi^2$), and of the coverage of central 50 % and 90 % intervals. All p-values are exact, and
-    with Holm's adjustment `level` is the probability of any false alarm. After an alarm the tests
-    are repeated with four times as many new data sets, and only the result of this second run
-    counts.
+    to a reference point that depends on y, and the log-likelihood. Each quantity has four tests: of
+    the distribution of the ranks (a simultaneous band), of the sum of their squared normal deviates
+    ($\chi^2$), and of the coverage of central 50 % and 90 % intervals. All p-values are exact. They
+    are adjusted by Holm's method, so that `level` is the probability of any false alarm. After an
+    alarm the tests are repeated with four times as many new data sets, and only the result of this
+    second run counts.
 
     Args:
         draw: `draw(y, k, seed)`, which returns k samples `(m, k, *event)` for each row of y
@@ -117,16 +117,16 @@ def calibrate_pairs(
 ) -> Calibration:
     r"""Test whether draws are from p(theta | y), with pairs of theta and y instead of a simulator.
 
-    The tests are those of `calibrate`, on randomly chosen pairs. The other pairs serve as the
-    simulations that give reference points. There is no second run, since there are no more pairs.
+    The tests are those of `calibrate`, on randomly chosen pairs. The other pairs give the reference
+    points. There is no second run, since there are no more pairs.
 
     Args:
         draw: `draw(y, k, seed)`, which returns k samples `(m, k, *event)` for each row of y
             `(m, *)`.
         theta: `(N, *event)`, independent rows that were not used for training.
         y: `(N, *)`, the data of each theta.
-        n: The number of pairs to test; None takes half of them. At least 20 must be tested and at
-            least 20 must remain.
+        n: The number of pairs to test; None takes half of the pairs. At least 20 pairs must be
+            tested, and at least 20 must remain.
         draws: The number of draws for each pair, at least 2.
         log_likelihood: `f(theta, y)`, $\log p(y | \theta)$ up to a function of y, `(m,)`.
         log_density: `f(theta, y)`, the log-density of the tested posterior.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["picture"]
 
 
-# The line styles for a few quantities, and the labels of the two colours for many.
+# The line styles if there are few quantities, and the labels of the two colours if there are many.
 _DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 4)))
 _SORTS = {False: "quantities that pass", True: "quantities that fail a test"}
 
@@ -52,7 +52,7 @@ def picture(found: Calibration) -> Figure:
     places.axhline(0, color=paper.INK, linewidth=0.8)
     places.set(
         xlabel="rank of the true value among its draws",
-        ylabel="distribution function minus the uniform one",
+        ylabel="distribution function minus that of uniform ranks",
     )
     paper.legend(places, bbox_to_anchor=(0, -0.13), ncols=3)
 

@@ -15,8 +15,8 @@ def position(truth: Tensor, draws: Tensor, tie: Tensor) -> Tensor:
     r"""Return the rank of each true value among its draws, scaled to (0, 1).
 
     $u = (\#\{\text{draws below}\} + v\,(1 + \#\{\text{equal}\})) / (L + 1)$ with $v$ uniform
-    (Talts et al. 2018, arXiv:1804.06788, made continuous by $v$). It is uniform if the true value
-    and the draws have the same distribution.
+    (Talts et al. 2018, arXiv:1804.06788, made continuous by $v$). This rank is uniform if the true
+    value and the draws have the same distribution.
 
     Args:
         truth: `(N,)`.
@@ -55,8 +55,8 @@ class Directions:
 
         Args:
             scale: Standard deviations of the entries, `(d,)`.
-            entries: The largest number of entries to test; if there are more, some are chosen at
-                random.
+            entries: The largest number of entries to test. If a vector has more entries, the
+                tested entries are chosen at random.
             projections: The number of random directions; none in one dimension.
             generator: The generator.
             called: The names of the entries; empty for "entry 0", "entry 1", ...

@@ -85,8 +85,8 @@ class Calibration(Result):
         skill: 1 minus the ratio of `energy` to the energy score of draws from the prior; 0 if the
             draws are no better than draws from the prior.
         log_density: The mean log-density of the true parameters, if `log_density` was given.
-        first: The result of the first run, if it raised an alarm and this is the second run, with
-            four times as many data sets.
+        first: The result of the first run, if that run raised an alarm. This object is then the
+            result of the second run, with four times as many data sets.
     """
 
     quantities: tuple[Quantity, ...]

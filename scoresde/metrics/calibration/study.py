@@ -33,8 +33,7 @@ LogDensity = Callable[[Tensor, Tensor], Tensor]
 Pairs = tuple[Tensor, Tensor]
 """Parameters `(n, *event)` and data `(n, *)`, both finite."""
 
-# The largest number of entries of a parameter that are tested one by one, and the number of
-# projections.
+# At most this many entries of a parameter are tested; the number of random projections.
 _ENTRIES, _PROJECTIONS = 16, 8
 
 
@@ -65,8 +64,8 @@ class Study:
 
         Args:
             tested: The pairs whose parameters are ranked among the draws.
-            other: Further independent pairs. They give the reference points, the standard deviation
-                of the parameters, and draws from the prior.
+            other: Further independent pairs, which give the reference points, the standard
+                deviation of the parameters, and draws from the prior.
             g: The generator of all random numbers and of the seeds for `draw`.
         """
         draw_seed = int(torch.randint(2**62, (), generator=g))
@@ -205,7 +204,7 @@ def _estimate(values: Tensor) -> Estimate:
     if not values.isfinite().all():
         raise InvalidValueError(
             "log_density(theta, y) is minus infinity for some of the true parameters; it must be "
-            "finite for all of them"
+            "finite for every true parameter"
         )
     return Estimate(float(values.mean()), *mean_interval(values))
 

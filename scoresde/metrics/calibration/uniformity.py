@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = ["POINTS", "band", "binomial_p", "chi_square_p", "counts_of", "ecdf_p", "holm"]
 
 POINTS = np.arange(1, 100) / 100
-"""The points at which the empirical distribution function is compared with the uniform one."""
+"""The points at which the empirical and the uniform distribution function are compared."""
 
 
 def counts_of(u: Tensor) -> np.ndarray:
@@ -39,7 +39,7 @@ def ecdf_p(counts: np.ndarray, n: int) -> float:
     """
     law = stats.binom(n, POINTS)
     gamma = float(np.minimum(2 * np.minimum(law.cdf(counts), law.sf(counts - 1)), 1).min())
-    # Bonferroni's bound, for probabilities below the rounding error
+    # Bonferroni's bound replaces probabilities that are below the rounding error
     bound = min(gamma * len(POINTS), 1.0)
     return bound if bound < 1e-8 else _leaving(*_inside(n, gamma), n)
 

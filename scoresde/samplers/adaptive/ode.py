@@ -7,10 +7,10 @@ $$ z = \cos\varphi\; x_0 + \sin\varphi\; \varepsilon, \qquad
    \frac{dz}{d\varphi} = E[\cos\varphi\; \varepsilon - \sin\varphi\; x_0 \mid z]
    = -\tan\varphi\, \big(z + c_t \nabla\log p_t(c_t z)\big), $$
 
-the velocity of Salimans & Ho (2022), appendix D, arXiv:2202.00512. At both ends the velocity has
-the scale of the data, while the drift in time is stiff (VE, EDM) or nearly singular (flow) there. A
-solver takes the same steps under every schedule, about half as many as for $x$ as a function of
-$t$.
+the velocity of Salimans & Ho (2022), appendix D, arXiv:2202.00512. At both ends this velocity has
+the scale of the data. In the variables $x$ and $t$ the flow is stiff there (VE, EDM) or nearly
+singular (flow matching). A solver takes the same steps under every schedule, and about half as many
+as it would take in $x$ and $t$.
 """
 
 from __future__ import annotations
@@ -53,13 +53,14 @@ class ProbabilityFlow(Adaptive):
     r"""Solve the probability flow by adaptive Runge-Kutta steps, with a step size for each sample.
 
     Song et al. (2021), section 4.3, arXiv:2011.13456, use one step size for the whole batch. Here
-    all samples are evaluated together until the slowest one has reached the next time, so
-    `State.nfe` is the number for the slowest sample; `scoresde.ode.solve` counts the evaluations of
-    each sample.
+    all samples are evaluated together until the slowest sample has reached the next time. So
+    `State.nfe` is the number of evaluations of the slowest sample; `scoresde.ode.solve` counts the
+    evaluations of each sample.
 
     The tolerances bound the error of each step. Early errors grow where trajectories diverge. With
     tolerances from 1e-3 to 1e-5, in float32 or float64, the root-mean-square error of samples was
-    about 1 tolerance for a Gaussian, 1 to 7 tolerances for two modes, and 1 to 15 for two moons.
+    about 1 tolerance for a Gaussian, 1 to 7 tolerances for two modes, and 1 to 15 tolerances for
+    two moons.
 
     Args:
         method: `"dopri5"` or `"tsit5"`, both of order 5(4).
@@ -82,7 +83,7 @@ class ProbabilityFlow(Adaptive):
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """Apply the flow map from t to s, in either direction."""
         sde = rsde.sde
-        # the score receives the whole batch in order, since each sample may have its own condition
+        # the score always receives the whole batch, since each row has its own condition
         whole, times = x / expand(scale(sde, t), x), t.repeat(len(x))
         ends = torch.stack([s, t]).aminmax()
 
@@ -119,7 +120,7 @@ class Scipy(Adaptive):
 
     Raises:
         InvalidValueError: A parameter is out of range.
-        NonFiniteError: The score is NaN or infinite, for which scipy would never return.
+        NonFiniteError: The score is NaN or infinite; without this error scipy would never return.
         ConvergenceError: More than `max_nfe` evaluations are needed, or scipy reports a failure.
     """
 

@@ -10,8 +10,8 @@ $$ z' = a z - w\,u(z, \varphi) + \sqrt{1 - a^2}\,\xi, \qquad
 
 $$ a = \frac{\cos\varphi}{\cos\psi}, \quad w = 2\,\frac{\sin\varphi - \sin\psi}{\cos\psi}, $$
 
-whose difference is twice the error of the first. The step takes their mean. This is the stochastic
-Heun method, which has weak order 2 and is exact for standard normal data.
+whose difference is twice the error of the first result. The step takes the mean of both. This is
+the stochastic Heun method, which has weak order 2 and is exact for standard normal data.
 
 In few dimensions this error estimate is noisy, and sometimes small by chance. Steps chosen only by
 the estimate would then be too long, and the samples too wide. So steps grow slowly, and stay short
@@ -36,9 +36,10 @@ from scoresde.sde.coordinates import REACH, scale
 __all__ = ["AdaptiveSDE"]
 
 Increments = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`f(like, s, t)` returns each sample's standardised increment over its own interval `[s, t]`."""
+"""A function `f(like, s, t)` that returns, for each sample, the standardised increment of its path
+over its own interval `[s, t]`."""
 
-# The first step in log-SNR, which is also the longest step until two successive estimates agree.
+# The first step, and the longest step until two successive error estimates agree, in log-SNR.
 _FIRST, _UNSETTLED = 0.1, 0.5
 # Two error estimates agree if their ratio is at most this.
 _AGREEMENT = 4.0
@@ -55,12 +56,12 @@ class AdaptiveSDE(Adaptive):
 
     - The linear part is integrated exactly in the variables of the probability flow, so that the
       steps are the same for all SDEs.
-    - The relative and the absolute tolerance are added, instead of taking the larger one, and the
-      step size changes with the power 3/4 of the error instead of 9/10.
+    - The tolerance of a step is the sum of the relative and the absolute tolerance, not the larger
+      of the two. The step size changes with the power 3/4 of the error, not 9/10.
     - A step grows by at most one half, does not grow after a rejected step, and stays below .5 in
       log-SNR until two accepted errors agree within a factor 4.
     - A rejected step is repeated with the increment of the same Brownian path over the shorter
-      interval, since rescaling the same increment would bias the samples.
+      interval. To rescale the rejected increment would bias the samples.
 
     The seed determines the path, whatever the tolerance. The increments are drawn sample by sample,
     which takes about a millisecond for a step.
@@ -92,8 +93,8 @@ class AdaptiveSDE(Adaptive):
         settled = retried = torch.zeros_like(time, dtype=torch.bool)
         previous = torch.full_like(time, torch.inf)
         if end.isinf():
-            # sigma_s = 0 is infinitely far away in log-SNR, so the last step starts at the end of
-            # REACH
+            # if sigma_s = 0, the log-SNR at s is infinite, so the last step starts when the range
+            # REACH has been covered
             end = sde.log_snr(t) + 2 * REACH
         while (time > s).any():
             spent += 2
@@ -107,8 +108,8 @@ class AdaptiveSDE(Adaptive):
             now = sde.log_snr(time)
             to = torch.where(now + 1.01 * h < end, sde.time(now + h), s)
             to = torch.minimum(to.clamp(min=s), time)
-            # limit the step to the rest of the interval, so that the step after a rejection is
-            # shorter
+            # limit the step to the rest of the interval now: if it is rejected, the next step must
+            # be shorter than the step that was tried
             h = torch.minimum(h, end - now)
             (cos, sin), (cos_to, sin_to) = (_angles(rsde, u) for u in (time, to))
             fresh = ((sin - sin_to) * (sin + sin_to)).clamp(min=0).sqrt() / cos_to

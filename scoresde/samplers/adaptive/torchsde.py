@@ -30,8 +30,7 @@ from scoresde.sde import SDE, Facts, ReverseSDE, expand
 
 __all__ = ["TorchSDE"]
 
-# For each method the form of the SDE that torchsde requires, and the number of evaluations of one
-# step.
+# For each method, the form of the SDE that torchsde requires, and the evaluations of one step.
 _METHODS = {
     "euler": ("ito", 1),
     "milstein": ("ito", 1),
@@ -42,7 +41,7 @@ _METHODS = {
     "log_ode": ("stratonovich", 2),
     "reversible_heun": ("stratonovich", 1),
 }
-# Methods of first order in the drift, and those that evaluate it in the middle of a step.
+# The methods of first order in the drift, and the methods that evaluate the drift within a step.
 _FIRST = ("euler", "milstein", "euler_heun")
 _MIDDLE = ("midpoint", "log_ode", "srk")
 # The method that has a second state, and needs one more evaluation at the start of a run.
@@ -62,8 +61,8 @@ class TorchSDE(Sampler):
     | `"srk"` | SRA1 of Rößler (2010), doi:10.1137/09076636X | 3/2 | 2 N |
     | `"reversible_heun"` | Kidger et al. (2021), arXiv:2105.13493 | 1 | N + 1 |
 
-    `"reversible_heun"` is less stable, since the difference of its two states grows as fast as the
-    reverse SDE contracts. So it needs hundreds of steps where `"heun"` needs tens.
+    `"reversible_heun"` keeps two states, whose difference grows as fast as the reverse SDE
+    contracts. So it is less stable, and needs hundreds of steps where `"heun"` needs tens.
 
     Args:
         method: The name of a method.
@@ -73,7 +72,8 @@ class TorchSDE(Sampler):
             batch.
         rtol: The tolerance relative to the state.
         atol: The absolute tolerance.
-        dt_min: The shortest adaptive step, which is accepted with a warning, whatever its error.
+        dt_min: The shortest adaptive step. A step of this length is accepted whatever its error,
+            with a warning.
         max_nfe: The largest number of evaluations of an adaptive run.
 
     Raises:
@@ -103,7 +103,7 @@ class TorchSDE(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the evaluations of one step; for adaptive steps an upper bound."""
+        """Return the number of evaluations of one step; for adaptive steps an upper bound."""
         return self.max_nfe if self.adaptive else self.cost(1)
 
     @property
@@ -122,7 +122,7 @@ class TorchSDE(Sampler):
         return self.adaptive or self.method in _MIDDLE
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations of a run; for adaptive steps `max_nfe`."""
+        """Return the number of evaluations of a run; for adaptive steps `max_nfe`."""
         if self.adaptive:
             return self.max_nfe * min(steps, 1)
         return steps * _METHODS[self.method][1] + (self.method == _REVERSIBLE)
@@ -166,7 +166,7 @@ class TorchSDE(Sampler):
                         torch.stack((-t, -s)),
                         bm=path,
                         method=self.method,
-                        # inf means one step to the end, whose length is then not rounded
+                        # inf makes one step that ends exactly at s; t - s may be rounded
                         dt=float(t - s) if self.adaptive else math.inf,
                         adaptive=self.adaptive,
                         rtol=self.rtol,
@@ -197,7 +197,7 @@ class _Reversed:
         """Prepare for a solve from t down to s, from `y` and the solver's state `extra`."""
         self.end = float(s)
         if extra:
-            # avoid an evaluation, since torchsde's checks request the drift at y without using it
+            # torchsde's checks ask for the drift at y and do not use it, so do not evaluate it
             self.kept.append((-t, y, extra[0]))
 
     def f(self, u: Tensor, y: Tensor) -> Tensor:

@@ -4,10 +4,11 @@ With the slopes $\epsilon_j$ of $dy / d\tilde\sigma = \epsilon$ at the last $k$ 
 
 $$ y_{i+1} = y_i + \sum_{j=0}^{k-1} w_{ij}\,\epsilon_{i-j}, $$
 
-which has order $k$ as soon as there are $k$ slopes. Earlier steps use the slopes that exist, and
-the first step is `DDIM()`. The error of the first step is proportional to the square of the step.
-If the noise at T is only a few times the data, this error dominates for many steps, and the order
-falls to 2. The weights depend only on the grid, and are computed before the first step.
+which has order $k$ when there are $k$ slopes. The first $k - 1$ steps use the slopes that exist;
+the first step is that of `DDIM()`. The error of the first step is proportional to the square of its
+length. If the noise at T is only a few times the data, this error dominates the other errors of a
+run with many steps, and the order falls to 2. The weights depend only on the grid, and are computed
+before the first step.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from scoresde.sde.spacings import even_times, usual_times
 
 __all__ = ["IPNDM", "LMS"]
 
-# From this number of steps on, an even grid had the smallest errors on the arena's tuning problems.
+# With this number of steps or more, an even grid had the smallest errors on the arena's tuning
+# problems.
 _EVEN_FROM = 15
 
 
@@ -51,7 +53,7 @@ class _Adams(Sampler):
     def weights(self, ratios: Tensor) -> Tensor:
         r"""Return the weights $w_{ij}$, `(N, order)`, for ratios $\tilde\sigma_i$, `(N + 1,)`.
 
-        A slope before the first one has the weight 0.
+        Slopes before the start of the run have the weight 0.
         """
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
@@ -89,7 +91,7 @@ class LMS(_Adams):
     """
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return a grid even in log-SNR from 15 steps on, else the default grid of the SDE."""
+        """Return a grid even in log-SNR for 15 or more steps, else the default grid of the SDE."""
         return usual_times(sde, steps, even_from=_EVEN_FROM)
 
     def weights(self, ratios: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ class IPNDM(_Adams):
         return even_times(sde, steps)
 
     def weights(self, ratios: Tensor) -> Tensor:
-        """Return the weights for equal steps, multiplied by the step."""
+        """Return the weights for equal steps, multiplied by the length of each step."""
         equal = torch.arange(len(ratios), dtype=ratios.dtype)
         return ratios.diff()[:, None] * adams_bashforth(equal, self.order)
 
@@ -126,12 +128,12 @@ def adams_bashforth(nodes: Tensor, order: int) -> Tensor:
     """Return the weights of the last slopes for the step from each node to the next.
 
     Args:
-        nodes: The points of the slopes, `(N + 1,)`, all different; the last node is the end of the
-            run.
+        nodes: The points at which the slopes are evaluated, `(N + 1,)`, all different. The last
+            node is the end of the run.
         order: The largest number of slopes to use.
 
     Returns:
-        The weights `(N, order)`, the newest slope first, with 0 for slopes before the first.
+        The weights `(N, order)`, the newest slope first, with 0 for slopes before the start.
     """
     steps = len(nodes) - 1
     weights = nodes.new_zeros(steps, order)

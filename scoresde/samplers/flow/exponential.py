@@ -32,9 +32,9 @@ class TwoStage(Sampler):
     $$ y_s = e^{-k h} y_t + (1 - e^{-k h}) \Big[\big(1 - \tfrac{1}{2r}\big) D_t
        + \tfrac{1}{2r} D_m\Big] + n, $$
 
-    where the noise $n$ is the noise of the first stage plus an independent part. The score is
-    evaluated between the times of the grid. Lu et al. (2022), algorithm 1, arXiv:2211.01095;
-    Gonzalez et al. (2023), arXiv:2305.14267.
+    where the noise $n$ contains the noise $z_1$ of the first stage and an independent part. The
+    second evaluation is between the times of the grid. Lu et al. (2022), algorithm 1,
+    arXiv:2211.01095; Gonzalez et al. (2023), arXiv:2305.14267.
 
     Args:
         r: The position of the second evaluation in the step, in (0, 1].
@@ -70,7 +70,7 @@ class TwoStage(Sampler):
         """Return a draw of p_s from the draw `x` of p_t."""
         sde, k = rsde.sde, 1 + self.tau**2
         start, end = float(half_log_snr(sde, t)), float(half_log_snr(sde, s))
-        # without noise at s the step in l is infinite, but the first stage remains finite
+        # without noise at s the step in l is infinite; then the first stage has a finite length
         middle = start + self.r * (end - start if math.isfinite(end) else 8.0)
         m = sde.time(torch.tensor(2 * middle, dtype=torch.float64)).clamp(s, t)
         y, (alpha_m, alpha_s) = x / float(sde.alpha(t)), sde.alpha(torch.stack((m, s))).tolist()

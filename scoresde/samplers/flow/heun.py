@@ -23,7 +23,8 @@ from scoresde.sde.spacings import even_times, usual_times
 
 __all__ = ["DPM2", "Heun"]
 
-# From this number of steps on, an even grid had the smallest errors on the arena's tuning problems.
+# With this number of steps or more, an even grid had the smallest errors on the arena's tuning
+# problems.
 _EVEN_FROM = 9
 
 
@@ -78,7 +79,7 @@ class Heun(Sampler):
         return self.churn > 0
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return a grid even in log-SNR from 9 steps on, else the default grid of the SDE."""
+        """Return a grid even in log-SNR for 9 or more steps, else the default grid of the SDE."""
         return usual_times(sde, steps, even_from=_EVEN_FROM)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:

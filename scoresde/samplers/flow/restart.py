@@ -52,7 +52,10 @@ class RestartInterval:
         return 1 + int((log_ratio - math.log(self.sigma_min)).abs().argmin())
 
     def times(self, sde: SDE, before: Tensor, end: Tensor) -> Tensor:
-        """Return times `(steps + 1,)` from `before`, or that of `sigma_max` if larger, to `end`."""
+        """Return times `(steps + 1,)` down to `end`, from `before` or the time of `sigma_max`.
+
+        The larger of the two is the first time.
+        """
         highest = torch.tensor(-2 * math.log(self.sigma_max), dtype=torch.float64)
         top = torch.maximum(sde.time(highest).clamp(max=sde.T), before)
         high, low = (float(sde.sigma(t) / sde.alpha(t)) for t in (top, end))
@@ -67,13 +70,13 @@ class Restart(Around):
 
     At the noise level $\tilde\sigma_\min$, the transition of the SDE adds noise up to
     $\tilde\sigma_\max$, and the sampler solves the flow again from there. The added noise reduces
-    earlier errors, and the flow adds only small ones. The default is the smallest setting of Xu et
-    al. (2023), algorithm 2, arXiv:2306.14878, for CIFAR-10 (data in [-1, 1]); for larger images
+    earlier errors, and the flow adds only small errors. The default is the smallest setting of Xu
+    et al. (2023), algorithm 2, arXiv:2306.14878, for CIFAR-10 (data in [-1, 1]); for larger images
     they use several intervals.
 
     A run restarts at the time of its grid nearest to $\tilde\sigma_\min$, but not at the first
     time. It goes back at least to the previous time of the grid, and at most to T. The steps of a
-    restart are spaced by `Karras()` between the times of the grid. The cost is that of the N steps
+    restart are spaced by `Karras()` between the times of the grid. The cost is that of all N steps
     and all restarts. A single call of `step` does not restart.
 
     Args:
@@ -106,7 +109,7 @@ class Restart(Around):
 
     @property
     def between(self) -> bool:
-        """Return True if there are restarts, whose steps lie between the times of the grid."""
+        """Return True if there are restarts; their steps lie between the times of the grid."""
         return self._restarts or self.sampler.between
 
     @property

@@ -1,6 +1,6 @@
-r"""Sample by annealed Langevin dynamics, Langevin steps at every noise level from the largest down.
+r"""Sample by annealed Langevin dynamics: Langevin steps at every noise level, the largest first.
 
-After the steps at one level, the noise of the sample differs from that of the next level.
+After the steps at one level the noise of the sample differs from the noise of the next level.
 Consistent annealed sampling adds exactly the noise that makes both equal.
 """
 
@@ -27,9 +27,9 @@ __all__ = ["AnnealedLangevin", "ConsistentAnnealed"]
 class AnnealedLangevin(Sampler):
     r"""Take `k` Langevin steps of size $\epsilon_i = \kappa\,\sigma_i^2$ at every level.
 
-    Song & Ermon (2020) have the step $c\,\sigma_i^2 / \sigma_\min^2$ with the smallest level
-    $\sigma_\min$, which is $\kappa = c / \sigma_\min^2$. Song & Ermon (2019) call $2 \epsilon$ the
-    step, so $\kappa$ is half of their constant.
+    Song & Ermon (2020) have the step size $c\,\sigma_i^2 / \sigma_\min^2$ with the smallest level
+    $\sigma_\min$, so $\kappa = c / \sigma_\min^2$. Song & Ermon (2019) call $2 \epsilon$ the step
+    size, so $\kappa$ is half of their constant.
 
     From one level to the next the state is multiplied by $\alpha_s / \alpha_t$. This factor is 1 on
     a VE ladder. Under VP it moves the mean, which Langevin steps alone would move too slowly. The
@@ -63,7 +63,7 @@ class AnnealedLangevin(Sampler):
         return steps + 1
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations of N steps, k at each of N + 1 levels."""
+        """Return the number of evaluations of N steps: k at each of N + 1 levels."""
         return (steps + 1) * self.k
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
@@ -114,7 +114,7 @@ class ConsistentAnnealed(Sampler):
         """Return a draw of p_s from the draw `x` of p_t."""
         sde, epsilon = rsde.sde, predicted_noise(rsde, x, t)
         scale = sde.alpha(s) / sde.alpha(t)
-        # the noise levels in the units of x_s
+        # the noise levels that are left, in the units of x_s
         old = torch.minimum((1 - self.kappa) * scale * sde.sigma(t), sde.sigma(s))
         fresh = ((sde.sigma(s) - old) * (sde.sigma(s) + old)).sqrt()
         x_s = expand(scale, x) * x + expand(old - scale * sde.sigma(t), x) * epsilon

@@ -93,7 +93,7 @@ class Impute(Around):
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the sampler's evaluations times `resample`."""
+        """Return the evaluations of a step of the inner sampler, multiplied by `resample`."""
         return self.resample * self.sampler.nfe_per_step
 
     @property

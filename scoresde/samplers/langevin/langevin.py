@@ -26,7 +26,7 @@ __all__ = ["Corrector", "FixedLangevin", "Langevin", "ScaledLangevin", "correct"
 
 
 class Corrector(Sampler):
-    """Define a Markov kernel at time s; `step(rsde, x, t, s, noise)` ignores `t`."""
+    """Define a corrector: a move of samples of p_s that leaves p_s unchanged; `step` ignores t."""
 
     order = None
     invariant = True
@@ -78,10 +78,11 @@ class Langevin(Corrector):
 
     Args:
         snr: $r$, positive.
-        norm: `"expected"` is the default above. `"batch_mean"` is the rule of the paper, but with
-            the expected step if the score of the whole batch is 0. `"sample"` uses the norms of
-            each sample, with a step of at most 10 times the expected one; in few dimensions it does
-            not leave $p_s$ unchanged. The last two warn below 64 dimensions.
+        norm: `"expected"` is the default above. `"batch_mean"` is the rule of the paper, except
+            that the expected step size is used if the score of the whole batch is 0. `"sample"`
+            uses the norms of each sample, and a step size of at most 10 times the expected one; in
+            few dimensions it does not leave $p_s$ unchanged. `"batch_mean"` and `"sample"` give a
+            warning below 64 dimensions.
     """
 
     snr: float = 0.16

@@ -40,8 +40,8 @@ def adjusted(
 ) -> tuple[Tensor, Local, Tensor]:
     r"""Propose a Langevin step from each state, and accept or reject it.
 
-    The distribution with the density that `evaluate` returns is unchanged, for any step size and
-    any drift.
+    This leaves the distribution with the density that `evaluate` returns unchanged, for any step
+    size and any drift.
 
     Args:
         evaluate: A function that maps states to drift and log-density.
@@ -102,7 +102,7 @@ class MALA(Corrector):
         return self.kappa * expand(sde.sigma(s) ** 2, score)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the proposal if it is accepted, else `x`, which leaves p_s unchanged."""
+        """Return the proposals that are accepted, and elsewhere `x`; this leaves p_s unchanged."""
         log_prob = rsde.method("log_prob")
         if log_prob is None:
             raise InvalidTypeError(

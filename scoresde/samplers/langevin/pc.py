@@ -62,13 +62,13 @@ class PC(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the evaluations of the predictor plus k times those of the corrector."""
+        """Return the evaluations of one predictor step and of k corrector steps."""
         predictor = 0 if self.predictor is None else self.predictor.nfe_per_step
         return predictor + self.k * self.corrector.nfe_per_step
 
     @property
     def order(self) -> int | None:
-        """Return the predictor's order, or None with a corrector, whose error does not vanish."""
+        """Return the order of the predictor, or None if a corrector adds an error that remains."""
         return None if self.k or self.predictor is None else self.predictor.order
 
     @property
@@ -78,7 +78,7 @@ class PC(Sampler):
 
     @property
     def conditional(self) -> bool:
-        """Return False with correctors, which forget x_t; else the predictor's value."""
+        """Return False with correctors, which do not keep x_s near x_t; else ask the predictor."""
         return not self.k and self.predictor is not None and self.predictor.conditional
 
     @property

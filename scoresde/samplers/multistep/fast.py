@@ -48,21 +48,22 @@ SETTINGS = (
 )
 """The settings that are tried for a model; they were the best on the arena's tuning problems."""
 
-# Pairs of a number of steps and the setting with the smallest errors up to this number.
+# Pairs of a number of steps, and the setting that had the smallest errors up to this number.
 _USUAL = ((7, SETTINGS[0]), (11, SETTINGS[1]), (29, SETTINGS[2]))
-# From this number of steps on, the weights without a pilot were never worse than those of
-# "dpmpp_2m".
+# With this number of steps or more, the weights for unknown variances were never worse than the
+# weights of "dpmpp_2m". So `Fast` without a pilot uses them.
 _MANY = 45
-# For the grid: the number of equidistribution rounds, the fraction of the way moved in each, and
-# the share of uniform steps.
+# For the grid: the number of rounds that equalise the errors of the steps, the fraction of the way
+# that each round moves, and the share of uniform steps.
 _ROUNDS, _DAMPING, _UNIFORM = 12, 0.5, 0.1
-# The share of the pilot's grid if noise is added. The pilot's grid alone has too few steps for a
-# mode that is much narrower than the others, and half of its mass may end in another mode.
+# If noise is added, the grid is a mixture, with this share of the pilot's grid. The pilot's grid
+# alone has too few steps for a mode that is much narrower than the others: half of the mass of such
+# a mode may end in another mode.
 _SHARE = 0.7
-# The largest number of steps whose grid is computed; for more steps the cells of this grid are
-# divided evenly.
+# The largest number of steps for which a grid is computed. For more steps, the steps of this grid
+# are divided evenly.
 _FINEST = 256
-# The largest relative difference of a time from that of the grid to which numbers were fitted.
+# Fitted numbers are used if each time equals that of their grid up to this relative difference.
 _SAME_GRID = 1e-4
 
 
@@ -71,9 +72,9 @@ class Fast(TauMultistep):
     r"""Sample by a multistep method with a corrector, with weights and grid made for the model.
 
     `scoresde.sample(model, sde, "fast")` uses the pilot of the model, `model.pilot`; measuring it
-    takes 64 evaluations. For few steps it uses the orders and the grid whose samples were nearest
-    to those of the pilot run. Without a pilot and without noise it is `"dpmpp_2m"` up to 44 steps;
-    otherwise it uses weights for Gaussian data of unknown variances.
+    takes 64 evaluations. For few steps it uses the orders and the grid with which the samples were
+    nearest to the samples of the pilot run. Without a pilot and without noise it is `"dpmpp_2m"` up
+    to 44 steps; otherwise it uses weights for Gaussian data of unknown variances.
 
     Guided and conditioned scores may use the pilot of their model, since the pilot affects only
     weights and steps: it changes the limit of many steps by less than one part in a million. The
@@ -82,13 +83,13 @@ class Fast(TauMultistep):
     Args:
         order: The number of residuals that a step uses, 1 to 6. By default it is chosen with the
             pilot, or for the number of steps.
-        corrector: The number of residuals that the corrector uses besides the newest one. By
-            default it is chosen in the same way.
+        corrector: The number of residuals that the corrector uses besides the newest residual. By
+            default it is chosen in the same way as `order`.
         tau: $\tau$, 0 for the probability flow.
         window: The noise-to-signal ratios between which noise is added.
         pilot: The result of `scoresde.pilot`, or `None`.
-        fit: Add the numbers to the weights that were fitted to the pilot run. They are left out
-            under guidance, on other times than those of the fit, and where noise is added.
+        fit: Correct the weights by numbers that were fitted to the pilot run. The numbers are left
+            out under guidance, on another grid than in the fit, and if noise is added.
     """
 
     steps: ClassVar[int] = 20
@@ -116,7 +117,7 @@ class Fast(TauMultistep):
         )  # fmt: skip
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        """Return the moments of the pilot, or those of the data, or mean 0 and variance 1."""
+        """Return the moments of the pilot, or else of the data, or else mean 0 and variance 1."""
         if self.pilot is not None:
             return self.pilot.moments
         return Moments(0.0, var=1.0) if moments is None else moments
@@ -124,8 +125,8 @@ class Fast(TauMultistep):
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
         """Return the best linear prediction with the pilot's covariance.
 
-        With noise the covariance is that of Gaussians of many variances, since the pilot measured
-        the covariance along the probability flow.
+        If noise is added, return the prediction for Gaussians of many variances, since the pilot
+        measured its covariance along the probability flow, without noise.
         """
         pilot = self._pilot(sde, moments) if not self.stochastic else self._assumed(sde, moments)
         return Measured(pilot, self.tau)
@@ -180,7 +181,7 @@ class Fast(TauMultistep):
         return self._setting(n), ()
 
     def _fit(self, sde: SDE, n: int) -> Fit | None:
-        """Return what was fitted for n steps, if the SDE has the noise levels of the pilot."""
+        """Return the fit for n steps, if the SDE has the noise levels of the pilot, else None."""
         if not (self.fit and self.auditioned and self.pilot and n in self.pilot.fits):
             return None
         ends = self.pilot.ell[[0, -1]]
@@ -188,11 +189,11 @@ class Fast(TauMultistep):
         return self.pilot.fits[n] if same else None
 
     def _plain(self, n: int) -> bool:
-        """Return True if a polynomial is used for n steps, since other weights may be worse."""
+        """Return True if "dpmpp_2m" is used for n steps: without a pilot it may be better."""
         return self.pilot is None and self.auditioned and n < _MANY
 
     def _setting(self, n: int) -> Setting:
-        """Return the setting for n steps: the given one, the pilot's choice, or the usual one."""
+        """Return the setting for n steps: given, or chosen with the pilot, or the usual setting."""
         if not self._open or self.stochastic:
             return Setting(self.order, self.corrector, self.pilot.growth if self.pilot else 0.0)
         return (self.pilot.choices if self.pilot else {}).get(n, usual_setting(n))
@@ -201,7 +202,7 @@ class Fast(TauMultistep):
         return self._assumed(sde, moments) if self.pilot is None else self.pilot
 
     def _assumed(self, sde: SDE, moments: Moments | None) -> Pilot:
-        """Return the pilot to assume without a pilot run, with the known moments."""
+        """Return a pilot for the known moments that is assumed if none was measured."""
         known = moments if self.pilot is None else self.pilot.moments
         low, high = half_log_snr_range(sde).tolist()
         return _prior(low, high, None if known is None else known.mean_variance())
@@ -257,11 +258,11 @@ def step_errors(pilot: Pilot, ell: Tensor, order: int, corrector: int) -> Tensor
     r"""Return the predicted root mean square error of each step, in units of $U$.
 
     Args:
-        pilot: The pilot, or the one to assume without a pilot run.
+        pilot: The pilot, or a pilot that is assumed if none was measured.
         ell: The grid $\ell$, `(N + 1,)`, increasing.
         order: The number of residuals that a step uses.
-        corrector: The number of residuals that the corrector uses besides the newest one; the last
-            step has no corrector.
+        corrector: The number of residuals that the corrector uses besides the newest residual; the
+            last step has no corrector.
 
     Returns:
         The errors `(N,)`.

@@ -7,7 +7,8 @@ $\mathcal N(\mu, c I)$,
 $$ R = E[x_0 | x_t] - \mu - \frac{c}{c + \rho^2} (y - \mu). $$
 
 With $U^2 = c + \rho^2$ and a stochasticity $\tau \ge 0$ (0: the probability flow, 1: the reverse
-SDE) the step from $t$ down to $s$ is, apart from the noise inside the integral, exactly
+SDE), the step from $t$ down to $s$ is exact, except that $R$ is taken without the noise inside the
+step:
 
 $$ y_s - \mu = \frac{\varphi_s}{\varphi_t} (y_t - \mu)
    + \varphi_s \int_{\ell_t}^{\ell_s} (1 + \tau^2) \frac{R}{\varphi}\, d\ell
@@ -48,7 +49,7 @@ _ENTRIES = 2**21
 
 
 Step = tuple[Tensor, tuple[Tensor, ...], Tensor]
-"""The weights of one step: of the state, of each `Frame.excess`, the newest first, of the noise."""
+"""The weights of one step: for the state, for each `Frame.excess` (newest first), for the noise."""
 Update = Callable[[Step, Tensor, list[Tensor], Tensor | None, Frame, int], Tensor]
 """A function that makes a prediction or a correction, with the arguments of `weighted_sum`."""
 
@@ -56,12 +57,12 @@ Update = Callable[[Step, Tensor, list[Tensor], Tensor | None, Frame, int], Tenso
 class ExponentialMultistep(Sampler):
     r"""Define the base class of exponential multistep methods.
 
-    A single call of `step` has no earlier residuals, so it has order 1, as has the first step of a
-    run. The error of this first step is proportional to the square of the step, and with a
-    corrector to its cube. It is small if the noise at T is far larger than the data: on a mixture
-    under `VPSDE()` orders 3 and 4 were measured up to 1,600 steps. If the noise is twice the data,
-    orders above 2 fall to 2 from 50 steps on, and to 3 with a corrector. With noise, the
-    distribution of the samples converges with order 2 at most.
+    A single call of `step`, like the first step of a run, has no earlier residuals, so it has order
+    1. The error of the first step is proportional to the square of its length, or to the cube with
+    a corrector. This error is small if the noise at T is far larger than the data: on a mixture
+    under `VPSDE()` orders 3 and 4 were measured up to 1,600 steps. If the noise at T is twice the
+    data, orders above 2 fall to 2 (with a corrector to 3) for more than 50 steps. If noise is
+    added, the distribution of the samples converges with order 2 at most.
     """
 
     steps: ClassVar[int] = 30
@@ -165,7 +166,10 @@ def _table(
     *,
     new: bool = False,
 ) -> list[Step]:
-    """Return the weights of all steps in a frame; `new` includes the evaluation at their end."""
+    """Return the weights of all steps in a frame.
+
+    If `new` is True, the steps also use the evaluation at their end, as a corrector does.
+    """
     if order == 0:
         return []
     key = tuple(ell.tolist()), tuple(frame.variances.tolist())

@@ -36,7 +36,8 @@ class Interpolation(abc.ABC):
 
         Args:
             nodes: The $\ell$ at which the residual is known, `(N, m)`, the newest first.
-            at: The $\ell$ at which it is needed, `(N, Q)`, symmetric about the middle of each step.
+            at: The $\ell$ at which the residual is needed, `(N, Q)`, symmetric about the middle of
+                each step.
         """
 
 
@@ -51,7 +52,7 @@ class Polynomial(Interpolation):
 
 @dataclass(frozen=True)
 class Midpoint(Interpolation):
-    r"""Interpolate like `Polynomial`, but with two nodes take the value in the middle of the step.
+    r"""Interpolate like `Polynomial`, but with two nodes take the value at the middle of the step.
 
     This is the rule of DPM-Solver++(2M), and of UniPC with two nodes; with more nodes UniPC
     integrates the polynomial.
@@ -97,7 +98,7 @@ class Measured(Interpolation):
     degree 1, so the residual begins with degree 2, and the covariance is multiplied by $\kappa^2$.
 
     Args:
-        pilot: The pilot, or the one to assume without a pilot run.
+        pilot: The pilot, or a pilot that is assumed if none was measured.
         tau: $\tau$.
     """
 

@@ -28,8 +28,8 @@ class TauMultistep(ExponentialMultistep):
 
     Args:
         order: The number of residuals that a step uses, 1 to 6.
-        corrector: The number of residuals that the corrector uses besides the newest one, up to 6;
-            0 for no corrector.
+        corrector: The number of residuals that the corrector uses besides the newest residual, up
+            to 6; 0 for no corrector.
         tau: $\tau \ge 0$: 0 is the probability flow, 1 the reverse SDE.
         window: The noise-to-signal ratios $\sigma/\alpha$ between which noise is added.
     """
@@ -90,7 +90,7 @@ class UniPC(TauMultistep):
     r"""Sample by UniPC: a multistep predictor, and a free corrector whose order is higher by one.
 
     Zhao et al. (2023), arXiv:2302.04867, with $B(h) = e^h - 1$ and data prediction. A predictor of
-    order p uses p residuals; the corrector uses these and the newest one.
+    order p uses p residuals. The corrector uses these and the residual at the end of the step.
     """
 
     order: int = 3
@@ -120,7 +120,7 @@ class DEIS(TauMultistep):
     r"""Sample by DEIS (tAB), which integrates a polynomial in time of the predicted noise exactly.
 
     Zhang & Chen (2023), section 3, arXiv:2204.13902. Here the order is the number of evaluations
-    that a step uses; in the paper it is smaller by one.
+    that a step uses; the paper calls this number minus one the order.
     """
 
     order: int = 3

@@ -5,10 +5,11 @@ Let $z$ be the unknown with the prior p(z), and add an auxiliary variable x near
 $$ \pi_\rho(x, z) \propto p(y | x)\, N(x; z, \rho^2 I)\, p(z), $$
 
 For $\rho \to 0$ the distribution of z becomes the posterior $p(z)\,p(y | z)$. Both conditional
-distributions can be sampled. That of x given z is Gaussian for a linear measurement. That of z
-given x is $p(x_0 | x_t = \alpha_t x)$ at the time with $\sigma_t / \alpha_t = \rho$: the reverse
-SDE, started there, samples from it (Vono et al. 2019, arXiv:1804.05809; Coeurdoux et al. 2023,
-arXiv:2304.11134; Xu & Chi 2024, arXiv:2403.17042).
+distributions can be sampled. The distribution of x given z is Gaussian for a linear measurement.
+The distribution of z given x is $p(x_0 | x_t = \alpha_t x)$ at the time with
+$\sigma_t / \alpha_t = \rho$: a run of the reverse SDE that starts there samples from it (Vono et
+al. 2019, arXiv:1804.05809; Coeurdoux et al. 2023, arXiv:2304.11134; Xu & Chi 2024,
+arXiv:2403.17042).
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ __all__ = ["SplitGibbs"]
 
 @dataclass(frozen=True)
 class SplitGibbs(Around):
-    r"""Draw in turn given the measurement and given the prior, coupled by a width $\rho$.
+    r"""Alternate draws given the measurement and draws from the prior, coupled by a width $\rho$.
 
     The score must be a `scoresde.guidance.posterior` of a `Linear` measurement. A run begins with a
     run of the sampler `start` under that score, which gives approximate draws. Then `k`
-    alternations follow, each a draw given the measurement and a draw given the prior. The latter
-    are the samples. Their distribution is the posterior for a measurement with the noise variance
-    $\text{std}^2 + \rho^2 A A^T$, so the bias is $O(\rho^2)$. Compare runs with $\rho$ and $2 \rho$
-    to estimate it. The chain needs about $(w / \rho)^2$ alternations to move by the width $w$ of
-    the posterior.
+    alternations follow: first x is drawn given z and the measurement, then z given x under the
+    prior. The last z are the samples. Their distribution is the posterior for a measurement with
+    the noise variance $\text{std}^2 + \rho^2 A A^T$, so the bias is $O(\rho^2)$. Compare runs with
+    $\rho$ and $2 \rho$ to estimate the bias. The chain needs about $(w / \rho)^2$ alternations to
+    move by the width $w$ of the posterior.
 
     Args:
         sampler: The sampler for the draws given the prior. It must use the noise of the reverse
@@ -51,8 +52,8 @@ class SplitGibbs(Around):
             a ladder the nearest level is used.
         k: The number of alternations, at least 0.
         start: The sampler of the first run; by default `sampler`. A few alternations do not correct
-            the weights of separate modes; with `Particles()` as `start` they are right from the
-            beginning.
+            how many samples are in each of several separate modes. `Particles()` as `start` gives
+            the modes the right shares from the beginning.
 
     Raises:
         InvalidTypeError: The sampler does not use the noise of the reverse SDE, or the score is not
@@ -118,11 +119,11 @@ class SplitGibbs(Around):
         return None
 
     def cost(self, steps: int) -> int:
-        """Return an upper bound of the evaluations: those of `1 + k` whole runs."""
+        """Return an upper bound of the evaluations, those of `1 + k` whole runs."""
         return self.first.cost(steps) + self.k * self.sampler.cost(steps)
 
     def states(self, steps: int) -> int:
-        """Return the number of states: those of the first run, and one for each alternation."""
+        """Return the number of states of the first run, plus one for each alternation."""
         return self.first.states(steps) + self.k
 
     @property

@@ -5,8 +5,9 @@ the density is known up to a constant, if the density of the prior is known:
 
 $$ \pi(x) \propto p_\epsilon(x)\, p(y | x), $$
 
-where $p(y | x_\epsilon)$ is that of the guidance method, and $x_\epsilon$ is nearly $x_0$. Steps
-with Metropolis's acceptance rule keep this distribution, and converge to it from any other.
+where $p(y | x_\epsilon)$ is taken from the guidance method, and $x_\epsilon$ is nearly $x_0$. Steps
+with Metropolis's acceptance rule leave this distribution unchanged, and converge to it from any
+other distribution.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Metropolis(Around):
     width: float = 0.1
     k: int = 100
 
-    conditional = False  # the final state does not depend on the initial one after many steps
+    conditional = False  # after many steps the samples do not depend on the initial states
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,15 +107,15 @@ class Metropolis(Around):
         return 2 * (self.k + 1)
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations of the sampler plus those of the chain."""
+        """Return the evaluations of the sampler plus the evaluations of the chain."""
         return self.sampler.cost(steps) + self.cost_of_chain
 
     def steps_for(self, nfe: int) -> int:
-        """Return the steps of the sampler for the evaluations that the chain leaves of `nfe`."""
+        """Return the steps of the sampler for `nfe` minus the evaluations of the chain."""
         return self.sampler.steps_for(max(nfe - self.cost_of_chain, 0))
 
     def states(self, steps: int) -> int:
-        """Return the number of states: those of the sampler, and one for each step of the chain."""
+        """Return the number of states of the sampler, plus one for each step of the chain."""
         return self.sampler.states(steps) + self.k
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:

@@ -35,11 +35,11 @@ from scoresde.sde.spacings import even_times, times_about
 
 __all__ = ["Particles"]
 
-# If the relative standard deviation of a mean weight is larger, the estimate of the evidence is not
-# used.
+# The estimate of the evidence is not used if the standard deviation of the mean weight, divided by
+# the mean weight, is larger than this.
 _LARGEST = 0.5
-# The bound of the bias, as a multiple of the difference between the two runs; for a method of order
-# 1 the bias is about 1 times this difference.
+# The bound of the bias, divided by the difference between the two runs. For a method of order 1 the
+# bias is about as large as this difference.
 _BIAS = 2.0
 
 
@@ -59,8 +59,8 @@ class Particles(Sampler):
     the difference. It is infinite if the weights are too unequal. It does not include a mode that
     no particle of either run reaches.
 
-    Each of the `sweeps` replaces the trajectory of each sample by a new draw, from k trajectories
-    of which one is the previous draw (conditional sequential Monte Carlo with ancestor sampling;
+    Each of the `sweeps` replaces the trajectory of each sample by a new draw from k trajectories,
+    one of which is the old trajectory (conditional sequential Monte Carlo with ancestor sampling;
     Andrieu et al. 2010, doi:10.1111/j.1467-9868.2009.00736.x; Lindsten et al. 2014,
     arXiv:1401.0604). A sweep leaves the posterior of the discretised model unchanged for any k, and
     costs as much as a run.
@@ -110,7 +110,7 @@ class Particles(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the evaluations per step: one of each particle, in the run and each sweep."""
+        """Return the evaluations per step: one for each particle, in the run and in each sweep."""
         return self.k * (1 + self.sweeps + self.evidence)
 
     @property
@@ -129,7 +129,7 @@ class Particles(Sampler):
         return False
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations at the N + 1 times of N steps, and those of the second run."""
+        """Return the evaluations at the N + 1 times of N steps, and of a second run if any."""
         half = self.k * (steps // 2 - steps) if self.evidence else 0
         return (steps + 1) * self.nfe_per_step + half
 
@@ -148,9 +148,10 @@ class Particles(Sampler):
         return replace(self, sampler=self.sampler.prepared(facts, sde))
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return a grid that is denser where noise and data have the same scale, if known.
+        """Return a grid that is denser where noise and data have the same scale, if it is known.
 
-        A single long step would make the weights unequal, so every part of the log-SNR has steps.
+        There are steps in every part of the log-SNR, since one long step would make the weights
+        unequal.
         """
         if moments is None:
             return even_times(sde, steps)
@@ -204,7 +205,7 @@ class Particles(Sampler):
             x: The initial state of the first particle of each sample.
             times: The grid.
             noise: The source of randomness.
-            kept: The given trajectory of the first particle, or None.
+            kept: A trajectory that the first particle follows, or None.
         """
         k, n = self.k, len(x)
         rows = torch.arange(n, device=x.device)[:, None]
@@ -273,7 +274,7 @@ class Particles(Sampler):
         s: Tensor,
         prior: Tensor,
     ) -> Weights:
-        """Return the weights for drawing the ancestor of a given state of each sample."""
+        """Return the weights with which the ancestor of a given state of each sample is drawn."""
         mean, std = kernel.mean(swarm, t, s, prior)
         goal = to.repeat_interleave(self.k, 0)
         gap = ((goal - mean) / std).double().square().reshape(len(goal), -1).sum(1)
@@ -284,7 +285,7 @@ class Particles(Sampler):
 
 
 def _evidence(weights: Weights, rough: Weights) -> dict[str, Tensor]:
-    """Return log-evidence and half-width; `rough` belongs to the run with half the steps."""
+    """Return log-evidence and half-width; `rough` is of the run with half of the steps."""
     (fine, std), (coarse, rough_std) = weights.end(), rough.end()
     known = fine.isfinite() & coarse.isfinite()
     if not known.all():

@@ -40,7 +40,7 @@ class MeanStart(Around):
         sampler: The sampler that starts from the moved states.
 
     Raises:
-        InvalidTypeError: The sampler does not start at the given state, or moves it itself.
+        InvalidTypeError: The sampler does not start at the given state, or is a `MeanStart`.
 
     Examples:
         >>> import scoresde

@@ -55,7 +55,7 @@ class ParticleNoise:
 
 @dataclass(frozen=True)
 class _Constant:
-    """Return the same number for every draw, to find the factor of the noise in a step."""
+    """Return the same number for every draw, to find by what factor a step multiplies noise."""
 
     value: float
 
@@ -99,7 +99,7 @@ class Kernel:
     rsde: ReverseSDE
 
     def twisted(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the prior's score, the posterior's and the log-likelihood, from one evaluation."""
+        """Return the scores of prior and posterior, and the log-likelihood, from one evaluation."""
         method = self.rsde.method("twisted")
         assert method is not None
         prior, guided, log_likelihood = method(x, t)
@@ -127,7 +127,7 @@ class Kernel:
             s: The time to go to.
             scores: The scores of prior and posterior.
             noise: The source of randomness.
-            kept: The next state of each sample's first particle, `(B, *event)`, if it is given.
+            kept: If it is given, the next state `(B, *event)` of each sample's first particle.
         """
         mean, std = self.mean(x, t, s, scores[0])
         proposed = self._step(scores[1], x, t, s, _Constant(0.0))
@@ -163,7 +163,7 @@ class Weights:
         self.logs = like.new_zeros(len(like), k, dtype=torch.float64)
         self.evidence = self.logs[:, 0].clone()
         self.ess = torch.full_like(self.evidence, float(k))
-        # the number of each particle's ancestor at the first time, and the number of resamplings
+        # for each particle the number of its ancestor at the first time; the number of resamplings
         self.first = torch.arange(k, device=like.device).expand(len(like), k)
         self.draws = self.evidence.clone()
 
