@@ -133,7 +133,7 @@ def test_a_table_is_the_same_in_any_container(table):
     assert load(table, sample=["b"]).columns == ("b",)
     with pytest.raises(DataError, match=r"1 of 30 .* 'n' \(1\); leave .* missing='drop', make"):
         load(table, condition={"label": "kind"})
-    both = r"2 faults: .1. .*'kind' of .* holds text, .* those of a, b, n .* sample=; .2. 1 of 30"
+    both = r"2 faults: .1. .*'kind' of .* holds text, .* in sample=, out of a, b, n; .2. 1 of 30"
     with pytest.raises(DataError, match=both):
         load(table)
 

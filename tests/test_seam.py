@@ -433,7 +433,7 @@ def test_a_best_model_that_a_kill_left_unwritten_is_written(tmp_path):
 def test_a_missing_best_model_is_reported(tmp_path):
     worse(Trainer(make(), data(), HELD, folder=tmp_path)).train(8)
     shutil.rmtree(tmp_path / "best")
-    with pytest.warns(RuntimeWarning, match="the best model, that of step 4, is missing"):
+    with pytest.warns(RuntimeWarning, match="the best model, of step 4, is missing"):
         Trainer(make(), data(), HELD, folder=tmp_path).train(0)
 
 

@@ -189,7 +189,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
                 said += f" too, condition={known[0]!r}"
             return InvalidTypeError(said)
         which = "it" if one else f"{(known or names)[0]!r}"
-        some_of = f", or name the columns of samples by sample=, from {some(rest)}" if rest else ""
+        some_of = f", or set the columns of samples in sample=, out of {some(rest)}" if rest else ""
         return InvalidTypeError(
             f"{said}make {which} a condition of classes, condition={(known or names)[0]!r}{some_of}"
         )
