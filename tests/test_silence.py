@@ -475,3 +475,10 @@ def test_masked_numbers_are_refused(use):
     with pytest.raises(InvalidTypeError, match="masked numbers, whose mask would be lost"):
         use(x)
     assert Data(np.ma.array(np.ones((3, 2), np.float32))).x.sum() == 6
+
+
+def test_samples_of_data_below_the_smallest_noise_are_warned_of():
+    asked = dict(sampler="heun", steps=3, n=2, seed=0)
+    with pytest.warns(UserWarning, match=r"of 0\.001 .* the smallest noise, 0\.01,"):
+        sample(targets.Gaussian([0.0, 0.0], std=1e-3).at(VESDE()), **asked)
+    sample(targets.Gaussian([0.0, 0.0], std=0.02).at(VESDE()), **asked)  # warns of nothing

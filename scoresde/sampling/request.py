@@ -46,6 +46,7 @@ __all__ = [
     "transform_of",
     "warn_of_growth",
     "warn_of_large_noise",
+    "warn_of_last_noise",
     "with_pilot",
 ]
 
@@ -247,6 +248,22 @@ def warn_of_large_noise(sde: SDE, sampler: Sampler, moments: Moments | None, sta
             f"at t = {start:.6g} the noise is {noise / scale:.3g} times the data, so most steps "
             "only reduce noise, and the samples may be wrong; choose a smaller T or less noise, "
             "or an adaptive method such as 'dopri5'",
+            UserWarning,
+            stacklevel=outside(),
+        )
+
+
+def warn_of_last_noise(sde: SDE, moments: Moments | None, end: float) -> None:
+    """Warn if data vary less than the noise at eps, so that no sample has their spread."""
+    if moments is None or end > sde.eps:
+        return
+    least = float((-0.5 * sde.log_snr(torch.tensor(end, dtype=torch.float64))).exp())
+    std = moments.mean_variance() ** 0.5
+    if 0 < std < least:
+        warnings.warn(
+            f"the data have a standard deviation of {std:.3g} by their moments, below the smallest "
+            f"noise, {least:.3g}, so the samples will not have their distribution; standardise the "
+            "data, or take an SDE with less noise at eps",
             UserWarning,
             stacklevel=outside(),
         )

@@ -158,6 +158,7 @@ class Run:
         method = plain
         request.check_prior(x, moments, sde, grid)
         request.warn_of_large_noise(sde, method, moments, float(grid[0]))
+        request.warn_of_last_noise(sde, moments, float(grid[-1]))
         if device is not None:
             where = request.named_device(device)
         else:
