@@ -682,7 +682,7 @@ def test_every_loss_can_be_trained_by_its_name_and_is_rebuilt_from_the_file(tmp_
 def test_train_refuses_a_folder_that_it_cannot_use_before_the_work(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert train(tmp_path / "file") == 1
-    assert f"cannot make the folder {tmp_path / 'file'}: File exists" in said(capsys)
+    assert f"'{tmp_path / 'file'}' is a file; name a folder" in said(capsys)
     ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,)).save_pretrained(tmp_path / "model")
     assert train(tmp_path / "model") == 1
     assert "holds model.safetensors, which a new run would overwrite, but no checkpoint" in said(

@@ -20,6 +20,8 @@ from scoresde.sde import VESDE, VPSDE, Classes, Facts, Field, facts
 from scoresde.training import Pictures, TrainConfig, Trainer
 from scoresde.units import BYTES, Identity, Standardize
 
+QUICK = ["--sampler", "ddim", "--steps", "2"]
+
 
 def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -202,10 +204,13 @@ def test_columns_of_whole_numbers_come_back_as_whole_numbers(tmp_path, monkeypat
     (tmp_path / "t.csv").write_text("\n".join(["rings,mass,age,kind", *rows]))
     words = ["--condition", "kind", "--condition", "number:age", "--steps", "2"]
     assert main(["train", "--data", "t.csv", "--out", "run", *words]) == 0
-    assert (
-        "(a, b), missing in 7, which are kept to learn the distribution" in capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert "(a, b), missing in 7, which are kept to learn the distribution" in out
+    assert "held out: 6 samples, " in out
+    assert out.index("evaluate with new data, by --data") < out.index("starting at step")
     model = ScoreModel.from_pretrained("run")
+    assert main(["sample", "run", "--like", "t.csv", "--n", "60", *QUICK, "--out", "l.png"]) == 0
+    assert "7 of 60 samples are drawn without kind" in capsys.readouterr().out
     assert model.whole == ("rings",)
     assert facts(model).conditions["age"] == Field((1,))
     words = ["sample", "run", "--n", "6", "--sampler", "ddim", "--steps", "3", "--class", "a"]

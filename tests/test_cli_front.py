@@ -1,6 +1,7 @@
 """The command line before and around its commands: wrong words, help, and messages."""
 
 import io
+import json
 import os
 import re
 import shlex
@@ -16,9 +17,10 @@ from test_cli import said, train
 
 from scoresde import distributed
 from scoresde.cli import COMMANDS, _command, main
-from scoresde.cli.held_out import Question, asked, learnt
+from scoresde.cli.held_out import Question, asked, learnt, named
 from scoresde.cli.overview import GROUPS
 from scoresde.cli.parsing import options_of
+from scoresde.cli.standing import better_of
 from scoresde.cli.terminal import in_options
 from scoresde.errors import DeviceError
 from scoresde.nn import MLP
@@ -301,13 +303,15 @@ def test_the_training_data_of_a_run_are_without_the_part_that_it_held_out(table)
     known, apart = learnt(command, str(table / "t.csv"), model), asked(command, model).data
     assert (len(known), len(apart)) == (60, 20)
     assert not torch.isin(known.x[:, 0], apart.x[:, 0]).any()
+    assert len(named(command, str(table / "t.csv"), model)) == 80  # to be shown beside samples
 
 
 def test_a_model_without_a_run_needs_data(tmp_path, capsys):
     ScoreModel.from_pretrained("mnist").save_pretrained(tmp_path)
     for command, options in COMMANDS_OF_DATA:
         assert main([command, str(tmp_path), *options.split()]) == 1
-        assert f"give --data: {tmp_path} is not a run of `scoresde train`" in said(capsys)
+        assert f"give --data: {tmp_path} is not a run of `scoresde train`" in (text := said(capsys))
+        assert "in Python, by scoresde.metrics.evaluate(samples, data)" in text
 
 
 def test_missing_data_of_a_run_are_reported(table, tmp_path, capsys):
@@ -348,6 +352,26 @@ def test_the_next_commands_can_be_pasted(table, tmp_path, monkeypatch, capsys):
         assert options <= options_of(_command(name)).keys(), words
         named = ("my run", str(table / "t.csv"))
         assert any(word.startswith(named) for word in words)
+
+
+@pytest.mark.slow
+def test_a_run_whose_held_out_loss_rose_is_not_made_longer(table, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(table / "run", "run")
+    words = ["audit", "run/best", "--n", "16", "--levels", "2", "--draws", "2", "--steps", "1"]
+    for values, better in (
+        ([0.9, 0.7, 0.6], "run"),
+        ([0.9, 0.6, 0.61], "run"),
+        ([0.9, 0.6, 0.7], "run/best"),
+    ):
+        rows = [{"step": k, "loss": 1.0, "held_out": value} for k, value in enumerate(values)]
+        Path("run/log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert str(better_of(Path("run"))) == better
+    assert main(words) == 0
+    assert nexts(capsys.readouterr().out) == [["evaluate", "run/best"]]
+    assert Path("run/audit/audit.json").is_file()
+    assert main(["train", "--config", "run/config.toml"]) == 0
+    assert nexts(capsys.readouterr().out)[0][:2] == ["sample", "run/best"]
 
 
 def test_folders_take_precedence_over_packaged_models(tmp_path, monkeypatch, capsys):

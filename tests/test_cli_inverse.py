@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from scoresde import VESDE, ScoreModel
 from scoresde.cli import main
 from scoresde.guidance import Downsample
+from scoresde.nn import MLP
 
 
 def files(folder):
@@ -49,6 +51,34 @@ def test_a_measurement_in_the_units_of_the_data_is_met(tmp_path, capsys):
     assert "passes of the network" in capsys.readouterr().out
     found = Downsample(7)(torch.from_numpy(np.load(tmp_path / "out.npy")).float())[0].numpy()
     assert np.abs(found - np.load(tmp_path / "y.npy")).mean() < 30
+
+
+@pytest.mark.slow
+def test_a_completed_row_of_a_table_is_written_as_a_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("scoresde.cli.remarks._LONG", -1.0)
+    with torch.random.fork_rng(devices=[]):
+        net = MLP(3, hidden=(4,), num_classes=2)
+    model = ScoreModel(net, VESDE(0.01, 1.0), (3,))
+    model.columns, model.whole = ("a", "b", "c"), ("a",)
+    model.save_pretrained("model")
+    np.save("row.npy", np.array([1, 0.25, 0], "f4"))
+    np.save("mask.npy", np.array([1, 1, 0]))
+    options = ["--n", "2", "--steps", "2", "--condition", "label=1", "--out", "x.csv"]
+    known = ["--image", "row.npy", "--mask", "mask.npy", "--resample", "1"]
+    measured = ["--y", "row.npy", "--operator", "mask=mask.npy", "--std", "1", "--iterations", "1"]
+    for words in (["inpaint", "model", *known], ["solve", "model", *measured]):
+        assert main([*words, *options]) == 0
+        out = capsys.readouterr().out
+        assert "64 samples were computed and 2 kept" in out
+        assert "--batch-size 2 is faster" in out
+        lines = [line.split(",") for line in Path("x.csv").read_text().splitlines()]
+        assert lines[0] == ["a", "b", "c", "label"]
+        assert [line[3] for line in lines[1:]] == ["1", "1"]
+        if words[0] == "inpaint":
+            assert [line[:2] for line in lines[1:]] == [["1", "0.25"]] * 2
+    assert main(["inpaint", "mnist", *known, "--n", "2", "--out", "x.csv"]) == 1
+    assert "a .csv holds vectors" in capsys.readouterr().err
 
 
 @pytest.mark.slow

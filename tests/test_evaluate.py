@@ -415,6 +415,10 @@ def test_samples_are_compared_with_data_in_the_units_in_which_they_are():
         for part in (x, real.transform.inverse(x))
     )
     assert two["sliced"].samples.value == pytest.approx(one["sliced"].samples.value, rel=1e-4)
+    assert f"units of the model, in which the data's mean variance is {two.spread:.3g}" in str(two)
+    assert two.spread < 2  # that of the raw data is 2,500
+    raw = evaluate(x, randn(40, 2, seed=3), metrics="sliced", resamples=0)
+    assert "in squared units of the data, whose mean" in str(raw)
 
 
 def test_the_verdict_names_the_figures_that_are_worse_than_those_of_data():

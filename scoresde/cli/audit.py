@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import tyro
 from torch import Tensor
 
 from scoresde import distributed, plot
 from scoresde.audit import audit
 from scoresde.checks import seeded
-from scoresde.cli.held_out import asked, conditions_of, learnt, run_of
+from scoresde.cli.held_out import asked, conditions_of, folder_of, learnt, run_of, words_of
 from scoresde.cli.options import (
     BatchSize,
     Checkpoint,
@@ -23,11 +25,10 @@ from scoresde.cli.options import (
     TrainData,
 )
 from scoresde.cli.outputs import check_folder
-from scoresde.cli.standing import model_of
+from scoresde.cli.standing import better_of, model_of
 from scoresde.cli.terminal import show, tell, then
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
-from scoresde.pretrained.store import locate
 from scoresde.score import ScoreModel
 from scoresde.sde import Condition
 
@@ -55,12 +56,19 @@ class Audit:
     """The number of steps with which both draw, at least the number of noise scales minus one."""
     seed: Seed = 0
     batch_size: BatchSize = 128
-    out: Path = Path("audit")
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FOLDER", help_behavior_hint="(default: audit in the folder of the run)"
+        ),
+    ] = None
     """The folder of the result: audit.json and audit.png."""
 
     def run(self) -> None:
         """Test, print a table, and write the result."""
-        check_folder(self.out)
+        folder = folder_of(self.checkpoint)
+        out = self.out or (Path("audit") if folder is None else folder / "audit")
+        check_folder(out)
         model = model_of(self.checkpoint).to(distributed.device())
         about = asked(self, model)
         x, condition = self._prepared(about.data, about.source, model)
@@ -83,21 +91,23 @@ class Audit:
             batch_size=self.batch_size,
         )
         show(found)
-        figures = found.to_json(self.out / "audit.json")
-        picture = plot.save(found.plot(), self.out / "audit.png")
+        figures = found.to_json(out / "audit.json")
+        picture = plot.save(found.plot(), out / "audit.png")
         tell(f"the result is in {figures.absolute()} and {picture.absolute()}")
         self._then()
 
     def _then(self) -> None:
-        """Print the next command: train a run for longer, or share a model."""
-        run = run_of(self.checkpoint)
-        if run is None or run.train.steps is None:
+        """Print the next command: evaluate or share a model, or train its run for longer."""
+        run, folder = run_of(self.checkpoint), folder_of(self.checkpoint)
+        if run is None or folder is None or run.train.steps is None:
             then("share the model", "push", self.checkpoint, "USER/NAME", "--dry-run")
             return
-        folder = locate(self.checkpoint).parent
-        settings = next(f for f in (folder, folder.parent) if (f / "config.toml").is_file())
-        more = ("--steps", str(2 * run.train.steps), "--out", f"{settings}-longer")
-        then("train for longer", "train", "--config", settings / "config.toml", *more)
+        if (better := better_of(folder)) != folder:
+            words = words_of(replace(self, checkpoint=str(better)))
+            then("compare samples of the weights with the lowest held-out loss", "evaluate", *words)
+            return
+        more = ("--steps", str(2 * run.train.steps), "--out", f"{folder}-longer")
+        then("train for longer", "train", "--config", folder / "config.toml", *more)
 
     def _prepared(
         self, data: Data, source: str, model: ScoreModel

@@ -6,16 +6,26 @@ import csv
 import io
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from scoresde.errors import InvalidValueError
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, Field, class_name, facts
 
-__all__ = ["as_csv", "csv_columns"]
+__all__ = ["as_csv", "check_vectors", "csv_columns"]
+
+
+def check_vectors(path: Path, model: ScoreModel) -> None:
+    """Raise InvalidValueError if a .csv is to hold samples that are not vectors."""
+    if path.suffix == ".csv" and len(model.event_shape) != 1:
+        raise InvalidValueError(
+            f"a .csv holds vectors, but samples have the shape {model.event_shape}; write .npy"
+        )
 
 
 def csv_columns(model: ScoreModel) -> list[str]:

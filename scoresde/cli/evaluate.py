@@ -144,8 +144,8 @@ class Evaluate:
         ways = []
         if n >= held // 2:
             ways.append(
-                "give more data that the model has not seen, by --data or by training with a "
-                f"larger --held-out (half of the {held:,} given now is compared with the samples)"
+                "give new data, which the model has not seen, by --data, or train with a larger "
+                f"--held-out (half of the {held:,} given now is compared with the samples)"
             )
         if n >= self.n:
             ways.append(f"ask for more samples by --n {4 * self.n}")

@@ -22,7 +22,16 @@ from scoresde.errors import DataError, InvalidValueError, ShapeError
 from scoresde.guidance import classifier_free
 from scoresde.sde import Classes, Field, Score, class_name, facts
 
-__all__ = ["ClassName", "Conditions", "Given", "Guidance", "Interval", "array", "left_open"]
+__all__ = [
+    "ClassName",
+    "Conditions",
+    "Given",
+    "Guidance",
+    "Interval",
+    "array",
+    "left_open",
+    "without_class",
+]
 
 ClassName = Annotated[
     str | None,
@@ -173,6 +182,26 @@ def left_open(
                 f"drawn for any {name}, which is missing; give it as --condition {name}={first}"
             )
     return said
+
+
+def without_class(score: Score, given: Given, source: str) -> list[str]:
+    """Return sentences on the samples that have no class, since rows of the source have none.
+
+    Args:
+        score: The score that takes the conditions.
+        given: The conditions of the samples, taken from rows of the source.
+        source: The name of the source.
+    """
+    kinds = facts(score).conditions or {}
+    empty = {
+        k: int((v < 0).sum()) for k, v in given.values.items() if isinstance(kinds[k], Classes)
+    }
+    return [
+        f"{count} of {len(given.values[name])} samples are drawn without {name}, as it is missing "
+        f'in so many of these rows of {source}; a picture calls them "missing"'
+        for name, count in empty.items()
+        if count
+    ]
 
 
 def _class(label: str, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ __all__ = [
     "conditions_of",
     "folder_of",
     "learnt",
+    "named",
     "run_of",
     "words_of",
 ]
@@ -107,7 +108,8 @@ def asked(command: Asks, model: ScoreModel) -> Asked:
     elif run is None:
         raise InvalidValueError(
             f"give --data: {command.checkpoint} is not a run of `scoresde train`, and so does not "
-            "say what it was trained on"
+            "say what it was trained on; data that are in no file are compared in Python, by "
+            "scoresde.metrics.evaluate(samples, data)"
         )
     else:
         source = run.data.source
@@ -127,11 +129,15 @@ def asked(command: Asks, model: ScoreModel) -> Asked:
     return Asked(data, source)
 
 
+def named(command: Asks, source: str, model: ScoreModel) -> Data:
+    """Return all data of a source; of a torchvision data set, the training part."""
+    return _read(command, run_of(command.checkpoint), source, _usual(source, "train"), model)
+
+
 def learnt(command: Asks, source: str, model: ScoreModel) -> Data:
     """Return data that a model was trained on, without the part that its run held out."""
-    run = run_of(command.checkpoint)
+    run, data = run_of(command.checkpoint), named(command, source, model)
     split = _usual(source, "train")
-    data = _read(command, run, source, split, model)
     if run is None or not _is_trained_on(run, source, split) or not run.config.keeping.held_out:
         return data
     return data.split(run.config.keeping.held_out, seed=run.config.seed)[0]

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from scoresde import distributed
 from scoresde.checks import check_integer
+from scoresde.cli.csv_text import check_vectors
 from scoresde.cli.edit import IMAGES, image
 from scoresde.cli.given import Conditions, Given, array
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
-from scoresde.cli.outputs import check_out, check_replaced
+from scoresde.cli.outputs import ARRAYS, check_out, check_replaced
+from scoresde.cli.remarks import tell_costs
 from scoresde.cli.sample import Drawn, cost, shown, write
-from scoresde.cli.sample_picture import PICTURES, PictureOptions
+from scoresde.cli.sample_picture import PICTURES, PictureOptions, rounded
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.errors import ShapeError
@@ -26,9 +28,10 @@ from scoresde.samplers import Impute
 from scoresde.sampling import SAMPLERS, Run
 from scoresde.score import ScoreModel
 
-__all__ = ["Inpaint", "finished", "with_channel"]
+__all__ = ["SUFFIXES", "Inpaint", "finished", "with_channel"]
 
-_SUFFIXES = (*PICTURES, ".npy", ".npz", ".safetensors")
+SUFFIXES = (*PICTURES, *ARRAYS)
+"""The suffixes of the output of `inpaint` and `solve`."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Inpaint:
 
     checkpoint: Checkpoint
     out: Path
-    """The file to write: a picture (.png, .jpg, .pdf or .svg) or numbers (.npy, .npz or
-    .safetensors)."""
+    """The file to write: a picture (.png, .jpg, .pdf or .svg) or numbers (.npy, .npz,
+    .safetensors, or for vectors .csv)."""
     image: Path
     """The known part: an image, cropped and resized to the model's size, or a .npy file in the
     units of the training data."""
@@ -63,10 +66,11 @@ class Inpaint:
     def run(self) -> None:
         """Draw the samples and write them to `out`."""
         read: tuple[str | Path, ...] = (self.image, self.mask, *self.condition)
-        check_out(self.out, _SUFFIXES, read=read, of=self.checkpoint)
+        check_out(self.out, SUFFIXES, read=read, of=self.checkpoint)
         check_replaced(self.out)
         check_integer("n", self.n, 1)
         model = model_of(self.checkpoint).to(distributed.device())
+        check_vectors(self.out, model)
         known = _read(self.image, model)
         mask = _read(self.mask, model, known=True)
         given = Given.of(model, self.n, self.condition, self.class_)
@@ -77,7 +81,7 @@ class Inpaint:
             condition={**given.rows(range(self.n)), "known": known, "mask": mask},
         )  # fmt: skip
         part = model.transform.inverse(known[None])[0].where(mask > 0, torch.nan)
-        options = PictureOptions(known=part)
+        options = PictureOptions(known=part, given=given.values)
         finished(run, model, self.out, self.batch_size, "inpainted sample", options)
         if not distributed.is_main():
             return
@@ -106,9 +110,10 @@ def finished(
     if not distributed.is_main():
         return
     x = drawn.x if run.transform is not None else shown(out, drawn.x, model)
-    write(out, {"x": x}, model, options)
+    write(out, {"x": x if out.suffix in PICTURES else rounded(x, model)}, model, options)
     named = what if len(x) == 1 else f"{what}s"
     tell(f"wrote {len(x)} {named} to {out} ({drawn.seconds:.1f} s, {cost(drawn)})")
+    tell_costs(len(x), batch_size, drawn.seconds, model.whole)
 
 
 def with_channel(value: Tensor, model: ScoreModel) -> Tensor:

@@ -15,13 +15,22 @@ from torch import Tensor
 
 from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer
-from scoresde.cli.csv_text import as_csv
-from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval, left_open
-from scoresde.cli.held_out import Question, conditions_of, learnt, run_of
+from scoresde.cli.csv_text import as_csv, check_vectors
+from scoresde.cli.given import (
+    ClassName,
+    Conditions,
+    Given,
+    Guidance,
+    Interval,
+    left_open,
+    without_class,
+)
+from scoresde.cli.held_out import Question, conditions_of, named, run_of
 from scoresde.cli.open import PLAIN
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.outputs import ARRAYS, FILMS, check_folder, check_out, check_replaced
 from scoresde.cli.pilots import announce
+from scoresde.cli.remarks import tell_costs
 from scoresde.cli.sample_picture import (
     PICTURES,
     PictureOptions,
@@ -52,7 +61,6 @@ __all__ = [
 
 # The default number of points in a picture, and of other samples.
 _POINTS, _OTHERS = 1000, 64
-_LONG = 5.0  # if drawing few samples takes longer, in seconds, a smaller batch is proposed
 
 
 @dataclass(frozen=True)
@@ -105,8 +113,8 @@ class Sample:
     beside: Annotated[
         str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
     ] = None
-    """Data to show beside the samples in a picture, given as for train. At most as many data as
-    samples are shown, chosen at random."""
+    """Data to show beside the samples in a picture, given as for train. As many data as samples are
+    shown, chosen at random, or all data if they are fewer."""
     like: Annotated[
         str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
     ] = None
@@ -132,18 +140,16 @@ class Sample:
         else:
             check_folder(self.out)
         model = model_of(self.checkpoint).to(distributed.device())
-        if self.out.suffix == ".csv" and len(model.event_shape) != 1:
-            raise InvalidValueError(
-                f"a .csv holds vectors, but samples have the shape {model.event_shape}; write .npy"
-            )
+        check_vectors(self.out, model)
         run = run_of(self.checkpoint)
         like = "DATA" if run is None else run.data.source
-        for line in left_open(model, self.condition, self.class_, like) if not self.like else ():
-            tell(line)
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
+        given = self._given(model, n)
+        lines = left_open(model, self.condition, self.class_, like)
+        for line in without_class(model, given, self.like) if self.like else lines:
+            tell(line)
         if self.sampler == "fast" and model.pilot is None and facts(model).pilot is not None:
             announce(model, self.steps)
-        given = self._given(model, n)
         question = Question(self.checkpoint, self.beside)
         other = data_beside(question, self.out, model, given.values)
         other = None if other is None else other[:n]
@@ -188,20 +194,14 @@ class Sample:
             f"{n} samples of shape {model.event_shape} in {seconds - pilot:.1f} s{first}"
             f"{spent}{already}: {self.out}"
         )
-        if 2 * n <= self.batch_size and seconds - pilot > _LONG:
-            tell(
-                f"{self.batch_size} samples were computed and {n} kept, so that they do not depend "
-                f"on --n; --batch-size {n} is faster, and may change the last digits"
-            )
-        if self.round and model.whole:
-            tell(f"rounded, since the data have only integers: {', '.join(model.whole)}")
+        tell_costs(n, self.batch_size, seconds - pilot, model.whole if self.round else ())
 
     def _given(self, model: ScoreModel, n: int) -> Given:
         """Return the conditions of n samples and the guidance."""
         given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
         if self.like is None:
             return given
-        data = learnt(Question(self.checkpoint, self.like), self.like, model)
+        data = named(Question(self.checkpoint, self.like), self.like, model)
         known = conditions_of(data, self.like, model)
         if known is None:
             raise InvalidValueError("this model takes no condition; leave out --like")

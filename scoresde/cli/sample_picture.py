@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde import plot
-from scoresde.cli.held_out import Question, learnt
+from scoresde.cli.held_out import Question, named
 from scoresde.data import Data, order
 from scoresde.errors import InvalidValueError
 from scoresde.plot.paper import SUFFIXES
@@ -119,7 +119,7 @@ def data_beside(
         return None
     if out.suffix not in PICTURES:
         raise InvalidValueError(f"--beside needs a picture, {', '.join(PICTURES)}; got {out}")
-    data = learnt(question, source, model)
+    data = named(question, source, model)
     data = data[order(len(data), seed=0, epoch=0)]
     for name, kind in (facts(model).conditions or {}).items():
         value, rows = given.get(name), data.conditions.get(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import torch
 
 from scoresde import distributed
 from scoresde.checks import check_integer, check_name
+from scoresde.cli.csv_text import check_vectors
 from scoresde.cli.given import Conditions, Given, array
-from scoresde.cli.inpaint import finished, with_channel
+from scoresde.cli.inpaint import SUFFIXES, finished, with_channel
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
-from scoresde.cli.sample_picture import PICTURES, PictureOptions
+from scoresde.cli.sample_picture import PictureOptions
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import then
 from scoresde.errors import InvalidValueError, ScoreSDEError
@@ -50,7 +51,8 @@ class Solve:
 
     checkpoint: Checkpoint
     out: Path
-    """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz or .safetensors."""
+    """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz, .safetensors,
+    or for vectors .csv."""
     operator: str
     """The operator of the measurement: mask=FILE.npy (1 where a number is measured, else 0),
     blur=WIDTH, downsample=FACTOR, grey, fourier=FILE.npy (the frequencies that are kept), or
@@ -75,23 +77,23 @@ class Solve:
 
     def run(self) -> None:
         """Draw and write."""
-        kinds = (*PICTURES, ".npy", ".npz", ".safetensors")
         read: tuple[str | Path, ...] = (self.y, self.operator, *self.condition)
-        check_out(self.out, kinds, read=read, of=self.checkpoint)
+        check_out(self.out, SUFFIXES, read=read, of=self.checkpoint)
         check_replaced(self.out)
         check_integer("n", self.n, 1)
         model = model_of(self.checkpoint).to(distributed.device())
+        check_vectors(self.out, model)
         operator = _operator(self.operator, model)
         score = posterior(
             model, Linear(operator, self.std), iterations=self.iterations, units=True
         )  # fmt: skip
         given = Given.of(model, self.n, self.condition)
         y = torch.as_tensor(array(self.y)).float()
-        options = PictureOptions()
+        options = PictureOptions(given=given.values)
         whole = with_channel(y, model)
         if self.operator.startswith("mask=") and whole.shape == operator.keep.shape:
             known = whole.where(operator.keep, torch.nan)
-            y, options = operator(whole[None])[0], PictureOptions(known=known)
+            y, options = operator(whole[None])[0], replace(options, known=known)
         run = Run.of(
             score, sampler=self.sampler, n=self.n, steps=self.steps, seed=self.seed,
             condition={**given.rows(range(self.n)), "measurement": y},

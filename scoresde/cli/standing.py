@@ -1,4 +1,4 @@
-"""Find the progress of a model's run: the step of its weights, and whether it is still training."""
+"""Find the progress of a model's run: the step of its weights, and which of its weights to use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from scoresde.pretrained.store import count_text, entry_of, locate, read
 from scoresde.score import ScoreModel
 from scoresde.training import log
 
-__all__ = ["Standing", "model_of"]
+__all__ = ["Standing", "better_of", "model_of"]
+
+# The last held-out loss is clearly above the lowest one if it is higher by more than this share.
+_CLEARLY = 0.02
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,23 @@ class Standing:
 
     def __str__(self) -> str:
         return f"{count_text(self.done)} of {count_text(self.steps)} steps"
+
+
+def better_of(folder: Path) -> Path:
+    """Return the folder of the better weights of a run: RUN/best if its loss is clearly lower.
+
+    The held-out losses are those of the log. If the last one is at most 2 % above the lowest one,
+    or if there is no RUN/best, the folder of the run itself is returned.
+    """
+    best = folder / "best"
+    try:
+        rows = log.rows(folder / "log.jsonl")
+        losses = [row["held_out"] for row in rows if "held_out" in row]
+    except CheckpointError:
+        return folder
+    if not losses or not (best / "model.safetensors").is_file():
+        return folder
+    return best if losses[-1] - min(losses) > _CLEARLY * abs(min(losses)) else folder
 
 
 def model_of(source: str) -> ScoreModel:

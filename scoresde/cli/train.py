@@ -22,11 +22,13 @@ from scoresde.cli.open import PLAIN
 from scoresde.cli.outputs import check_folder
 from scoresde.cli.pilots import TASK, seconds, steps_of
 from scoresde.cli.source import described
+from scoresde.cli.standing import better_of
 from scoresde.cli.terminal import tell, then
 from scoresde.cli.threads import choose
 from scoresde.data import Data
 from scoresde.data.data_check import remarks
 from scoresde.errors import CheckpointError, InvalidValueError, ScoreSDEError
+from scoresde.metrics.evaluation import COARSE
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
 from scoresde.progress import duration
@@ -42,8 +44,9 @@ _FILE = "config.toml"
 # A pilot is measured only if the training evaluates the network on at least this many times as many
 # samples as the measurement does.
 _MANY = 10
-# With fewer held-out samples than this a message says that there are few.
-_SURE = 30
+# With fewer held-out samples than this a message says that there are few; `evaluate` compares half
+# of them with samples. A larger --held-out is proposed up to this share of the data.
+_SURE, _MOST = 2 * COARSE, 0.4
 
 
 @dataclass(frozen=True)
@@ -112,17 +115,14 @@ class Train:
         distributed.on_main(lambda: run.write(self.out / _FILE))
         steps = f"{config.steps:,}"
         if (held := trainer.held_out) is not None and len(held.data) < _SURE:
-            _say(
-                f"held out: {len(held.data)} samples, which show only strong overfitting; take a "
-                "larger --held-out, or more data, to see weak overfitting"
-            )
+            _say(_few(len(held.data), len(data)))
         if trainer.finished:
             trainer.train(progress=False)
             if trainer.step < config.steps:
                 _say(f"finished: {_early(trainer)}; a larger --patience continues")
             else:
                 _say(f"finished: all {steps} steps are done; a larger --steps continues")
-            then("see samples", "sample", self.out, "--out", "samples.png")
+            then("see samples", "sample", better_of(self.out), "--out", "samples.png")
             return
         _say(f"{'resuming' if trainer.step else 'starting'} at step {trainer.step:,} of {steps}")
         first, start = trainer.step, time.perf_counter()
@@ -152,14 +152,17 @@ class Train:
                 "the held-out loss is often lower than the training loss, because it is computed "
                 "with the averaged weights"
             )
+        better = better_of(self.out)
         if (held := trainer.held_out) is not None and held.at is not None and held.waited:
+            clearly = better != self.out
             _say(
                 f"{self.out} has the averaged weights at the end; {self.out / 'best'} has the "
                 f"averaged weights with the lowest held-out loss, {held.best:.3g}, after step "
-                f"{held.at:,}; use {self.out / 'best'} if its loss is clearly lower"
+                f"{held.at:,}; the loss at the end is {'clearly' if clearly else 'hardly'} higher, "
+                f"so use {better}"
             )
         at_once = ' at once (the default sampler, "fast", measures the model first)' if ways else ""
-        then(f"see samples{at_once}", "sample", self.out, *ways, "--out", "samples.png")
+        then(f"see samples{at_once}", "sample", better, *ways, "--out", "samples.png")
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -268,6 +271,20 @@ def _early(trainer: Trainer[ScoreModel]) -> str:
     return (
         f"stopped early at step {trainer.step:,}, {held.waited} checkpoints after the lowest loss "
         f"of held-out data, {held.best:.4g} at step {held.at:,}, whose model is in best/"
+    )
+
+
+def _few(held: int, n: int) -> str:
+    """Return a sentence on what few held-out samples, of n data, do not show."""
+    share = math.ceil(10 * _SURE / n) / 10
+    cure = (
+        f"--held-out {share:g} keeps at least {_SURE} apart"
+        if share <= _MOST
+        else "evaluate with new data, by --data"
+    )
+    return (
+        f"held out: {held} samples, with which the held-out loss and `scoresde evaluate` show only "
+        f"large errors and strong overfitting; to see smaller ones, {cure}"
     )
 
 

@@ -177,7 +177,10 @@ def evaluate(
             figures[name] = Comparison(pair[0], pair[1], gap)
     what = OWN if features is None else _name(features)
     spread = float(y.var(0).mean())
-    return Evaluation(figures, n, drawn.shape[1], what, seed, resamples, level, spread, (*left,))
+    of = "data" if units == Identity() else "model"
+    return Evaluation(
+        figures, n, drawn.shape[1], what, seed, resamples, level, spread, (*left,), of
+    )  # fmt: skip
 
 
 def floor_of(size: int, n: int, *, seed: int) -> Tensor:

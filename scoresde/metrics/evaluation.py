@@ -15,7 +15,7 @@ from scoresde.result import Result
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Sheet
 
-__all__ = ["ENOUGH", "FIGURES", "OWN", "Comparison", "Evaluation", "Figure"]
+__all__ = ["COARSE", "ENOUGH", "FIGURES", "OWN", "Comparison", "Evaluation", "Figure"]
 
 
 class Figure(NamedTuple):
@@ -42,9 +42,9 @@ OWN = "the samples themselves"
 # kid of raw samples is useful only if a sample has at most this many numbers.
 _FEW = 16
 
-# With fewer than ENOUGH samples the verdict says that there are few. With fewer than _COARSE only
+# With fewer than ENOUGH samples the verdict says that there are few. With fewer than COARSE only
 # gross faults are found.
-ENOUGH, _COARSE = 500, 100
+ENOUGH, COARSE = 500, 100
 
 _SQUARE = Figure("small", low=0, square=True)
 
@@ -112,6 +112,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
         level: The confidence of the intervals.
         spread: The variance of the features of the reference data, averaged over features.
         left_out: The default metrics that were left out because they need more samples.
+        units: "model" if the data have a transform, after which they are compared, else "data".
     """
 
     figures: Mapping[str, Comparison]
@@ -123,6 +124,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
     level: float
     spread: float | None = None
     left_out: tuple[str, ...] = ()
+    units: str = "data"
 
     def __getitem__(self, name: str) -> Comparison:
         check_name("figure", name, self.figures)
@@ -185,11 +187,11 @@ class Evaluation(Result, Mapping[str, Comparison]):
         if worse and chance <= 1 - self.level:
             return f"Not yet like real data: {are} worse than for real data ({parts}).{few}"
         by_chance = f"{are} worse ({parts}), which happens by chance in {chance:.0%} of such tables"
-        if self.n < _COARSE:
+        if self.n < COARSE:
             seen = f"; {by_chance}" if worse else ""
             return (
                 f"Undecided: {self.n} samples show only the largest errors of a model{seen}. Take "
-                "more samples, and hold out more data in the training."
+                "more samples, and compare with new data, or hold out more data in the training."
             )
         if worse:
             return f"No clear difference from real data: {by_chance}.{few}"
@@ -221,8 +223,9 @@ class Evaluation(Result, Mapping[str, Comparison]):
             )
         squares = [row for name, row in self.items() if name in FIGURES and FIGURES[name].square]
         if {"frechet", "sliced"} & {*self} and self.spread is not None and self.features == OWN:
+            of = {"data": "data, whose", "model": "model, in which the data's"}[self.units]
             remarks.append(
-                "frechet and sliced are in squared units of the data, whose mean variance is "
+                f"frechet and sliced are in squared units of the {of} mean variance is "
                 f"{self.spread:.3g}"
             )
         if any(min(row.samples.value, row.floor.value) < 0 for row in squares):
