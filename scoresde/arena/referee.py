@@ -178,8 +178,9 @@ def _attempt(
 def _is_deterministic(problem: Problem, contender: Contender, budgets: Sequence[int]) -> bool:
     """Return True for a contender without noise.
 
-    Samplers of this package declare whether they add noise. Another contender is run with two seeds, at the smallest
-    and the largest budget, since some methods add no noise in runs of few steps.
+    Samplers of this package declare whether they add noise. Another contender is run with two
+    seeds, at the smallest and the largest budget, since some methods add no noise in runs of few
+    steps.
     """
     if isinstance(contender, (Own, Informed)):
         return not contender.sampler.stochastic

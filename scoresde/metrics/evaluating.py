@@ -152,7 +152,7 @@ def evaluate(
     if n < least:
         raise ShapeError(
             f"these metrics need at least {least} samples and {2 * least} real "
-            f"data{', of which halves give the intervals' if resamples else ''}; got {len(drawn)} "
+            f"data{', since intervals come from halves of them' if resamples else ''}; got {len(drawn)} "
             f"and {len(data)}; give more samples or data, or choose metrics that need fewer"
         )
     x = drawn[order(len(drawn), seed=seed, epoch=_OF_SAMPLES)[:n]]

@@ -216,9 +216,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
         """Return remarks that prevent misreading the table."""
         remarks = []
         if self.left_out:
-            remarks.append(
-                f"{' and '.join(self.left_out)} is left out, since it needs more samples"
-            )
+            remarks.append(f"left out, since more samples are needed: {', '.join(self.left_out)}")
         squares = [row for name, row in self.items() if name in FIGURES and FIGURES[name].square]
         if {"frechet", "sliced"} & {*self} and self.spread is not None and self.features == OWN:
             remarks.append(

@@ -58,7 +58,7 @@ def lacks_setting(pilot: Pilot, steps: int | None) -> bool:
 
 
 def evaluations_of(steps: int) -> int:
-    """Return the evaluations, summed over samples, that a pilot and the choice of a setting take."""
+    """Return the evaluations, summed over samples, for a pilot and the choice of its setting."""
     return SAMPLES * (STEPS + 1 + steps * runs_of(steps))
 
 
