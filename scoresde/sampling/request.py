@@ -244,9 +244,9 @@ def warn_of_large_noise(sde: SDE, sampler: Sampler, moments: Moments | None, sta
     scale = max(scale, 1e-300)  # the scale is 0 for constant data
     if noise > _LARGEST_NOISE * scale and not sampler.adaptive:
         warnings.warn(
-            f"at t = {start:.6g} the noise is {noise / scale:.3g} times as large as the data, so "
-            "most steps only reduce noise, and the samples may be wrong; choose a smaller T or less "
-            "noise, or an adaptive method such as 'dopri5'",
+            f"at t = {start:.6g} the noise is {noise / scale:.3g} times the data, so most steps "
+            "only reduce noise, and the samples may be wrong; choose a smaller T or less noise, "
+            "or an adaptive method such as 'dopri5'",
             UserWarning,
             stacklevel=outside(),
         )
