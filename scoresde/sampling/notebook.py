@@ -54,7 +54,7 @@ def samples_page(samples: Samples) -> str:
     shape = tuple(samples.x.shape[1:])
     rows = {
         "samples": f"{len(samples.x):,} of {event_in_words(shape, ())}, in .x",
-        "evaluations": f"{samples.nfe:,} of the score per sample, {samples.passes:,} network passes",
+        "evaluations": f"{samples.nfe:,} per sample, which take {samples.passes:,} network passes",
     }
     for name, values in samples.info.items():
         numbers = torch.as_tensor(values).double()
