@@ -4,6 +4,7 @@ import copy
 import functools
 import gc
 import os
+import signal
 import struct
 import sys
 import threading
@@ -38,6 +39,7 @@ from scoresde.guidance import Blur, Downsample, Grey, Linear, Projection, poster
 from scoresde.nn import MLP
 from scoresde.nn.dropout import Dropout, seeded
 from scoresde.noise import seeds_of
+from scoresde.noise.global_rng import forked_rng
 from scoresde.objectives import LOSSES, LearnedWeight, dsm_loss
 from scoresde.precision import full_precision, in_user_settings
 from scoresde.score import evaluating, modules
@@ -243,6 +245,36 @@ def test_draws_of_another_thread_do_not_change_the_dropout_of_a_network_of_the_p
 
     with torch.random.fork_rng():
         assert torch.equal(learnt(draw), learnt())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_does_not_wait_for_threads_of_its_parent():
+    model, entered, end = built().train(), threading.Event(), threading.Event()
+
+    def hold():
+        with forked_rng(), evaluating(model):
+            entered.set()
+            end.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(hold)
+        assert entered.wait(60)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
+            pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)
+            code = 1
+            try:
+                Trainer(model, X, TrainConfig(steps=1, batch_size=2)).train(progress=False)
+                code = 0 if all(layer.training for layer in model.modules()) else 2
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        end.set()
+        held.result()
+    assert code == 0
+    assert all(layer.training for layer in model.modules())
 
 
 def test_dropout_of_a_seed_drops_its_share_and_repeats_its_mask_until_the_block_ends():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import weakref
 from dataclasses import dataclass
 from functools import partial
@@ -24,11 +23,12 @@ from scoresde import checkpoint
 from scoresde.data import stores
 from scoresde.data.stores import channels_first, numbers, plain
 from scoresde.errors import DataError, MemoryLimitError
+from scoresde.locks import ThreadLock
 
 __all__ = ["ArrayFile", "Header", "load_npy", "read_array"]
 
 _LARGEST = 2**31  # the largest number of entries of a sample
-_ONE_AT_A_TIME = threading.Lock()
+_ALONE = ThreadLock()
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,6 @@ class ArrayFile:
 def _read_at(file: IO[bytes], into: memoryview, place: int) -> int:
     if hasattr(os, "preadv"):
         return os.preadv(file.fileno(), [into], place)
-    with _ONE_AT_A_TIME:  # macOS before 11, and Windows
+    with _ALONE():  # macOS before 11, and Windows
         file.seek(place)
         return file.readinto(into)  # type: ignore[attr-defined,no-any-return]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from scoresde.data import stores
 from scoresde.data.classes import Named
 from scoresde.data.stores import Rows, channels_first, narrow
 from scoresde.errors import DataError, InvalidTypeError
+from scoresde.locks import ThreadLock
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +36,7 @@ SAMPLE = ""  # the key of the sample, which cannot be the name of a condition
 SAMPLES = ("x", "images", "image")
 """The usual names of the sample in a dictionary."""
 _LABELS = ("y", "labels")
-_ONE_AT_A_TIME = threading.RLock()  # a data set may not be thread-safe
+_ALONE = ThreadLock()  # a data set may not be thread-safe
 
 
 class Items:
@@ -78,7 +78,7 @@ class Items:
             DataError: The item cannot be read, or has no sample; the message names it.
         """
         try:
-            with _ONE_AT_A_TIME:
+            with _ALONE():
                 item = self.source[i]
         except Exception as error:  # code of the user may raise any error
             raise self._unreadable(i, error) from error

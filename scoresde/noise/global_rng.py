@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from scoresde.locks import ThreadLock
+
 __all__ = ["forked_rng"]
 
 # all threads share torch's generator, so two concurrent blocks would draw each other's numbers
-_lock = threading.RLock()
+_alone = ThreadLock()
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def forked_rng(seed: int | None = None, device: torch.device | None = None) -> I
         device: A device whose generator is seeded and restored too, besides the CPU's generator.
     """
     cuda = device is not None and device.type == "cuda"
-    with _lock, torch.random.fork_rng([device] if cuda else []):
+    with _alone(), torch.random.fork_rng([device] if cuda else []):
         if seed is not None:
             torch.default_generator.manual_seed(seed % 2**63)
         if seed is not None and cuda:

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import dis
 import functools
+import os
 import threading
 import types
 import warnings
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from scoresde.checks import named_device, outside
 from scoresde.errors import TrainingError
+from scoresde.locks import ThreadLock
 from scoresde.sde import Facts, facts
 
 __all__ = [
@@ -33,7 +35,7 @@ _LIBRARIES = frozenset({"torch", "scoresde"})
 
 # Reentrant, since garbage collection may happen while the lock is held: it may close a generator,
 # and the end of the generator's block takes the lock again.
-_lock = threading.RLock()
+_alone = ThreadLock()
 # For each layer that is being evaluated: the threads that evaluate it, and the mode to restore.
 _running: weakref.WeakKeyDictionary[nn.Module, tuple[list[int], bool]]
 _running = weakref.WeakKeyDictionary()
@@ -165,7 +167,7 @@ def in_evaluation(layers: Iterable[nn.Module], thread: int | None = None) -> Ite
         TrainingError: Another thread trains a layer, which changes its weights.
     """
     listed, here = list(layers), threading.get_ident() if thread is None else thread
-    with _lock:
+    with _alone():
         if any(_learning.get(layer, here) != here for layer in listed):
             raise TrainingError(
                 "another thread is training this model, so its weights and mode may change at any "
@@ -177,7 +179,7 @@ def in_evaluation(layers: Iterable[nn.Module], thread: int | None = None) -> Ite
     try:
         yield
     finally:
-        with _lock:
+        with _alone():
             changed = [layer for layer in listed if layer.training]
             for layer in listed:
                 # the default is for a generator that garbage collection closes at this point
@@ -205,7 +207,7 @@ def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
             evaluates it.
     """
     listed, here = list(layers), threading.get_ident()
-    with _lock:
+    with _alone():
         # two optimisers that change the same weight at once may crash the process
         if any(layer in _learning for layer in listed):
             raise TrainingError(
@@ -220,10 +222,27 @@ def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
     try:
         yield
     finally:
-        with _lock:
+        with _alone():
             for layer, mode in zip(listed, before, strict=True):
                 _learning.pop(layer, None)
                 layer.training = mode
+
+
+def _forget_other_threads() -> None:
+    """Leave the blocks of all threads but this one, which alone lives on in a forked process."""
+    here = threading.get_ident()
+    for layer, (threads, mode) in list(_running.items()):
+        threads[:] = [thread for thread in threads if thread == here]
+        if not threads:
+            del _running[layer]
+            layer.training = mode
+    for layer, thread in list(_learning.items()):
+        if thread != here:
+            del _learning[layer]
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_forget_other_threads)
 
 
 def check_unused(score: object) -> None:
@@ -231,7 +250,7 @@ def check_unused(score: object) -> None:
     if not _running:
         return
     here, layers = threading.get_ident(), layers_of(score)
-    with _lock:
+    with _alone():
         for layer in layers:
             threads, mode = _running.get(layer, ([], False))
             if mode and any(thread != here for thread in threads):

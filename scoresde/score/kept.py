@@ -7,7 +7,6 @@ which call measured it.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.checks import checksum, version
+from scoresde.locks import ThreadLock
 from scoresde.score.pilot import Pilot
 from scoresde.score.precise import Precise
 from scoresde.sde import SDE
@@ -24,7 +24,7 @@ from scoresde.sde import SDE
 __all__ = ["Piloted"]
 
 # One measurement at a time: a second thread waits for the result of the first.
-_lock = threading.RLock()
+_alone = ThreadLock()
 # types of attributes on which the score may depend, and names of attributes on which it does not
 _PLAIN = (bool, int, float, str, torch.dtype, SDE)
 _APART = {"training", "pilot_seconds", "steps"}
@@ -86,7 +86,7 @@ class Piloted(Precise):
         """
         # imported here, since sampling is a higher layer
         model_pilot: Any = import_module("scoresde.sampling.model_pilot")
-        with _lock:
+        with _alone():
             start, before = time.perf_counter(), self._kept.pilot
             if self.pilot is None and not self._kept.fits(weights := _weights(self)):
                 pilot, states = model_pilot.pilot_of_model(self, progress)
@@ -167,8 +167,12 @@ def _weights(module: nn.Module) -> tuple[Any, ...]:
 
 
 def _numbers(weights: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return weights to compare by their numbers alone, as in a copy or on another device."""
-    return (*weights[:-1], None)
+    """Return weights to compare by their numbers alone, as in a copy or on another device.
+
+    Hooks and attributes such as `autocast` and counts of calls are not compared.
+    """
+    plain, sums, _ = weights
+    return {key: v for key, v in plain.items() if isinstance(v, SDE | str)}, sums, None
 
 
 def _plain(module: nn.Module) -> dict[str, object]:
