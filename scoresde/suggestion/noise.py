@@ -19,9 +19,9 @@ network):
 For predictor-corrector sampling, let $h$ be the step of $\log\sigma$ and $w = \sigma^2 / (v +
 \sigma^2)$ for data of variance $v$. Relative to the right variance $v + \sigma^2$, Euler's step of
 the flow in $\sigma$ makes the variance too small by $w(1 - w)h^2$, and a corrector step of size
-$2 r^2\sigma^2$ makes it too large by $4 r^4 w^2$. (The corrector step also multiplies an earlier error by about
-$1 - 4 r^2 w$.) The two errors cancel at $w = \tfrac12$, that is at $\sigma^2 = v$, for
-$r = \sqrt{h / 2}$: the signal-to-noise ratio follows from the step alone.
+$2 r^2\sigma^2$ makes it too large by $4 r^4 w^2$. (The corrector step also multiplies
+an earlier error by about $1 - 4 r^2 w$.) The two errors cancel at $w = \tfrac12$, that is at
+$\sigma^2 = v$, for $r = \sqrt{h / 2}$: the signal-to-noise ratio follows from the step alone.
 """
 
 from __future__ import annotations
