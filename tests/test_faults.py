@@ -47,7 +47,7 @@ def test_no_intact_checkpoint_is_lost_and_every_run_can_be_resumed(tmp_path):
     code, text = strike(tmp_path / "log", "--instants", "1")
     assert code == 0, text
     table = re.findall(r"^(\S.*?) +1 +(\d+) +(\d+)  \S", text, re.MULTILINE)
-    assert len(table) >= 39, text
+    assert len(table) >= 45, text
     assert {(lost, differ) for _, lost, differ in table} == {("0", "0")}
 
 

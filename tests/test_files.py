@@ -128,12 +128,14 @@ def test_the_name_of_a_file_that_is_written_cannot_be_guessed(tmp_path, monkeypa
     monkeypatch.setattr(os, "replace", lambda a, b: (names.append(Path(a).name), replace(a, b)))
     checkpoint.write_json(tmp_path / "a.json", {})
     assert names == [LEFT]
-    for token, how in (("11", "symbolic"), ("22", "hard")):
-        target = victim(tmp_path)
-        plant(how, tmp_path / f".scoresde-{16 * token}.tmp", target)
-        with pytest.raises(CheckpointError, match=r"cannot write .*a\.json: File exists"):
-            checkpoint.write_json(tmp_path / "a.json", {"a": 1})
-        assert target.read_text() == "dear"
+    target = victim(tmp_path)
+    plant("symbolic", tmp_path / f".scoresde-{16 * '11'}.tmp", target)
+    with pytest.raises(CheckpointError, match=r"cannot write .*a\.json: File exists"):
+        checkpoint.write_json(tmp_path / "a.json", {"a": 1})
+    assert target.read_text() == "dear"
+    plant("hard", tmp_path / f".scoresde-{16 * '22'}.tmp", target)
+    checkpoint.write_json(tmp_path / "a.json", {"a": 1})  # removes the link as if it were left
+    assert (target.read_text(), target.stat().st_nlink) == ("dear", 1)
     monkeypatch.undo()
     seen = {files.secrets.token_hex(16) for _ in range(100)}
     assert len(seen) == 100

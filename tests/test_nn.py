@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from scoresde import load, sample
 from scoresde.errors import InvalidValueError
 from scoresde.nn import MLP, DiT, Fourier, LogSNR, Sinusoidal, UNet
-from scoresde.nn.blocks import Attention, ResidualBlock, from_patches, norm, to_patches
+from scoresde.nn.blocks import (
+    Attention,
+    ResidualBlock,
+    enlarged,
+    from_patches,
+    norm,
+    to_patches,
+)
 from scoresde.nn.dit import places
 from scoresde.nn.embedding import Embedding
 from scoresde.nn.mlp import ResidualLayer
@@ -403,6 +410,18 @@ def test_a_zero_padded_unet_commutes_with_shifts_away_from_the_border(monkeypatc
     moved, still = net(x.roll((4, 8), (2, 3)), c), net(x, c).roll((4, 8), (2, 3))
     torch.testing.assert_close(moved[..., 44:56, 44:56], still[..., 44:56, 44:56])
     assert (moved - still).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [(7,), (8, 5), (7, 8), (4, 5, 6)])
+def test_an_enlarged_image_repeats_each_position_in_every_memory_format(size):
+    coarse = [-(-n // 2) for n in size]
+    y = torch.arange(6.0 * math.prod(coarse), dtype=torch.float64).reshape(2, 3, *coarse)
+    at = torch.meshgrid(*(torch.arange(n) // 2 for n in size), indexing="ij")
+    wanted = y[(slice(None), slice(None), *at)]
+    last = y.movedim(1, -1).contiguous().movedim(-1, 1)
+    for same in (y, last):
+        assert torch.equal(enlarged(same, size), wanted)
+    torch.autograd.gradcheck(lambda y: enlarged(y, size), y.requires_grad_())
 
 
 @pytest.mark.law(57)

@@ -55,12 +55,12 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
             file is unchanged.
     """
     path = Path(path)
-    for left in (2, 1, 0):
+    for again in (False, True):
         try:
             _replace(path, data)
             return
         except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
-            if not left or getattr(error, "errno", None) not in _TRANSIENT:
+            if again or getattr(error, "errno", None) not in _TRANSIENT:
                 raise CheckpointError(
                     f"cannot write {path}: {_reason(error)}; an older file there is unchanged"
                 ) from error

@@ -118,8 +118,7 @@ def _scales(report: Report, data: Data, names: list[str], constant: Tensor) -> N
             "scales",
             f"the standard deviation of {names[low]} is {float(stds[low]):.3g}, but that of "
             f"{names[high]} is {float(stds[high]):.3g}; columns with a small standard deviation "
-            "are hardly learnt, so standardize all columns by standardize=True or "
-            "--standardize",
+            "are hardly learnt, so standardize all columns by standardize=True",
             [names[low], names[high]],
         )
 

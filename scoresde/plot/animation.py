@@ -134,9 +134,9 @@ class _View:
             return [_Axes(frame) for frame in ends]
         last = ends[-1]
         if not any(is_far(a, b) for a, b in zip(last, whole, strict=True)):
-            return [_Axes(squared(whole, self.names))] * len(states)
+            return [_Axes(squared(whole))] * len(states)
         if what == "signals" or len(whole) == 2:
-            return [_Axes(squared(whole, self.names), squared(last, self.names))] * len(states)
+            return [_Axes(squared(whole), squared(last))] * len(states)
         wide = [((3 * a - b) / 2, (3 * b - a) / 2) for a, b in last]
         return [_Axes(wide)] * len(states)
 

@@ -21,9 +21,9 @@ __all__ = ["Frame", "below", "frame_of", "points", "squared"]
 
 # The largest number of dots of a scatter.
 _DOTS = 20_000
-# If the ratio of the sides of a plane is at most this, both axes have the same scale. The limit is
-# smaller for entries with names, since they may have different units.
-_EVEN, _EVEN_NAMED = 4.0, 3.0
+# If the ratio of the sides of a plane is at most this, both axes have the same scale. Beyond it
+# more than half of the panel would be empty, and the entries may have different units.
+_EVEN = 2.5
 
 Frame = list[tuple[float, float]]
 """The two ends of every axis."""
@@ -46,8 +46,7 @@ def points(
 
     The axes contain 99 % of every set, so that outliers do not determine the scale. The number of
     points outside is written below. In a plane both axes have the same scale, so that a circle is
-    round. The scales differ if one range is more than 4 times the other (3 times if the entries
-    have names, since they may then have different units).
+    round. The scales differ if one range is more than 2.5 times the other.
 
     Args:
         x: `(N, d)` or `(N,)`; or several sets with the same d by name, such as data and samples.
@@ -102,7 +101,7 @@ def points(
         raise InvalidValueError(f"need a frame of {min(d, MOST)} pairs, got {len(frame)}")
     limits = None if frame is None else [paper.interval("ends of a frame", ends) for ends in frame]
     shown = min(d, MOST)
-    ends = frame_of(sets, density, mark, names=names) if limits is None else limits
+    ends = frame_of(sets, density, mark) if limits is None else limits
     words = words_of(labels, sets)
     sets, tones = groups(sets, words), tones_of(sets, words, data=found.of_data)
     axis_names = [paper.plain(name, 40 if d <= 2 else 18) for name in names[:shown]]
@@ -120,7 +119,7 @@ def points(
         paper.legend(panels[0])
     elif d == 2:
         _plane(panels[0], sets, tones, density, mark, ends)
-        even = _is_even(ends, names)
+        even = _is_even(ends)
         panels[0].set(xlim=ends[0], ylim=ends[1], aspect="equal" if even else "auto")
         panels[0].set_box_aspect(None if even else 1)
         if names:
@@ -144,8 +143,6 @@ def frame_of(
     sets: dict[str, Tensor],
     density: Target | None = None,
     mark: Tensor | None = None,
-    *,
-    names: Sequence[str] = (),
 ) -> Frame:
     """Return the limits of the axes: the range of the density, or of 99 % of each set's points.
 
@@ -163,21 +160,21 @@ def frame_of(
             ends.append((float(mark[i]),) * 2)
         low, high = min(a for a, _ in ends), max(b for _, b in ends)
         found.append((low - 0.1 * (high - low), high + 0.1 * (high - low)))
-    return squared(found, names)
+    return squared(found)
 
 
-def squared(frame: Frame, names: Sequence[str] = ()) -> Frame:
+def squared(frame: Frame) -> Frame:
     """Return the frame of a plane with sides of equal length, unless one side is much longer."""
-    if len(frame) != 2 or not _is_even(frame, names):
+    if len(frame) != 2 or not _is_even(frame):
         return frame
     sides = [b - a for a, b in frame]
     return [((a + b - max(sides)) / 2, (a + b + max(sides)) / 2) for a, b in frame]
 
 
-def _is_even(frame: Frame, names: Sequence[str]) -> bool:
+def _is_even(frame: Frame) -> bool:
     """Return True if both axes of a plane can have the same scale."""
     sides = [b - a for a, b in frame]
-    return max(sides) <= (_EVEN_NAMED if names else _EVEN) * min(sides)
+    return max(sides) <= _EVEN * min(sides)
 
 
 def _corner_size(shown: int) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from scoresde.checks import door
@@ -52,7 +53,7 @@ def samples(
             units of the data.
         density: The true distribution of points on the line or in the plane.
         known: The known values of one signal or image, in the units of the data, NaN where nothing
-            is known: dots over the signals, or an image beside the samples.
+            is known: dots over the signals, or the first of the images.
         names: The names of the entries of points, or of the channels of signals.
         labels: A label of each sample, `(N,)`, strings or integers, or data with these classes.
             Labels are written above images, and shown as colours of points and signals. The same
@@ -88,7 +89,8 @@ def samples(
         if known is not None and alone:
             middle = float(first.amin() + first.amax()) / 2
             part = known.detach().cpu().double().nan_to_num(nan=middle).reshape(1, *event)
-            sets, alone = {"known": part, "samples": first}, False
+            sets = {"": torch.cat([part, first])}
+            words = words_of(["known", *(words or [""] * len(first))], sets)
         if what == "images" and len(event) == 2:
             sets = {label: part[:, None] for label, part in sets.items()}
         draw = images if what == "images" else volumes
@@ -111,7 +113,7 @@ def samples(
         )  # fmt: skip
     sets = {k: v.reshape(len(v), -1) for k, v in sets.items()}
     size = next(iter(sets.values())).shape[1]
-    frame = frame_of(sets, density, names=names)
+    frame = frame_of(sets, density)
     draw_points = partial(points, density=density, names=names, labels=words, frame=frame)
     if len(sets) == 1 or size != 2 or ax is not None:
         if alone:

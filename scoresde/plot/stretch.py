@@ -81,15 +81,19 @@ def stretch(axis: Any, inner: Ends, outer: Ends) -> list[str]:
 
 
 def _ticks(inner: Ends, outer: Ends) -> Sequence[float]:
-    """Return ticks at round numbers in the inner interval, and at powers of ten outside it."""
+    """Return ticks at round numbers in the inner interval, and at powers of ten outside it.
+
+    If no power of ten lies on one side, there is one tick at 1, 2 or 5 times a power of ten.
+    """
     from matplotlib.ticker import MaxNLocator
 
     within = MaxNLocator(4).tick_values(*inner)
     ticks = [float(x) for x in within if inner[0] <= x <= inner[1]]
     width = inner[1] - inner[0]
     for sign, end in ((-1, -outer[0]), (1, outer[1])):
-        k = math.ceil(math.log10(max(1.5 * width, sign * (inner[0] if sign < 0 else inner[1]))))
-        while 10.0**k <= end:
-            ticks.append(sign * 10.0**k)
-            k += 1
+        least = max(1.5 * width, sign * (inner[0] if sign < 0 else inner[1]))
+        k = math.ceil(math.log10(least))
+        powers = [10.0**i for i in range(k, math.floor(math.log10(max(end, least))) + 1)]
+        others = [m * 10.0 ** (k - 1) for m in (1, 2, 5) if least < m * 10.0 ** (k - 1) <= end]
+        ticks += [sign * tick for tick in powers or others[-1:]]
     return sorted(ticks)

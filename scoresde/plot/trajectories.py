@@ -172,7 +172,7 @@ def trajectory(
     else:
         drawn, (panel,) = paper.sheet(ax, (5.8, 5))
         start, end = path[0].T, path[-1].T
-        inner = squared([*map(ends_of, end)], names)
+        inner = squared([*map(ends_of, end)])
         if density is not None:
             law = frame_of({"": path[-1]}, density)
             shade(panel, density.log_prob, law)
@@ -184,7 +184,7 @@ def trajectory(
         )  # fmt: skip
         panel.scatter(end[0], end[1], s=10, c=paper.RED, linewidths=0, zorder=3, label="end")
         panel.set_box_aspect(1)
-        outer = squared([ends_of(part) for part in path.movedim(2, 0)], names)
+        outer = squared([ends_of(part) for part in path.movedim(2, 0)])
         axes = zip((panel.xaxis, panel.yaxis), inner, outer, strict=True)
         notes += [note for axis in axes for note in stretch(*axis)][:1]
         both = names or (["$x_1$", "$x_2$"] if size > 2 else [])

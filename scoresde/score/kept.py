@@ -167,8 +167,12 @@ def _weights(module: nn.Module) -> tuple[Any, ...]:
 
 
 def _numbers(weights: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return weights to compare by their numbers alone, as in a copy or on another device."""
-    return (*weights[:-1], None)
+    """Return weights to compare by their numbers alone, as in a copy or on another device.
+
+    Hooks and attributes such as `autocast` and counts of calls are not compared.
+    """
+    plain, sums, _ = weights
+    return {key: v for key, v in plain.items() if isinstance(v, SDE | str)}, sums, None
 
 
 def _plain(module: nn.Module) -> dict[str, object]:

@@ -41,7 +41,7 @@ SETTINGS = (
     Setting(2, 3, 0.0),
     Setting(3, 3, 0.0),
     Setting(4, 3, 0.0),
-    Setting(4, 3, 1.5),
+    Setting(3, 3, 1.0),
     Setting(4, 0, 1.5),
     Setting(3, 0, 0.0),
     Setting(2, 1, 0.0),
