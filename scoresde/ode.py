@@ -48,7 +48,10 @@ __all__ = [
 Field = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`f(t, y, rows)` returns the derivative `(b, *)` of the unfinished samples `rows` of the batch."""
 Weigh = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""`weigh(t, y, k, error)` returns the effect `(b, *)` of a local error at state y and slope k."""
+"""`weigh(t, y, k, error)` returns the error `(b, *)` that a step's local error causes in a result.
+
+t, y and k are the time, the state and the derivative at the end of the step.
+"""
 
 _SAFETY = 0.9
 _FACTORS = torch.tensor(
@@ -126,8 +129,8 @@ class Solution:
 
     Attributes:
         y: The states `(B, *)` at the last time.
-        error: The sum over steps of $|w|$, where $w$ is the result of `weigh` for the local error
-            of the step, `(B, *)`.
+        error: The sum over accepted steps of $|w|$, where $w$ is the result of `weigh` for the
+            local error of the step, `(B, *)`.
         nfe: The number of evaluations of each sample, `(B,)`.
         accepted: The number of accepted steps of each sample, `(B,)`.
         rejected: The number of rejected steps of each sample, `(B,)`.
@@ -204,10 +207,11 @@ def solve(
         y: The states at `t0`, `(B, *)`, floating-point.
         t0: The first time, `()` or `(B,)`, finite.
         t1: The last time, `()` or `(B,)`, finite.
-        tolerance: The tolerances; `max_nfe` is at least `tableau.stages + 2`.
+        tolerance: The tolerances; `max_nfe` must be at least `tableau.stages + 2` for one step.
         tableau: The method.
-        weigh: A function that maps a local error to its effect; `Solution.error` is the sum of the
-            effects. By default the effect is the error itself.
+        weigh: A function that returns the error that a step's local error causes in the result of
+            interest, for example in a log-density. By default it is the local error itself.
+            `Solution.error` sums its absolute values over the accepted steps.
         variable: The name of t in messages.
         watch: A function that is called after each step with the completed share of the interval.
 

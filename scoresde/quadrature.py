@@ -61,7 +61,8 @@ def lagrange_integrals(nodes: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Integrate the Lagrange polynomials of `nodes` `(M, q)` from a to b `(M,)`.
 
     Returns:
-        The integrals `(M, q)`, exact up to rounding, since there is no cancellation of powers.
+        The integrals `(M, q)`, exact up to rounding: Gauss-Legendre quadrature with q nodes is
+        exact for these polynomials, and needs no expansion in powers, whose terms may cancel.
     """
     q = nodes.shape[1]
     points, parts = (torch.from_numpy(v).to(nodes) for v in np.polynomial.legendre.leggauss(q))

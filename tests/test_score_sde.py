@@ -375,7 +375,6 @@ def test_every_combination_of_options_is_a_network():
         (lambda: nn.UNet(1, seed=-1), InvalidValueError),
         (lambda: nn.MLP(2, hidden=8), TypeError),
         (lambda: nn.MLP("2"), TypeError),
-        (lambda: nn.NCSNpp(size=6, mult=(1, 2, 2)), InvalidValueError),
         (lambda: built(nn.NCSNpp)(torch.zeros(2, 3, 4, 4), torch.zeros(2)), ValueError),
         (lambda: built(nn.NCSNpp)(torch.zeros(2, 3, 8, 8), torch.zeros(3)), InvalidValueError),
         (lambda: built(nn.NCSNpp)(torch.zeros(2, 3, 8, 8).double(), torch.zeros(2)), TypeError),
@@ -385,3 +384,10 @@ def test_the_network_names_arguments_that_it_refuses(call, error):
     with pytest.raises(error) as caught:
         call()
     assert isinstance(caught.value, scoresde.ScoreSDEError)
+
+
+def test_a_size_that_cannot_be_halved_and_missing_levels_have_their_own_messages():
+    with pytest.raises(InvalidValueError, match="6 cannot be halved 2 times, as 3 levels need"):
+        nn.NCSNpp(size=6, mult=(1, 2, 2))
+    with pytest.raises(InvalidValueError, match="mult must have at least one factor"):
+        nn.NCSNpp(mult=())

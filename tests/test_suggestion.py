@@ -193,7 +193,7 @@ def test_the_thinnest_direction_bounds_the_smallest_noise():
 @pytest.mark.parametrize("n", [30, 60])
 def test_too_few_samples_for_the_smallest_noise_are_reported(n):
     reason = suggestion.suggest(normal(n, 20)).reasons["sigma_min"]
-    assert (f"; {n} samples are few to tell that in 20 dimensions" in reason) == (n < 40)
+    assert (f"; {n} samples are too few for a reliable value in 20 dim" in reason) == (n < 40)
 
 
 def test_the_thinnest_direction_is_found_on_average_with_few_samples_too():

@@ -24,7 +24,7 @@ from scoresde.progress import each
 __all__ = ["BUDGETS", "compare"]
 
 BUDGETS = (5, 10, 20, 35, 50, 100, 200)
-"""The default budgets: largest numbers of evaluations per sample, with Tweedie's estimate."""
+"""The default budgets: evaluations per sample, including the one for Tweedie's estimate."""
 
 # The number of random halves, over all runs, from which the intervals of by="law" are computed.
 _HALVES = 40
@@ -73,7 +73,8 @@ def compare(
         has the noise floor, which is the error of n exact samples.
 
     Raises:
-        UnknownNameError, InvalidTypeError: `samplers` holds something else.
+        UnknownNameError, InvalidTypeError: `samplers` holds an unknown name, or something that is
+            neither a sampler nor a name nor a function.
         InvalidValueError: `by`, `n`, `repeats`, `seed` or a budget is out of range; or by is "law"
             and a problem has no target; or no sampler is deterministic, or every budget is too
             small.
@@ -177,8 +178,9 @@ def _attempt(
 def _is_deterministic(problem: Problem, contender: Contender, budgets: Sequence[int]) -> bool:
     """Return True for a contender without noise.
 
-    Samplers of this package declare it. Another contender is run with two seeds, at the smallest
-    and the largest budget, since some methods add no noise in runs of few steps.
+    Samplers of this package declare whether they add noise. Another contender is run with two
+    seeds, at the smallest and the largest budget, since some methods add no noise in runs of few
+    steps.
     """
     if isinstance(contender, (Own, Informed)):
         return not contender.sampler.stochastic

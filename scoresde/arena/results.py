@@ -24,20 +24,22 @@ __all__ = ["Ratio", "Results", "Row"]
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one error.
+    """Hold the measured error of a sampler on a problem, with its budget.
 
     Attributes:
         problem: The name of the problem.
-        sampler: The name of the contender.
+        sampler: The name of the sampler.
         budget: The largest allowed number of evaluations per sample.
         nfe: The number of evaluations per sample that were made.
         metric: The kind of error, "flow" or one of `scoresde.arena.LAW`.
         value: The error.
         low: The lower end of its 95 % interval.
         high: The upper end.
-        floor: The error of exact samples; None for "flow", where it is 0.
+        floor: The error of equally many exact samples, which is not 0 since they are finitely many.
+            It is None for "flow", in which exact results have no error.
         seconds: The time of one run.
-        pilot: The number of evaluations of a pilot run, which is made once for all budgets.
+        pilot: The number of evaluations of the sampler's pilot run, which is made once for all
+            budgets; 0 if there is no pilot run.
     """
 
     problem: str
@@ -61,13 +63,15 @@ class Ratio:
     samplers.
 
     Attributes:
-        sampler: The name of the contender.
+        sampler: The name of the sampler.
         budget: The largest allowed number of evaluations per sample.
-        mean: The geometric mean of the ratios; ratios below the clip are replaced by the clip.
+        mean: The geometric mean of the ratios, where ratios below the argument `clip` of
+            `Results.ratios` are replaced by `clip`.
         worst: The largest ratio.
         wins: The number of problems with a ratio below 1.
         problems: The number of problems.
-        pilot: The number of evaluations of the pilot run, which is made once for each problem.
+        pilot: The number of evaluations of the sampler's pilot run, which is made once for each
+            problem; 0 if there is no pilot run.
     """
 
     sampler: str
@@ -148,22 +152,22 @@ class Results(Result):
     def ratios(
         self, against: Collection[str], metric: str | None = None, *, clip: float = 0.1
     ) -> tuple[Ratio, ...]:
-        r"""Compare every other sampler with the best of `against`, for each budget.
+        r"""Compare each sampler outside `against` with the best sampler in it, for each budget.
 
-        With the errors $e_p$ of the sampler and $e_{q,p}$ of the samplers `against` on P problems,
-        the mean is
+        With the errors $e_p$ of the sampler and $e_{q,p}$ of the samplers in `against` on P
+        problems, the mean is
 
         $$ \Big( \prod_p \max\big(\text{clip}, e_p / \min_{q \in \text{against}} e_{q,p}\big)
            \Big)^{1 / P}. $$
 
-        The clip limits the influence of a problem on which the samplers `against` fail. If these
-        have a row for a problem and a budget, and the sampler has no row with at most this budget,
-        the ratio is infinite.
+        On a problem on which all samplers in `against` fail, the ratio is nearly 0; `clip` limits
+        its influence on the mean. If a sampler in `against` has a row for a problem and a budget,
+        and the compared sampler has no row with at most this budget, the ratio is infinite.
 
         Args:
             against: Names of the samplers to compare with.
             metric: The kind of error; by default the first kind that was measured. The errors must
-                be positive, so unbiased estimates cannot be used.
+                be positive; "energy" and "sliced" are unbiased estimates and may be negative.
             clip: Smaller ratios are replaced by this number.
 
         Raises:
@@ -237,6 +241,8 @@ class Results(Result):
 
     def table(self, metric: str | None = None, *, top: int | None = None) -> str:
         """Return text with a table for each problem and a line for each sampler, the best first.
+
+        "+" marks the errors of runs that took more evaluations than their budget.
 
         Args:
             metric: The kind of error; by default all kinds that were measured.

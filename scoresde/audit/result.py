@@ -163,7 +163,7 @@ class Audit(Result):
             small = cost < _SMALL * self.dimensions
             text = (
                 f"{'Nearly right, but for' if small else 'Off in'} {self._where(worst)}: worst at "
-                f"sigma/alpha = {worst.ratio:.3g}, where it {why}; excess {bound}"
+                f"sigma/alpha = {worst.ratio:.3g}, where the score {why}; excess {bound}"
                 f"{max(worst.excess.value, 0):.2g} of a loss of {worst.loss.value:.3g}. All noise "
                 f"scales together cost {bound}about {cost:.2g} nats a sample, "
                 f"{'which is little' if small else 'which samples may show'}."

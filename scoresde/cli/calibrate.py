@@ -41,10 +41,10 @@ __all__ = ["Calibrate"]
 class Calibrate:
     """Test whether a conditional model's draws have the conditional distribution of held-out data.
 
-    If the model is right, a sample of the data looks like one more draw given its condition. Part
-    of the data is tested. The rest is a reference, from which the scale of the data and the points
-    to which distances are measured are taken. Draws and data are compared in the user's units; if
-    the data are bytes, the draws are rounded to bytes.
+    If the model is right, a sample of the data looks like one more draw given its condition. Some
+    of the samples are compared with the model's draws. The other samples are a reference: they give
+    the scale of the data, and the points to which distances are measured. Draws and data are
+    compared in the user's units; if the data are bytes, the draws are rounded to bytes.
     """
 
     checkpoint: Checkpoint
@@ -55,10 +55,10 @@ class Calibrate:
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: half of the data)")
     ] = None
-    """The number of samples that are tested, at least 20. At least 20 further samples are needed as
-    the reference."""
+    """The number of samples that are compared with draws, at least 20. At least 20 further samples
+    are needed as the reference."""
     draws: int = 99
-    """The number of draws for each tested condition, at least 2."""
+    """The number of draws with which each sample is compared, at least 2."""
     sampler: SamplerName = "fast"
     steps: Steps = None
     seed: Seed = 0

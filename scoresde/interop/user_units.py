@@ -66,7 +66,7 @@ class InUnits(Wrapped):
                 "the units of this score are not known; leave out units=True, or give transform= "
                 "and event_shape= when you make the score"
             )
-        # raises an error for a decoder, which has no inverse
+        # `log_det` raises an error for a decoder, which cannot map samples to model units
         known.transform.log_det(known.event_shape)
         self.shift, self.scale = _affine(known.transform.inverse, known.event_shape)
         self.sde = Scheduled(
@@ -100,7 +100,11 @@ class InUnits(Wrapped):
 def _affine(
     inverse: Callable[[Tensor], Tensor], event_shape: tuple[int, ...]
 ) -> tuple[Tensor, float]:
-    """Return the shift and the common scale of a transform; raise InvalidValueError otherwise."""
+    """Return the shift and the common scale of a transform's inverse.
+
+    Raises:
+        InvalidValueError: The inverse is not a shift and one common scale.
+    """
     probes = torch.tensor([0.0, 1.0, -2.0], dtype=torch.float64)
     x = probes.reshape(-1, *(1 for _ in event_shape)).expand(-1, *event_shape)
     r = inverse(x)
@@ -109,7 +113,7 @@ def _affine(
         if torch.allclose(shift + scale * x, r.to(x), rtol=1e-9, atol=1e-9 * abs(scale)):
             return shift, scale
     raise InvalidValueError(
-        "the transform of this model is not a shift and one common scale, so noise that is equal "
-        "in all entries in model units is not equal in the user's units; leave out units=True, "
-        "and convert the samples by scoresde.facts(score).transform.inverse"
+        "the transform of this model is not a shift and one common scale, so noise with the "
+        "same std in all entries of a sample has different stds in the user's units; leave out "
+        "units=True, and convert the samples by scoresde.facts(score).transform.inverse"
     )

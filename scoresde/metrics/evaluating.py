@@ -151,9 +151,10 @@ def evaluate(
             chosen, least = plan(fit, resamples, train is not None)
     if n < least:
         raise ShapeError(
-            f"these metrics need at least {least} samples and {2 * least} real "
-            f"data{', of which halves give the intervals' if resamples else ''}; got {len(drawn)} "
-            f"and {len(data)}; give more samples or data, or choose metrics that need fewer"
+            f"these metrics need at least {least} samples and {2 * least} real data"
+            f"{', since intervals come from halves of them' if resamples else ''}; got "
+            f"{len(drawn)} and {len(data)}; give more samples or data, or choose metrics that "
+            "need fewer"
         )
     x = drawn[order(len(drawn), seed=seed, epoch=_OF_SAMPLES)[:n]]
     y, z = (

@@ -218,9 +218,10 @@ class Evaluation(Result, Mapping[str, Comparison]):
         """Return remarks that prevent misreading the table."""
         remarks = []
         if self.left_out:
-            remarks.append(
-                f"{' and '.join(self.left_out)} is left out, since it needs more samples"
-            )
+            why = "is left out, since it needs more samples"
+            if len(self.left_out) > 1:
+                why = "are left out, since they need more samples"
+            remarks.append(f"{' and '.join(self.left_out)} {why}")
         squares = [row for name, row in self.items() if name in FIGURES and FIGURES[name].square]
         if {"frechet", "sliced"} & {*self} and self.spread is not None and self.features == OWN:
             of = {"data": "data, whose", "model": "model, in which the data's"}[self.units]

@@ -36,7 +36,10 @@ __all__ = ["NCSNpp"]
 
 
 class NCSNpp(nn.Module):
-    r"""Map images `(B, C, size, size)` by NCSN++ or DDPM++, `net(x, c)`.
+    r"""Map noisy images and their noise levels to the prediction of NCSN++ or DDPM++.
+
+    `net(x, c)` takes images `x` `(B, channels, size, size)` and noise levels `c` `(B,)`, in the
+    unit that `forward` describes, and returns a tensor of the shape of `x`.
 
     Args:
         channels: The number of channels of the image.
@@ -60,8 +63,9 @@ class NCSNpp(nn.Module):
             mapped from [0, 1] to [-1, 1].
 
     Raises:
-        UnknownNameError: `pyramid_in` is none of these names.
-        InvalidValueError: A number is out of range, or `size` cannot be halved for each level.
+        UnknownNameError: `pyramid_in` is not one of the three names above.
+        InvalidValueError: A number is out of range, or `size` cannot be halved from each level
+            to the next.
 
     Examples:
         >>> net = NCSNpp(size=8, width=8, mult=(1, 2), blocks=1, attention=(4,))
@@ -94,10 +98,12 @@ class NCSNpp(nn.Module):
             check_integer("each factor of mult", factor, 1)
         check_range("dropout", dropout, "[0, 1]")
         check_range("fourier", 1.0 if fourier is None else fourier, "(0, inf)")
-        if size % 2 ** (len(mult) - 1) or not mult:
+        if not mult:
+            raise InvalidValueError("mult must have at least one factor")
+        if size % 2 ** (len(mult) - 1):
             raise InvalidValueError(
-                f"a side of {size} cannot be halved for each of {len(mult)} levels; give fewer "
-                "factors in mult, or another size"
+                f"a side of {size} cannot be halved {len(mult) - 1} times, as {len(mult)} levels "
+                "need; give fewer factors in mult, or another size"
             )
         self.config: dict[str, Any] = {
             "channels": channels, "size": size, "width": width, "mult": list(mult),
@@ -152,13 +158,13 @@ class NCSNpp(nn.Module):
 
     @classmethod
     def ve(cls, **changes: Any) -> Self:
-        """Return the NCSN++ for the variance-exploding SDE, which predicts `sigma_score`."""
+        """Return the NCSN++ for VE SDEs, whose output is sigma times the score (`sigma_score`)."""
         preset: dict[str, Any] = {"fourier": 16.0, "fir": True, "pyramid_in": "residual"}
         return cls(**(preset | changes))
 
     @classmethod
     def vp(cls, **changes: Any) -> Self:
-        """Return the DDPM++ for variance-preserving SDEs, which predicts `eps`."""
+        """Return the DDPM++ for VP SDEs, whose output is the noise (`eps`)."""
         preset: dict[str, Any] = {"fourier": None, "fir": False, "pyramid_in": "none"}
         return cls(**(preset | changes))
 

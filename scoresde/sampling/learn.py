@@ -27,13 +27,14 @@ __all__ = ["KEPT", "SAMPLES", "STEPS", "pilot", "pilot_run"]
 
 # The largest number of entries of the states in one part of a run, which limits the memory.
 _NUMBERS = 2**26
-# The method of a pilot run. Of several orders, these ended nearest to the exact flow on the arena's
-# tuning problems.
+# The method of a pilot run. Several orders were tried on the arena's tuning problems; with 5 and 4
+# the samples were nearest to the ends of the exact flow.
 _METHOD = TauMultistep(order=5, corrector=4)
-# A full covariance is used only if the squared residual is then below this share of the squared
-# residual for a single variance, as for data that are nearly Gaussian. For other data a full
-# covariance makes the residual smaller but less smooth, and with fits the errors of samples were 1
-# to 6 times as large.
+# The residual can be taken about a Gaussian with the data's full covariance, or with one variance.
+# The full covariance is used only if its squared residual is below this share of that with one
+# variance, as for data that are nearly Gaussian. For other data the full covariance makes the
+# residual smaller but less smooth; with fitted weights the samples' errors were then 1 to 6 times
+# as large as with one variance.
 _GAUSSIAN = 0.05
 
 KEPT = 2**25
@@ -63,7 +64,7 @@ class _Recorder(Wrapped):
 
 
 class _Path:
-    """Keep the states of a run after the corrector."""
+    """Keep the state at each time of a run, after its correction by the corrector."""
 
     def __init__(self) -> None:
         self.states: list[Tensor] = []
@@ -94,11 +95,11 @@ def pilot(
 ) -> Pilot:
     r"""Measure how a score's residual varies along the probability flow.
 
-    It draws `n` samples on a grid that is uniform in log-SNR. The residual is the score's denoiser
-    minus the denoiser of the Gaussian with the data's moments. The pilot is the covariance of the
-    residuals at all pairs of grid points. `samplers.Fast(pilot=...)` uses it for any number of
-    steps, and `model.pilot = pilot(model, sde)` stores it in a `ScoreModel` and in the model's
-    file.
+    A run draws `n` samples, in steps of equal length in log-SNR. The residual is the score's
+    denoiser minus the denoiser of the Gaussian with the data's moments. The pilot is the covariance
+    of the residuals at all pairs of times of this run. `samplers.Fast(pilot=...)` uses it for any
+    number of steps, and `model.pilot = pilot(model, sde)` stores it in a `ScoreModel` and in the
+    model's file.
 
     Args:
         score: A score, as for `sample`.
@@ -110,10 +111,10 @@ def pilot(
             covariance is replaced by its mean variance, which makes the residual smoother.
         n: The number of samples, at least 2.
         steps: The number of steps, at least 5; fewer are taken if the SDE has fewer levels.
-        budgets: Numbers of steps, up to 24, for which the orders and the grid of "fast" are chosen
-            too. For each number of steps, 8 settings are run, and the setting is chosen whose
-            samples are nearest to the final states of the pilot run. Then the weights of the best
-            settings are fitted to the states of the pilot run.
+        budgets: Numbers of steps for which the orders and the grid of "fast" are chosen too; for
+            more than 24 steps nothing is chosen. For each number of steps, 8 settings are run, and
+            the setting is chosen whose samples are nearest to the final states of the pilot run.
+            Then the weights of the best settings are fitted to the states of the pilot run.
         condition: The conditions of the score, with one row for each of the n samples.
         seed: The seed of the samples.
         progress: Show a bar; None shows a bar in a terminal or a notebook, and lines elsewhere.

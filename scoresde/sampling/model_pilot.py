@@ -58,7 +58,7 @@ def lacks_setting(pilot: Pilot, steps: int | None) -> bool:
 
 
 def evaluations_of(steps: int) -> int:
-    """Return the number of samples, counted at each evaluation, for a pilot and its setting."""
+    """Return the evaluations, summed over samples, for a pilot and the choice of its setting."""
     return SAMPLES * (STEPS + 1 + steps * runs_of(steps))
 
 

@@ -44,7 +44,7 @@ def model_page(model: ScoreModel) -> str:
         "predicts": model.predicts,
         "sampling": "in the sampler's default number of steps"
         + (f", at most {model.steps}" if model.steps else ""),
-        "pilot": "of the sampler fast, measured" + (" at its first use" * (model.pilot is None)),
+        "pilot": "measured for the sampler fast" + (" at its first use" * (model.pilot is None)),
     }
     return page(_table(rows), _samples(model), "samples")
 
@@ -54,7 +54,7 @@ def samples_page(samples: Samples) -> str:
     shape = tuple(samples.x.shape[1:])
     rows = {
         "samples": f"{len(samples.x):,} of {event_in_words(shape, ())}, in .x",
-        "evaluations": f"{samples.nfe:,} of the score each, {samples.passes:,} network passes",
+        "evaluations": f"{samples.nfe:,} per sample, which take {samples.passes:,} network passes",
     }
     for name, values in samples.info.items():
         numbers = torch.as_tensor(values).double()

@@ -325,6 +325,6 @@ class Run:
         return self.moments.at(self.sde.alpha(start), self.sde.sigma(start))
 
     def _samples(self, end: State) -> Tensor:
-        """Return the samples of the last state in the user's units, or cast to the dtype."""
+        """Return the samples of the last state, cast to the dtype if they have no transform."""
         x = end.x if end.denoised is None else end.denoised
         return x if self.transform is not None else narrowed("samples", x, self.dtype)

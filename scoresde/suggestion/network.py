@@ -157,15 +157,18 @@ def network(
     ]
     if type is None:
         if len(sides) not in _AXES:
-            type, why = "mlp", event_in_words(event_shape)
+            type, why = "mlp", f"for {event_in_words(event_shape)}"
             if not sides and size >= _LONG:
                 why += "; for a signal, whose numbers are ordered, pass the layout T"
         elif max(sides) < _SMALLEST:
-            type, why = "mlp", f"{event_in_words(event_shape)}, too few for convolutions"
+            type, why = "mlp", f"for {event_in_words(event_shape)}, too few for convolutions"
         elif odd:
-            type, why = "mlp", f"the condition {odd[0]} has other axes than the samples"
+            type, why = (
+                "mlp",
+                f"a U-Net takes no condition with other axes than the samples: {odd[0]}",
+            )
         else:
-            type, why = "unet", event_in_words(event_shape)
+            type, why = "unet", f"for {event_in_words(event_shape)}"
     else:
         check_name("network", type, _TYPES)
         if type != "mlp":
@@ -174,7 +177,7 @@ def network(
     found: dict[str, Chosen] = {"type": (type, why)}
     if type == "mlp":
         width = min(512, max(128, 2 ** math.ceil(math.log2(8 * math.sqrt(size)))))
-        found["channels"] = (width,) * 3, f"three layers for {size:,} numbers"
+        found["channels"] = (width,) * 3, f"the widths of three layers, for {size:,} numbers"
         return found
     if type == "dit":
         return found | _tokens(sides)
@@ -186,9 +189,14 @@ def network(
     first = _WIDE if math.prod(coarse) <= _FEW else _NARROW
     found["channels"] = (
         first + (_OTHERS,) * (levels - 2),
-        f"{levels} resolutions, from {max(coarse)} to {side} positions along the longest side",
+        f"the widths of {levels} resolutions, which have from {max(coarse)} to {side} positions "
+        "along the longest side",
     )
-    found["patch"] = patch, f"{' x '.join(map(str, coarse))} positions at the finest resolution"
+    positions = " x ".join(map(str, coarse))
+    found["patch"] = (
+        patch,
+        f"with patches of side {patch} the finest resolution has {positions} positions",
+    )
     return found
 
 
@@ -199,8 +207,11 @@ def _tokens(sides: Sequence[int]) -> dict[str, Chosen]:
         patch *= 2
         count = math.prod(math.ceil(side / patch) for side in sides)
     return {
-        "channels": ((96,) * 4, "four blocks"),
-        "patch": (patch, f"{count:,} tokens, {_FEW} at most"),
+        "channels": ((96,) * 4, "the widths of four blocks"),
+        "patch": (
+            patch,
+            f"patches of side {patch} give {count:,} tokens; at most {_FEW} are taken",
+        ),
     }
 
 

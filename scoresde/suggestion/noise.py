@@ -7,18 +7,20 @@ network):
 
 1. $\sigma_\max$ is the largest distance between two samples.
 2. In D dimensions the norm of noise of std $\sigma$ is about $N(\sqrt D\sigma, \sigma^2/2)$. The
-   ratio $\gamma$ of neighbouring levels is such that half of the norms at one level are within
-   three standard deviations of the norms at the next:
+   range of the norms at a level is their mean plus or minus three of their standard deviations.
+   The ratio $\gamma$ of neighbouring levels is such that half of the norms at one level lie in the
+   range of the level above:
    $$ \Phi\big(\sqrt{2D}(\gamma - 1) + 3\gamma\big) - \Phi\big(\sqrt{2D}(\gamma - 1) - 3\gamma\big)
       = \tfrac12. $$
-4. $k$ Langevin steps $\kappa\sigma^2$ change the variance $\gamma^2\sigma^2$ of the level above to
-   this multiple of $\sigma^2$, which should be 1:
+4. The samples of the level above have the variance $\gamma^2\sigma^2$. After $k$ Langevin steps of
+   size $\kappa\sigma^2$ their variance is $\sigma^2$ times the following number, which should be 1:
    $$ (1 - \kappa)^{2k}\Big(\gamma^2 - \frac{2}{2 - \kappa}\Big) + \frac{2}{2 - \kappa}. $$
 
 For predictor-corrector sampling, let $h$ be the step of $\log\sigma$ and $w = \sigma^2 / (v +
-\sigma^2)$ for data of variance $v$. Euler's step on the flow makes the variance too small by the
-share $w(1 - w)h^2$; a corrector step $2 r^2 \sigma^2$ adds the share $4 r^4 w^2$ and reduces any
-error of the variance by the share $4 r^2 w$. The two errors cancel at $w = \tfrac12$, that is at
+\sigma^2)$ for data of variance $v$. Relative to the right variance $v + \sigma^2$, Euler's step of
+the flow in $\sigma$ makes the variance too small by $w(1 - w)h^2$, and a corrector step of size
+$2 r^2\sigma^2$ makes it too large by $4 r^4 w^2$. (The corrector step also multiplies
+an earlier error by about $1 - 4 r^2 w$.) The two errors cancel at $w = \tfrac12$, that is at
 $\sigma^2 = v$, for $r = \sqrt{h / 2}$: the signal-to-noise ratio follows from the step alone.
 """
 
@@ -48,7 +50,7 @@ _SMALLEST, _LARGEST = 1e-140, 1e140
 # The share of pairs that may be further apart than sigma_max. With one outlier in 400 samples, this
 # share of the pairs contains an outlier.
 _FAR = 0.005
-# The largest ratio of neighbouring levels; the rule gives it for 64 dimensions. Below 5 dimensions
+# The largest ratio of neighbouring levels; rule 2 gives it for 64 dimensions. Below 5 dimensions
 # norms overlap at any ratio, but mass must also move between modes. For two modes that are 24
 # standard deviations apart, a mode of weight .15 gets the share .20 of the samples at a ratio of 2,
 # .18 at 1.36 and .17 at 1.1.
@@ -148,9 +150,9 @@ class NoiseLevels:
         sigma_data = float((x - x.mean(0)).square().mean().sqrt())
         if sigma_data > sigma_max:
             warnings.warn(
-                f"a few outliers make sigma_data {sigma_data:.3g}, although most of the data are "
-                f"within {sigma_max:.3g} of each other; look at these samples, or leave them "
-                "out",
+                f"a few outliers make sigma_data as large as {sigma_data:.3g}, although most of "
+                f"the data are within {sigma_max:.3g} of each other; look at the outliers, or "
+                "leave them out",
                 UserWarning,
                 stacklevel=outside(),
             )
@@ -161,20 +163,23 @@ class NoiseLevels:
                 "sigma_max": far,
                 "sigma_data": "the root mean square of the data about their mean, per dimension",
                 "ratio": overlap,
-                "levels": "1 + log(sigma_max / sigma_min) / log(ratio), for a ladder",
-                "kappa": "annealed Langevin step in units of sigma^2: after k steps the variance "
-                f"is {left:.3f} times the right variance",
-                "k": f"the fewest steps per level after which this factor is {_VARIANCE} or less",
-                "steps": f"of predictor-corrector sampling: log sigma falls by {span / steps:.3f} "
-                "in each step, so that the variance of any Gaussian is right to 1 %",
-                "snr": "of the corrector: sqrt(h / 2) for this step h, at which the errors of "
-                "corrector and predictor cancel",
+                "levels": "the number of levels of a ladder from sigma_max to sigma_min with the "
+                "suggested ratio",
+                "kappa": "the step of annealed Langevin dynamics in units of sigma^2: after the "
+                f"{k} steps of a level the variance is {left:.3f} times the right variance",
+                "k": "the fewest steps per level after which annealed Langevin dynamics has at "
+                f"most {_VARIANCE} times the right variance",
+                "steps": "the number of steps of predictor-corrector sampling: log sigma falls by "
+                f"{span / steps:.3f} in each, so that the variance of any Gaussian is right to 1 %",
+                "snr": "the corrector's signal-to-noise ratio sqrt(h / 2), with which the errors "
+                f"of predictor and corrector cancel if log sigma falls by h = {span / steps:.3f} "
+                "in each step",
             },
         )  # fmt: skip
 
 
 def steps_of(sde: SDE) -> int | None:
-    """Return the steps of predictor-corrector sampling that leave variances right to 1 %, or None.
+    """Return the number of predictor-corrector steps that makes variances right to 1 %, or None.
 
     The result is None if the process is a ladder, or if its times are not equally spaced in
     log(sigma / alpha).
@@ -189,7 +194,7 @@ def steps_of(sde: SDE) -> int | None:
 
 
 def significant(value: float, digits: int = 3) -> float:
-    """Return a number rounded to some significant digits, as it is shown."""
+    """Return a number rounded to this number of significant digits."""
     return float(f"{value:.{digits}g}")
 
 
@@ -226,26 +231,35 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
     smaller = centred.T @ centred if size < n else centred @ centred.T
     stds = torch.linalg.eigvalsh(smaller).clamp(min=0).sqrt().flip(0)
     thin = float(stds[stds > 1e-3 * stds[0]].min())
-    # the smallest variance of n samples is about 1 - size / n times the smallest variance of the
-    # distribution
+    # in the narrowest direction the variance of n samples is about (1 - size / n) times the
+    # variance of their distribution in its narrowest direction
     if size < n:
         thin /= math.sqrt(1 - size / n)
-    few = f"; {n} samples are few to tell that in {size} dimensions" if n < 2 * size else ""
+    few = (
+        f"; {n} samples are too few for a reliable value in {size} dimensions"
+        if n < 2 * size
+        else ""
+    )
     chosen, why = min(
         (
             middle / (2 * math.sqrt(size)),
-            f"noise of half the length {middle:.3g} between nearest neighbours among {n} samples,"
-            f" which show nothing finer{few}",
+            f"noise whose typical length is half the median distance {middle:.3g} between nearest "
+            f"neighbours among {n} samples, which have no finer structure{few}",
         ),
         (_THIN * thin, f"a tenth of the std {thin:.3g} of the data's narrowest direction{few}"),
         (_THIN * std, f"a tenth of the data's std {std:.3g}, which adds 1 % to their variance"),
     )
     quantum, reach = _quantum(x, data, sigma_max), float(x.abs().amax(1).quantile(1 - _FAR))
-    blurring = _QUANTA * quantum, f"half the distance {quantum:.3g} between neighbouring values"
+    blurring = (
+        _QUANTA * quantum,
+        f"half the distance {quantum:.3g} between neighbouring values of the data, so that the "
+        "density has no gaps between them",
+    )
     if blurring[0] > _COARSE * std:
         blurring = (
             _FINE * std,
-            f"a fiftieth of the data's std, since their values are {quantum:.3g} apart",
+            f"a fiftieth of the data's std, so that the values of the data, {quantum:.3g} apart, "
+            "are kept apart",
         )
     for least, reason in (
         (1e-5 * reach, "the smallest noise that float32 resolves when it is added to the data"),
@@ -261,9 +275,15 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
             UserWarning,
             stacklevel=outside(),
         )
-        return sigma_max / 10, "a tenth of sigma_max: float32 resolves nothing finer so far from 0"
+        return sigma_max / 10, (
+            f"a tenth of sigma_max: the data lie up to {reach:.3g} from 0, and there float32 does "
+            "not resolve finer differences"
+        )
     if chosen > sigma_max / 10:
-        return sigma_max / 10, "a tenth of sigma_max: the data show nothing in between"
+        return sigma_max / 10, (
+            f"a tenth of sigma_max, the largest value allowed: the rules for the data would give "
+            f"{chosen:.3g}"
+        )
     return chosen, why
 
 
@@ -289,20 +309,21 @@ def _ratio(size: int) -> tuple[float, str]:
     if overlap(_RATIO) >= 0.5:
         return _RATIO, (
             f"the ratio of neighbouring levels, at most {_RATIO:g}: in {size} dimensions a larger "
-            "ratio would do for the norms to overlap, but mass must also move between modes"
+            "ratio would suffice for the norms of noise to overlap, but samples must also move "
+            "between modes"
         )
     low, high = 1.0, _RATIO
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if overlap(middle) > 0.5 else (low, middle)
     return low, (
-        f"of neighbouring levels: in {size} dimensions half of the norms of noise at one level "
-        "are likely at the next"
+        f"the ratio of neighbouring levels: in {size} dimensions half of the norms of noise at one "
+        "level lie in the range of the norms at the level above"
     )
 
 
 def _annealing(gamma: float) -> tuple[float, int, float]:
-    """Return the step, the fewest steps per level, and the variance after them (technique 4)."""
+    """Return the step, the fewest steps per level, and the variance after them (rule 4)."""
     kappa = torch.logspace(-3, 0, 600, dtype=torch.float64)[:-1]
     settled = 2 / (2 - kappa)
     k = 0

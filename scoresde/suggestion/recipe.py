@@ -24,8 +24,8 @@ _RATE, _MOVE = 5e-3, 0.32
 # The learning rate of Muon, the same for any width, since all singular values of a step are equal.
 _OF_MUON = 1e-2
 _RULES = {
-    "muon": "orthogonal steps teach convolutions more in the same time",
-    "adam": "for an MLP or a transformer",
+    "muon": "Muon for a U-Net: its orthogonal steps lower the loss more in the same time",
+    "adam": "Adam for an MLP or a transformer",
 }
 # The batch size of a U-Net, by the largest number of positions of its finest resolution. With more
 # positions the gradient of a sample varies less, and takes longer.
@@ -50,10 +50,11 @@ def law_of(sigma_data: float) -> tuple[LogNormal, str]:
     """Return the distribution of the training times for data of this std, and the reason."""
     law = LogNormal(round(math.log(_MIDDLE * sigma_data), 3), _WIDTH)
     return law, (
-        f"of log(sigma / alpha): half of the times between noise of "
+        f"the distribution of log(sigma / alpha) in training: half of the times have noise between "
         f"{significant(_MIDDLE * sigma_data * math.exp(-0.6745 * _WIDTH), 2):g} and "
-        f"{significant(_MIDDLE * sigma_data * math.exp(0.6745 * _WIDTH), 2):g}, around the data's "
-        f"std of {significant(sigma_data, 2):g}; the score at far smaller or larger noise is easy"
+        f"{significant(_MIDDLE * sigma_data * math.exp(0.6745 * _WIDTH), 2):g}, near the data's "
+        f"std of {significant(sigma_data, 2):g}; at far smaller or larger noise the score is easy "
+        "to learn"
     )
 
 
@@ -65,9 +66,11 @@ def rate_of(widest: int, rule: str) -> tuple[float, str]:
         rule: "adam" or "muon".
     """
     if rule == "muon":
-        return _OF_MUON, "the largest, for any width; it falls to 0 along a cosine"
+        return _OF_MUON, "the largest learning rate, for any width; it falls to 0 along a cosine"
     rate = significant(min(_RATE, _MOVE / widest), 2)
-    return rate, f"the largest, for a width of {widest}; it falls to 0 along a cosine"
+    return rate, (
+        f"the largest learning rate, for layers of width {widest}; it falls to 0 along a cosine"
+    )
 
 
 def recipe(
@@ -93,9 +96,9 @@ def recipe(
     why = "smaller batches leave time for more steps, larger ones have less noisy gradients"
     if batch < usual:
         why = (
-            f"at most half of the {n} samples"
+            f"a batch has at most half of the {n} samples"
             if batch == half
-            else "so that a step fits into memory"
+            else "the largest batch whose step fits into memory"
         )
     levels = len(net.channels) if net.type == "unet" else 1
     seconds = _OVERHEAD * levels + batch * _operations(event_shape, net) / _SPEED
@@ -104,10 +107,11 @@ def recipe(
     steps = max(_FEWEST // 2, min(_STEPS, known, max(_FEWEST, int(_SECONDS / seconds))))
     steps = int(significant(steps, 2))
     reason = (
-        f"{_duration(steps * seconds)} on one idle core of a CPU, {_passes(steps * batch / n, n)}"
+        f"training for {_duration(steps * seconds)} on one idle core of a CPU, "
+        f"{_passes(steps * batch / n, n)}"
     )
     if steps < _STEPS:
-        reason += "; more would overfit" if known < 1.1 * steps else "; more are better"
+        reason += "; more steps would overfit" if known < 1.1 * steps else "; more steps are better"
     fast, half = net.type == "unet", "an MLP or a transformer is trained in float32"
     if fast:
         fast = has_bfloat16(distributed.device())
@@ -135,8 +139,8 @@ def _hidden(kinds: Mapping[str, Classes | Field]) -> dict[str, tuple[float, str]
     return {
         "condition_dropout": (
             significant(share, 2),
-            "so that the model without a class is learnt from as many samples as each of the "
-            f"{kind.n} classes",
+            "the share of samples whose class is hidden, so that the score without a class is "
+            f"learnt from as many samples as that of each of the {kind.n} classes",
         )
     }
 
@@ -146,7 +150,7 @@ def held_out_of(n: int) -> tuple[float, str]:
     if n < _FEW:
         return 0.0, f"{n} samples are too few to hold some out"
     share = min(_HELD, significant(_MOST_HELD / n, 2))
-    return share, f"{round(share * n):,} samples are not trained on, but measure the loss"
+    return share, f"{round(share * n):,} samples are not trained on; the loss is measured on them"
 
 
 def _positions(event_shape: Sequence[int], net: NetConfig) -> int:

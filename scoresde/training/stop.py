@@ -21,8 +21,9 @@ _SIGNALS = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGHUP
 class Stop:
     """Record the first signal in the block; end the block immediately at the second.
 
-    The loop calls `agreed` after each step. A signal after the last call ends the run at the end of
-    the block.
+    The training loop runs in the block. It calls `agreed` after each step, and ends the run if a
+    signal is returned. For a signal that arrives after the last call of `agreed`, the end of the
+    block raises the exception of `end`.
 
     The signals are SIGINT, SIGTERM, and SIGHUP, which a closing terminal sends. A signal that was
     ignored before, as SIGHUP under `nohup`, stays ignored. Outside the main thread Python allows no

@@ -25,7 +25,7 @@ _SORTS = {False: "quantities that pass", True: "quantities that fail a test"}
 
 
 def picture(found: Calibration) -> Figure:
-    """Return two panels: the ranks of the true parameters, and the coverage of intervals."""
+    """Return two panels: the ranks of the true values, and the coverage of intervals."""
     drawn = plot.figure((11, 5.2))
     places, coverage = drawn.subplots(1, 2, width_ratios=(3, 2))
     paper.dress((places, coverage))
@@ -34,7 +34,7 @@ def picture(found: Calibration) -> Figure:
     low, high = band(n, found.level / len(found.quantities))
     places.fill_between(
         POINTS, low / n - POINTS, high / n - POINTS, color="0.85", linewidth=0,
-        label=f"band that {1 - found.level:.0%} of\ncalibrated draws never leave",
+        label=f"band that no curve leaves in {1 - found.level:.0%}\nof studies with right draws",
     )  # fmt: skip
     ends = np.array([0.0, *POINTS, 1.0])
     few = len(found.quantities) <= len(_DASHES)

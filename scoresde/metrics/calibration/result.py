@@ -126,8 +126,8 @@ class Calibration(Result):
             text = f"Not calibrated: {worst}{more}; {len(alarms)} of {tests} tests fail."
         side = "below" if self.skill.value >= 0 else "above"
         return (
-            f"{text} Their energy score is {abs(self.skill.value):.0%} {side} that of draws from "
-            "the prior, which ignore the data."
+            f"{text} The energy score of the draws is {abs(self.skill.value):.0%} {side} that of "
+            "draws from the prior, which ignore the data."
         )
 
     def __str__(self) -> str:
