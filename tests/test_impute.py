@@ -31,6 +31,7 @@ def draw(method, n=9, steps=5, score=None, condition=None, **options):
     return scoresde.sample(score or PAIR.at(VP), None, method, **options)
 
 
+@pytest.mark.filterwarnings("ignore:the data have a standard deviation")
 @pytest.mark.slow
 @pytest.mark.law(73)
 @settings(max_examples=10)

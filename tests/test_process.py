@@ -366,6 +366,7 @@ def test_processes_with_infinities_or_tensors_are_compared_too():
     assert not one.same_process(other)
 
 
+@pytest.mark.filterwarnings("ignore:the data have a standard deviation")
 @pytest.mark.slow
 @given(log_floats(1e-3, 1), log_floats(10, 1e4), st.integers(8, 40))
 def test_a_score_of_ve_with_levels_serves_the_equal_ladder(low, ratio, levels):

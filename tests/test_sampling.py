@@ -527,6 +527,7 @@ def test_one_sample_is_the_default():
 # The law at the end
 
 
+@pytest.mark.filterwarnings("ignore:the data have a standard deviation")
 @pytest.mark.slow
 @pytest.mark.law(38)
 @pytest.mark.parametrize("name", ["pc", "ancestral"])

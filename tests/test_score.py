@@ -101,7 +101,7 @@ def test_every_prediction_gives_back_the_score(name, problem):
     rounding = 1e-12 * (1 + (x.abs() + centred.abs()).max())
     # a result is as exact as the largest term in it
     affine = PREDICTIONS[name](sde, t, model._var)
-    a, b = abs(float(affine.x)), abs(float(affine.f))
+    a, b = abs(float(affine.a)), abs(float(affine.b))
     error = (model(x, t) + noise / sigma).abs()
     assert (error <= a * rounding + 1e-12 * b * (size + 1)).all()
 

@@ -111,7 +111,7 @@ def recipe(
         f"{_passes(steps * batch / n, n)}"
     )
     if steps < _STEPS:
-        reason += "; more steps would overfit" if known < 1.1 * steps else "; more steps are better"
+        reason += "; more steps may overfit" if known < 1.1 * steps else "; more steps are better"
     fast, half = net.type == "unet", "an MLP or a transformer is trained in float32"
     if fast:
         fast = has_bfloat16(distributed.device())
