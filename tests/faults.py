@@ -536,7 +536,8 @@ def command(words: Sequence[str], folder: Path, at: float = math.inf) -> int:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     with os.fdopen(source) as pipe:
         said = pipe.read()
-    assert code == (0 if said else -signal.SIGKILL), folder.with_suffix(".log").read_text()
+    log = folder.with_suffix(".log").read_text()
+    assert code == (0 if said else -signal.SIGKILL), f"exit code {code}: {log}"
     return int(said or 0)
 
 
@@ -977,7 +978,7 @@ KINDS: dict[str, Callable[[Scene], str]] = {
             "a pilot": "sample {0}/model --n 3 --steps 5 --out {0}/x.npy",
             "evaluate": "evaluate {0}/model --data {0}/held.npy --sampler euler --steps 2 "
             "--out {0}/x --seed 0",
-            "solve": "solve {0}/model --y {0}/y.npy --operator projection=1 --std 0.5 --steps 2 "
+            "solve": "solve {0}/model --y {0}/y.npy --operator projection=1 --std 0.5 --steps 6 "
             "--out {0}/x.npy --seed 0",
         }.items()
     },

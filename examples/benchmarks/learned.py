@@ -5,7 +5,7 @@ as `scoresde train` does it, on 32x32 patches of the left three quarters of a ph
 errors and tables are those of `densities.py`; the reference is Runge-Kutta's method of order four.
 
     pip install 'scoresde[peers,test]' && pip install --no-deps k-diffusion
-    python examples/benchmarks/learned.py              # ten minutes
+    python examples/benchmarks/learned.py              # half an hour
     python examples/benchmarks/learned.py --short      # does it run?
 """
 
@@ -35,7 +35,7 @@ class Options:
 
     seconds: float = 180.0
     """Seconds of one core for the training."""
-    n: int = 30
+    n: int = 90
     """Starts, of which the first third chooses among the peers."""
     evaluations: int = 400
     """Evaluations of the reference."""

@@ -93,16 +93,17 @@ class Batches:
         index = batch_indices(len(self.data), size, seed=seed, step=step)[list(self.rows)]
         before = _global_state() if self._watched else ()
 
-        def made() -> Tensor:
-            x = self.data.batch(index)
+        def made(x: Tensor) -> Tensor:
             return augmented(x, self._augment, seed=seed, step=step, rows=self.rows)
 
-        x = made()
+        x = self.data.batch(index)
+        plain = x.clone() if self._compared > 0 else x
+        x = made(x)
         if self._watched and _global_state() != before:
             self._warn("draws from a global generator of torch, numpy or Python")
         elif self._compared > 0:
             self._compared -= len(x)
-            if not torch.allclose(x, made(), rtol=0, atol=0, equal_nan=True):
+            if not torch.allclose(x, made(plain), rtol=0, atol=0, equal_nan=True):
                 self._warn("returns other samples when it is called again with equal arguments")
         return x, self.data.condition(index)
 
