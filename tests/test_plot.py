@@ -464,6 +464,8 @@ def test_known_values_are_dots_over_signals_and_the_first_of_the_images():
         np.testing.assert_array_equal(dots.get_ydata(), want)
     with pytest.raises(ShapeError, match="known must be of shape"):
         plot.signals(normal(5, 2, 30), known=known[:1])
+    with pytest.raises(NonFiniteError, match="truth"):
+        plot.signals(normal(5, 2, 30), truth=known)
     x, part = normal(4, 1, 6, 6).sigmoid(), torch.full((1, 6, 6), torch.nan)
     part[:, :3] = 1.0
     whole = plot.images(

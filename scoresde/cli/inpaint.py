@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +29,7 @@ from scoresde.samplers import Impute
 from scoresde.sampling import SAMPLERS, Run
 from scoresde.score import ScoreModel
 
-__all__ = ["SUFFIXES", "Inpaint", "finished", "with_channel"]
+__all__ = ["SUFFIXES", "Inpaint", "finished", "given_again", "with_channel"]
 
 SUFFIXES = (*PICTURES, *ARRAYS)
 """The suffixes of the output of `inpaint` and `solve`."""
@@ -85,9 +86,8 @@ class Inpaint:
         finished(run, model, self.out, self.batch_size, "inpainted sample", options)
         if not distributed.is_main():
             return
-        words = [word for one in self.condition for word in ("--condition", one)]
+        words = given_again(self.condition, self.steps)
         words += [] if self.class_ is None else ["--class", self.class_]
-        words += [] if self.steps is None else ["--steps", str(self.steps)]
         then(
             "make the drawn part agree better with the known part", "inpaint", self.checkpoint,
             "--image", self.image, "--mask", self.mask, *words, "--n", self.n,
@@ -114,6 +114,12 @@ def finished(
     named = what if len(x) == 1 else f"{what}s"
     tell(f"wrote {len(x)} {named} to {out} ({drawn.seconds:.1f} s, {cost(drawn)})")
     tell_costs(len(x), batch_size, drawn.seconds, model.whole)
+
+
+def given_again(condition: Sequence[str], steps: int | None) -> list[str]:
+    """Return the words that give the next command the same conditions and number of steps."""
+    words = [word for one in condition for word in ("--condition", one)]
+    return words + ([] if steps is None else ["--steps", str(steps)])
 
 
 def with_channel(value: Tensor, model: ScoreModel) -> Tensor:

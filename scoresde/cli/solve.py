@@ -12,7 +12,7 @@ from scoresde import distributed
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.csv_text import check_vectors
 from scoresde.cli.given import Conditions, Given, array
-from scoresde.cli.inpaint import SUFFIXES, finished, with_channel
+from scoresde.cli.inpaint import SUFFIXES, finished, given_again, with_channel
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
 from scoresde.cli.sample_picture import PictureOptions
@@ -100,12 +100,12 @@ class Solve:
         )  # fmt: skip
         finished(run, model, self.out, self.batch_size, "solution", options)
         if distributed.is_main():
-            words = [word for one in self.condition for word in ("--condition", one)]
-            words += [] if self.steps is None else ["--steps", str(self.steps)]
+            words = given_again(self.condition, self.steps)
             then(
                 "draw other solutions", "solve", self.checkpoint, "--operator", self.operator,
                 "--y", self.y, "--std", self.std, *words, "--sampler", self.sampler,
-                "--n", self.n, "--seed", self.seed + 1, "--out", self.out,
+                "--iterations", self.iterations, "--n", self.n, "--seed", self.seed + 1,
+                "--out", self.out,
             )  # fmt: skip
 
 

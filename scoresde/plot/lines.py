@@ -87,8 +87,9 @@ def signals(
         raise ShapeError(f"at must have one entry for each of the {length} values")
     if names and len(names) != channels:
         raise ShapeError(f"need a name for each of the {channels} channels, got {len(names)}")
-    line = None if truth is None else _one("truth", truth, (channels, length))
-    dots = None if known is None else _one("known", known, (channels, length))
+    shape = (channels, length)
+    line = None if truth is None else _one("truth", paper.finite("truth", truth), shape)
+    dots = None if known is None else _one("known", known, shape)
     shown = min(channels, _CHANNELS)
     drawn, panels = paper.sheet(ax, (7.0, 1.2 + 1.9 * shown), shown)
     parts = groups(sets, words)
