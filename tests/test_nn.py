@@ -24,6 +24,7 @@ from scoresde.nn.blocks import (
     to_patches,
 )
 from scoresde.nn.dit import places
+from scoresde.nn.dropout import Dropout, seeded
 from scoresde.nn.embedding import Embedding
 from scoresde.nn.mlp import ResidualLayer
 
@@ -480,6 +481,18 @@ def test_noise_levels_are_embedded_in_single_precision_under_autocast_and_in_hal
     torch.testing.assert_close(half, wave(c.bfloat16()), rtol=0, atol=0)
     assert wave(c.double()).dtype == torch.float64
     assert (expected[1:] - expected[:-1]).abs().amax(1).min() > 1e-4, "two levels look the same"
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_seeded_dropout_keeps_the_mean_and_drops_the_right_share(p):
+    layer, x = Dropout(p), torch.ones(200_000, dtype=torch.float64)
+    with seeded([layer], 3):
+        found, again = layer(x), layer(x)
+    assert torch.equal(found, again)
+    kept = 0.0 if p == 1 else 1 / (1 - p)
+    assert set(found.tolist()) <= {0.0, kept}
+    std = math.sqrt(p / (1 - p) / len(x)) if p < 1 else 0.0
+    assert abs(float(found.mean()) - (p < 1)) <= 5 * std + 1e-12
 
 
 @pytest.mark.slow
