@@ -12,7 +12,8 @@ from scoresde import distributed
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.csv_text import check_vectors
 from scoresde.cli.given import Conditions, Given, array
-from scoresde.cli.inpaint import SUFFIXES, finished, given_again, with_channel
+from scoresde.cli.inpaint import SUFFIXES, finished, given_again
+from scoresde.cli.known_part import with_channel
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
 from scoresde.cli.sample_picture import PictureOptions
