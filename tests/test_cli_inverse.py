@@ -70,7 +70,7 @@ def test_a_completed_row_of_a_table_is_written_as_a_table(tmp_path, monkeypatch,
     for words in (["inpaint", "model", *known], ["solve", "model", *measured]):
         assert main([*words, *options]) == 0
         out = capsys.readouterr().out
-        assert "64 samples were computed and 2 kept" in out
+        assert "16 samples were computed and 2 kept" in out
         assert "--batch-size 2 is faster" in out
         lines = [line.split(",") for line in Path("x.csv").read_text().splitlines()]
         assert lines[0] == ["a", "b", "c", "label"]

@@ -1102,3 +1102,12 @@ def test_samples_that_are_too_large_cause_a_warning():
     with pytest.warns(UserWarning, match="samples are .* times as large as the data .* more steps"):
         sample(target.at(VESDE()), sampler="em", n=50, steps=4, seed=0)
     sample(target.at(VESDE()), sampler="em", n=50, steps=40, seed=0)
+
+
+def test_an_error_of_a_users_function_tells_the_shape_of_its_states():
+    def score(x, t):
+        return x - torch.zeros(3)
+
+    with pytest.raises(RuntimeError, match="must match") as caught:
+        scoresde.sample(score, scoresde.VPSDE(), shape=(4, 2), n=4)
+    assert "states of shape (4, 4, 2)" in caught.value.__notes__[0]

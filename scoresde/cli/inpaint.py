@@ -27,9 +27,10 @@ from scoresde.samplers import Impute
 from scoresde.sampling import SAMPLERS, Run
 from scoresde.score import ScoreModel
 
-__all__ = ["SUFFIXES", "Inpaint", "finished", "given_again"]
+__all__ = ["FEW", "SUFFIXES", "Inpaint", "finished", "given_again"]
 
-_DRAWN = 16  # the number of samples of a single image or array
+FEW = 16
+"""The number of samples of one image or measurement, and of a batch."""
 
 SUFFIXES = (*PICTURES, *ARRAYS)
 """The suffixes of the output of `inpaint` and `solve`."""
@@ -67,7 +68,7 @@ class Inpaint:
     ] = None
     """The name of the class, or its number counted from 0; for models trained with labels."""
     condition: Conditions = ()
-    batch_size: BatchSize = 64
+    batch_size: BatchSize = FEW
 
     def run(self) -> None:
         """Draw the samples and write them to `out`."""
@@ -79,7 +80,7 @@ class Inpaint:
         model = model_of(self.checkpoint).to(distributed.device())
         check_vectors(self.out, model)
         part = KnownPart.read(self.image, self.mask, model, self.checkpoint)
-        each = self.n or (_DRAWN if len(part.x) == 1 else 1)
+        each = self.n or (FEW if len(part.x) == 1 else 1)
         n = each * len(part.x)
         given = Given.of(model, n, self.condition, self.class_)
         condition = {**part.rows(model, each), **given.rows(range(n))}
@@ -94,7 +95,7 @@ class Inpaint:
         finished(run, model, self.out, self.batch_size, "inpainted sample", options, kept)
         if not distributed.is_main():
             return
-        words = given_again(self.condition, self.steps)
+        words = given_again(self.condition, self.steps, self.batch_size)
         words += [] if self.class_ is None else ["--class", self.class_]
         then(
             "make the drawn part agree better with the known part", "inpaint", self.checkpoint,
@@ -138,7 +139,8 @@ def finished(
     tell_costs(len(x), batch_size, drawn.seconds, model.whole)
 
 
-def given_again(condition: Sequence[str], steps: int | None) -> list[str]:
-    """Return the words that give the next command the same conditions and number of steps."""
+def given_again(condition: Sequence[str], steps: int | None, batch_size: int) -> list[str]:
+    """Return the words that give the next command the same conditions, steps and batches."""
     words = [word for one in condition for word in ("--condition", one)]
-    return words + ([] if steps is None else ["--steps", str(steps)])
+    words += [] if steps is None else ["--steps", str(steps)]
+    return words + ([] if batch_size == FEW else ["--batch-size", str(batch_size)])

@@ -256,8 +256,7 @@ class ReverseSDE:
     ) -> Any:
         """Evaluate a function at `x` and `t`, count the evaluation, and check the result.
 
-        The result must have the shape of `like`; if `like` is None, it must be `(B,)`, or a tuple
-        as in `method`.
+        The result must have the shape of `like`; without it `(B,)`, or be a tuple as in `method`.
         """
         time = self.sde.cpu_time(t)
         check_times(time, x)
@@ -283,6 +282,7 @@ class ReverseSDE:
                     "inputs to the dtype of the weights, for example `lambda x, t: "
                     "model(x.float(), t.float())`"
                 ) from error
+            error.add_note(f"the score was called with states of shape {tuple(x.shape)}")
             raise
         finally:
             _current.reset(before)
