@@ -324,7 +324,7 @@ def check_same(values: Mapping[str, Any]) -> None:
     if first:
         raise InvalidValueError(
             f"process {first} has other arguments than process 0; start all processes with "
-            f"the same arguments{': ' if changes else ''}{', '.join(changes[:8])}"
+            f"the same arguments{': ' if changes else ''}{', '.join(changes[:4])}"
         )
 
 

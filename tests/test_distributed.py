@@ -293,7 +293,7 @@ def test_the_message_that_another_process_died_is_printed_completely(monkeypatch
     def gone(*_, **__):
         raise RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] closed")
 
-    monkeypatch.setattr(torch.distributed, "init_process_group", gone)
+    monkeypatch.setattr(torch.distributed, "rendezvous", gone)
     try:
         with (
             pytest.raises(PeerError, match="another process of this job died"),
