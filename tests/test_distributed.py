@@ -191,7 +191,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(two):
     [
         ("other_arguments", "lr is 0.002 here and 0.001 in process 0"),
         ("other_folder", "folder is False here and True in process 0"),
-        ("other_weights", "'torch.float64 [6]' here and 'torch.float32 [6]' in process 0"),
+        ("other_weights", "'torch.float64 [8, 64]' here and 'torch.float32 [8, 64]' in process 0"),
         ("other_steps", "steps is 2 here and 1 in process 0"),
     ],
 )
