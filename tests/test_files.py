@@ -556,6 +556,9 @@ def test_a_change_of_the_working_directory_does_not_split_a_run(tmp_path, monkey
     trainer.train(2)
     assert not list(Path().iterdir())
     assert [step for step, _ in checkpoint.steps_in(tmp_path / "here" / "run")] == [2, 4]
+    (tmp_path / "there").rmdir()
+    with pytest.raises(CheckpointError, match="'run' is relative, but the working directory was r"):
+        begin("run")
 
 
 def test_a_change_of_the_working_directory_leads_to_no_other_images(tmp_path, monkeypatch):
