@@ -478,12 +478,14 @@ def test_a_disk_that_is_missing_or_full_is_an_error(tmp_path, monkeypatch, error
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_that_cannot_flush_a_folder_is_accepted(tmp_path, monkeypatch):
+@pytest.mark.parametrize("answer", [errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP])
+@pytest.mark.parametrize("only_folders", [True, False])
+def test_a_file_system_that_cannot_flush_is_accepted(tmp_path, monkeypatch, answer, only_folders):
     fsync = os.fsync
 
     def flush(descriptor):
-        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if not only_folders or os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(answer, os.strerror(answer))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", flush)

@@ -546,6 +546,11 @@ def test_a_folder_that_was_renamed_under_a_run_is_told_and_no_other_run_replaced
         assert checkpoint.steps_in(folder)[-1][0] == CONFIG.steps
 
 
+def test_an_empty_text_is_no_folder():
+    with pytest.raises(InvalidValueError, match="an empty text"):
+        begin("")
+
+
 def test_a_change_of_the_working_directory_does_not_split_a_run(tmp_path, monkeypatch):
     for name in ("here", "there"):
         (tmp_path / name).mkdir()

@@ -35,6 +35,9 @@ __all__ = [
     "write_bytes",
 ]
 
+# What fsync answers on some network and FUSE file systems, and of folders.
+_NO_FLUSH = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP)
+
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 # without this flag, opening a pipe would wait until its other end is opened
 NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)
@@ -93,7 +96,7 @@ def _replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             file.flush()
             if mode is not None:
                 os.chmod(file.fileno() if os.chmod in os.supports_fd else temporary, mode)
-            os.fsync(file.fileno())
+            _fsync(file.fileno())
             if os.name == "posix":
                 os.replace(temporary, path)
         if os.name != "posix":  # Windows cannot rename an open file, and has no locks
@@ -111,13 +114,18 @@ def _flush(folder: Path) -> None:
     except PermissionError:  # the folder can be written but not read
         return
     try:
-        os.fsync(file)
-    except OSError as error:
-        # some file systems cannot flush a folder
-        if error.errno not in (errno.EINVAL, errno.EBADF):
-            raise
+        _fsync(file)
     finally:
         os.close(file)
+
+
+def _fsync(file: int) -> None:
+    """Flush a file or a folder to the disk, unless its file system has no such call."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
 
 
 def _mode(path: Path) -> int | None:

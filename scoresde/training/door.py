@@ -39,8 +39,11 @@ def absolute(folder: str | Path | None) -> Path | None:
     """Return the absolute path of a run's folder, which outlives a change of the working directory.
 
     Raises:
+        InvalidValueError: The path is an empty text, such as an unset variable of a script.
         CheckpointError: The path is relative, and the working directory was removed.
     """
+    if folder == "":
+        raise InvalidValueError("the folder is an empty text; give a path, or None for no folder")
     try:
         return None if folder is None else Path(folder).absolute()
     except FileNotFoundError as error:
