@@ -28,7 +28,7 @@ from scoresde.cli import main
 from scoresde.cli.config import RunConfig as Run
 from scoresde.cli.terminal import say, silence
 from scoresde.data import load
-from scoresde.errors import CheckpointError, DataError, TrainingError
+from scoresde.errors import CheckpointError, DataError, InvalidValueError, TrainingError
 from scoresde.sde import VESDE
 from scoresde.training import Callback, TensorBoard, Trainer
 from scoresde.training.log import JSONLines, rows
