@@ -816,6 +816,27 @@ def test_a_loss_without_one_time_per_sample_has_no_quarters():
     assert held.quarters == {}
 
 
+def test_a_higher_held_out_loss_is_compared_with_its_standard_error():
+    def loss(score, sde, x, *, noise, condition=None):
+        return next(values) * math.prod(x.shape[1:])
+
+    a, b = torch.rand(2, 37, generator=torch.Generator().manual_seed(0)) + torch.tensor(
+        [[1.0], [1.2]]
+    )
+    values = iter([a, b, a / 2, a])
+    held = HeldOut(data(), VESDE(), loss, CONFIG.changed(batch_size=64))
+    held.loss_of_checkpoint(1, make())
+    assert held.excess == {}
+    held.loss_of_checkpoint(2, make())
+    error = (b - a).double().var().div(37).sqrt()
+    want = (b - a).double().mean() - 2 * error
+    assert held.excess["held_out_excess"] == pytest.approx(float(want), rel=1e-5)
+    held.loss_of_checkpoint(3, make())
+    assert held.excess == {}
+    held.loss(make())
+    assert (held.excess, held.at) == ({}, 3)
+
+
 def test_a_run_without_checkpoints_logs_the_loss_of_its_held_out_data():
     config = TrainConfig(steps=40, batch_size=8).changed(log_every=2, held_out=0.25)
     trainer = Trainer(make(), data(), config)

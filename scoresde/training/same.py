@@ -46,7 +46,8 @@ def check_same(
         warnings.warn(
             f"{source} is from a run of {planned} steps, which now has {steps}: its learning "
             f"rate was chosen for {planned} steps (decay={rate.decay!r}), so it jumps from "
-            f"{before:.3g} to {after:.3g} here; with decay='constant' there is no jump",
+            f"{before:.3g} to {after:.3g} here; rather start a new run in another folder from "
+            "the model of this one",
             RuntimeWarning,
             stacklevel=outside(),
         )

@@ -311,7 +311,7 @@ class Trainer(Generic[ScoreT]):
             "seconds": round(time.perf_counter() - self._start, 3),
         }
         if held is not None and self.held_out is not None:
-            line |= {"held_out": held, **self.held_out.quarters}
+            line |= {"held_out": held, **self.held_out.quarters, **self.held_out.excess}
         if self.config.skips:
             line["skipped"] = self._guard.skipped
             self._guard.skipped = 0
