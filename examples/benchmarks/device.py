@@ -139,7 +139,10 @@ def noise(device: torch.device, short: bool) -> None:
 def step_at(
     name: str, shape: tuple[int, ...], counts: tuple[int, int], device: torch.device
 ) -> str:
-    """A step over one by hand, and the milliseconds that begin a run."""
+    """A step over one by hand, and the milliseconds that begin a run.
+
+    Both counts must be runs of one method: "fast" without a pilot is another one up to 44 steps.
+    """
     few, many = counts
     x = torch.randn(shape, device=device)
     hand = spent(lambda: by_hand(x, many, name in NOISY), device, 3) / many
@@ -157,10 +160,10 @@ def loops(device: torch.device, short: bool) -> None:
     )
     for name in (*QUIET, *NOISY):
         cells = [
-            step_at(name, shape, (3, 7) if short or math.prod(shape) > 1e6 else (20, 60), device)
+            step_at(name, shape, (3, 7) if short or math.prod(shape) > 1e6 else (50, 90), device)
             for shape in shapes
         ]
-        run = drawing(name, shapes[1], 8, device)
+        run = drawing(name, shapes[1], 8 if short else 50, device)
         with Peak() as peak:
             run.draw()
         print(

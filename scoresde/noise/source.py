@@ -201,7 +201,7 @@ class Noise:
         return self._rows.source(_place(node, 0, _PATH), device)
 
     def _flat(self, like: Tensor) -> Tensor:
-        """Return an empty tensor `(B, size)` like a batch, in single or double precision."""
+        """Return a tensor `(B, size)` like a batch, repeating one number, of 32 or 64 bits."""
         if like.shape[0] != len(self):
             raise ShapeError(
                 f"noise for {len(self)} samples was asked for a batch of {like.shape[0]}"
@@ -210,7 +210,7 @@ class Noise:
         if size > _SIZE:
             raise ShapeError(f"noise is made for samples of at most 2**34 numbers, got {size}")
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        return torch.empty(len(self), size, dtype=dtype, device=like.device)
+        return torch.empty((), dtype=dtype, device=like.device).expand(len(self), size)
 
     @cached_property
     def _rows(self) -> Rows:

@@ -299,8 +299,10 @@ class Run:
             f"give sample() a smaller batch_size, for example {max(self.n // 2, 1)}"
         ):
             if self.start is None:
-                like = torch.empty(self.n, *self.shape, dtype=work, device=self.device)
-                x = self._prior().sample(self.noise.normal(like, math.inf))
+                z = torch.empty(self.n, *self.shape, dtype=work, device=self.device)
+                z = self.noise.normal(z, math.inf)
+                x = self._prior().sample(z)
+                del z  # do not keep it in memory
             else:
                 x = self.start.to(self.device, work)
             yield State.of(rsde, self.times[0], x)

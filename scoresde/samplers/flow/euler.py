@@ -38,7 +38,8 @@ def predicted_noise(rsde: ReverseSDE, x: Tensor, t: Tensor) -> Tensor:
 def flow_step(sde: SDE, x: Tensor, t: Tensor, s: Tensor, epsilon: Tensor) -> Tensor:
     r"""Return $x_s$ of Euler's step $y_s = y_t + (\tilde\sigma_s - \tilde\sigma_t)\,\epsilon$."""
     scale = sde.alpha(s) / sde.alpha(t)
-    return expand(scale, x) * x + expand(sde.sigma(s) - scale * sde.sigma(t), x) * epsilon
+    grown = expand(sde.sigma(s) - scale * sde.sigma(t), x)
+    return (expand(scale, x) * x).addcmul_(grown, epsilon)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from scoresde.checks import check_range
@@ -104,12 +105,12 @@ class Ancestral(Sampler):
         """Return a draw of p_s from the draw `x` of p_t."""
         a, v = rsde.sde.transition(s, t)
         root, z = expand(v.sqrt(), x), noise.normal(x, t)
-        mean = (x + root * (root * rsde.score(x, t))) / expand(a, x)
+        mean = torch.addcmul(x, root, root * rsde.score(x, t)).div_(expand(a, x))
         if self.variance == "large":
-            return mean + root * z
+            return mean.addcmul_(root, z)
         ratio = rsde.sde.sigma(s) / rsde.sde.sigma(t)
         if self.variance == "small" or rsde.moments is None:
-            return mean + expand(v.sqrt() * ratio, x) * z
+            return mean.addcmul_(expand(v.sqrt() * ratio, x), z)
         pull = rsde.sde.alpha(s) / rsde.sde.sigma(t) * v.sqrt() / rsde.sde.sigma(t)
         left = rsde.moments.left(rsde.sde.log_snr(t).exp())
         return mean + root * (ratio**2 + pull**2 * left).sqrt().to(x) * z

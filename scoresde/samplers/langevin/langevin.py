@@ -36,7 +36,7 @@ class Corrector(Sampler):
         z = noise.normal(x, s)
         score = rsde.score(x, s)
         epsilon = self.step_size(rsde.sde, s, score, z)
-        return x + epsilon * score + (2 * epsilon).sqrt() * z
+        return torch.addcmul(x, epsilon, score).addcmul_((2 * epsilon).sqrt(), z)
 
     @abc.abstractmethod
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:

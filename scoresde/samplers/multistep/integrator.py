@@ -138,6 +138,7 @@ class ExponentialMultistep(Sampler):
             excess = frame.excess(rsde.score(frame.to_state(state, i).to(dtype), t), state, i)
             if before is not None:
                 state = update(correct[i - 1], before, [excess, *known], drawn, frame, i)
+            before = drawn = None  # do not keep them in memory
             if self.stochastic:
                 drawn = frame.rotate(noise.normal(state, t))
             before = state if self.corrector else None
