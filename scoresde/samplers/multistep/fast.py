@@ -34,7 +34,7 @@ from scoresde.sde import SDE, Facts, Moments, ReverseSDE
 from scoresde.sde.coordinates import half_log_snr_range
 from scoresde.sde.spacings import even_times, snapped, times_of_half_log_snr, uniform_times
 
-__all__ = ["SETTINGS", "Fast", "usual_setting", "with_numbers"]
+__all__ = ["MANY_STEPS", "SETTINGS", "Fast", "usual_setting", "with_numbers"]
 
 SETTINGS = (
     Setting(4, 0, 0.0),
@@ -46,8 +46,11 @@ SETTINGS = (
     Setting(3, 0, 0.0),
     Setting(2, 1, 0.0),
 )
-"""The settings that are tried for a model. They were the best on the arena's tuning problems, and
-order 3 with growth 1 also on a learned model of digits."""
+"""The settings that are tried for a model and few steps. They were the best on the arena's tuning
+problems, and order 3 with growth 1 also on a learned model of digits."""
+
+MANY_STEPS = (Setting(4, 3, 0.0), Setting(5, 4, 0.0), Setting(3, 3, 0.0))
+"""The settings that are tried for more steps."""
 
 # Pairs of a number of steps, and the setting that had the smallest errors up to this number.
 _USUAL = ((7, SETTINGS[0]), (11, SETTINGS[1]), (29, SETTINGS[2]))
@@ -122,6 +125,18 @@ class Fast(TauMultistep):
         if self.pilot is not None:
             return self.pilot.moments
         return Moments(0.0, var=1.0) if moments is None else moments
+
+    def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
+        r"""Return $\log U$, as for the probability flow."""
+        return log_u
+
+    def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
+        """Return 1, as for the probability flow."""
+        return torch.ones_like(rho)
+
+    def reach(self, ell: Tensor) -> Tensor:
+        r"""Return $\ell_s + \tau^2 (\ell_s - \ell_t)$, in the window, for a step from t to s."""
+        return ell[:, 1:] + self.noise(torch.exp(-ell)) * ell.diff()
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
         """Return the best linear prediction with the pilot's covariance.

@@ -14,6 +14,9 @@ $$ y_s - \mu = \frac{\varphi_s}{\varphi_t} (y_t - \mu)
    + \varphi_s \int_{\ell_t}^{\ell_s} (1 + \tau^2) \frac{R}{\varphi}\, d\ell
    + \sqrt{U_s^2 - \frac{\varphi_s^2}{\varphi_t^2} U_t^2}\; z, \qquad \varphi = U^{1 + \tau^2}. $$
 
+Instead of noise inside the step, a method can follow the probability flow beyond the end of the step
+and then add noise up to the noise level of the end (`ExponentialMultistep.reach`).
+
 A method is a choice of $c$, of $\tau$, and of the interpolation of the residual between its
 evaluations (`scoresde.samplers.multistep.interpolation`). With $c = 0$ it is data prediction, with
 $c = \infty$ noise prediction; with the variance of the data the Gaussian part is solved exactly. A
@@ -98,6 +101,19 @@ class ExponentialMultistep(Sampler):
     def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
         r"""Return $1 + \tau^2 = \frac{d\log\varphi}{d\log\rho} \frac{U^2}{\rho^2}$, `(N, Q, 1)`."""
         return torch.ones_like(rho)
+
+    def reach(self, ell: Tensor) -> Tensor:
+        r"""Return the $\ell$ up to which each step is integrated, by default its end.
+
+        After the integration noise is added, which leads back to the end.
+
+        Args:
+            ell: The $\ell$ at the start and the end of each step, `(N, 2)`.
+
+        Returns:
+            Values `(N, 1)`, not below those at the ends.
+        """
+        return ell[:, 1:]
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
         """Return a grid even in log-SNR, `(steps + 1,)`; on a ladder the levels nearest to it."""
@@ -230,7 +246,8 @@ def _group(
     new: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the weights of all steps with m known residuals."""
-    t, s = ell[steps, None], ell[steps + 1, None]
+    pairs = ell.unfold(0, 2, 1)[steps]
+    t, s = pairs[:, :1], method.reach(pairs)
     at, width = gauss_legendre(t, s)
     matrix = rule.matrix(ell[steps[:, None] + new - torch.arange(m + new)], at)
     everywhere = torch.cat((t, s, at), 1)[..., None]
@@ -243,9 +260,10 @@ def _group(
     fall = log_phi[:, 1:2] - log_phi
     weights = width[..., None] * method.rate(rho[:, 2:], ends) * fall[:, 2:].exp()
     shrink = 2 * (fall[:, 0] + log_u[:, 0])
-    u = (c + end[:, 0] ** 2).sqrt()
+    inside = -(c + end[:, 0] ** 2) * torch.expm1(shrink.clamp(max=0))
+    after = -torch.exp(-2 * pairs[:, 1:]) * torch.expm1(2 * (pairs[:, 1:] - s))
     return (
         fall[:, 0].exp(),
         torch.einsum("nqc,nqm->nmc", weights, matrix),
-        u * (-torch.expm1(shrink.clamp(max=0))).sqrt(),
+        (inside + after).sqrt(),
     )
