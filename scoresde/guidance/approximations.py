@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from scoresde.attention import twice_differentiable
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.guidance.krylov import column, dot, solve
 from scoresde.guidance.linear import Linear
@@ -124,7 +125,7 @@ class LogLikelihood:
     def at(self, y: Tensor, x0: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """Return the value `(B,)`, the gradient, and the product with minus the Hessian."""
         recording = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.enable_grad(), twice_differentiable(True):
             at = x0 if recording and x0.requires_grad else x0.detach().requires_grad_()
             value = self._value(y, at)
             (g,) = torch.autograd.grad(value.sum(), at, create_graph=True)

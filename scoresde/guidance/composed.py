@@ -26,6 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scoresde.attention import twice_differentiable
 from scoresde.checks import as_numbers, door
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.guidance.between import check_alike
@@ -163,7 +164,7 @@ class ByJacobian(Composed):
     ) -> tuple[Tensor, Tensor]:
         r"""Return the score `(B, D)` and $I + \sigma^2\,\partial s/\partial x$ `(B, D, D)`."""
         recording = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.enable_grad(), twice_differentiable(recording):
             at = x if recording and x.requires_grad else x.detach().requires_grad_()
             value = self.ask(score, at, t, condition).reshape(len(x), math.prod(x.shape[1:]))
             if not value.requires_grad:

@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scoresde.attention import twice_differentiable
 from scoresde.checks import as_event, bind, check_integer, check_name, door
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.guidance.approximations import (
@@ -115,7 +116,7 @@ class Posterior(Wrapped):
         y, rest = self._parted(condition, x)
         recording = torch.is_grad_enabled()
         alpha, sigma = self._sde.at(t, x)
-        with torch.enable_grad():
+        with torch.enable_grad(), twice_differentiable(recording):
             at = x if recording and x.requires_grad else x.detach().requires_grad_()
             score = in_user_settings(self.ask, self.score, at, t, rest)
             if not score.requires_grad:
@@ -132,12 +133,8 @@ class Posterior(Wrapped):
             return (sigma / alpha) ** 2 * (v + sigma * (sigma * back))
 
         x0 = ((at if recording else x) + sigma * (sigma * value)) / alpha
-        found: Update = self._update(
-            self.likelihood,
-            y,
-            Denoised(x0, spread, self._variance(t), partial(self._spread, t)),
-            self.iterations,
-        )
+        denoised = Denoised(x0, spread, self._variance(t), partial(self._spread, t))
+        found: Update = self._update(self.likelihood, y, denoised, self.iterations)
         if found.residual is not None:
             report("residual", found.residual.detach())
         return value, value + alpha / sigma * (found.w / sigma), found.log_likelihood

@@ -135,7 +135,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, *)` to `(B, C, *)`."""
         tokens = self.qkv(self.norm(x)).flatten(2)
-        q, k, v = rearrange(tokens, "b (n h d) l -> n b h l d", n=3, h=self.heads)
+        # the fast kernels of attention want the numbers of a position side by side
+        q, k, v = rearrange(tokens, "b (n h d) l -> n b h l d", n=3, h=self.heads).contiguous()
         y = rearrange(F.scaled_dot_product_attention(q, k, v), "b h l d -> b (h d) l")
         out: Tensor = x + self.out(y.reshape(x.shape))
         return out

@@ -165,10 +165,12 @@ class PixelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the features, in the shape of `x`."""
         h = self.GroupNorm_0(x)
+        # the fast kernels of attention want one head, and the numbers of a position side by side
         q, k, v = (
-            part(h).flatten(2).transpose(1, 2) for part in (self.NIN_0, self.NIN_1, self.NIN_2)
+            part(h).flatten(2).transpose(1, 2).contiguous()[:, None]
+            for part in (self.NIN_0, self.NIN_1, self.NIN_2)
         )
-        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        h = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
         out: Tensor = (x + self.NIN_3(h)) * self.scale
         return out
 

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scoresde.attention import twice_differentiable
 from scoresde.checks import check_range, door, quoted
 from scoresde.errors import InvalidValueError
 from scoresde.noise import Noise
@@ -255,7 +256,7 @@ def _differentiate(
 ) -> tuple[Tensor, Tensor]:
     """Return the score at the states, and `derivative(score, states)` `(B,)`, under no_grad too."""
     recording = torch.is_grad_enabled()
-    with torch.enable_grad():
+    with torch.enable_grad(), twice_differentiable(recording):
         state = p.x.detach().requires_grad_()
         score = p.score(state)
         if not len(state):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from scoresde.attention import twice_differentiable
 from scoresde.checks import door
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.sde import SDE, Facts, Moments
@@ -101,7 +102,7 @@ def gradient(
         InvalidValueError: The value does not depend on x.
     """
     recording = torch.is_grad_enabled()
-    with torch.enable_grad():
+    with torch.enable_grad(), twice_differentiable(recording):
         at = x if recording and x.requires_grad else x.detach().requires_grad_()
         value = _checked(what, function(at, t, condition), x)
         if not value.requires_grad:

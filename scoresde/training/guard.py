@@ -31,6 +31,38 @@ _HALVINGS = 39
 _CACHED = 2
 
 
+class _UnsavedBuffers:
+    """Warn if three steps have changed buffers that are not saved.
+
+    A buffer that is only a cache is made at the first step, and does not change later.
+    """
+
+    def __init__(self) -> None:
+        self._names: frozenset[str] | None = None
+        self._last: dict[str, tuple[int, int]] = {}
+        self._changes = 0
+
+    def check(self, score: nn.Module) -> None:
+        if self._names is None:
+            saved = score.state_dict().keys()
+            self._names = frozenset(n for n, _ in score.named_buffers() if n not in saved)
+        if not self._names or self._changes > _CACHED:
+            return
+        buffers = {n: x for n, x in score.named_buffers() if n in self._names}
+        found = {n: (id(x), version(x)) for n, x in buffers.items()}
+        changed = [n for n, last in self._last.items() if found.get(n, last) != last]
+        self._last = found
+        self._changes += bool(changed)
+        if self._changes > _CACHED:
+            warnings.warn(
+                f"training changes the buffer {changed[0]!r}, which was registered with "
+                "persistent=False and so is neither saved nor restored: its values are lost in a "
+                "resumed run and in a stored model; leave persistent out",
+                RuntimeWarning,
+                stacklevel=outside(),
+            )
+
+
 class Guard:
     """Check the steps of a run, and its weights and data before each checkpoint.
 
@@ -56,43 +88,17 @@ class Guard:
         self._newest = newest
         self._in_a_row = 0
         self._mode = True
-        # for unsaved buffers: their last values, and the number of steps that changed them
-        self._lost: tuple[dict[str, tuple[int, int]], int] | None = None
+        self._unsaved = _UnsavedBuffers()
 
     def check_mode(self, step: int, score: nn.Module) -> None:
         """Warn once if a score is in evaluation mode, or changes buffers that are not saved."""
-        self._check_lost(score)
+        self._unsaved.check(score)
         if not score.training and self._mode:
             self._mode = False
             warnings.warn(
                 f"the model is in evaluation mode at step {step:,}, so its dropout is off; "
                 "something else, such as a callback, has called eval() on it; use trainer.model "
                 "or a copy there",
-                RuntimeWarning,
-                stacklevel=outside(),
-            )
-
-    def _check_lost(self, score: nn.Module) -> None:
-        """Warn if three steps have changed buffers that are not saved.
-
-        A buffer that is only a cache is made at the first step, and does not change later.
-        """
-        before, changes = ({}, 0) if self._lost is None else self._lost
-        if changes > _CACHED or (self._lost is not None and not before):
-            return
-        saved = score.state_dict().keys() if self._lost is None else ()
-        found = {
-            name: (id(x), version(x))
-            for name, x in score.named_buffers()
-            if (name in before if before else name not in saved)
-        }
-        changed = [name for name, now in found.items() if before and now != before[name]]
-        self._lost = found, changes + bool(changed)
-        if self._lost[1] > _CACHED:
-            warnings.warn(
-                f"training changes the buffer {changed[0]!r}, which was registered with "
-                "persistent=False and so is neither saved nor restored: its values are lost in a "
-                "resumed run and in a stored model; leave persistent out",
                 RuntimeWarning,
                 stacklevel=outside(),
             )

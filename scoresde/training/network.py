@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from scoresde.attention import as_before
 from scoresde.score import ScoreModel, learning
 from scoresde.training.config import TrainConfig
 
@@ -109,7 +110,9 @@ def _recomputed(net: nn.Module) -> Iterator[None]:
     chosen = list(blocks(net)) or [net]
     with ExitStack() as stack:
         for block in chosen:
-            again = functools.partial(checkpoint, block.forward, use_reentrant=False)
+            again = functools.partial(
+                checkpoint, block.forward, use_reentrant=False, context_fn=as_before
+            )
             stack.enter_context(_forward(block, again))
         yield
 
