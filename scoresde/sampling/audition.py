@@ -1,12 +1,11 @@
 r"""Choose the setting of the fast sampler by trying all settings from a pilot run's initial states.
 
 A pilot predicts the errors of a grid for scores evaluated on the exact trajectory. With few steps
-the states are far from this trajectory. So every setting in `SETTINGS`, or for more steps in
-`MANY_STEPS`, is run from the initial states of the pilot run. The setting is chosen whose samples
-are nearest to the final states of the pilot run, where the worst tenth of the samples is ignored.
-For few steps, corrections of the weights are then fitted for the best settings
-(`scoresde.sampling.fit`). They are taken if they reduce the errors for initial states that the fit
-did not use.
+the states are far from this trajectory. So for few steps every setting in `SETTINGS` is run from
+the initial states of the pilot run. The setting is chosen whose samples are nearest to the final
+states of the pilot run, where the worst tenth of the samples is ignored. Then corrections of the
+weights are fitted for the best settings (`scoresde.sampling.fit`). They are taken if they reduce
+the errors for initial states that the fit did not use.
 """
 
 from __future__ import annotations
@@ -20,15 +19,16 @@ from torch import Tensor
 from scoresde.errors import ScoreSDEError
 from scoresde.progress import showing
 from scoresde.samplers import Sampler
-from scoresde.samplers.multistep.fast import MANY_STEPS, SETTINGS, Fast, usual_setting
+from scoresde.samplers.multistep.fast import SETTINGS, Fast, usual_setting
 from scoresde.sampling.fit import Fitting, Updated, fitted_on, nearest, states_at
 from scoresde.sampling.run import Run
 from scoresde.score import Fit, Pilot, Setting
 from scoresde.sde import SDE, Condition, Score
 
-__all__ = ["audition", "runs_of"]
+__all__ = ["audition", "few", "runs_of"]
 
-# The largest number of evaluations of all runs together, three times as many as a pilot takes.
+# The largest number of evaluations of all runs together, three times as many as a pilot takes. For
+# more steps than these allow, the same setting was best on nearly all problems.
 _EVALUATIONS = 192
 # A setting, or a fit, is taken only if its error is below this fraction of the error without it.
 _MARGIN = 0.9
@@ -41,17 +41,14 @@ _FEWEST = 16
 _NUMBERS = 2**20
 
 
+def few(steps: int) -> bool:
+    """Return True if settings are tried for this number of steps."""
+    return 1 < steps <= _EVALUATIONS // len(SETTINGS)
+
+
 def runs_of(steps: int) -> int:
-    """Return the number of runs for a number of steps, one for each setting and each fit, or 0."""
-    settings = _tried(steps)
-    fits = _FITS if settings is SETTINGS else 0
-    return min(len(settings) + fits, _EVALUATIONS // steps) if settings else 0
-
-
-def _tried(steps: int) -> tuple[Setting, ...]:
-    """Return the settings that are tried: 8 for 2 to 24 steps, 3 for up to 64 steps, or none."""
-    groups = (SETTINGS, MANY_STEPS) if steps > 1 else ()
-    return next((group for group in groups if steps * len(group) <= _EVALUATIONS), ())
+    """Return the number of runs for a number of steps: one for each setting and each fit."""
+    return min(len(SETTINGS) + _FITS, _EVALUATIONS // steps) if few(steps) else 0
 
 
 def audition(
@@ -65,7 +62,7 @@ def audition(
     progress: bool | None = None,
     device: torch.device | str | None = None,
 ) -> Pilot:
-    """Return the pilot with the best setting for 2 to 64 steps; otherwise return it unchanged.
+    """Return the pilot with the best setting for few steps; for many steps return it unchanged.
 
     Args:
         score: The score.
@@ -78,12 +75,11 @@ def audition(
         progress: Show a progress bar, as `sample` does.
         device: The device; by default the device of the score's networks.
     """
-    settings = _tried(steps)
-    if not settings:
+    if not few(steps):
         return pilot
     start, end = states[0], states[-1].cpu()
     part = max(1, min(len(start), _NUMBERS // max(start[0].numel(), 1)))
-    fits = runs_of(steps) - len(settings)
+    fits = runs_of(steps) - len(SETTINGS)
     if len(states) != len(pilot.ell) or part < len(start) or len(start) < _FEWEST:
         fits = 0
 
@@ -99,12 +95,12 @@ def audition(
         return (x.cpu() - end).double().flatten(1).square().mean(1)
 
     doing = f'choosing the setting of "fast" for {steps} steps'
-    with showing(len(settings) + fits, doing, unit="setting", show=progress, delay=1.0) as bar:
+    with showing(len(SETTINGS) + fits, doing, unit="setting", show=progress, delay=1.0) as bar:
         plain, fitted = dict[Setting, Tensor](), dict[Fit, Tensor]()
-        for setting in settings:
+        for setting in SETTINGS:
             plain[setting] = ends(Fast(pilot=replace(pilot, choices={steps: setting}, fits={})))
             bar.update()
-        best = sorted(settings, key=lambda one: _error(plain[one]))
+        best = sorted(SETTINGS, key=lambda one: _error(plain[one]))
         usual = usual_setting(steps)
         chosen = best[0] if _error(plain[best[0]]) < _MARGIN * _error(plain[usual]) else usual
         for setting in best[:fits]:

@@ -113,10 +113,9 @@ def pilot(
         n: The number of samples, at least 2.
         steps: The number of steps, at least 5; fewer are taken if the SDE has fewer levels.
         budgets: Numbers of steps for which the orders and the grid of "fast" are chosen too; for
-            more than 64 steps nothing is chosen. For each number of steps, 8 settings are run, or 3
-            for more than 24 steps. The setting is chosen whose samples are nearest to the final
-            states of the pilot run. For at most 24 steps the weights of the best settings are then
-            fitted to the states of the pilot run.
+            more than 24 steps nothing is chosen. For each number of steps, 8 settings are run, and
+            the setting is chosen whose samples are nearest to the final states of the pilot run.
+            Then the weights of the best settings are fitted to the states of the pilot run.
         condition: The conditions of the score, with one row for each of the n samples.
         seed: The seed of the samples.
         progress: Show a bar; None shows a bar in a terminal or a notebook, and lines elsewhere.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoresde.checks import outside
 from scoresde.noise import Noise
-from scoresde.sampling.audition import audition, runs_of
+from scoresde.sampling.audition import audition, few, runs_of
 from scoresde.sampling.learn import KEPT, SAMPLES, STEPS, PilotRun
 from scoresde.score import Pilot, device_of
 from scoresde.sde import Classes, Condition, facts
@@ -55,7 +55,7 @@ def pilot_of_model(
 
 def lacks_setting(pilot: Pilot, steps: int | None) -> bool:
     """Return True if the setting for this number of steps should still be chosen."""
-    return steps is not None and runs_of(steps) > 0 and steps not in pilot.choices
+    return steps is not None and few(steps) and steps not in pilot.choices
 
 
 def evaluations_of(steps: int) -> int:

@@ -42,7 +42,7 @@ from scoresde.sde import SDE, Facts, Moments, ReverseSDE
 from scoresde.sde.coordinates import half_log_snr_range
 from scoresde.sde.spacings import even_times, snapped, times_of_half_log_snr, uniform_times
 
-__all__ = ["MANY_STEPS", "SETTINGS", "Fast", "usual_setting", "with_numbers"]
+__all__ = ["SETTINGS", "Fast", "usual_setting", "with_numbers"]
 
 SETTINGS = (
     Setting(4, 0, 0.0),
@@ -54,11 +54,8 @@ SETTINGS = (
     Setting(3, 0, 0.0),
     Setting(2, 1, 0.0),
 )
-"""The settings that are tried for a model and few steps. They were the best on the arena's tuning
-problems, and order 3 with growth 1 also on a learned model of digits."""
-
-MANY_STEPS = (Setting(4, 3, 0.0), Setting(5, 4, 0.0), Setting(3, 3, 0.0))
-"""The settings that are tried for more steps."""
+"""The settings that are tried for a model. They were the best on the arena's tuning problems, and
+order 3 with growth 1 also on a learned model of digits."""
 
 # Pairs of a number of steps, and the setting that had the smallest errors up to this number.
 _USUAL = ((7, SETTINGS[0]), (11, SETTINGS[1]), (29, SETTINGS[2]))
@@ -83,9 +80,9 @@ class Fast(TauMultistep):
     r"""Sample by a multistep method with a corrector, with weights and grid made for the model.
 
     `scoresde.sample(model, sde, "fast")` uses the pilot of the model, `model.pilot`; measuring it
-    takes 64 evaluations. For up to 64 steps it uses the orders and the grid with which the samples
-    were nearest to the samples of the pilot run. Without a pilot and without noise it is
-    `"dpmpp_2m"` up to 44 steps; otherwise it uses weights for Gaussian data of unknown variances.
+    takes 64 evaluations. For few steps it uses the orders and the grid with which the samples were
+    nearest to the samples of the pilot run. Without a pilot and without noise it is `"dpmpp_2m"` up
+    to 44 steps; otherwise it uses weights for Gaussian data of unknown variances.
 
     Guided and conditioned scores may use the pilot of their model, since the pilot affects only
     weights and steps: it changes the limit of many steps by less than one part in a million. The
