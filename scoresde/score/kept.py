@@ -8,7 +8,7 @@ which call measured it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -143,7 +143,7 @@ class _Weights:
         ignored: The attributes that are not compared.
     """
 
-    plain: dict[tuple[int, str], object]
+    plain: Mapping[tuple[int, str], object]
     sums: list[Any]
     changes: list[tuple[int, int]] | None
     ignored: frozenset[tuple[int, str]] = frozenset()
@@ -175,7 +175,7 @@ class _Weights:
         A measurement may change such an attribute itself, as it does a count of calls.
         """
         old, new = self.plain, later.plain
-        ignored = {key for key in old | new if old.get(key) != new.get(key)}
+        ignored = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
         return replace(self, ignored=frozenset(ignored))
 
     def fits(self, now: _Weights) -> bool:
