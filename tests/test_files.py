@@ -523,6 +523,9 @@ def test_a_folder_that_was_renamed_under_a_run_is_told_and_no_other_run_replaced
     folder = tmp_path / "run"
 
     def rename(out=None):
+        for thread in threading.enumerate():
+            if thread.name == "scoresde-checkpoint":
+                thread.join()
         folder.rename(tmp_path / "moved")
         if other:
             begin(folder, lr=0.5).train(1)

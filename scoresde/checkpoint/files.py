@@ -15,6 +15,7 @@ import re
 import secrets
 import stat
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,8 +46,8 @@ _TEMPORARY = re.compile(r"\.scoresde-[0-9a-f]{32}\.tmp")
 _DAY = 86_400  # seconds
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file atomically, and make its folder if it is missing.
+def write_bytes(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
+    """Write the parts of a file atomically, and make its folder if it is missing.
 
     The permissions of an existing file are kept; an existing link is replaced.
 
@@ -57,7 +58,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     path = Path(path)
     for again in (False, True):
         try:
-            _replace(path, data)
+            _replace(path, parts)
             return
         except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
             if again or getattr(error, "errno", None) not in _TRANSIENT:
@@ -78,7 +79,7 @@ def make_folder(path: Path) -> None:
         raise CheckpointError(f"cannot make the folder {path}: {_reason(error)}") from error
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     clean(path.parent)  # a command that was killed may have left a file there
     mode = _mode(path)
@@ -87,7 +88,8 @@ def _replace(path: Path, data: bytes) -> None:
         with open(temporary, "xb", opener=_without_links) as file:
             if locked(file.fileno()) is False:  # `clean` in another process is removing the file
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             if mode is not None:
                 os.chmod(file.fileno() if os.chmod in os.supports_fd else temporary, mode)

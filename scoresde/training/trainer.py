@@ -194,10 +194,11 @@ class Trainer(Generic[ScoreT]):
     def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
         """Make steps, and return the averaged score.
 
-        After the first SIGINT, SIGTERM or SIGHUP the run finishes the current step, writes a
-        checkpoint, and raises a KeyboardInterrupt or a SystemExit of 128 + the signal's number. A
-        second signal ends it immediately. If data cannot be read, the run also ends after a
-        checkpoint.
+        Checkpoints are copied, and written while the next steps run. After the first SIGINT,
+        SIGTERM or SIGHUP the run finishes the current step, writes a checkpoint, and raises a
+        KeyboardInterrupt or a SystemExit of 128 + the signal's number. A second signal ends it as
+        soon as the files being written are complete. If data cannot be read, the run also ends
+        after a checkpoint.
 
         Args:
             steps: The largest number of steps to make, at least 0; None makes all remaining steps.
@@ -251,6 +252,8 @@ class Trainer(Generic[ScoreT]):
                     self.ema.update(self.score)
                 self.step += 1
                 bar.update()
+                if self._keeper is not None:
+                    self._keeper.report()
                 # do not ask again, since a signal may come during the checkpoint
                 received = stop.agreed()
                 # interrupted and uninterrupted runs both write these checkpoints
@@ -308,7 +311,7 @@ class Trainer(Generic[ScoreT]):
             "seconds": round(time.perf_counter() - self._start, 3),
         }
         if held is not None and self.held_out is not None:
-            line |= {"held_out": held, **self.held_out.quarters}
+            line |= {"held_out": held, **self.held_out.quarters, **self.held_out.excess}
         if self.config.skips:
             line["skipped"] = self._guard.skipped
             self._guard.skipped = 0
@@ -316,13 +319,10 @@ class Trainer(Generic[ScoreT]):
 
     def _save(self, *, last: bool) -> None:
         ema = self.ema.whole()
-        if (keeper := self._keeper) is not None:
-            state, held = self._packed(), self.held_out
+        if self._keeper is not None:
+            state = self._packed()
             self._guard.check(self.step, state, self.optimizer)
-            if not distributed.on_main(
-                lambda: keeper.save(self.step, state, ema.results, held, last)
-            ):
-                return
+            self._keeper.save(self.step, state, ema.results, self.held_out, last=last)
         self.callbacks.on_checkpoint(self.step, ema.model)
 
     def _packed(self) -> dict[str, Tensor]:
