@@ -32,6 +32,10 @@ from scoresde.sde import Moments
 
 __all__ = ["Fit", "Pilot", "Setting"]
 
+# The version of the method for which settings are chosen and weights are fitted. It is stored with
+# them, and must increase when the weights or the grid of the fast sampler change. A file without it
+# has version 1.
+_VERSION = 1
 # The degree of the polynomial that is assumed for the unmeasured part of the residual.
 _DEGREE = 3
 # The number of values of ell and the number of variances in `Pilot.prior`.
@@ -220,20 +224,27 @@ class Pilot:
             for steps, fit in self.fits.items()
         }
         return {
-            "nfe": self.nfe, "unseen": self.unseen, "growth": self.growth, "choices": choices,
-            "fits": fits,
+            "version": _VERSION, "nfe": self.nfe, "unseen": self.unseen, "growth": self.growth,
+            "choices": choices, "fits": fits,
         }  # fmt: skip
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Pilot:
-        """Return the pilot that `tensors` and `numbers` describe."""
+        """Return the pilot that `tensors` and `numbers` describe.
+
+        Settings and fits for another version of the fast sampler are left out, so that they are
+        chosen again when they are needed.
+        """
+        known = dict(numbers)
+        if known.pop("version", 1) != _VERSION:
+            known |= {"choices": {}, "fits": {}}
         moments = Moments(parts["mean"], var=parts.get("var"), cov=parts.get("cov"))
-        choices = {int(n): Setting(*one) for n, one in numbers.get("choices", {}).items()}
+        choices = {int(n): Setting(*one) for n, one in known.get("choices", {}).items()}
         fits = {
             int(n): Fit(Setting(*one), tuple(map(tuple, rows)))
-            for n, (one, rows) in numbers.get("fits", {}).items()
+            for n, (one, rows) in known.get("fits", {}).items()
         }
-        known = {**numbers, "choices": choices, "fits": fits}
+        known |= {"choices": choices, "fits": fits}
         return cls(parts["levels"].double(), parts["factor"].double(), moments, **known)
 
     def features(self, at: Tensor) -> Tensor:
