@@ -135,6 +135,12 @@ RESCALED = FLOWS.keys() - {"flow"} | {
 }  # fmt: skip
 
 
+def coarse(name: str) -> Sampler:
+    """Return the sampler of a name, an adaptive one with a tolerance of .1 and so few steps."""
+    sampler = SAMPLERS[name]
+    return replace(sampler, rtol=0.1, atol=0.1) if sampler.adaptive else sampler
+
+
 def in_turn(names, others, k):
     """Return every name with k of the others in turn: all are met, though not all together."""
     others = list(others)

@@ -19,7 +19,7 @@ from scoresde.sde import VESDE, VPSDE, Importance, LogNormal, Stratified, Unifor
 TARGET = targets.GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.5]], stds=0.3)
 
 
-def batches(loss, n=400, size=64, **options):
+def batches(loss, n=200, size=64, **options):
     """The mean loss of each of n batches."""
     generator = torch.Generator().manual_seed(0)
     means = []

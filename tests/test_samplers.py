@@ -1,7 +1,7 @@
 """The laws of samplers, exactly: what one step and whole runs make of Gaussian data."""
 
 import math
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -68,7 +68,7 @@ from scoresde.sde import (
 from scoresde.targets import Gaussian, GaussianMixture
 
 # for tests that hypothesis runs once for each name
-FEWER = settings(max_examples=8)
+FEWER = settings(max_examples=5)
 
 
 @dataclass(frozen=True)
@@ -288,11 +288,11 @@ def test_whole_runs_of_predictors_converge_at_the_first_order(name, sde):
     score = gaussian(sde, 1.3, 0.25)
     mean, var = law(score, torch.tensor(sde.eps, dtype=torch.float64))
     errors = []
-    for n in (20, 40, 80, 160, 320):
+    for n in (20, 80, 320):
         m, v = run(ALL[name], score, sde.times(n))
         errors.append(torch.cat([v - var, m - mean]).abs())
-    scaled = [error * n for error, n in zip(errors, (20, 40, 80, 160, 320), strict=True)]
-    assert (torch.maximum(*scaled[3:]) <= 2 * torch.stack(scaled[:3]).amax(0) + 1e-9).all(), scaled
+    scaled = [error * n for error, n in zip(errors, (20, 80, 320), strict=True)]
+    assert (scaled[2] <= 2 * torch.maximum(*scaled[:2]) + 1e-9).all(), scaled
     assert errors[-1][0] < 0.06 * var
 
 
@@ -425,8 +425,11 @@ def test_the_errors_of_variance_at_32_steps_are_the_known_ones(sampler, sigma_ma
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pc", *PREDICTORS, "pc_2"])
-@pytest.mark.parametrize("sde", [VESDE(levels=400), EDMSDE()], ids=repr)
+@pytest.mark.parametrize(
+    ("name", "sde"),
+    in_turn(["pc", *PREDICTORS, "pc_2"], [VESDE(levels=400), EDMSDE()], 1),
+    ids=str,
+)
 def test_at_many_steps_the_law_is_that_of_the_marginal(name, sde):
     score = gaussian(sde, [1.3, 0.0], [0.25, 1.0])
     times = sde.times(399)
@@ -859,6 +862,7 @@ def test_annealed_langevin_on_ten_levels_ends_at_the_known_variance(kappa, varia
 
 @pytest.mark.slow
 @pytest.mark.law(33)
+@FEWER
 @given(st.floats(0.1, 1.5), log_floats(0.2, 3))
 def test_annealed_langevin_settles_above_the_target_at_the_variance_of_its_last_step(kappa, low):
     """V / (1 - eps / 2V), V and eps those of the last level; from above, and falling with k."""
@@ -891,9 +895,10 @@ def test_a_permuted_batch_of_noise_gives_the_permuted_batch(name):
     x = randn(torch.Generator(), 9, 3)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(1))
     noise, mixed = Noise([4] * 9, range(9)), Noise([4] * 9, order.tolist())
-    times = sde.times(6)
-    out = last(ALL[name], sde.reverse(score), x, times, noise)
-    assert torch.equal(last(ALL[name], sde.reverse(score), x[order], times, mixed), out[order])
+    times, sampler = sde.times(6), ALL[name]
+    sampler = replace(sampler, rtol=0.1, atol=0.1) if sampler.adaptive else sampler
+    out = last(sampler, sde.reverse(score), x, times, noise)
+    assert torch.equal(last(sampler, sde.reverse(score), x[order], times, mixed), out[order])
 
 
 class Turned:
