@@ -88,7 +88,7 @@ def test_importance_sampled_times_keep_the_mean_of_the_likelihood_loss_and_lower
     def loss(x, generator, law):
         return dsm_loss(score, sde, x, law=law, weight=g2, generator=generator)
 
-    uniform, important = batches(loss, law=Uniform()), batches(loss, law=Importance())
+    uniform, important = (batches(loss, 400, law=law) for law in (Uniform(), Importance()))
     assert_one_mean(uniform, important)
     assert important.var() < 0.1 * uniform.var()
 
