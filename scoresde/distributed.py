@@ -10,6 +10,7 @@ CPU tensors are sent by gloo, GPU tensors by NCCL, and anything else as JSON.
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -25,38 +26,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from scoresde import errors
-from scoresde.errors import (
-    DataError,
-    DeviceError,
-    InvalidValueError,
-    PeerError,
-    TrainingError,
-)
+from scoresde.errors import DataError, DeviceError, InvalidValueError, PeerError, TrainingError
 
 __all__ = [
-    "align",
-    "check_same",
-    "device",
-    "engine",
-    "group",
-    "is_main",
-    "largest",
-    "mean",
-    "on",
-    "on_main",
-    "rank",
-    "rows",
-    "share",
-    "shared",
-    "size",
-    "together",
-    "wait",
-]
+    "align", "check_same", "device", "engine", "group", "is_main", "largest", "mean", "on",
+    "on_main", "rank", "rows", "share", "shared", "size", "together", "wait",
+]  # fmt: skip
 
 T = TypeVar("T")
 
 _CHOSEN: ContextVar[torch.device | None] = ContextVar("device", default=None)
 _AGREED = (DataError, TrainingError)
+# Each group has addresses of its own: those of an earlier group lead nowhere.
+_NUMBERS = itertools.count()
 
 
 def _alone() -> bool:
@@ -169,9 +151,13 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
     importlib.import_module("torch.distributed.nn.functional")
     try:
         with _peers():
+            torch_dist: Any = dist  # torch does not list these names
+            limit = timedelta(seconds=timeout)
+            found, here, count = next(torch_dist.rendezvous("env://", timeout=limit))
             dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(seconds=timeout)
-            )
+                "cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=limit, rank=here, world_size=count,
+                store=torch_dist.PrefixStore(f"group-{next(_NUMBERS)}", found),
+            )  # fmt: skip
             yield
     finally:
         if not _alone():
@@ -273,9 +259,16 @@ def shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def align(module: nn.Module) -> None:
-    """Copy the parameters and buffers of process 0 to every process."""
+    """Copy the parameters and buffers of process 0 to every process.
+
+    Raises:
+        InvalidValueError: A process has other names, shapes or dtypes than process 0.
+    """
+    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    known = {name: f"{value.dtype} {list(value.shape)}" for name, value in held.items()}
+    check_same({"number of weights": len(held), **known})
     with torch.no_grad():
-        for value in (*module.parameters(), *module.buffers()):
+        for value in held.values():
             share(value, 0)
 
 
@@ -301,8 +294,7 @@ def on_main(action: Callable[[], T]) -> T:
             if kind in errors.__all__:
                 raise getattr(errors, kind)(f"{message} (in process 0)")
             raise PeerError(f"{kind}: {message} (in process 0)")
-        result: T = reply["result"]
-        return result
+        return cast("T", reply["result"])
     try:
         result = action()
     except Exception as error:
@@ -332,7 +324,7 @@ def check_same(values: Mapping[str, Any]) -> None:
     if first:
         raise InvalidValueError(
             f"process {first} has other arguments than process 0; start all processes with "
-            f"the same arguments{': ' if changes else ''}{', '.join(changes)}"
+            f"the same arguments{': ' if changes else ''}{', '.join(changes[:4])}"
         )
 
 

@@ -682,7 +682,11 @@ def folder_renamed(scene: Scene) -> str:
     step, moved = scene.chance.randrange(CONFIG.steps), scene.folder.with_suffix(".moved")
 
     def prepare(trainer, say):
-        at_step(trainer, step, lambda: scene.folder.rename(moved))
+        def move():
+            assert trainer._keeper.newest or step <= CONFIG.keeping.save_every  # waits for a write
+            scene.folder.rename(moved)
+
+        at_step(trainer, step, move)
 
     end = scene.run(prepare)
     assert end.code == 0, end

@@ -227,6 +227,18 @@ def other_arguments(folder):
     Trainer(model(), data(), SHORT.changed(lr=1e-3 * (1 + distributed.rank())))
 
 
+def other_folder(folder):
+    Trainer(acting(0, None), data(), SHORT, folder=folder if distributed.is_main() else None)
+
+
+def other_weights(folder):
+    Trainer(model(torch.float64 if distributed.rank() else torch.float32), data(), SHORT)
+
+
+def other_steps(folder):
+    Trainer(model(), data(), SHORT).train(1 + distributed.rank())
+
+
 def unreached(folder):
     class Idle(nn.Module):
         def __init__(self):
@@ -276,7 +288,8 @@ def ever(folder):
 
 CASES = [
     signalled, not_a_number, left_out, unreadable, full_disk, damaged, undisturbed, sampled, shares,
-    uneven, indivisible, other_arguments, unreached, failing_main, spoken,
+    uneven, indivisible, other_arguments, other_folder, other_weights, other_steps, unreached,
+    failing_main, spoken,
 ]  # fmt: skip
 
 
@@ -305,4 +318,7 @@ if __name__ == "__main__":
         held = {"main": main, "ever": ever}[act](folder)
         count = {"within": threads()}
     count["after"] = threads()
+    for _ in range(3):  # a group that looked for the addresses of an earlier one found nobody
+        with distributed.group(timeout=20):
+            count["again"] = distributed.largest(distributed.rank())
     checkpoint.write_json(folder / f"threads-{os.environ['RANK']}.json", count)

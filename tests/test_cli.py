@@ -21,9 +21,9 @@ from torch import nn
 from scoresde import checkpoint, data
 from scoresde.cli import COMMANDS, main
 from scoresde.cli.config import RunConfig
+from scoresde.cli.drawing import draw
 from scoresde.cli.given import Given
 from scoresde.cli.info import Info
-from scoresde.cli.sample import draw
 from scoresde.cli.source import DataConfig
 from scoresde.errors import DataError
 from scoresde.nn import MLP, UNet

@@ -211,6 +211,11 @@ def test_columns_of_whole_numbers_come_back_as_whole_numbers(tmp_path, monkeypat
     model = ScoreModel.from_pretrained("run")
     assert main(["sample", "run", "--like", "t.csv", "--n", "60", *QUICK, "--out", "l.png"]) == 0
     assert "7 of 60 samples are drawn without kind" in capsys.readouterr().out
+    beside = ["sample", "run", "--n", "60", *QUICK, "--out", "b.png", "--beside"]
+    assert main([*beside, "t.csv"]) == 0  # these data have the conditions of the samples too
+    assert "7 of 60 samples are drawn without kind" in capsys.readouterr().out
+    assert main([*beside, "t.csv", "--class", "a"]) == 0
+    assert "7 of 60" not in capsys.readouterr().out
     assert model.whole == ("rings",)
     assert facts(model).conditions["age"] == Field((1,))
     words = ["sample", "run", "--n", "6", "--sampler", "ddim", "--steps", "3", "--class", "a"]

@@ -79,7 +79,7 @@ def test_the_command_prints_the_result_of_evaluate(command, run, tmp_path):
 def test_the_same_command_again_draws_nothing_and_prints_the_same(command, tmp_path, monkeypatch):
     assert command() == 0
     before = (tmp_path / "report/report.json").read_bytes()
-    monkeypatch.setattr("scoresde.cli.sample.Run", None)  # calling it now fails
+    monkeypatch.setattr("scoresde.cli.drawing.Run", None)  # calling it now fails
     assert command() == 0
     assert (tmp_path / "report/report.json").read_bytes() == before
 
@@ -271,7 +271,7 @@ def test_impossible_requests_are_reported_in_one_line(
 ):
     name = "torch_fidelity.feature_extractor_inceptionv3"
     monkeypatch.setitem(__import__("sys").modules, name, None)
-    monkeypatch.setattr("scoresde.cli.sample.Run", None)  # it is refused before any is drawn
+    monkeypatch.setattr("scoresde.cli.drawing.Run", None)  # it is refused before any is drawn
     Path("file").write_text("kept")
     assert command(*options) == 1
     assert Path("file").read_text() == "kept"

@@ -360,12 +360,16 @@ def test_a_run_whose_held_out_loss_rose_is_not_made_longer(table, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     shutil.copytree(table / "run", "run")
     words = ["audit", "run/best", "--n", "16", "--levels", "2", "--draws", "2", "--steps", "1"]
-    for values, better in (
-        ([0.9, 0.7, 0.6], "run"),
-        ([0.9, 0.6, 0.61], "run"),
-        ([0.9, 0.6, 0.7], "run/best"),
+    for values, better, excess in (
+        ([0.9, 0.7, 0.6], "run", {}),
+        ([0.9, 0.6, 0.61], "run", {}),
+        ([0.9, 0.6, 0.61], "run", {"held_out_excess": 0.005}),
+        ([0.9, 0.6, 0.7], "run", {"held_out_excess": -0.02}),  # which may be chance
+        ([0.9, 0.6, 0.7], "run/best", {"held_out_excess": 0.02}),
+        ([0.9, 0.6, 0.7], "run/best", {}),
     ):
         rows = [{"step": k, "loss": 1.0, "held_out": value} for k, value in enumerate(values)]
+        rows[-1] |= excess
         Path("run/log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         assert str(better_of(Path("run"))) == better
     assert main(words) == 0

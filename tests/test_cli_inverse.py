@@ -70,7 +70,7 @@ def test_a_completed_row_of_a_table_is_written_as_a_table(tmp_path, monkeypatch,
     for words in (["inpaint", "model", *known], ["solve", "model", *measured]):
         assert main([*words, *options]) == 0
         out = capsys.readouterr().out
-        assert "64 samples were computed and 2 kept" in out
+        assert "16 samples were computed and 2 kept" in out
         assert "--batch-size 2 is faster" in out
         lines = [line.split(",") for line in Path("x.csv").read_text().splitlines()]
         assert lines[0] == ["a", "b", "c", "label"]
@@ -79,6 +79,34 @@ def test_a_completed_row_of_a_table_is_written_as_a_table(tmp_path, monkeypatch,
             assert [line[:2] for line in lines[1:]] == [["1", "0.25"]] * 2
     assert main(["inpaint", "mnist", *known, "--n", "2", "--out", "x.csv"]) == 1
     assert "a .csv holds vectors" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_empty_cells_of_a_table_are_filled_in(tmp_path, monkeypatch, capsys):
+    """Known cells keep every digit, and each row has its own class, if any."""
+    monkeypatch.chdir(tmp_path)
+    rows = ["1.5,2,a", "0.1,3,b", "-1.25,4,b"]
+    Path("data.csv").write_text("\n".join(["u,v,kind", *rows * 4]))
+    train = ["train", "--data", "data.csv", "--condition", "kind", "--steps", "1", "--out", "run"]
+    assert main([*train, "--batch-size", "4", "--quiet"]) == 0
+    Path("rows.csv").write_text("kind,v,u\na,,0.7\n,5,\nb,,\n")
+    fill = ["inpaint", "run", "--image", "rows.csv", "--resample", "1", "--steps", "2"]
+    assert main([*fill, "--n", "2", "--out", "x.csv"]) == 0
+    assert main([*fill, "--out", "x.png"]) == 0
+    first, *found = [line.split(",") for line in Path("x.csv").read_text().splitlines()]
+    assert first == ["u", "v", "kind"]
+    assert [kind for _, _, kind in found] == ["a", "a", "", "", "b", "b"]
+    assert [u for u, _, _ in found[:2]] == ["0.7"] * 2
+    assert [v for _, v, _ in found[2:4]] == ["5"] * 2
+    assert all(cell for row in found for cell in row[:2])
+    np.save("rows.npy", [[0.7, np.nan], [np.nan, 5]])
+    given = ["--condition", "kind=b", "--out", "x.npy"]
+    assert main([*fill[:3], "rows.npy", *fill[4:], *given]) == 0
+    assert np.load("x.npy")[[0, 1], [0, 1]].tolist() == [np.float32(0.7), 5]
+    Path("rows.csv").write_text("v,u\n1,2\n")
+    capsys.readouterr()
+    assert main([*fill, "--out", "x.csv"]) == 1
+    assert "nothing to draw" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import torch
 
 from scoresde import VESDE, ScoreModel, checkpoint, nn
 from scoresde.cli import main
-from scoresde.cli.sample import fingerprint
+from scoresde.cli.drawing import fingerprint
 from scoresde.cli.standing import model_of
 from scoresde.pretrained import store
 from scoresde.score import pilot_file

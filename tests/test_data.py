@@ -341,7 +341,9 @@ def test_labels_that_do_not_fit_are_refused(label, error, message):
         Data(torch.zeros(3, 1), label=label)
 
 
-def test_labels_beyond_the_declared_classes_are_refused():
+def test_labels_beyond_the_declared_classes_or_beyond_all_networks_are_refused():
+    with pytest.raises(DataError, match="a model would have as many classes"):
+        Data(torch.zeros(2, 1), label=[0, 2**62])
     with pytest.raises(DataError, match=r"labels of 'label' lie in \[0, 5\], expected \[0, 4\]"):
         Data(torch.zeros(2, 1), label=[0, 5], kinds={"label": Classes(5)})
 

@@ -140,6 +140,7 @@ X = torch.zeros(3, 2)
             InvalidTypeError,
             r"give labels with one axis.* y.float\(\)",
         ),
+        (dict(y=["1", "10", "2"]), InvalidTypeError, "'y' holds numbers that are text; convert"),
         (dict(y="abc"), InvalidTypeError, "must be numbers in rows of the same shape, got 'abc'"),
         (dict(y=[[1.0], [1, 2], [3]]), InvalidTypeError, "in rows of the same shape"),
         (

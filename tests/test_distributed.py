@@ -186,11 +186,21 @@ def test_a_batch_that_cannot_be_divided_is_refused(two):
         assert "accumulate = 4 does not divide the 6 samples of a batch th" in end["indivisible"]
 
 
-def test_processes_with_other_arguments_are_refused_by_name(two):
-    ends = [end["other_arguments"] for end in two[1]]
+@pytest.mark.parametrize(
+    ("case", "difference"),
+    [
+        ("other_arguments", "lr is 0.002 here and 0.001 in process 0"),
+        ("other_folder", "folder is False here and True in process 0"),
+        ("other_weights", "'torch.float64 [8, 64]' here and 'torch.float32 [8, 64]' in process 0"),
+        ("other_steps", "steps is 2 here and 1 in process 0"),
+    ],
+)
+def test_processes_with_other_arguments_are_refused_by_name(two, case, difference):
+    ends = [end[case] for end in two[1]]
     for end in ends:
         assert end.startswith("InvalidValueError: process 1 has other arguments than process 0")
-    assert ends[1].endswith("with the same arguments: lr is 0.002 here and 0.001 in process 0")
+    assert difference in ends[1]
+    assert len(ends[1]) < 1000
 
 
 def test_parameters_without_a_gradient_are_named_and_do_not_block(two):
@@ -283,7 +293,7 @@ def test_the_message_that_another_process_died_is_printed_completely(monkeypatch
     def gone(*_, **__):
         raise RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] closed")
 
-    monkeypatch.setattr(torch.distributed, "init_process_group", gone)
+    monkeypatch.setattr(torch.distributed, "rendezvous", gone)
     try:
         with (
             pytest.raises(PeerError, match="another process of this job died"),
@@ -328,4 +338,4 @@ def test_a_run_whose_processes_are_killed_ends_in_the_same_weights(tmp_path, two
     for rank in (0, 1):
         count = checkpoint.read_json(folder / f"threads-{rank}.json")
         # before 2.9 PyTorch gave its threads no names, by which they are counted
-        assert count == {"within": 4, "after": 2} or torch.__version__ < "2.9"
+        assert count == {"within": 4, "after": 2, "again": 1} or torch.__version__ < "2.9"

@@ -34,10 +34,10 @@ def strike(log, *words, prepare=lambda: None):
 def careless():
     """Write files without regard to power cuts."""
 
-    def write(path, data):
+    def write(path, parts):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
 
     files._replace = write
 

@@ -28,7 +28,7 @@ from scoresde.cli import main
 from scoresde.cli.config import RunConfig as Run
 from scoresde.cli.terminal import say, silence
 from scoresde.data import load
-from scoresde.errors import CheckpointError, DataError, TrainingError
+from scoresde.errors import CheckpointError, DataError, InvalidValueError, TrainingError
 from scoresde.sde import VESDE
 from scoresde.training import Callback, TensorBoard, Trainer
 from scoresde.training.log import JSONLines, rows
@@ -523,6 +523,9 @@ def test_a_folder_that_was_renamed_under_a_run_is_told_and_no_other_run_replaced
     folder = tmp_path / "run"
 
     def rename(out=None):
+        for thread in threading.enumerate():
+            if thread.name == "scoresde-checkpoint":
+                thread.join()
         folder.rename(tmp_path / "moved")
         if other:
             begin(folder, lr=0.5).train(1)
@@ -543,6 +546,11 @@ def test_a_folder_that_was_renamed_under_a_run_is_told_and_no_other_run_replaced
         assert checkpoint.steps_in(folder)[-1][0] == CONFIG.steps
 
 
+def test_an_empty_text_is_no_folder():
+    with pytest.raises(InvalidValueError, match="an empty text"):
+        begin("")
+
+
 def test_a_change_of_the_working_directory_does_not_split_a_run(tmp_path, monkeypatch):
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
@@ -553,6 +561,9 @@ def test_a_change_of_the_working_directory_does_not_split_a_run(tmp_path, monkey
     trainer.train(2)
     assert not list(Path().iterdir())
     assert [step for step, _ in checkpoint.steps_in(tmp_path / "here" / "run")] == [2, 4]
+    (tmp_path / "there").rmdir()
+    with pytest.raises(CheckpointError, match="'run' is relative, but the working directory was r"):
+        begin("run")
 
 
 def test_a_change_of_the_working_directory_leads_to_no_other_images(tmp_path, monkeypatch):

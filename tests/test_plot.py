@@ -743,6 +743,15 @@ def test_a_panel_without_a_point_that_has_a_logarithm_is_empty(points):
     assert not plot.pareto({"a": {"b": points}}).axes[0].lines
 
 
+def test_an_error_that_chance_made_negative_is_drawn_at_its_upper_end():
+    points = [(9, 0.5, 0.4, 0.6), (20, -0.1, -0.3, 0.2)]
+    axes = plot.pareto({"a": {"b": points}}).axes[0]
+    limit, curve = axes.lines
+    assert (limit.get_marker(), [*limit.get_xydata()[0]]) == ("v", [20, 0.2])
+    assert [*curve.get_xydata()[0]] == [9, 0.5]
+    assert "at most" in axes.get_ylabel()
+
+
 def test_an_error_of_rounding_does_not_stretch_a_panel_and_prices_are_plain_numbers():
     points = [(9, 1.0, 0.5, 2.0), (20, 1e-15, 0.0, 1e-14)]
     axes = plot.pareto({"a": {"b": points}}).axes[0]

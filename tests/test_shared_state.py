@@ -3,6 +3,8 @@
 import copy
 import functools
 import gc
+import itertools
+import linecache
 import os
 import signal
 import struct
@@ -42,7 +44,7 @@ from scoresde.noise import seeds_of
 from scoresde.noise.global_rng import forked_rng
 from scoresde.objectives import LOSSES, LearnedWeight, dsm_loss
 from scoresde.precision import full_precision, in_user_settings
-from scoresde.score import evaluating, modules
+from scoresde.score import evaluating, inside, modules
 from scoresde.training import Callback, Keeping, Optimiser, TrainConfig, Trainer
 
 SDE = VPSDE()
@@ -775,3 +777,38 @@ def test_an_exact_score_is_asked_within_its_times(time):
     for call in (score, score.log_prob):
         with pytest.raises(scoresde.ScoreSDEError, match="time must lie in"):
             call(X[:2, :2], time)
+
+
+def test_an_interrupt_at_any_line_leaves_each_layer_in_its_mode():
+    """Raise at the n-th line of the module, for every n, as a signal may."""
+    net = nn.Sequential(nn.Identity(), nn.Dropout())
+    lines = linecache.getlines(inside.__file__)
+
+    def until(n):
+        left = [n]
+
+        def trace(frame, event, arg):
+            if frame.f_code.co_filename == inside.__file__ and event == "line":
+                # Python looks for signals at calls and jumps, and so not at a `try`
+                left[0] -= lines[frame.f_lineno - 1].strip() != "try:"
+                if left[0] == 0:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with inside.evaluating(net):
+                pass
+        finally:
+            sys.settrace(before)
+
+    for n in itertools.count(1):
+        try:
+            until(n)
+        except KeyboardInterrupt:
+            assert not inside._running, n
+            assert all(layer.training for layer in net.modules()), n
+        else:
+            break
+    assert n > 20

@@ -23,10 +23,12 @@ from scoresde.checkpoint.steps import latest, save_step, set_aside, steps_in
 from scoresde.checkpoint.tensors import (
     SCHEMA,
     NewerError,
+    copied,
     digest,
     load_tensors,
     save_tensors,
     schema,
+    write_tensors,
 )
 from scoresde.checkpoint.toml import parse_toml
 
@@ -37,6 +39,7 @@ __all__ = [
     "append",
     "check_state",
     "clean",
+    "copied",
     "did_you_mean",
     "digest",
     "dump",
@@ -57,4 +60,5 @@ __all__ = [
     "steps_in",
     "write_bytes",
     "write_json",
+    "write_tensors",
 ]

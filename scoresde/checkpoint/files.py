@@ -15,6 +15,7 @@ import re
 import secrets
 import stat
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +35,9 @@ __all__ = [
     "write_bytes",
 ]
 
+# What fsync answers on some network and FUSE file systems, and of folders.
+_NO_FLUSH = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP)
+
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 # without this flag, opening a pipe would wait until its other end is opened
 NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)
@@ -45,8 +49,8 @@ _TEMPORARY = re.compile(r"\.scoresde-[0-9a-f]{32}\.tmp")
 _DAY = 86_400  # seconds
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file atomically, and make its folder if it is missing.
+def write_bytes(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
+    """Write the parts of a file atomically, and make its folder if it is missing.
 
     The permissions of an existing file are kept; an existing link is replaced.
 
@@ -57,7 +61,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     path = Path(path)
     for again in (False, True):
         try:
-            _replace(path, data)
+            _replace(path, parts)
             return
         except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
             if again or getattr(error, "errno", None) not in _TRANSIENT:
@@ -78,7 +82,7 @@ def make_folder(path: Path) -> None:
         raise CheckpointError(f"cannot make the folder {path}: {_reason(error)}") from error
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     clean(path.parent)  # a command that was killed may have left a file there
     mode = _mode(path)
@@ -87,11 +91,12 @@ def _replace(path: Path, data: bytes) -> None:
         with open(temporary, "xb", opener=_without_links) as file:
             if locked(file.fileno()) is False:  # `clean` in another process is removing the file
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             if mode is not None:
                 os.chmod(file.fileno() if os.chmod in os.supports_fd else temporary, mode)
-            os.fsync(file.fileno())
+            _fsync(file.fileno())
             if os.name == "posix":
                 os.replace(temporary, path)
         if os.name != "posix":  # Windows cannot rename an open file, and has no locks
@@ -109,13 +114,18 @@ def _flush(folder: Path) -> None:
     except PermissionError:  # the folder can be written but not read
         return
     try:
-        os.fsync(file)
-    except OSError as error:
-        # some file systems cannot flush a folder
-        if error.errno not in (errno.EINVAL, errno.EBADF):
-            raise
+        _fsync(file)
     finally:
         os.close(file)
+
+
+def _fsync(file: int) -> None:
+    """Flush a file or a folder to the disk, unless its file system has no such call."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
 
 
 def _mode(path: Path) -> int | None:

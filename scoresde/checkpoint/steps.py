@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scoresde.checkpoint.tensors import NewerError, load_tensors, save_tensors
+from scoresde.checkpoint.tensors import NewerError, load_tensors, write_tensors
 from scoresde.checks import check_integer, outside
 from scoresde.errors import CheckpointError
 
@@ -31,6 +31,8 @@ def save_step(
 ) -> Path:
     """Write the checkpoint of `step` into `folder`, and keep the last `keep` checkpoints.
 
+    The tensors are those that `copied` returns.
+
     Raises:
         InvalidValueError: `step` is negative or `keep` below 1.
         CheckpointError: The file cannot be written; then no older checkpoint is removed.
@@ -38,7 +40,7 @@ def save_step(
     check_integer("step", step, 0)
     check_integer("keep", keep, 1)
     path = Path(folder) / f"step-{step:08d}.safetensors"
-    save_tensors(path, tensors, meta)
+    write_tensors(path, tensors, meta)
     # checkpoints of later steps are not counted, since `latest` skipped them as damaged
     for old in [p for s, p in steps_in(folder) if s <= step][:-keep]:
         with contextlib.suppress(OSError):  # a file that could not be removed does no harm

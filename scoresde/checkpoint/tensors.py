@@ -19,7 +19,16 @@ from scoresde.checkpoint.objects import LARGEST, dump, parse
 from scoresde.checkpoint.state import layout
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 
-__all__ = ["SCHEMA", "NewerError", "digest", "load_tensors", "save_tensors", "schema"]
+__all__ = [
+    "SCHEMA",
+    "NewerError",
+    "copied",
+    "digest",
+    "load_tensors",
+    "save_tensors",
+    "schema",
+    "write_tensors",
+]
 
 SCHEMA = 2
 """The schema of written files. Files with a schema from 1 to this number can be read; a file
@@ -27,6 +36,24 @@ without a number has schema 1."""
 
 _FORMAT = "scoresde"
 _FIRST = "scoresde-1"
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.complex64: "C64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 _PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}
 
 
@@ -51,19 +78,44 @@ def save_tensors(
         InvalidTypeError, InvalidValueError: `meta` is not a JSON object, or `tensors` is not a
             mapping from names to dense tensors.
     """
+    write_tensors(path, copied(tensors), meta)
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous copies of the tensors on the CPU, which later changes do not reach.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: As in `save_tensors`.
+    """
     for name, value in tensors.items():
         _check(name, value)
+    return {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
+
+
+def write_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    meta: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what `copied` returned, as `save_tensors` does, without a further copy.
+
+    The tensors must not change until the file is written.
+    """
     text = dump(meta or {})
-    owned = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     header = {"format": _FORMAT, "schema": str(SCHEMA), "meta": text}
-    header["sha256"] = digest(owned, text, SCHEMA)
-    write_bytes(path, _ordered(safetensors.torch.save(owned, header)))
+    header["sha256"] = digest(tensors, text, SCHEMA)
+    write_bytes(path, *_parts(tensors, header))
 
 
 def _check(name: object, value: object) -> None:
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
         kind = f"{value.layout}, {value.device}" if isinstance(value, Tensor) else type(value)
         raise InvalidTypeError(f"cannot store {name!r} ({kind}); use dense tensors with values")
+    if value.dtype not in _DTYPES:
+        raise InvalidTypeError(f"cannot store {name!r}: no safetensors file holds {value.dtype}")
     # the header is JSON in UTF-8, and uses the name __metadata__
     valid = isinstance(name, str) and name == name.encode("utf-8", "replace").decode()
     if not valid or name == "__metadata__":
@@ -150,21 +202,41 @@ def digest(tensors: Mapping[str, Tensor], text: str, number: int) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         found.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        found.update(_bytes(value))
     return found.hexdigest()
 
 
-def _ordered(raw: bytes) -> bytes:
-    """Return the file with a sorted header, since safetensors does not define the order."""
-    end = 8 + int.from_bytes(raw[:8], "little")
-    if end > LARGEST:
-        raise InvalidValueError(
-            f"the names of the tensors and their description take {end:,} bytes, but at most "
-            f"{LARGEST:,} can be read back; shorten the description"
-        )
-    header = json.dumps(json.loads(raw[8:end]), sort_keys=True, separators=(",", ":")).encode()
+def _parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    """Return the parts of a safetensors file: the header, and the bytes of each tensor.
+
+    The library makes the same file with two more copies of all tensors in memory, and does not
+    define the order of the header.
+    """
+    # the largest elements first, so that every tensor is aligned
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    start = 0
+    for name in names:
+        value = tensors[name]
+        start, first = start + value.nbytes, start
+        entries[name] = {
+            "dtype": _DTYPES[value.dtype],
+            "shape": list(value.shape),
+            "data_offsets": [first, start],
+        }
+    header = json.dumps(entries, sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + raw[end:]
+    if len(header) + 8 > LARGEST:
+        raise InvalidValueError(
+            f"the names of the tensors and their description take {len(header):,} bytes, but at "
+            f"most {LARGEST:,} can be read back; shorten the description"
+        )
+    return [len(header).to_bytes(8, "little") + header, *(_bytes(tensors[name]) for name in names)]
+
+
+def _bytes(value: Tensor) -> memoryview:
+    """Return the bytes of a tensor on the CPU, without a copy if it is contiguous."""
+    return value.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _metadata(path: Path, raw: bytes) -> dict[str, str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from scoresde import distributed, plot
+from scoresde.cli.drawing import cost, draw
 from scoresde.cli.given import ClassName, Given
 from scoresde.cli.options import Seed, Steps
 from scoresde.cli.outputs import check_out
-from scoresde.cli.sample import cost, draw
 from scoresde.cli.sample_picture import PICTURES
 from scoresde.cli.terminal import tell, then
 from scoresde.cli.threads import choose

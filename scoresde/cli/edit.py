@@ -19,11 +19,11 @@ from torch import Tensor
 
 from scoresde import checkpoint, distributed
 from scoresde.checks import check_integer, check_range
+from scoresde.cli.drawing import Drawn, cost, shown, write
 from scoresde.cli.given import Conditions, Given, Guidance, Interval
 from scoresde.cli.held_out import Question, asked
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
-from scoresde.cli.sample import Drawn, cost, shown, write
 from scoresde.cli.sample_picture import PICTURES
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then

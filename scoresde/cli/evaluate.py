@@ -12,6 +12,7 @@ from torch import Tensor
 from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.csv_text import csv_columns
+from scoresde.cli.drawing import fingerprint
 from scoresde.cli.held_out import asked, conditions_of, folder_of, learnt, words_of
 from scoresde.cli.options import (
     BatchSize,
@@ -26,7 +27,7 @@ from scoresde.cli.options import (
     TrainData,
 )
 from scoresde.cli.outputs import check_folder
-from scoresde.cli.sample import Sample, fingerprint
+from scoresde.cli.sample import Sample
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, tell, then
 from scoresde.data import Data, load

@@ -191,7 +191,7 @@ def _read(
     config = replace(
         DataConfig(source=source) if run is None else run.data,
         source=source,
-        condition=tuple(_words(command, run, source, model)),
+        condition=tuple(condition_words(command, run, source, model)),
         sample=_sampled(run, source, model),
         size=_size(command, run, source),
         split=split,
@@ -239,7 +239,9 @@ def _of_model(model: ScoreModel) -> list[str]:
     return words
 
 
-def _words(command: Asks, run: RunConfig | None, source: str, model: ScoreModel) -> Sequence[str]:
+def condition_words(
+    command: Asks, run: RunConfig | None, source: str, model: ScoreModel
+) -> Sequence[str]:
     """Return the columns of the conditions: the given columns, or else the columns of the run."""
     if command.condition:
         return command.condition

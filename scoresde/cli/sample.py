@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-import numpy as np
 import torch
 import tyro
 from torch import Tensor
 
-from scoresde import checkpoint, distributed, plot
+from scoresde import distributed, plot
 from scoresde.checks import check_integer
-from scoresde.cli.csv_text import as_csv, check_vectors
+from scoresde.cli.csv_text import check_vectors
+from scoresde.cli.drawing import cost, draw, fingerprint, in_turn, shown, write
 from scoresde.cli.given import (
     ClassName,
     Conditions,
@@ -36,7 +35,6 @@ from scoresde.cli.sample_picture import (
     PictureOptions,
     data_beside,
     in_words,
-    picture,
     rounded,
 )
 from scoresde.cli.standing import model_of
@@ -46,18 +44,10 @@ from scoresde.errors import InvalidValueError
 from scoresde.plot.shapes import USUAL
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
-from scoresde.score.pilot_file import SLOW_PILOT, weights_of
-from scoresde.sde import Classes, class_name, facts
+from scoresde.score.pilot_file import SLOW_PILOT
+from scoresde.sde import facts
 
-__all__ = [
-    "Drawn",
-    "Sample",
-    "cost",
-    "draw",
-    "fingerprint",
-    "shown",
-    "write",
-]
+__all__ = ["Sample"]
 
 # The default number of points in a picture, and of other samples.
 _POINTS, _OTHERS = 1000, 64
@@ -113,7 +103,8 @@ class Sample:
     beside: Annotated[
         str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
     ] = None
-    """Data to show beside the samples in a picture, given as for train. As many data as samples are
+    """Data to show beside the samples in a picture, given as for train. If no condition is given,
+    the samples are drawn given the conditions of these data. As many data as samples are
     shown, chosen at random, or all data if they are fewer."""
     like: Annotated[
         str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
@@ -144,9 +135,9 @@ class Sample:
         run = run_of(self.checkpoint)
         like = "DATA" if run is None else run.data.source
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
-        given = self._given(model, n)
+        given, source = self._given(model, n)
         lines = left_open(model, self.condition, self.class_, like)
-        for line in without_class(model, given, self.like) if self.like else lines:
+        for line in without_class(model, given, source) if source else lines:
             tell(line)
         if self.sampler == "fast" and model.pilot is None and facts(model).pilot is not None:
             announce(model, self.steps)
@@ -196,18 +187,26 @@ class Sample:
         )
         tell_costs(n, self.batch_size, seconds - pilot, model.whole if self.round else ())
 
-    def _given(self, model: ScoreModel, n: int) -> Given:
-        """Return the conditions of n samples and the guidance."""
+    def _given(self, model: ScoreModel, n: int) -> tuple[Given, str | None]:
+        """Return the conditions of n samples and the guidance, and where conditions come from.
+
+        Without `like`, the conditions are those of the data beside the samples, if none is given
+        and these data have all that the model takes.
+        """
         given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
-        if self.like is None:
-            return given
-        data = named(Question(self.checkpoint, self.like), self.like, model)
-        known = conditions_of(data, self.like, model)
+        source = self.like or (None if given.values else self.beside)
+        if source is None:
+            return given, None
+        data = named(Question(self.checkpoint, source), source, model)
+        declared = facts(model).conditions or {}
+        if self.like is None and (not declared or not declared.keys() <= data.conditions.keys()):
+            return given, None
+        known = conditions_of(data, source, model)
         if known is None:
             raise InvalidValueError("this model takes no condition; leave out --like")
         rows = torch.arange(self.first, self.first + n) % len(data)
         rows = order(len(data), seed=self.seed, epoch=0)[rows]
-        return replace(given, values={**known.rows(rows), **given.values})
+        return replace(given, values={**known.rows(rows), **given.values}), source
 
     def _of_points(self, model: ScoreModel) -> bool:
         """Return True if the output is a picture of points."""
@@ -216,9 +215,9 @@ class Sample:
     def _film(self, model: ScoreModel, n: int) -> None:
         """Write the trajectory from noise to samples as an animation."""
         n = n if self.n is not None else USUAL[plot.kind(model.event_shape)]
-        given = self._given(model, n)
+        given, _ = self._given(model, n)
         start = time.perf_counter()
-        condition = _condition(model, given, n, self.first)
+        condition = in_turn(model, given, n, self.first)
         run = Run.of(
             given.guided(model), sampler=self.sampler, n=n, steps=self.steps, seed=self.seed,
             first=self.first, condition=condition,
@@ -244,106 +243,3 @@ class Sample:
             "batch_size": self.batch_size,
             "round": self.round,
         }
-
-
-class Drawn(NamedTuple):
-    """Hold samples and their cost."""
-
-    x: Tensor
-    label: Tensor | None
-    nfe: int
-    passes: int
-    seconds: float
-
-
-def draw(
-    model: ScoreModel,
-    sampler: str,
-    *,
-    n: int,
-    steps: int | None,
-    seed: int,
-    given: Given | None = None,
-    first: int = 0,
-    batch_size: int = 64,
-) -> Drawn:
-    """Return samples `first ... first + n - 1` of a seed.
-
-    Args:
-        model: A score model; if it has labels and none is given, sample i has the class i modulo
-            the number of classes.
-        sampler: A name of `SAMPLERS`.
-        n: The number of samples, at least 1.
-        steps: The number of steps of the sampler; None for the default.
-        seed: The seed of the samples.
-        given: The conditions, one row for each sample or one for all, and the guidance.
-        first: The number of the first sample.
-        batch_size: The number of samples per batch; the last batch is padded.
-
-    Raises:
-        InvalidValueError: `n` is below 1, or the guidance is not possible for this model.
-    """
-    check_integer("n", n, 1)
-    given = Given() if given is None else given
-    condition = _condition(model, given, n, first)
-    start = time.perf_counter()
-    drawn = Run.of(
-        given.guided(model), sampler=sampler, n=n, steps=steps, seed=seed, first=first,
-        condition=condition,
-    ).draw(batch_size)  # fmt: skip
-    seconds = time.perf_counter() - start
-    label = condition.get(class_name(facts(model).conditions) or "")
-    return Drawn(drawn.x.cpu(), label, drawn.nfe, drawn.passes, seconds)
-
-
-def _condition(model: ScoreModel, given: Given, n: int, first: int) -> dict[str, Tensor]:
-    """Return the given conditions of the samples, or all classes in turn if none is given."""
-    kinds = facts(model).conditions or {}
-    condition, name = dict(given.rows(range(n))), class_name(kinds)
-    kind = kinds.get(name or "")
-    if name is not None and isinstance(kind, Classes) and name not in condition:
-        condition[name] = (torch.arange(n) + first % kind.n) % kind.n
-    return condition
-
-
-def cost(drawn: Drawn) -> str:
-    """Return the evaluations and network passes of the samples, as text."""
-    if drawn.passes == drawn.nfe:
-        return f"{drawn.nfe} evaluations of the network each"
-    return f"{drawn.nfe} evaluations of the score each, {drawn.passes} passes of the network"
-
-
-def shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
-    """Return samples in model units for a picture, else in the units of the training data."""
-    return x if path.suffix in PICTURES else model.transform.restore(x)
-
-
-def fingerprint(model: ScoreModel) -> str:
-    """Return a checksum of a model's weights and description."""
-    pilot = {} if model.given_pilot is None else model.given_pilot.tensors()
-    return checkpoint.digest(
-        {name: value.cpu() for name, value in pilot.items()}, weights_of(model), checkpoint.SCHEMA
-    )[:16]
-
-
-def write(
-    path: Path, tensors: dict[str, Tensor], model: ScoreModel, options: PictureOptions | None = None
-) -> None:
-    """Write samples and labels in the format of the suffix; a .csv also has all conditions."""
-    if path.suffix in PICTURES:
-        plot.save(picture(tensors, model, options or PictureOptions()), path)
-        return
-    if path.suffix == ".safetensors":
-        checkpoint.save_tensors(path, tensors)
-        return
-    arrays: dict[str, Any] = {name: value.numpy() for name, value in tensors.items()}
-    if path.suffix == ".csv":
-        given = {} if options is None else options.given
-        checkpoint.write_bytes(path, as_csv(arrays, model, given).encode())
-        return
-    buffer = io.BytesIO()
-    if path.suffix == ".npy":
-        np.save(buffer, arrays["x"])
-    else:
-        np.savez(buffer, **arrays)
-    checkpoint.write_bytes(path, buffer.getvalue())

@@ -12,7 +12,8 @@ from scoresde import distributed
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.csv_text import check_vectors
 from scoresde.cli.given import Conditions, Given, array
-from scoresde.cli.inpaint import SUFFIXES, finished, given_again, with_channel
+from scoresde.cli.inpaint import FEW, SUFFIXES, finished, given_again
+from scoresde.cli.known_part import with_channel
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
 from scoresde.cli.sample_picture import PictureOptions
@@ -63,7 +64,7 @@ class Solve:
     is 0 are ignored."""
     std: float
     """The standard deviation of the noise of the measurement, at least 0."""
-    n: int = 16
+    n: int = FEW
     """The number of samples, at least 1."""
     iterations: int = 5
     """The number of conjugate-gradient steps for each evaluation of the posterior's score, at least
@@ -73,7 +74,7 @@ class Solve:
     steps: Steps = None
     seed: Seed = 0
     condition: Conditions = ()
-    batch_size: BatchSize = 64
+    batch_size: BatchSize = FEW
 
     def run(self) -> None:
         """Draw and write."""
@@ -100,7 +101,7 @@ class Solve:
         )  # fmt: skip
         finished(run, model, self.out, self.batch_size, "solution", options)
         if distributed.is_main():
-            words = given_again(self.condition, self.steps)
+            words = given_again(self.condition, self.steps, self.batch_size)
             then(
                 "draw other solutions", "solve", self.checkpoint, "--operator", self.operator,
                 "--y", self.y, "--std", self.std, *words, "--sampler", self.sampler,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ from scoresde.training import log
 
 __all__ = ["Standing", "better_of", "model_of"]
 
-# The last held-out loss is clearly above the lowest one if it is higher by more than this share.
-_CLEARLY = 0.02
+# The last held-out loss is not clearly above the lowest one if it is higher by at most this share.
+_HARDLY = 0.02
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,20 @@ def better_of(folder: Path) -> Path:
     """Return the folder of the better weights of a run: RUN/best if its loss is clearly lower.
 
     The held-out losses are those of the log. If the last one is at most 2 % above the lowest one,
-    or if there is no RUN/best, the folder of the run itself is returned.
+    or by no more than chance explains, or if there is no RUN/best, the folder of the run itself is
+    returned.
     """
     best = folder / "best"
     try:
         rows = log.rows(folder / "log.jsonl")
-        losses = [row["held_out"] for row in rows if "held_out" in row]
+        found = [row for row in rows if "held_out" in row]
     except CheckpointError:
         return folder
-    if not losses or not (best / "model.safetensors").is_file():
+    if not found or not (best / "model.safetensors").is_file():
         return folder
-    return best if losses[-1] - min(losses) > _CLEARLY * abs(min(losses)) else folder
+    lowest, last = min(row["held_out"] for row in found), found[-1]
+    hardly = last["held_out"] - lowest <= _HARDLY * abs(lowest)
+    return folder if hardly or last.get("held_out_excess", math.inf) <= 0 else best
 
 
 def model_of(source: str) -> ScoreModel:

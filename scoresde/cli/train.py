@@ -156,8 +156,8 @@ class Train:
         if (held := trainer.held_out) is not None and held.at is not None and held.waited:
             clearly = better != self.out
             _say(
-                f"{self.out} has the averaged weights at the end; {self.out / 'best'} has the "
-                f"averaged weights with the lowest held-out loss, {held.best:.3g}, after step "
+                f"{self.out} has the averaged weights at the end; {self.out / 'best'} has those of "
+                f"the checkpoint with the lowest held-out loss, {held.best:.3g}, after step "
                 f"{held.at:,}; the loss at the end is {'clearly' if clearly else 'hardly'} higher, "
                 f"so use {better}"
             )

@@ -46,6 +46,8 @@ def classes_of(text: Iterable[Any], what: str) -> Named:
         raise InvalidTypeError(
             f"{what} holds numbers except for {some(map(repr, odd))}; leave cells of missing "
             "numbers empty, and write decimal points instead of commas"
+            if odd
+            else f"{what} holds numbers that are text; convert them, such as [int(v) for v in y]"
         )
     numbers = {name: k for k, name in enumerate(names)}
     rows = [-1 if cell is None else numbers[cell] for cell in cells]

@@ -45,6 +45,7 @@ __all__ = [
 
 # Labels that begin at 1 are reported if each class has at least this many samples.
 _MANY = 10
+_HIGHEST = 2**31 - 2  # the highest label; a network with more classes cannot be built
 
 Kind = Classes | Field
 
@@ -208,6 +209,11 @@ def _labels(
             "but class 0 has no samples; number the classes from 0, or give their names as text",
             UserWarning,
             stacklevel=outside(),
+        )
+    if kind is None and high > _HIGHEST:
+        raise DataError(
+            f"the highest label of {name!r} is {high:,}, so a model would have as many classes; "
+            "number the classes from 0, or give their names as text"
         )
     kind = Classes(max(high, 0) + 1) if kind is None else kind
     wrong = (rows < -1) | (rows >= kind.n)

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["check", "describe_noise", "describe_sides", "remarks"]
 
 _SHOWN = 64  # the number of samples in the picture
-_SHORT = 160  # `remarks` shortens remarks that have more letters
 # The largest noise is compared with this quantile of the distances between samples, since the
 # largest distance is that to an outlier.
 _NEAR = 0.95
@@ -129,7 +128,7 @@ def check(
 
 
 def remarks(data: Data, sde: SDE | None = None) -> list[str]:
-    """Return shortened remarks of `check`, for the start of a training.
+    """Return the remarks of `check`, for the start of a training.
 
     Copies and constant samples are searched only among data of up to 2^25 numbers.
 
@@ -149,7 +148,7 @@ def remarks(data: Data, sde: SDE | None = None) -> list[str]:
             describe_noise(report, sde)
     except DataError:  # the training will raise this error
         return []
-    return [text if len(text) <= _SHORT else text.partition(": ")[0] for text in report.remarks]
+    return list(report.remarks)
 
 
 def _spread(n: int) -> Tensor:

@@ -77,6 +77,9 @@ class Comparison(NamedTuple):
     floor: Estimate
     gap: Estimate
 
+    def __str__(self) -> str:
+        return f"{self.samples}, for real data {self.floor}"
+
     @property
     def differs(self) -> bool:
         """Return True if the interval of the difference excludes 0."""

@@ -35,9 +35,9 @@ _FACTORS = 0xD2511F53, 0xCD9E8D57
 _STEPS = 0x9E3779B9, 0xBB67AE85
 _ROUNDS = 10
 
-_HALF = np.uint64(32)
-_LEFT, _RIGHT = np.array(_FACTORS, dtype=np.uint64)
-_BOTH = np.array([[[_RIGHT]], [[_LEFT]]])
+# arrays without dimensions, since numpy takes longer with its scalars
+_HALF, _LEFT, _RIGHT = map(np.array, np.array([32, *_FACTORS], dtype=np.uint64))
+_BOTH = np.array(_FACTORS[::-1], dtype=np.uint64).reshape(2, 1, 1)
 
 
 class Scratch:
@@ -76,15 +76,21 @@ def block(key: int, counter: int) -> int:
 
 
 def keys_of(k0: Words, k1: Words) -> Words:
-    """Return the keys of all ten rounds, `(10, 2, R, 1)`, from the two words of R keys."""
-    return np.array(list(_round_keys(k0, k1)), dtype=np.uint64).reshape(_ROUNDS, 2, -1, 1)
+    """Return the keys of all ten rounds, `(10, 2, R, 1)`, from the two words of R keys.
+
+    From the fourth round on, every second entry holds the keys of two rounds, as `lanes` uses them.
+    """
+    keys = np.array(list(_round_keys(k0, k1)), dtype=np.uint64).reshape(_ROUNDS, 2, -1, 1)
+    keys[3::2] <<= _HALF
+    keys[3:-1:2] |= keys[4::2]
+    return keys
 
 
 def lanes(keys: Words, counter: Counter, scratch: Scratch) -> Words:
     """Return the random words of R x C counters as lanes `(2, R, C)`, in a buffer of `scratch`.
 
     Args:
-        keys: The keys of each round, `(10, 2, R, 1)` or `(10, 2, 1, 1)`.
+        keys: The result of `keys_of`, `(10, 2, R, 1)` or `(10, 2, 1, 1)`.
         counter: The four words of the counters: the first `(1, C)`, the others `(R, 1)` or
             `(1, 1)`.
         scratch: Buffers.
@@ -104,14 +110,14 @@ def lanes(keys: Words, counter: Counter, scratch: Scratch) -> Words:
     row = (left ^ keys[1, 0]) << _HALF, _LEFT * (left >> _HALF) ^ keys[1, 1] << _HALF
     np.bitwise_xor(columns, row[0] ^ keys[2, 0], found[0])
     np.bitwise_xor(right, row[1] ^ keys[2, 1], found[1])
+    other = found[::-1]
     for i in range(2, _ROUNDS):
-        np.right_shift(found[::-1], _HALF, product)
+        np.right_shift(other, _HALF, product)
         np.multiply(product, _BOTH, product)
         np.left_shift(found, _HALF, found)
         np.bitwise_xor(found, product, found)
         if i % 2:  # the remaining rounds in pairs, each with the keys of its two rounds
-            key = keys[i] << _HALF
-            np.bitwise_xor(found, key | keys[i + 1] if i + 1 < _ROUNDS else key, found)
+            np.bitwise_xor(found, keys[i], found)
     return found
 
 

@@ -113,8 +113,9 @@ def pareto(
     """Draw errors against costs, with shaded intervals, in panels side by side.
 
     Both axes are logarithmic. An error below 1e-8 times the largest error of its panel may be
-    rounding, so it is drawn at 1e-8 times that largest error. Points whose cost or error is not
-    positive are left out.
+    rounding, so it is drawn at 1e-8 times that largest error. An error that is not positive, such
+    as an estimate that chance made negative, is drawn as a triangle at the upper end of its
+    interval. Points whose cost or upper end is not positive are left out.
 
     Args:
         panels: A mapping from the title of each panel to its curves. The curves are a mapping from
@@ -139,24 +140,27 @@ def pareto(
     for axes, (title, curves) in zip(grid_of_axes, panels.items(), strict=False):
         errors = [error for points in curves.values() for _, error, *_ in points]
         bottom = 1e-8 * max((e for e in errors if math.isfinite(e)), default=0.0)
+        note = ""
         for name, points in curves.items():
-            shown = [
-                (price, *(max(number, bottom) for number in numbers))
-                for price, *numbers in points
-                if price > 0 and numbers[0] > 0 and math.isfinite(numbers[0])
-            ]
-            if not shown:
-                continue
-            at, values, lows, highs = zip(*shown, strict=True)
+            drawable = [(c, e, *ends) for c, e, *ends in points if c > 0 and math.isfinite(e)]
+            shown = [(c, *(max(e, bottom) for e in numbers)) for c, *numbers in drawable
+                     if numbers[0] > 0]  # fmt: skip
+            limits = [(c, high) for c, e, *_, high in drawable if e <= 0 < high < math.inf]
             # after every ten names the colours repeat with another dash pattern
             tens, units = divmod(names.index(name), len(paper.COLOURS))
             colour, dashes = paper.COLOURS[units], ("-", "--", ":", "-.")[tens % 4]
-            axes.plot(
-                at, values, marker=".", label=paper.plain(name), color=colour, linestyle=dashes
-            )
+            label = paper.plain(name)
+            if limits:
+                note = " (triangle: at most)"
+                axes.plot(*zip(*limits, strict=True), "v", color=colour, fillstyle="none",
+                          label="" if shown else label)  # fmt: skip
+            if not shown:
+                continue
+            at, values, lows, highs = zip(*shown, strict=True)
+            axes.plot(at, values, marker=".", label=label, color=colour, linestyle=dashes)
             least = [max(low, value / 100) for low, value in zip(lows, values, strict=True)]
             axes.fill_between(at, least, highs, color=colour, alpha=0.2, linewidth=0)
-        axes.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
+        axes.set(xlabel=x, ylabel=f"{y}{note}", xscale="log", yscale="log")
         axes.set_title(paper.plain(title), fontsize="medium")
         axes.grid(alpha=0.3, color=paper.GREY)
         paper.decades(axes.xaxis)

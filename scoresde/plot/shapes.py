@@ -119,7 +119,7 @@ def samples(
         if alone:
             return draw_points(x, transform=transform, title=title, ax=ax)
         return draw_points(sets, title=title, ax=ax)
-    drawn, panels = paper.sheet(None, (4.4 * len(sets), 4.6), 1, len(sets))
+    drawn, panels = paper.sheet(None, (4.4 * len(sets), 4.9), 1, len(sets))
     tones = tones_of(sets, ())
     dot = min(25.0, max(1.0, 8_000 / max(map(len, sets.values()))))
     for i, (panel, (label, part)) in enumerate(zip(panels, sets.items(), strict=True)):

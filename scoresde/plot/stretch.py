@@ -16,7 +16,7 @@ STRETCHED = "logarithmic beyond the dotted lines"
 """The note below a picture with such an axis."""
 
 # An axis is logarithmic beyond an interval if it is longer than this many times the interval.
-_FAR = 1.5
+_FAR = 6.0
 # The length of a factor of e, in units of half the interval.
 _FOLD = 0.2
 
@@ -33,7 +33,7 @@ def ends_of(x: Tensor, margin: float = 0.1) -> Ends:
 
 def is_far(inner: Ends, outer: Ends) -> bool:
     """Return True if an axis that contains both intervals should not be linear."""
-    return outer[1] - outer[0] > 2 * _FAR * (inner[1] - inner[0])
+    return outer[1] - outer[0] > _FAR * (inner[1] - inner[0])
 
 
 def stretch(axis: Any, inner: Ends, outer: Ends) -> list[str]:

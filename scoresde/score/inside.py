@@ -36,8 +36,9 @@ _LIBRARIES = frozenset({"torch", "scoresde"})
 # Reentrant, since garbage collection may happen while the lock is held: it may close a generator,
 # and the end of the generator's block takes the lock again.
 _alone = ThreadLock()
-# For each layer that is being evaluated: the threads that evaluate it, and the mode to restore.
-_running: weakref.WeakKeyDictionary[nn.Module, tuple[list[int], bool]]
+# For each layer that is being evaluated: the blocks that evaluate it, with the thread of each, and
+# the mode to restore.
+_running: weakref.WeakKeyDictionary[nn.Module, tuple[dict[object, int], bool]]
 _running = weakref.WeakKeyDictionary()
 # The layers that are being trained, with the thread that trains each.
 _learning: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
@@ -167,27 +168,26 @@ def in_evaluation(layers: Iterable[nn.Module], thread: int | None = None) -> Ite
         TrainingError: Another thread trains a layer, which changes its weights.
     """
     listed, here = list(layers), threading.get_ident() if thread is None else thread
-    with _alone():
-        if any(_learning.get(layer, here) != here for layer in listed):
-            raise TrainingError(
-                "another thread is training this model, so its weights and mode may change at any "
-                "time; evaluate the averaged model, trainer.model, or a copy that you made before"
-            )
-        for layer in listed:
-            _running.setdefault(layer, ([], layer.training))[0].append(here)
-            layer.training = False
+    block, changed = object(), list[nn.Module]()
+    # an interrupt may come at any line, so half a beginning is undone too, and half an end finished
     try:
+        with _alone():
+            if any(_learning.get(layer, here) != here for layer in listed):
+                raise TrainingError(
+                    "another thread is training this model, so its weights and mode may change at "
+                    "any time; evaluate the averaged model, trainer.model, or a copy that you made "
+                    "before"
+                )
+            for layer in listed:
+                _running.setdefault(layer, ({}, layer.training))[0][block] = here
+                layer.training = False
         yield
     finally:
-        with _alone():
+        try:
             changed = [layer for layer in listed if layer.training]
-            for layer in listed:
-                # the default is for a generator that garbage collection closes at this point
-                threads, mode = _running.get(layer, ([here] * 2, False))
-                threads.remove(here)
-                if not threads:
-                    _running.pop(layer, None)
-                    layer.training = mode
+            _leave(listed, block)
+        finally:
+            _leave(listed, block)
     if changed:
         warnings.warn(
             f"{type(changed[0]).__name__} was set to training mode during an evaluation, by the "
@@ -198,6 +198,17 @@ def in_evaluation(layers: Iterable[nn.Module], thread: int | None = None) -> Ite
         )
 
 
+def _leave(layers: list[nn.Module], block: object) -> None:
+    """End a block's evaluation of layers, and restore the modes of those without another block."""
+    with _alone():
+        for layer in layers:
+            blocks, mode = _running.get(layer, ({None: 0}, False))
+            if blocks.keys() <= {block}:
+                layer.training = mode
+                _running.pop(layer, None)
+            blocks.pop(block, None)
+
+
 @contextmanager
 def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Set layers to training mode within the block, and restore the mode of each after it.
@@ -206,24 +217,24 @@ def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
         TrainingError: A layer is already being trained in another such block, or another thread
             evaluates it.
     """
-    listed, here = list(layers), threading.get_ident()
-    with _alone():
-        # two optimisers that change the same weight at once may crash the process
-        if any(layer in _learning for layer in listed):
-            raise TrainingError(
-                "the model is already being trained, by another thread or by a trainer that "
-                "called this one; train a copy, copy.deepcopy(model)"
-            )
-        check_unused(listed)
-        _learning.update(dict.fromkeys(listed, here))
-        before = [layer.training for layer in listed]
-        for layer in listed:
-            layer.training = True
+    listed, here, before = list(layers), threading.get_ident(), list[bool]()
     try:
+        with _alone():
+            # two optimisers that change the same weight at once may crash the process
+            if any(layer in _learning for layer in listed):
+                raise TrainingError(
+                    "the model is already being trained, by another thread or by a trainer that "
+                    "called this one; train a copy, copy.deepcopy(model)"
+                )
+            check_unused(listed)
+            before = [layer.training for layer in listed]
+            _learning.update(dict.fromkeys(listed, here))
+            for layer in listed:
+                layer.training = True
         yield
     finally:
         with _alone():
-            for layer, mode in zip(listed, before, strict=True):
+            for layer, mode in zip(listed, before, strict=False):  # none before an error
                 _learning.pop(layer, None)
                 layer.training = mode
 
@@ -231,9 +242,10 @@ def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
 def _forget_other_threads() -> None:
     """Leave the blocks of all threads but this one, which alone lives on in a forked process."""
     here = threading.get_ident()
-    for layer, (threads, mode) in list(_running.items()):
-        threads[:] = [thread for thread in threads if thread == here]
-        if not threads:
+    for layer, (blocks, mode) in list(_running.items()):
+        for block in [block for block, thread in blocks.items() if thread != here]:
+            del blocks[block]
+        if not blocks:
             del _running[layer]
             layer.training = mode
     for layer, thread in list(_learning.items()):
@@ -252,8 +264,8 @@ def check_unused(score: object) -> None:
     here, layers = threading.get_ident(), layers_of(score)
     with _alone():
         for layer in layers:
-            threads, mode = _running.get(layer, ([], False))
-            if mode and any(thread != here for thread in threads):
+            blocks, mode = _running.get(layer, ({}, False))
+            if mode and any(thread != here for thread in blocks.values()):
                 raise TrainingError(
                     "another thread is evaluating this model and has set it to evaluation mode, "
                     "which turns dropout off; let that thread evaluate a copy, "

@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_batch, in_dtype, quoted, summary
+from scoresde.checks import as_numbers, check_batch, in_dtype, quoted, summary, unreadable
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.precision import as_double, full_precision
 
@@ -54,6 +54,8 @@ class Moments:
         which = "var" if self.cov is None else "cov"
         mean = self._number("mean", "the mean in Moments")
         spread = self._number(which, "the variance in Moments")
+        if unreadable(mean) or unreadable(spread):
+            return
         for name, value in (("mean", mean), ("variance", spread)):
             if (bad := ~value.isfinite()).any():
                 first = value[bad].flatten()[0].item()

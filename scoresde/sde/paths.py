@@ -226,7 +226,8 @@ class CosineSDE(SDE):
 
     def log_snr(self, t: Tensor) -> Tensor:
         r"""Return $-2 \log \tan(\pi t / 2)$."""
-        return -2 * torch.log(torch.tan(math.pi / 2 * t))
+        # not the logarithm of `torch.tan`, which runtimes of ONNX files do not have in float64
+        return 2 * (torch.log(self.alpha(t)) - torch.log(self.sigma(t)))
 
     def time(self, log_snr: Tensor) -> Tensor:
         """Return the inverse of `log_snr`."""

@@ -17,27 +17,22 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.checks import check_dense, check_range, door
-from scoresde.errors import DeviceError, InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, ScoreSDEError, ShapeError
 from scoresde.precision import in_user_settings
 from scoresde.sde.condition import Condition
 from scoresde.sde.coordinates import ratio
 from scoresde.sde.cpu_times import batch_time
 from scoresde.sde.moments import Moments
 from scoresde.sde.process import SDE
+from scoresde.sde.raised import changed_in_place, explained
 from scoresde.sde.score import Score, ask, facts
 from scoresde.sde.shapes import check_times, expand
 from scoresde.sde.watch import Watch, not_finite
 
 __all__ = ["ReverseSDE", "check_output", "report"]
 
-_IN_PLACE = (
-    "the score changed its input {name} in place, but the sampler still needs it; let it change a "
-    "copy, {name}.clone(), instead"
-)
 # The reverse SDE whose score is being evaluated; it receives the values given to `report`.
 _current: ContextVar[ReverseSDE | None] = ContextVar("current", default=None)
-# Parts of the error messages of torch if a network and its input have different dtypes.
-_MIXED_DTYPES = ("same dtype", "scalar type", "mixed dtype", "bias type", "weight type")
 
 
 def check_output(what: str, out: Any, x: Tensor) -> Tensor:
@@ -256,8 +251,7 @@ class ReverseSDE:
     ) -> Any:
         """Evaluate a function at `x` and `t`, count the evaluation, and check the result.
 
-        The result must have the shape of `like`; if `like` is None, it must be `(B,)`, or a tuple
-        as in `method`.
+        The result must have the shape of `like`; without it `(B,)`, or be a tuple as in `method`.
         """
         time = self.sde.cpu_time(t)
         check_times(time, x)
@@ -269,20 +263,11 @@ class ReverseSDE:
         try:
             # a new tensor of times for each evaluation, since a network may change it in place
             out: Any = self.evaluate(function, x, batch_time(time, x, t))
+        except ScoreSDEError:
+            raise
         except RuntimeError as error:
-            if "same device" in str(error):
-                raise DeviceError(
-                    f"the state is on {x.device} and the score on another device; "
-                    "move the model, or give device="
-                ) from error
-            if "requires grad is being used in an in-place" in str(error):
-                raise InvalidValueError(_IN_PLACE.format(name="x")) from error
-            if any(part in str(error) for part in _MIXED_DTYPES):
-                raise InvalidTypeError(
-                    f"the state is {x.dtype} and the score's weights are not ({error}); cast the "
-                    "inputs to the dtype of the weights, for example `lambda x, t: "
-                    "model(x.float(), t.float())`"
-                ) from error
+            if (said := explained(error, x)) is not None:
+                raise said from error
             raise
         finally:
             _current.reset(before)
@@ -290,7 +275,7 @@ class ReverseSDE:
         self._count(1, cost(ratio(self.sde, time)) if callable(cost) else cost)
         for name, version in versions.items():
             if given[name]._version != version:
-                raise InvalidValueError(_IN_PLACE.format(name=name))
+                raise changed_in_place(name)
         if like is not None:
             return self._checked(what, out, like, x, time)
         numbers = x.new_zeros(len(x))

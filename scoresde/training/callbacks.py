@@ -39,7 +39,11 @@ class Callback:
         """Receive a row of the log: `step`, `loss`, `grad_norm`, `lr`, `seconds` and others."""
 
     def on_checkpoint(self, step: int, model: nn.Module) -> None:
-        """Receive the model with averaged weights at a checkpoint after `step` steps."""
+        """Receive the model with averaged weights at a checkpoint after `step` steps.
+
+        The files of the checkpoint are complete only at the last checkpoint of a training; before,
+        they are written at the same time.
+        """
 
     def on_end(self, step: int) -> None:
         """Close files and connections after `step` steps, even of a run that fails."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +14,20 @@ from scoresde.data import Data
 from scoresde.data.column_check import whole_columns
 from scoresde.data.column_order import in_columns
 from scoresde.data.layout import laid_as
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
+from scoresde.errors import (
+    CheckpointError,
+    InvalidTypeError,
+    InvalidValueError,
+    ShapeError,
+    UnknownNameError,
+)
 from scoresde.score import ScoreModel
 from scoresde.score.names import grown_names
 from scoresde.sde import SDE, Classes, Field, Moments, facts, process_of
 from scoresde.training.config import TrainConfig
 from scoresde.units import Identity
 
-__all__ = ["adopt", "check_fit", "check_kinds", "numbered", "process", "warn_of_moments"]
+__all__ = ["absolute", "adopt", "check_fit", "numbered", "process", "warn_of_moments"]
 
 # A warning is given if the means of data and model differ by more than _MEANS standard deviations,
 # if their variances differ by more than a factor _SCALE, or if the variances of the columns of the
@@ -28,7 +35,25 @@ __all__ = ["adopt", "check_fit", "check_kinds", "numbered", "process", "warn_of_
 _MEANS, _SCALE, _SPREAD = 3.0, 4.0, 100.0
 
 
-def check_kinds(score: object, config: object) -> None:
+def absolute(folder: str | Path | None) -> Path | None:
+    """Return the absolute path of a run's folder, which outlives a change of the working directory.
+
+    Raises:
+        InvalidValueError: The path is an empty text, such as an unset variable of a script.
+        CheckpointError: The path is relative, and the working directory was removed.
+    """
+    if folder == "":
+        raise InvalidValueError("the folder is an empty text; give a path, or None for no folder")
+    try:
+        return None if folder is None else Path(folder).absolute()
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"the folder {str(folder)!r} is relative, but the working directory was removed; give "
+            "an absolute path, or change to a directory that exists"
+        ) from error
+
+
+def _check_kinds(score: object, config: object) -> None:
     """Raise InvalidTypeError unless `score` is a module and `config` is a TrainConfig."""
     if not isinstance(score, nn.Module):
         raise InvalidTypeError(
@@ -39,12 +64,14 @@ def check_kinds(score: object, config: object) -> None:
         raise InvalidTypeError(f"config must be a TrainConfig, got {type(config).__name__}")
 
 
-def process(score: nn.Module) -> SDE:
+def process(score: nn.Module, config: TrainConfig) -> SDE:
     """Return the SDE that a score belongs to.
 
     Raises:
+        InvalidTypeError: The score is not a module, or `config` is not a TrainConfig.
         InvalidValueError: The score has no SDE.
     """
+    _check_kinds(score, config)
     try:
         return process_of(score, None)
     except InvalidValueError as error:

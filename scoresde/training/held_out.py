@@ -49,6 +49,10 @@ class HeldOut:
         quarters: The last measured loss of each quarter of the samples, sorted by noise, under the
             names in the log: `held_out_1` for the least noise to `held_out_4`. It is empty if there
             are fewer than four samples, or if the loss does not use one time per sample.
+        excess: For a checkpoint that is not the best, under the name `held_out_excess` in the log:
+            the loss minus that of the best checkpoint, less twice its standard error over the
+            samples. If it is positive, the best checkpoint is better than chance explains. It is
+            empty if the best checkpoint was made before the run was resumed.
     """
 
     def __init__(self, data: Data, sde: SDE, loss: Loss, config: TrainConfig) -> None:
@@ -59,6 +63,8 @@ class HeldOut:
         self.at: int | None = None
         self.waited = 0
         self.quarters: dict[str, float] = {}
+        self.excess: dict[str, float] = {}
+        self._losses = self._lowest = torch.zeros(0)  # of each sample: the last and the best
         self._loss = loss
         cost = _FORWARD * len(data) / config.batch_size
         every, line = max(config.steps / _MEASUREMENTS, cost / _SHARE), config.keeping.log_every
@@ -103,8 +109,13 @@ class HeldOut:
             )
         if loss < self.best:
             self.best, self.at, self.waited = loss, step, 0
+            self._lowest = self._losses
         else:
             self.waited += 1
+            if len(self._lowest) > 1:
+                above = self._losses - self._lowest
+                error = float(above.std()) / math.sqrt(len(above))
+                self.excess = {"held_out_excess": float(above.mean()) - 2 * error}
         return loss
 
     @torch.no_grad()
@@ -136,7 +147,8 @@ class HeldOut:
             rows = distributed.size() * distributed.mean(distributed.together(local_rows))
         losses, times = rows
         losses = losses / math.prod(self.data.event_shape)
-        self.quarters = {}
+        self._losses = losses
+        self.quarters, self.excess = {}, {}
         if len(losses) >= 4 and times.isfinite().all():
             # the noise increases with time
             parts = losses[times.argsort(stable=True)].tensor_split(4)

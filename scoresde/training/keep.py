@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,15 +18,14 @@ from scoresde.ema import Average
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.pretrained import card
 from scoresde.score import ScoreModel
+from scoresde.training.background import Background
 from scoresde.training.config import TrainConfig
 from scoresde.training.held_out import HeldOut
+from scoresde.training.same import check_description, check_same
 
 __all__ = ["Keeper"]
 
 _BEST = "best"
-_DATA = "data set"
-# entries that are missing in some runs
-_OPTIONAL = ("augment", "set of frozen weights")
 
 
 class Keeper:
@@ -38,7 +38,6 @@ class Keeper:
         identity: The other properties of the run that must not change, by name.
 
     Attributes:
-        newest: The file of the last undamaged checkpoint, or None.
         lock: The lock of the folder, held from `resume` until the training ends.
     """
 
@@ -46,9 +45,17 @@ class Keeper:
         self.folder = folder
         self.config = config
         self.identity = identity
-        self.newest: Path | None = None
         self.lock = checkpoint.Lock(folder)
+        self._files = Background()
+        self._newest: Path | None = None
         self._unsaved = False
+        self._pending = False
+
+    @property
+    def newest(self) -> Path | None:
+        """Return the file of the last undamaged checkpoint, or None; wait for one being written."""
+        self._files.wait()
+        return self._newest
 
     def resume(self) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
         """Return the newest undamaged checkpoint, or None at the start of a run.
@@ -77,10 +84,10 @@ class Keeper:
                     )
             return None
         path, tensors, meta = found
-        _check_description(meta, path)
-        self._check_same(meta, str(path))
+        check_description(meta, path)
+        check_same(meta, self.config, self.identity, str(path))
         checkpoint.set_aside(self.folder, after=meta["step"])
-        self.newest = path
+        self._newest = path
         return path, tensors, meta
 
     @contextlib.contextmanager
@@ -95,7 +102,11 @@ class Keeper:
         try:
             yield
         finally:
-            self.lock.release()
+            try:
+                self._finish()
+            finally:
+                if self._files.done:  # a signal may have ended the waiting
+                    self.lock.release()
 
     def _take(self, step: int) -> None:
         checkpoint.make_folder(self.folder)  # it may have been removed since `resume`
@@ -122,17 +133,17 @@ class Keeper:
         if found is not None:
             path, _, meta = found
             try:
-                _check_description(meta, path)
-                self._check_same(meta, str(path))
+                check_description(meta, path)
+                check_same(meta, self.config, self.identity, str(path))
             except InvalidValueError as error:
                 self.lock.release()
                 raise CheckpointError(
                     f"{self.folder} was removed or renamed, and now holds another run: {error}"
                 ) from error
-        elif self.newest is not None:
+        if self._newest is not None and not self._newest.exists():
             warnings.warn(
                 f"{self.folder} was removed or renamed during the run; from now on a new folder "
-                f"with this name is written, without {self.newest.name} and the earlier log",
+                f"with this name is written, without {self._newest.name} and the earlier log",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -143,14 +154,40 @@ class Keeper:
         tensors: Mapping[str, Tensor],
         averages: Mapping[str, Average[nn.Module]],
         held_out: HeldOut | None,
+        *,
         last: bool,
-    ) -> bool:
-        """Write the checkpoint of `step` and the averages; return True if all files were written.
+    ) -> None:
+        """Copy the tensors and averages of `step`, and write them while training continues.
+
+        With `last`, wait until they are written. All processes must call this at the same time.
 
         Raises:
-            CheckpointError: Files cannot be written, and this is the last checkpoint or the second
-                failure in a row; or the folder was removed, and another process trains there.
+            CheckpointError: The files of the last or of two checkpoints in a row could not be
+                written; or the folder was removed, and another process trains there.
         """
+        distributed.on_main(lambda: self._begin(step, tensors, averages, held_out))
+        self._pending = True
+        if last:
+            distributed.on_main(lambda: self._finish(last=True))
+
+    def report(self) -> None:
+        """Report an error of writing as soon as it is known, in all processes.
+
+        Raises:
+            CheckpointError: The files of two checkpoints in a row could not be written.
+        """
+        if self._pending and distributed.largest(distributed.is_main() and self._files.done):
+            self._pending = False
+            distributed.on_main(self._finish)
+
+    def _begin(
+        self,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        averages: Mapping[str, Average[nn.Module]],
+        held_out: HeldOut | None,
+    ) -> None:
+        self._finish()
         if self.lock.keep():
             self._check_newest(step)
             self._check_moved()
@@ -164,12 +201,23 @@ class Keeper:
         }
         if held_out is not None:
             meta["held_out"] = held_out.as_json()
+        best = held_out.best if held_out and self._is_best(step, averages, held_out) else None
+        copies, stored = checkpoint.copied(tensors), copy.deepcopy(dict(averages))
+        keep = self.config.keeping.keep
+
+        def write() -> None:
+            self._newest = checkpoint.save_step(self.folder, step, copies, meta, keep=keep)
+            self.export(step, stored)
+            if best is not None:
+                self._export_best(step, stored, best)
+            self._unsaved = False
+
+        self._files.begin(write)
+
+    def _finish(self, *, last: bool = False) -> None:
+        """Wait until no checkpoint is being written; raise or warn if the last one failed."""
         try:
-            self.newest = checkpoint.save_step(
-                self.folder, step, tensors, meta, keep=self.config.keeping.keep
-            )
-            self.export(step, averages)
-            self.keep_best(step, averages, held_out)
+            self._files.finish()
         except CheckpointError as error:
             if last or self._unsaved:
                 raise
@@ -179,9 +227,6 @@ class Keeper:
                 RuntimeWarning,
                 stacklevel=outside(),
             )
-        else:
-            self._unsaved = False
-        return not self._unsaved
 
     def export(self, step: int, averages: Mapping[str, Average[nn.Module]], **meta: Any) -> None:
         """Write each average of a `ScoreModel` by `save_pretrained`, after `step` steps."""
@@ -198,22 +243,31 @@ class Keeper:
         self, step: int, averages: Mapping[str, Average[nn.Module]], held_out: HeldOut | None
     ) -> None:
         """Write the averaged model to `best` if its held-out loss is the lowest so far."""
-        if held_out is None or held_out.at is None:
-            return
+        if held_out is not None and self._is_best(step, averages, held_out):
+            self._export_best(step, averages, held_out.best)
+
+    def _is_best(
+        self, step: int, averages: Mapping[str, Average[nn.Module]], held_out: HeldOut
+    ) -> bool:
+        """Return True if the held-out loss is the lowest; warn if an earlier best is missing."""
+        if held_out.at in (None, step):
+            return held_out.at == step
         best = self.folder / _BEST
-        if held_out.at != step:
-            if isinstance(averages[""].model, ScoreModel) and _done(best) != held_out.at:
-                warnings.warn(
-                    f"the best model, of step {held_out.at}, is missing in {best}: it could "
-                    "not be written, or was removed; a new best model is written when the "
-                    f"held-out loss falls below {held_out.best:.6g}",
-                    RuntimeWarning,
-                    stacklevel=outside(),
-                )
-            return
-        if _holds(best, step):
-            return
-        self.export(step, {_BEST: averages[""]}, held_out=held_out.best)
+        if isinstance(averages[""].model, ScoreModel) and _done(best) != held_out.at:
+            warnings.warn(
+                f"the best model, of step {held_out.at}, is missing in {best}: it could "
+                "not be written, or was removed; a new best model is written when the "
+                f"held-out loss falls below {held_out.best:.6g}",
+                RuntimeWarning,
+                stacklevel=outside(),
+            )
+        return False
+
+    def _export_best(
+        self, step: int, averages: Mapping[str, Average[nn.Module]], loss: float
+    ) -> None:
+        if not _holds(self.folder / _BEST, step):
+            self.export(step, {_BEST: averages[""]}, held_out=loss)
 
     def complete(self, step: int, averages: Mapping[str, Average[nn.Module]]) -> None:
         """Write the averages after the last `step`, if their files are missing, damaged or older.
@@ -222,59 +276,6 @@ class Keeper:
         """
         lost = {name: a for name, a in averages.items() if not _holds(self.folder / name, step)}
         self.export(step, lost)
-
-    def _check_same(self, meta: Mapping[str, Any], source: str) -> None:
-        # compare the data first, since other data also change options that are chosen for the data
-        _check_entries(meta, {_DATA: self.identity[_DATA]}, source)
-        self.config.check_continues(meta["config"], source)
-        _check_entries(
-            meta, {"augment": None, "set of frozen weights": None, **self.identity}, source
-        )
-        planned, done, rate = meta["config"]["steps"], meta["step"], self.config.optimiser
-        steps = self.config.steps
-        if planned != steps and any(
-            rate.lr_at(k, planned) != rate.lr_at(k, steps) for k in range(done)
-        ):
-            before, after = rate.lr_at(done - 1, planned), rate.lr_at(done, steps)
-            warnings.warn(
-                f"{source} is from a run of {planned} steps, which now has {steps}: its learning "
-                f"rate was chosen for {planned} steps (decay={rate.decay!r}), so it jumps from "
-                f"{before:.3g} to {after:.3g} here; with decay='constant' there is no jump",
-                RuntimeWarning,
-                stacklevel=outside(),
-            )
-        for name, now in (
-            ("threads", torch.get_num_threads()),
-            ("processes", distributed.size()),
-        ):
-            before = meta.get(name, 1)
-            if before != now:
-                warnings.warn(
-                    f"{source} was written with {before} {name} and continues with {now}: the "
-                    "weights will differ by rounding from the weights of an uninterrupted run",
-                    RuntimeWarning,
-                    stacklevel=outside(),
-                )
-
-
-def _check_entries(meta: Mapping[str, Any], now: Mapping[str, str | None], source: str) -> None:
-    """Raise InvalidValueError unless a checkpoint has the same properties as this run."""
-    for name, value in now.items():
-        if meta.get(name) != value:
-            raise InvalidValueError(
-                f"{source} belongs to another {name}: it was {meta.get(name)} and is now {value}; "
-                f"take the old {name}, or another folder"
-            )
-
-
-def _check_description(meta: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError if a file is not a checkpoint of a run, or was renamed."""
-    step, config = meta.get("step"), meta.get("config")
-    planned = config.get("steps") if isinstance(config, Mapping) else None
-    if type(step) is not int or type(planned) is not int or step > planned:
-        raise CheckpointError(f"{path} is not a checkpoint of a run; take another folder")
-    if path.stem != f"step-{step:08d}":
-        raise CheckpointError(f"{path} holds step {step}; give it its old name, or remove it")
 
 
 def _done(folder: Path) -> int | None:

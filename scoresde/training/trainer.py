@@ -27,7 +27,7 @@ from scoresde.training.averages import AveragedWeights
 from scoresde.training.batches import Batches
 from scoresde.training.callbacks import Callback, Callbacks
 from scoresde.training.config import TrainConfig
-from scoresde.training.door import adopt, check_fit, check_kinds, numbered, process, warn_of_moments
+from scoresde.training.door import absolute, adopt, check_fit, numbered, process, warn_of_moments
 from scoresde.training.guard import Guard
 from scoresde.training.held_out import HeldOut
 from scoresde.training.keep import Keeper
@@ -124,17 +124,15 @@ class Trainer(Generic[ScoreT]):
     ) -> None:
         self.score = score
         self.config = TrainConfig() if config is None else config
-        # an absolute path, so that a change of the working directory does not matter
-        self.folder = None if folder is None else Path(folder).absolute()
-        check_kinds(score, self.config)
-        sde = process(score)
+        self.folder = absolute(folder)
+        sde = process(score, self.config)
         self.data = numbered(score, data if isinstance(data, Data) else load(data))
         check_fit(score, self.config, self.data)
         self.loss = default_loss(score, self.data) if loss is None else loss
         check_loss(self.loss)
         warn_of_moments(score, self.data)
-        identified = identity(score, sde, self.loss, self.data, augment)
-        distributed.check_same({**self.config.flat(), **identified})
+        known = identity(score, sde, self.loss, self.data, augment)
+        distributed.check_same({**self.config.flat(), **known, "folder": folder is not None})
         distributed.align(laid_out(score, self.config))
         self.step = 0
         adopt(score, self.data)
@@ -143,10 +141,10 @@ class Trainer(Generic[ScoreT]):
             learnt, apart = self.data.split(share, seed=self.config.seed)
             self.held_out = HeldOut(apart, sde, self.loss, self.config)
         self._batches = Batches(learnt, self.config, augment=augment)
-        self.ema = AveragedWeights(score, self.config, self.folder, identified)
+        self.ema = AveragedWeights(score, self.config, self.folder, known)
         self.ema.divide(score)
         self._update = Update(score, sde, self.loss, self.config)
-        keeper = None if self.folder is None else Keeper(self.folder, self.config, identified)
+        keeper = None if self.folder is None else Keeper(self.folder, self.config, known)
         self._keeper = keeper
         self._guard = Guard(
             self.config, self._update.describe, lambda: None if keeper is None else keeper.newest
@@ -194,10 +192,11 @@ class Trainer(Generic[ScoreT]):
     def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
         """Make steps, and return the averaged score.
 
-        After the first SIGINT, SIGTERM or SIGHUP the run finishes the current step, writes a
-        checkpoint, and raises a KeyboardInterrupt or a SystemExit of 128 + the signal's number. A
-        second signal ends it immediately. If data cannot be read, the run also ends after a
-        checkpoint.
+        Checkpoints are copied, and written while the next steps run. After the first SIGINT,
+        SIGTERM or SIGHUP the run finishes the current step, writes a checkpoint, and raises a
+        KeyboardInterrupt or a SystemExit of 128 + the signal's number. A second signal ends it as
+        soon as the files being written are complete. If data cannot be read, the run also ends
+        after a checkpoint.
 
         Args:
             steps: The largest number of steps to make, at least 0; None makes all remaining steps.
@@ -218,6 +217,7 @@ class Trainer(Generic[ScoreT]):
             PeerError: Another process of the job died.
         """
         count = self.config.steps if steps is None else check_integer("steps", steps, 0)
+        distributed.check_same({"steps": count})
         first, end = self.step, min(self.step + count, self.config.steps)
         if self._update.begun == first:
             raise self._guard.torn(first)
@@ -251,6 +251,8 @@ class Trainer(Generic[ScoreT]):
                     self.ema.update(self.score)
                 self.step += 1
                 bar.update()
+                if self._keeper is not None:
+                    self._keeper.report()
                 # do not ask again, since a signal may come during the checkpoint
                 received = stop.agreed()
                 # interrupted and uninterrupted runs both write these checkpoints
@@ -308,7 +310,7 @@ class Trainer(Generic[ScoreT]):
             "seconds": round(time.perf_counter() - self._start, 3),
         }
         if held is not None and self.held_out is not None:
-            line |= {"held_out": held, **self.held_out.quarters}
+            line |= {"held_out": held, **self.held_out.quarters, **self.held_out.excess}
         if self.config.skips:
             line["skipped"] = self._guard.skipped
             self._guard.skipped = 0
@@ -316,13 +318,10 @@ class Trainer(Generic[ScoreT]):
 
     def _save(self, *, last: bool) -> None:
         ema = self.ema.whole()
-        if (keeper := self._keeper) is not None:
-            state, held = self._packed(), self.held_out
+        if self._keeper is not None:
+            state = self._packed()
             self._guard.check(self.step, state, self.optimizer)
-            if not distributed.on_main(
-                lambda: keeper.save(self.step, state, ema.results, held, last)
-            ):
-                return
+            self._keeper.save(self.step, state, ema.results, self.held_out, last=last)
         self.callbacks.on_checkpoint(self.step, ema.model)
 
     def _packed(self) -> dict[str, Tensor]:
