@@ -505,11 +505,13 @@ def test_the_result_is_a_table_a_file_and_a_picture(tmp_path):
     assert stored == found.as_json()
     assert stored["figures"]["mmd"]["gap"]["value"] == found["mmd"].gap.value
     assert stored["verdict"] == found.verdict()
-    panels = [axes.get_title().partition(",")[0] for axes in found.plot().axes]
+    drawn = found.plot()
+    panels = [axes.get_title().partition(",")[0] for axes in drawn.axes]
     assert panels == list(found)
-    assert "intervals" in found.plot().get_supxlabel()
-    assert "&lt;" not in found._repr_html_()
-    assert "data:image/png;base64," in found._repr_html_()
+    assert "intervals" in drawn.get_supxlabel()
+    html = found._repr_html_()
+    assert "&lt;" not in html
+    assert "data:image/png;base64," in html
     bare = str(evaluate(SAMPLES, REAL, resamples=0))
     assert "[" not in bare
     assert "*" not in bare

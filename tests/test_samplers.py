@@ -274,8 +274,8 @@ def test_reverse_diffusion_and_euler_maruyama_differ_pathwise_at_the_power_three
         )
         for h in (1e-3, 5e-4, 2.5e-4)
     ]
-    for coarse, fine in pairwise(gaps):
-        assert 1.35 < math.log2(coarse / fine) < 1.65
+    for long, short in pairwise(gaps):
+        assert 1.35 < math.log2(long / short) < 1.65
 
 
 @pytest.mark.slow
