@@ -276,11 +276,13 @@ class Pilot:
         def faded(one: Tensor, other: Tensor) -> Tensor:
             return torch.exp(-fade * (one[..., :, None] - other[..., None, :]).abs())
 
-        gram = known @ known.mT * faded(nodes, nodes)
-        rounding = _ROUNDING * gram.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True) + 1e-300
-        gram = gram + torch.diag_embed(rounding.expand(nodes.shape))
-        weights: Tensor = torch.linalg.solve(gram, known @ wanted.mT * faded(nodes, at)).mT
-        return weights
+        return _predicted(known @ known.mT * faded(nodes, nodes),
+                          known @ wanted.mT * faded(nodes, at))  # fmt: skip
+
+    def unpredicted(self, nodes: Tensor, at: Tensor) -> Tensor:
+        r"""Return the features of $R$ at `at` less those of its best prediction, `(..., Q, r')`."""
+        known, wanted = self.features(nodes), self.features(at)
+        return wanted - _predicted(known @ known.mT, known @ wanted.mT) @ known
 
     @cached_property
     def _features(self) -> Tensor:
@@ -290,3 +292,11 @@ class Pilot:
         unseen, _ = torch.linalg.qr(powers)
         size = self.factor.square().sum().sqrt()
         return torch.cat((self.factor.T, self.unseen * size * unseen), 1)
+
+
+def _predicted(gram: Tensor, cross: Tensor) -> Tensor:
+    """Return the weights `(..., Q, m)` from covariances `(..., m, m)` and `(..., m, Q)`."""
+    rounding = _ROUNDING * gram.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True) + 1e-300
+    gram = gram + torch.diag_embed(rounding.expand(gram.shape[:-1]))
+    weights: Tensor = torch.linalg.solve(gram, cross).mT
+    return weights

@@ -304,7 +304,7 @@ def step_errors(pilot: Pilot, ell: Tensor, order: int, corrector: int) -> Tensor
         steps = torch.arange(first, last)
         at, weight = gauss_legendre(ell[steps, None], ell[steps + 1, None])
         nodes = ell[steps[:, None] + new - torch.arange(m + new)]
-        gap = pilot.features(at) - pilot.predict(nodes, at) @ pilot.features(nodes)
+        gap = pilot.unpredicted(nodes, at)
         weight = weight / (c + torch.exp(-2 * at)).sqrt()
         errors[steps] = torch.einsum("nq,nqr->nr", weight, gap).norm(dim=-1)
         first = last
