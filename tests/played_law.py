@@ -24,6 +24,7 @@ import scoresde
 from scoresde import VPSDE, Moments, Run, ScoreModel, nn, precision
 from scoresde.data import Data
 from scoresde.objectives import dsm_loss, fd_ssm_loss, ism_loss, ssm_loss
+from scoresde.samplers.multistep.fast import usual_setting
 from scoresde.training import TrainConfig, Trainer
 
 # before the first backward pass, for which torch counts the devices
@@ -46,6 +47,9 @@ def sampling() -> Iterator[tuple[str, Callable[[int], object]]]:
     known = None
     for steps in STEPS:  # on the CPU, where it is quick
         known = score.measured_pilot(progress=False, steps=steps)
+    # runs of both lengths with one setting, whose tables have as many groups of steps
+    setting = usual_setting(STEPS[0])
+    known = dataclasses.replace(known, choices=dict.fromkeys(STEPS, setting), fits={})
     score = score.to(DEVICE)
     score.pilot = known
     label = {"label": LABELS[:2]}

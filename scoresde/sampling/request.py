@@ -279,8 +279,7 @@ def warn_of_growth(x: Tensor, moments: Moments | None, known: Facts) -> None:
     """
     if moments is None or x.numel() == 0:
         return
-    norm = torch.linalg.vector_norm(x.detach(), dtype=widest(x.device))
-    size = float(norm) / math.sqrt(x.numel())
+    size = float(torch.linalg.vector_norm(x.detach(), dtype=widest(x.device))) / x.numel() ** 0.5
     data = moments.root_mean_square()
     if size > (_LARGEST_GUIDED if known.density is False else _LARGEST_GROWTH) * data > 0:
         warnings.warn(
