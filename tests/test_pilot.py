@@ -292,9 +292,9 @@ def test_a_model_without_any_residual_costs_no_more_than_another():
     calls = []
 
     class Counted(Pilot):
-        def predict(self, nodes, at):
+        def unpredicted(self, nodes, at):
             calls.append(at)
-            return super().predict(nodes, at)
+            return super().unpredicted(nodes, at)
 
     levels = torch.linspace(-5, 5, 64, dtype=DTYPE)
     p = Counted(levels, torch.zeros(2, 64, dtype=DTYPE), STANDARD, 64)
