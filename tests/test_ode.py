@@ -404,9 +404,9 @@ def test_the_round_trip_through_a_mixture_returns(name):
     target = GaussianMixture([0.3, 0.7], [[-1.0, 0.5], [2.0, 0.0]], stds=0.4)
     rsde, (t, s) = sde.reverse(target.at(sde)), ends(sde)
     x = target.sample(5, sde, s, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
-    flow = ProbabilityFlow(rtol=1e-7, atol=1e-7)
+    flow = ProbabilityFlow(rtol=1e-8, atol=1e-8)
     back = flow.step(rsde, flow.step(rsde, x, s, t, None), t, s, None)
-    assert (back - x).abs().max() < 1e-5
+    assert (back - x).abs().max() < 1e-6
 
 
 @pytest.mark.slow
