@@ -75,8 +75,18 @@ class Page:
         self.count += 1
         path = ASSETS / f"{self.name}-{self.count}.png"
         path.write_bytes(base64.b64decode(encoded))
-        about = " ".join(self.about.split())[:200].rstrip(".")
+        about = _beginning(self.about)
         return f"![What the cell above shows. {about}](../assets/notebooks/{path.name})"
+
+
+def _beginning(text: str, most: int = 200) -> str:
+    """Return the first sentences of a text, at most so many characters, but one whole sentence."""
+    first, *others = re.split(r"(?<=[.?!]) (?=[A-Z`])", " ".join(text.split()))
+    for sentence in others:
+        if len(first) + 1 + len(sentence) > most:
+            break
+        first = f"{first} {sentence}"
+    return first.rstrip(".")
 
 
 def _fenced(text: str) -> str:

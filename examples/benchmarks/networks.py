@@ -8,8 +8,9 @@ optimiser, rate, law of times, weight and precision, for the same seconds of one
 makes as many steps as it can.
 
 The table has the milliseconds of a step, the steps, and the held-out loss as in `recipes.py`, where
-1 is that of a linear denoiser: the mean over all noise levels, and its four parts from little noise
-to much, each with the half-width of a 95 % interval over the seeds (of Student's t).
+1 is that of a denoiser that knows only the mean and the variance of the data: the mean over all
+noise levels, and its four parts from little noise to much, each with the half-width of a 95 %
+interval over the seeds (of Student's t).
 
     pip install 'scoresde[peers,test]'
     python examples/benchmarks/networks.py --seconds 120 --seeds 3

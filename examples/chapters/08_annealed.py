@@ -2,7 +2,7 @@
 
 The same network, the same number of evaluations: plain Langevin dynamics at the smallest level
 gets the weights of Song's mixture wrong, annealed Langevin dynamics gets them right. Then digits,
-on a ladder with as many levels as 64 dimensions need.
+on a ladder with a few more levels than 64 dimensions need.
 
     python examples/chapters/08_annealed.py --out figures
 """
