@@ -151,14 +151,6 @@ class Run:
         budget = request.Budget(steps, nfe, times, denoise)
         plain = method.prepared(replace(known, pilot=None), sde, nfe=most)
         grid = budget.times(sde, plain, known.steps, moments)
-        if method.uses_pilot and pilot is not False:
-            known = request.with_pilot(known, method, pilot, len(grid) - 1, progress)
-            plain = method.prepared(known, sde, nfe=most)
-            grid = budget.times(sde, plain, known.steps, moments)
-        method = plain
-        request.check_prior(x, moments, sde, grid)
-        request.warn_of_large_noise(sde, method, moments, float(grid[0]))
-        request.warn_of_last_noise(sde, moments, float(grid[-1]))
         if device is not None:
             where = request.named_device(device)
         else:
@@ -166,6 +158,17 @@ class Run:
         with in_memory(f"a run of {n} samples does not fit into memory; draw fewer at a time"):
             seeds, indices = seeds_of(n, seed, generator, first)
             noise = Noise(seeds, indices, horizon=sde.T)
+        condition = request.conditions_of(condition, n, known, plain, event, where)
+        dtype = request.dtype_of(dtype, x)
+        if method.uses_pilot and pilot is not False:
+            # measuring a pilot takes long, so all that a user can get wrong is checked before
+            known = request.with_pilot(known, method, pilot, len(grid) - 1, progress)
+            plain = method.prepared(known, sde, nfe=most)
+            grid = budget.times(sde, plain, known.steps, moments)
+        method = plain
+        request.check_prior(x, moments, sde, grid)
+        request.warn_of_large_noise(sde, method, moments, float(grid[0]))
+        request.warn_of_last_noise(sde, moments, float(grid[-1]))
         return cls(
             score=score,
             sde=sde,
@@ -175,13 +178,13 @@ class Run:
             noise=noise,
             start=None if x is None else (x if grad else x.detach()).clone(),
             denoise=denoise,
-            condition=request.conditions_of(condition, n, known, method, event, where),
+            condition=condition,
             moments=moments,
             transform=request.transform_of(known) if units else None,
             grad=grad,
             progress=progress,
             device=where,
-            dtype=request.dtype_of(dtype, x),
+            dtype=dtype,
         )
 
     __repr__ = summary
