@@ -24,7 +24,10 @@ def test_the_page_of_a_notebook_has_its_cells_in_order_and_offers_the_same_file(
 
 
 def test_the_description_of_a_picture_ends_with_a_sentence():
-    assert beginning("Is it 1.2 m?\nThe ball lands. It rolls.", most=28) == "Is it 1.2 m? The ball lands"
+    assert (
+        beginning("Is it 1.2 m?\nThe ball lands. It rolls.", most=28)
+        == "Is it 1.2 m? The ball lands"
+    )
     assert beginning("A long sentence. Another.", most=5) == "A long sentence"
 
 
