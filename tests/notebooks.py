@@ -75,11 +75,11 @@ class Page:
         self.count += 1
         path = ASSETS / f"{self.name}-{self.count}.png"
         path.write_bytes(base64.b64decode(encoded))
-        about = _beginning(self.about)
+        about = beginning(self.about)
         return f"![What the cell above shows. {about}](../assets/notebooks/{path.name})"
 
 
-def _beginning(text: str, most: int = 200) -> str:
+def beginning(text: str, most: int = 200) -> str:
     """Return the first sentences of a text, at most so many characters, but one whole sentence."""
     first, *others = re.split(r"(?<=[.?!]) (?=[A-Z`])", " ".join(text.split()))
     for sentence in others:

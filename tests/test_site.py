@@ -7,7 +7,7 @@ import sys
 
 import nbformat
 import pytest
-from notebooks import ASSETS, BOOKS, PAGES, ROOT, Page, cell_source
+from notebooks import ASSETS, BOOKS, PAGES, ROOT, Page, beginning, cell_source
 
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda path: path.stem)
@@ -21,6 +21,14 @@ def test_the_page_of_a_notebook_has_its_cells_in_order_and_offers_the_same_file(
     pictures = {path.name for path in ASSETS.glob(f"{book.stem}-*.png")}
     assert all(f"assets/notebooks/{name})" in page for name in pictures)
     assert page.count(".png)") == len(pictures) > 2
+
+
+def test_the_description_of_a_picture_ends_with_a_sentence():
+    assert (
+        beginning("Is it 1.2 m?\nThe ball lands. It rolls.", most=28)
+        == "Is it 1.2 m? The ball lands"
+    )
+    assert beginning("A long sentence. Another.", most=5) == "A long sentence"
 
 
 def test_a_page_shows_what_a_cell_printed_and_drew_and_no_bars(tmp_path, monkeypatch):
