@@ -477,6 +477,7 @@ def plain(x, t, condition=None):
     ("change", "error", "words"),
     [
         (dict(x=torch.zeros(15, 3)), ShapeError, "16"),
+        (dict(model=plain, x=torch.zeros(20, 0)), ShapeError, "with at least one entry each"),
         (dict(x=torch.zeros(20, 4)), ShapeError, "events"),
         (dict(x=torch.zeros(20, 3, dtype=torch.long)), InvalidTypeError, "floating"),
         (dict(x=torch.full((20, 3), math.nan)), NonFiniteError, "NaN"),
