@@ -19,9 +19,9 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 # `CI=true` would silently select hypothesis's own profile, so the choice is made here: a
 # developer's run explores, CI's run is the same every time, and the nightly one digs.
-settings.register_profile("dev", max_examples=25, deadline=None, print_blob=True)
+settings.register_profile("dev", max_examples=15, deadline=None, print_blob=True)
 settings.register_profile(
-    "ci", max_examples=25, deadline=None, print_blob=True, derandomize=True, database=None
+    "ci", max_examples=15, deadline=None, print_blob=True, derandomize=True, database=None
 )
 settings.register_profile("nightly", max_examples=5000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))

@@ -135,6 +135,12 @@ RESCALED = FLOWS.keys() - {"flow"} | {
 }  # fmt: skip
 
 
+def coarse(name: str, tolerance: float = 0.1) -> Sampler:
+    """Return the sampler of a name, an adaptive one with a large tolerance and so few steps."""
+    sampler = (SAMPLERS | ALL)[name]
+    return replace(sampler, rtol=tolerance, atol=tolerance) if sampler.adaptive else sampler
+
+
 def in_turn(names, others, k):
     """Return every name with k of the others in turn: all are met, though not all together."""
     others = list(others)
@@ -170,7 +176,7 @@ def documented(name: str, steps: int) -> int:
 
 def scaled(name: str, c: float) -> Sampler:
     """The sampler for noise and data `c` times as large."""
-    sampler = ALL[name]
+    sampler = (SAMPLERS | ALL)[name]
     if name == "fixed":
         return replace(sampler, epsilon=sampler.epsilon * c**2)
     if name == "restart":

@@ -2,9 +2,10 @@
 
 With the exact score of Gaussian data every step of every sampler here is x' = A x + b + C z. The
 real code is run once, in float64, on a batch whose rows are x = 0, then x = 1, and then, for each
-standard normal number that the sampler asks for, x = 0 with that number alone set to one. Out come
-b, A + b and b + C, and with them the exact mean and variance of the output. A number that is
-asked for twice under one name is one number: reuse of noise shows as a wrong variance.
+standard normal number that the sampler asks for, x = 0 with that number alone set to one (a second
+time, with more rows, where it asks for more numbers than were foreseen). Out come b, A + b and
+b + C, and with them the exact mean and variance of the output. A number that is asked for twice
+under one name is one number: reuse of noise shows as a wrong variance.
 """
 
 from collections.abc import Callable
@@ -62,15 +63,21 @@ class Affine:
         return (self.c**2).sum(0)
 
 
-def affine(function: Callable[[Tensor, Probe], Tensor], dimensions: int = 1) -> Affine:
-    """A, b and C of an affine `function(x, noise)` of states `(B, dimensions)`."""
+def affine(
+    function: Callable[[Tensor, Probe], Tensor], dimensions: int = 1, numbers: int = 4
+) -> Affine:
+    """A, b and C of an affine `function(x, noise)` of states `(B, dimensions)`.
+
+    `numbers` are the draws of noise to foresee.
+    """
     probe = Probe()
-    function(torch.zeros(2, dimensions, dtype=torch.float64), probe)
-    x = torch.zeros(2 + len(probe.names), dimensions, dtype=torch.float64)
-    x[1] = 1
-    out = function(x, probe)
-    assert len(out) == 2 + len(probe.names), "the second run asked for other noise"
-    return Affine(out[1] - out[0], out[0], out[2:] - out[0])
+    while True:
+        x = torch.zeros(2 + numbers, dimensions, dtype=torch.float64)
+        x[1] = 1
+        out = function(x, probe)
+        if len(probe.names) <= numbers:
+            return Affine(out[1] - out[0], out[0], out[2 : 2 + len(probe.names)] - out[0])
+        numbers = len(probe.names)
 
 
 def step(sampler: Sampler, rsde: ReverseSDE, t: Tensor, s: Tensor, dimensions: int = 1) -> Affine:
@@ -90,7 +97,7 @@ def run(
         return rsde.denoise(x, times[-1]) if denoise else x
 
     start = law(score, times[0])
-    return affine(function, len(start[0]))(*start)
+    return affine(function, len(start[0]), 2 * len(times))(*start)
 
 
 def gaussian(sde: SDE, mean, var) -> TargetScore:

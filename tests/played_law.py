@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 
 import played
 import torch
+from methods import coarse
 
 import scoresde
 from scoresde import VPSDE, Moments, Run, ScoreModel, nn, precision
@@ -49,7 +50,7 @@ def sampling() -> Iterator[tuple[str, Callable[[int], object]]]:
     score.pilot = known
     label = {"label": LABELS[:2]}
     for name in scoresde.SAMPLERS.keys() - EXEMPT:
-        method = scoresde.SAMPLERS[name]
+        method = coarse(name, 1.0)
 
         def draw(steps: int, method: scoresde.samplers.Sampler = method) -> object:
             # an adaptive method makes many attempts in one step between two times of the grid
@@ -99,11 +100,13 @@ def main(what: str) -> None:
     found = {}
     for name, run in {"sampling": sampling, "training": training}[what]():
         counts = []
-        for steps in STEPS:
+        # the attempts of an adaptive method are not counted by steps
+        once = what == "sampling" and scoresde.SAMPLERS[name].adaptive
+        for steps in STEPS[once:]:
             with played.counted() as count:
                 run(steps)
             counts.append(count)
-        few, many = counts
+        few, many = counts[0], counts[-1]
         found[name] = {
             "reads": (len(many.reads) - len(few.reads)) / (STEPS[1] - STEPS[0]),
             "copies": (len(many.copies) - len(few.copies)) / (STEPS[1] - STEPS[0]),

@@ -82,10 +82,9 @@ def test_the_two_references_agree_and_the_fixed_one_is_of_fourth_order():
     problem = Problem.of(PLANE, VPSDE())
     x = problem.start(16, 3)
     exact = arena.DOP853()(problem, x)
-    errors = [float((arena.RungeKutta4(n)(problem, x) - exact).norm()) for n in (100, 200, 400)]
-    assert errors[2] < 1e-5
+    errors = [float((arena.RungeKutta4(n)(problem, x) - exact).norm()) for n in (100, 200)]
+    assert errors[1] < 1.6e-4
     assert errors[1] < errors[0] / 12
-    assert errors[2] < errors[1] / 12
 
 
 @pytest.mark.slow
@@ -391,7 +390,7 @@ def test_a_peer_that_is_called_correctly_converges_to_the_reference():
 
 
 @pytest.mark.peers
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("library", ["azula", "diffusers", "k_diffusion"])
 def test_every_peer_of_an_installed_library_converges(library):
     """Of first order at least, or to the right law."""

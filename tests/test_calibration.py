@@ -93,15 +93,15 @@ def test_the_probability_of_leaving_a_band_is_that_of_multinomial_counts(n, poin
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 60, 700])
 def test_p_values_have_their_nominal_rate(n):
-    """Discrete p-values are never too small; 4 standard errors of 400 repetitions."""
-    u = torch.rand(400, n, generator=gen(n), dtype=DOUBLE)
+    """Discrete p-values are never too small; 4 standard errors of 200 repetitions."""
+    u = torch.rand(200, n, generator=gen(n), dtype=DOUBLE)
     p = torch.tensor([ecdf_p(counts_of(row), n) for row in u])
     for level in (0.01, 0.05, 0.3):
         share = float((p <= level).double().mean())
-        assert share < level + 4 * math.sqrt(level / 400)
-        assert n < 60 or share > level - 4 * math.sqrt(level / 400)
+        assert share < level + 4 * math.sqrt(level / 200)
+        assert n < 60 or share > level - 4 * math.sqrt(level / 200)
     squares = torch.tensor([chi_square_p(row) for row in u])
-    assert abs(float((squares < 0.05).double().mean()) - 0.05) < 4 * math.sqrt(0.05 / 400)
+    assert abs(float((squares < 0.05).double().mean()) - 0.05) < 4 * math.sqrt(0.05 / 200)
 
 
 @pytest.mark.slow
@@ -109,12 +109,12 @@ def test_p_values_have_their_nominal_rate(n):
 def test_a_band_has_its_nominal_rate_and_is_left_where_the_p_value_is_below(n, level):
     low, high = band(n, level)
     left = 0
-    for row in torch.rand(400, n, generator=gen(7), dtype=DOUBLE):
+    for row in torch.rand(200, n, generator=gen(7), dtype=DOUBLE):
         counts = counts_of(row)
         outside = bool(((counts < low) | (counts > high)).any())
         left += outside
         assert outside == (ecdf_p(counts, n) <= level)
-    assert left / 400 < level + 4 * math.sqrt(level / 400)
+    assert left / 200 < level + 4 * math.sqrt(level / 200)
 
 
 @given(seed=st.integers(0, 99), draws=st.integers(1, 6), ties=st.booleans())
@@ -243,14 +243,14 @@ def test_draws_of_the_prior_are_rejected_by_the_distance_alone():
 @pytest.mark.slow
 @pytest.mark.law(74)
 def test_false_alarms_are_as_rare_as_stated():
-    """At 20 % in all, 60 repetitions: fewer than 20 % plus 4 standard errors."""
+    """At 20 % in all, 30 repetitions: fewer than 20 % plus 4 standard errors."""
     alarms = sum(
         not calibrate(
             posterior, simulate, n=100, draws=19, level=0.2, rerun=False, seed=seed
         ).passed
-        for seed in range(60)
+        for seed in range(30)
     )
-    assert alarms / 60 < 0.2 + 4 * math.sqrt(0.2 * 0.8 / 60)
+    assert alarms / 30 < 0.2 + 4 * math.sqrt(0.2 * 0.8 / 30)
 
 
 def test_an_alarm_is_repeated_with_four_times_as_many_other_data_sets():
@@ -381,14 +381,14 @@ def test_draws_that_are_wrong_are_rejected_by_pairs(draw):
 
 @pytest.mark.slow
 def test_false_alarms_of_pairs_are_as_rare_as_stated():
-    """At 20 % in all, 60 repetitions: fewer than 20 % plus 4 standard errors."""
+    """At 20 % in all, 30 repetitions: fewer than 20 % plus 4 standard errors."""
     alarms = sum(
         not calibrate_pairs(
             posterior, *simulate(150, seed), n=100, draws=19, level=0.2, seed=seed
         ).passed
-        for seed in range(60)
+        for seed in range(30)
     )
-    assert alarms / 60 < 0.2 + 4 * math.sqrt(0.2 * 0.8 / 60)
+    assert alarms / 30 < 0.2 + 4 * math.sqrt(0.2 * 0.8 / 30)
 
 
 @pytest.mark.parametrize(

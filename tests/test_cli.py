@@ -1,5 +1,6 @@
 """The command line: every command, what it says, and the exit code it ends with."""
 
+import functools
 import os
 import re
 import shlex
@@ -308,7 +309,7 @@ def test_wrong_options_of_sample_are_reported_in_one_line(
 ):
     monkeypatch.chdir(run.parent)
     before = sorted(run.parent.iterdir())
-    assert main(["sample", "run", "--out", "x.npy", *options.split()]) == 1
+    assert main(["sample", "run", "--out", "x.npy", "--sampler", "ddim", *options.split()]) == 1
     assert said(capsys).startswith(f"scoresde: error: {message}")
     assert sorted(run.parent.iterdir()) == before
 
@@ -516,7 +517,19 @@ def photos(tmp_path):
         ("suggest",),
         ("likelihood", "model", "--n", "2", "--rtol", "1", "--data"),
         ("audit", "model", "--levels=2", "--draws=2", "--steps=1", "--n=16", "--data"),
-        ("evaluate", "model", "--steps", "2", "--resamples", "0", "--metrics", "mmd", "--data"),
+        (
+            "evaluate",
+            "model",
+            "--sampler",
+            "ddim",
+            "--steps",
+            "2",
+            "--resamples",
+            "0",
+            "--metrics",
+            "mmd",
+            "--data",
+        ),
     ],
 )
 def test_images_of_odd_sizes_are_resized_for_a_model_as_they_were_for_its_training(
@@ -879,16 +892,18 @@ def test_data_whose_name_is_not_in_utf_8_are_refused_in_a_sentence(tmp_path, cap
 
 @pytest.mark.slow
 def test_a_trained_model_has_its_pilot_unless_it_is_left_out(tmp_path, capsys, monkeypatch):
-    assert train(tmp_path / "short") == 0
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 2)).astype("f4"))
+    run = functools.partial(train, source=tmp_path / "x.npy", steps=2)
+    assert run(tmp_path / "short") == 0
     assert "measuring" not in capsys.readouterr().out
     assert ScoreModel.from_pretrained(tmp_path / "short").pilot is None
     monkeypatch.setattr("scoresde.cli.train._MANY", 0)
-    assert train(tmp_path / "with") == 0
+    assert run(tmp_path / "with") == 0
     assert capsys.readouterr().out.count("measuring how this model's score bends") == 1
     known = ScoreModel.from_pretrained(tmp_path / "with").pilot
     assert known.nfe == 64
     assert [*known.choices] == [20]
-    assert train(tmp_path / "without", "--no-pilot") == 0
+    assert run(tmp_path / "without", "--no-pilot") == 0
     assert ScoreModel.from_pretrained(tmp_path / "without").pilot is None
     one, other = (
         store.read(tmp_path / name / "model.safetensors")[1] for name in ("with", "without")

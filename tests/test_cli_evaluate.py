@@ -15,7 +15,7 @@ from scoresde.metrics.evaluating import floor_of
 from scoresde.nn import MLP
 from scoresde.sampling import Run
 
-QUICK = ["--resamples", "3", "--metrics", "frechet", "kid"]
+QUICK = ["--sampler", "ddim", "--steps", "2", "--resamples", "3", "--metrics", "frechet", "kid"]
 
 
 def points(path, n, seed, classes=None):
@@ -47,7 +47,7 @@ def command(run, tmp_path, monkeypatch):
     def call(*options, data="held.npz"):
         words = ["evaluate", str(run), "--data", str(run.parent / data), "--n", "12"]
         words += [] if "--out" in options else ["--out", "report"]
-        return main([*words, "--steps", "2", *QUICK, *options])
+        return main([*words, *QUICK, *options])
 
     return call
 
@@ -110,11 +110,11 @@ def test_samples_are_drawn_under_the_conditions_of_the_data_of_the_floor(tmp_pat
     x, y = rng.standard_normal((60, 2)), rng.integers(-1, 3, 60)
     np.savez("held.npz", x=x, y=y, other=x)
     np.savetxt("held.csv", np.column_stack([x, y]), delimiter=",", fmt=["%.9g", "%.9g", "%d"])
-    words = ["evaluate", "model", "--n", "12", "--steps", "2", "--batch-size", "5", *QUICK]
+    words = ["evaluate", "model", "--n", "12", "--batch-size", "5", *QUICK]
     seen, of = [], Run.of
 
     def spied(*args, **options):
-        if options.get("sampler") == "fast":  # not the pilot
+        if options.get("sampler") == "ddim":
             seen.append(options["condition"])
         return of(*args, **options)
 
@@ -176,7 +176,7 @@ def test_the_same_command_again_draws_nothing_under_conditions(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     labelled_model("model")
     points("held.npz", 60, 1, classes=3)
-    words = ["evaluate", "model", "--data", "held.npz", "--n", "12", "--steps", "2", *QUICK]
+    words = ["evaluate", "model", "--data", "held.npz", "--n", "12", *QUICK]
     assert main(words) == 0
     before = Path("report/report.json").read_bytes()
     with monkeypatch.context() as patch:

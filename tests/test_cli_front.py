@@ -250,7 +250,7 @@ def table(tmp_path_factory):
 
 
 COMMANDS_OF_DATA = [
-    ("evaluate", "--n 4 --steps 2 --resamples 0 --metrics mmd"),
+    ("evaluate", "--n 4 --sampler ddim --steps 2 --resamples 0 --metrics mmd"),
     ("audit", "--n 16 --levels 2 --draws 2 --steps 1"),
     ("likelihood", "--n 4 --rtol .1"),
 ]
@@ -293,7 +293,8 @@ def test_without_held_out_data_a_run_is_tested_with_its_training_data_and_a_warn
     out, err = capsys.readouterr()
     assert out.startswith("data: digits, 1,797 samples\n")
     assert "the model was trained on digits" in err
-    assert main(["edit", str(tmp_path / "run"), "--n", "2", "--out", str(tmp_path / "x.npy")]) == 0
+    words = ["--n", "2", "--sampler", "ddim", "--steps", "2", "--out", str(tmp_path / "x.npy")]
+    assert main(["edit", str(tmp_path / "run"), *words]) == 0
     assert np.load(tmp_path / "x.npy").shape == (2, 1, 8, 8)
 
 
@@ -341,7 +342,7 @@ def test_the_next_commands_can_be_pasted(table, tmp_path, monkeypatch, capsys):
         ["data", "check", str(table / "t.csv"), "--condition", "y=y"],
         ["info", "my run"],
         ["likelihood", "my run", "--n", "4", "--rtol", ".1"],
-        ["edit", "my run", "--out", "x.npy"],
+        ["edit", "my run", "--out", "x.npy", "--sampler", "ddim", "--steps", "2"],
         ["audit", "my run", "--n", "16", "--levels", "2", "--draws", "2", "--steps", "1"],
     ):
         assert main(words) == 0

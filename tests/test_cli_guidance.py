@@ -146,7 +146,8 @@ def test_samples_of_the_command_are_those_of_python(model, tmp_path, capsys):
 
 
 def test_a_folder_of_samples_with_other_conditions_is_not_continued(model, tmp_path, capsys):
-    words = ["sample", str(model), "--n", "2", "--steps", "2", "--out", str(tmp_path / "many")]
+    words = ["sample", str(model), "--n", "2", "--steps", "2", "--sampler", "ddim"]
+    words += ["--out", str(tmp_path / "many")]
     assert main([*words, "--condition", "label=1"]) == 0
     assert main([*words, "--condition", "label=1"]) == 0
     assert "1 of 1 batches were there" in capsys.readouterr().out
@@ -283,7 +284,7 @@ def test_wrong_options_of_edit_are_reported_in_one_line(
     np.save("small.npy", np.zeros((2, 1, 4, 4), dtype=np.float32))
     (tmp_path / "broken.png").write_bytes(b"no image")
     Image.new("I;16", (8, 8)).save(tmp_path / "deep.png")
-    words = ["edit", str(model), "--out", "x.npy", *options.split()]
+    words = ["edit", str(model), "--out", "x.npy", "--sampler", "ddim", *options.split()]
     assert main(words) == 1
     err = capsys.readouterr().err
     assert err.startswith("scoresde: error: ")

@@ -37,7 +37,7 @@ def test_a_pilot_is_measured_once_and_the_samples_stay_the_same(saved, capsys, m
     assert measured.pilot is not None
     assert measured.given_pilot is None
     assert fingerprint(measured) == before
-    monkeypatch.setattr("scoresde.sampling.model_pilot.pilot_run", None)  # calling it now fails
+    monkeypatch.setattr("scoresde.sampling.model_pilot.PilotRun", None)  # calling it now fails
     assert main([*words, "b.npy"]) == 0
     assert "--sampler dpmpp_2m" not in capsys.readouterr().out
     assert np.array_equal(np.load("a.npy"), np.load("b.npy"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import UserSDE, log_floats, sdes
 from test_cli import different, said, train
@@ -100,6 +100,7 @@ def text(path, *lines):
 
 
 @pytest.mark.slow
+@settings(max_examples=10)
 @given(run=runs())
 def test_a_configuration_comes_back_from_its_file(tmp_path_factory, run):
     path = tmp_path_factory.mktemp("config") / "config.toml"

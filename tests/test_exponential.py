@@ -419,6 +419,19 @@ class Single:
         return z
 
 
+@pytest.mark.parametrize("var", [1e-4, 1.0, 100.0])
+@pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()])
+def test_the_noise_of_a_step_of_fast_does_not_depend_on_the_variance_of_the_data(sde, var):
+    """So it is less than the noise at the end of the step, in modes of any width."""
+    score, tau = Gaussian([0.0], var=[var]).at(sde), 0.4
+    rsde, t, s = sde.reverse(score, moments=score.facts.moments), *even_times(sde, 4)[1:3]
+    draws = (Fast(order=3, tau=tau).step(rsde, torch.zeros(1, 1).double(), t, s, noise)
+             for noise in (Single(float(t), 0), Single(-1.0, 0)))  # fmt: skip
+    gap = float(next(draws) - next(draws))
+    ratio = math.exp(float(sde.log_snr(t) - sde.log_snr(s)) / 2)
+    assert math.isclose(gap, float(sde.sigma(s)) * math.sqrt(1 - ratio ** (2 * tau**2)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.0, 0.7])
 @pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()])

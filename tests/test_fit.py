@@ -16,7 +16,7 @@ from scoresde.errors import NonFiniteError, ShapeError
 from scoresde.samplers import PC, Fast, Langevin
 from scoresde.sampling.audition import audition, runs_of
 from scoresde.sampling.fit import Fitting, Updated, fitted_on, ridge, states_at
-from scoresde.sampling.learn import pilot_run
+from scoresde.sampling.learn import PilotRun
 from scoresde.score import Fit, Setting
 from scoresde.sde import EDMSDE, VESDE, VPSDE, FlowSDE
 from scoresde.targets import Gaussian
@@ -31,7 +31,7 @@ OPTIONS = dict(seed=1, n=64, dtype=DTYPE, progress=False)
 @pytest.fixture(scope="module")
 def run():
     """A pilot without settings, and the states of its run."""
-    return pilot_run(BLOBS, SDE, dtype=DTYPE, progress=False)
+    return PilotRun(BLOBS, SDE, dtype=DTYPE, progress=False).measure()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_a_gap_that_terms_explain_is_explained_except_for_the_farthest_tenth(gen
 @pytest.mark.parametrize("sde", [VESDE(), VPSDE(), EDMSDE(), FlowSDE()])
 def test_the_states_between_those_of_a_pilot_run_are_on_the_flow(sde):
     score = Gaussian([1.0, -2.0], std=0.5).at(sde)
-    found, states = pilot_run(score, sde, n=4, steps=160, dtype=DTYPE, progress=False)
+    found, states = PilotRun(score, sde, n=4, steps=160, dtype=DTYPE, progress=False).measure()
     times = Fast(pilot=found).times(sde, 7)
 
     def scale(t):
@@ -165,7 +165,7 @@ def test_few_steps_are_fitted_within_three_times_the_evaluations_of_a_pilot():
 @pytest.mark.parametrize(("n", "length"), [(8, 1.0), (32, 1e6)])
 def test_of_few_or_large_trajectories_nothing_is_fitted(n, length):
     """The latter have one state kept at each end."""
-    found, states = pilot_run(BLOBS, SDE, n=n, dtype=DTYPE, progress=False)
+    found, states = PilotRun(BLOBS, SDE, n=n, dtype=DTYPE, progress=False).measure()
     if length > 1:
         states = states[[0, -1]]
     assert not audition(BLOBS, SDE, found, states, 2, progress=False).fits
@@ -187,6 +187,14 @@ def test_a_fit_is_stored_with_its_pilot(fitted):
     found = Pilot.of(fitted.tensors(), fitted.numbers())
     assert found.fits == fitted.fits
     assert found.choices == fitted.choices
+
+
+def test_a_fit_for_another_version_of_the_method_is_not_read(fitted):
+    numbers = fitted.numbers()
+    found = Pilot.of(fitted.tensors(), numbers | {"version": numbers["version"] + 1})
+    assert not found.fits
+    assert not found.choices
+    assert torch.equal(found.factor.float(), fitted.factor.float())
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def traced(monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_network_trains_to_the_same_weights_under_the_same_names(traced, tmp_path):
     trainer = Trainer(
         make(torch.float64), data(torch.float64), CONFIG.changed(compile=True), folder=tmp_path
@@ -158,7 +158,7 @@ def test_a_score_is_one_graph_in_which_a_time_outside_becomes_nan(name):
             compiled(x, t, {**given, "label": torch.tensor([0, 3, 2])})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_score_is_exported_for_batches_of_any_size(name):
     (score, given, x), t = graphed(name), torch.full((3,), 0.5)

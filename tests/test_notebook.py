@@ -10,8 +10,6 @@ from torch import nn
 
 from scoresde import VESDE, ScoreModel
 
-pytestmark = pytest.mark.slow  # one fixture runs for all
-
 CELLS = [
     """
     import warnings
@@ -55,10 +53,12 @@ def data_of(cell: list[dict]) -> dict[str, str]:
     return [out["data"] for out in cell if "data" in out][-1]
 
 
+@pytest.mark.long
 def test_the_documented_modules_are_completed(outputs):
     assert all(name in data_of(outputs[1])["text/plain"] for name in ("training", "plot", "audit"))
 
 
+@pytest.mark.long
 def test_a_training_shows_a_bar_and_the_curve_of_its_loss(outputs):
     shown = text_of(outputs[2])
     assert "60/60" in shown
@@ -69,6 +69,7 @@ def test_a_training_shows_a_bar_and_the_curve_of_its_loss(outputs):
     assert "data:image/png;base64," in page
 
 
+@pytest.mark.long
 def test_a_trainer_and_a_model_are_shown_with_their_pictures(outputs):
     for cell, words in ((3, ["step 60 of 60"]), (4, ["MLP", "VESDE", "2 numbers"])):
         page = data_of(outputs[cell])["text/html"]
@@ -76,11 +77,13 @@ def test_a_trainer_and_a_model_are_shown_with_their_pictures(outputs):
         assert "data:image/png;base64," in page
 
 
+@pytest.mark.long
 def test_sampling_shows_a_bar_unless_progress_is_false(outputs):
     assert "sampling" in text_of(outputs[5])
     assert text_of(outputs[7]) == ""
 
 
+@pytest.mark.long
 def test_a_picture_is_shown_where_it_is_made(outputs):
     assert data_of(outputs[6])["image/png"].startswith("iVBOR")
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import ADAPTIVE, ALL
 from scipy.integrate import solve_ivp
@@ -100,6 +100,7 @@ def test_one_long_step_errs_by_the_sixth_power_of_its_length(tableau):
 
 @pytest.mark.slow
 @TABLEAUS
+@settings(max_examples=8)
 @given(st.data())
 def test_the_error_follows_the_tolerance_in_both_directions(tableau, data):
     n = data.draw(st.integers(1, 5))
@@ -222,6 +223,7 @@ def test_an_error_is_relative_to_the_larger_of_the_two_ends_of_a_step(tableau, r
 
 
 @pytest.mark.slow
+@settings(max_examples=8)
 @given(st.data())
 def test_an_outlier_in_the_batch_changes_no_bit_of_the_others(data):
     n = data.draw(st.integers(2, 9))
@@ -376,6 +378,7 @@ def ends(sde):
 
 @pytest.mark.slow
 @pytest.mark.law(19)
+@settings(max_examples=10)
 @given(st.data())
 def test_the_solve_is_the_flow_map_of_a_gaussian_there_and_back(data):
     r"""x_s = alpha_s mu + sqrt(V_s / V_t) (x_t - alpha_t mu)."""

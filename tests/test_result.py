@@ -77,8 +77,9 @@ def test_a_result_has_a_table_json_a_picture_and_a_page(name, tmp_path):
 def test_text_from_data_is_escaped_in_a_notebook():
     found = replace(RESULTS["evaluation without intervals"](), features="<script>x</script>")
     assert "<script>" in str(found)
-    assert "<script>" not in found._repr_html_()
-    assert "&lt;script&gt;" in found._repr_html_()
+    html = found._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
 
 
 def test_samples_with_their_cost_and_residuals_are_a_page():

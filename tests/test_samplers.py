@@ -19,6 +19,7 @@ from methods import (
     RESCALED,
     ROOTED,
     SILENT,
+    coarse,
     in_turn,
     scaled,
 )
@@ -68,7 +69,7 @@ from scoresde.sde import (
 from scoresde.targets import Gaussian, GaussianMixture
 
 # for tests that hypothesis runs once for each name
-FEWER = settings(max_examples=8)
+FEWER = settings(max_examples=5)
 
 
 @dataclass(frozen=True)
@@ -273,8 +274,8 @@ def test_reverse_diffusion_and_euler_maruyama_differ_pathwise_at_the_power_three
         )
         for h in (1e-3, 5e-4, 2.5e-4)
     ]
-    for coarse, fine in pairwise(gaps):
-        assert 1.35 < math.log2(coarse / fine) < 1.65
+    for long, short in pairwise(gaps):
+        assert 1.35 < math.log2(long / short) < 1.65
 
 
 @pytest.mark.slow
@@ -288,11 +289,11 @@ def test_whole_runs_of_predictors_converge_at_the_first_order(name, sde):
     score = gaussian(sde, 1.3, 0.25)
     mean, var = law(score, torch.tensor(sde.eps, dtype=torch.float64))
     errors = []
-    for n in (20, 40, 80, 160, 320):
+    for n in (20, 80, 320):
         m, v = run(ALL[name], score, sde.times(n))
         errors.append(torch.cat([v - var, m - mean]).abs())
-    scaled = [error * n for error, n in zip(errors, (20, 40, 80, 160, 320), strict=True)]
-    assert (torch.maximum(*scaled[3:]) <= 2 * torch.stack(scaled[:3]).amax(0) + 1e-9).all(), scaled
+    scaled = [error * n for error, n in zip(errors, (20, 80, 320), strict=True)]
+    assert (scaled[2] <= 2 * torch.maximum(*scaled[:2]) + 1e-9).all(), scaled
     assert errors[-1][0] < 0.06 * var
 
 
@@ -319,24 +320,26 @@ class Path:
 @pytest.mark.law(39)
 @pytest.mark.parametrize(
     ("name", "sde"),
-    in_turn(PREDICTORS, [VESDE(0.05, 5), VPSDE(eps=0.1), SubVPSDE(eps=0.1)], 2),
+    in_turn(PREDICTORS, [VESDE(0.05, 5), VPSDE(eps=1 / 8), SubVPSDE(eps=1 / 8)], 2),
     ids=str,
 )
 def test_paths_converge_at_the_first_strong_order(name, sde):
     """The noise is additive, so the order one half would show a mistake.
 
-    Nearer to 0, VP's noise is new within the last step until the steps are shorter than eps.
+    Nearer to 0, VP's noise is new within the last step until the steps are shorter than eps. All
+    times are multiples of 1 / 2048, where a Brownian path needs few divisions.
     """
     score = gaussian(sde, 1.3, 0.25)
     mean, var = law(score, torch.tensor(sde.T, dtype=torch.float64))
     noise, x = Noise.of(0, 64), mean + var.sqrt() * randn(torch.Generator(), 64, 1)
     ends = []
-    for n in (16, 32, 64, 320):
+    for n in (16, 64, 256):
         times = sde.times(n)
+        assert torch.equal(times * 2048, (times * 2048).round())
         ends.append(last(PREDICTORS[name], sde.reverse(score), x, times, Path(noise, times)))
     errors = [float((end - ends[-1]).pow(2).mean().sqrt()) for end in ends[:-1]]
-    # the reference's own error makes the order 1 / 2 appear as .75, and 1 as 1.12
-    assert math.log2(errors[0] / errors[2]) / 2 > 0.9
+    # the reference's own error makes the order 1 / 2 appear as .8 at most, and 1 as 1.16
+    assert math.log2(errors[0] / errors[1]) / 2 > 0.95
 
 
 # Exactness
@@ -423,8 +426,11 @@ def test_the_errors_of_variance_at_32_steps_are_the_known_ones(sampler, sigma_ma
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pc", *PREDICTORS, "pc_2"])
-@pytest.mark.parametrize("sde", [VESDE(levels=400), EDMSDE()], ids=repr)
+@pytest.mark.parametrize(
+    ("name", "sde"),
+    in_turn(["pc", *PREDICTORS, "pc_2"], [VESDE(levels=400), EDMSDE()], 1),
+    ids=str,
+)
 def test_at_many_steps_the_law_is_that_of_the_marginal(name, sde):
     score = gaussian(sde, [1.3, 0.0], [0.25, 1.0])
     times = sde.times(399)
@@ -857,6 +863,7 @@ def test_annealed_langevin_on_ten_levels_ends_at_the_known_variance(kappa, varia
 
 @pytest.mark.slow
 @pytest.mark.law(33)
+@FEWER
 @given(st.floats(0.1, 1.5), log_floats(0.2, 3))
 def test_annealed_langevin_settles_above_the_target_at_the_variance_of_its_last_step(kappa, low):
     """V / (1 - eps / 2V), V and eps those of the last level; from above, and falling with k."""
@@ -889,9 +896,9 @@ def test_a_permuted_batch_of_noise_gives_the_permuted_batch(name):
     x = randn(torch.Generator(), 9, 3)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(1))
     noise, mixed = Noise([4] * 9, range(9)), Noise([4] * 9, order.tolist())
-    times = sde.times(6)
-    out = last(ALL[name], sde.reverse(score), x, times, noise)
-    assert torch.equal(last(ALL[name], sde.reverse(score), x[order], times, mixed), out[order])
+    times, sampler = sde.times(6), coarse(name)
+    out = last(sampler, sde.reverse(score), x, times, noise)
+    assert torch.equal(last(sampler, sde.reverse(score), x[order], times, mixed), out[order])
 
 
 class Turned:

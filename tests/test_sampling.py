@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from methods import documented, in_the_readme
+from methods import coarse, documented, in_the_readme
 from oracle import gaussian, tweedie
 from torch import nn
 from torch.testing import assert_close
@@ -111,7 +111,7 @@ class Net(nn.Module):
 def test_the_first_16_of_64_samples_are_the_16_samples(name, score, tolerance):
     def draw(n, **options):
         return sample(
-            score.at(SDE), SDE, name, n=n, seed=0, steps=4, dtype=torch.float64, **options
+            score.at(SDE), SDE, coarse(name), n=n, seed=0, steps=4, dtype=torch.float64, **options
         )
 
     whole, near = draw(64), dict(rtol=tolerance, atol=tolerance)
@@ -128,7 +128,7 @@ def test_the_first_16_of_64_samples_are_the_16_samples(name, score, tolerance):
 def test_with_a_network_too(name):
     def draw(n, **options):
         # long steps of high order extrapolate far, and the network's rounding with it
-        return sample(net, SDE, name, n=n, seed=0, steps=4, dtype=dtype, **options)
+        return sample(net, SDE, coarse(name), n=n, seed=0, steps=4, dtype=dtype, **options)
 
     # in single precision rounding may decide whether a step of an adaptive method is accepted
     adaptive = SAMPLERS[name].adaptive
@@ -178,10 +178,11 @@ def test_a_chunk_has_exactly_its_size_and_the_last_is_padded():
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_two_seeds_give_other_samples_and_one_seed_the_same(name):
     def draw(seed):
-        return sample(DIAGONAL.at(SDE), SDE, name, n=4, seed=seed, steps=3)
+        return sample(DIAGONAL.at(SDE), SDE, coarse(name), n=4, seed=seed, steps=3)
 
-    assert torch.equal(draw(3), draw(3))
-    assert not (draw(3) == draw(4)).any()
+    three = draw(3)
+    assert torch.equal(draw(3), three)
+    assert not (draw(4) == three).any()
 
 
 @pytest.mark.slow
@@ -191,12 +192,12 @@ def test_a_sample_is_the_prior_then_the_trajectory_then_tweedie():
         noise, rsde = Noise.of(9, 5, first=2), SDE.reverse(score, moments=score.facts.moments)
         state = SDE.prior(score.facts.moments).sample(noise.normal(x, math.inf))
         times = sampler.times(SDE, 4, score.facts.moments)
-        for at in sampler.trajectory(rsde, state, times, noise):
+        for at in coarse(name).trajectory(rsde, state, times, noise):
             state = at.x
         arguments = dict(n=5, seed=9, first=2, steps=4, dtype=torch.float64)
-        assert torch.equal(sample(score, SDE, name, denoise=False, **arguments), state)
+        assert torch.equal(sample(score, SDE, coarse(name), denoise=False, **arguments), state)
         end = rsde.denoise(state, SDE.eps)
-        assert torch.equal(sample(score, SDE, name, **arguments), end)
+        assert torch.equal(sample(score, SDE, coarse(name), **arguments), end)
 
 
 @pytest.mark.slow
@@ -308,7 +309,9 @@ def test_the_grid_goes_from_T_to_eps_exactly_and_the_score_is_evaluated_within_i
         with pytest.raises(InvalidValueError, match="evaluates the score between the times"):
             trajectory(score, sde, name, steps=8, seed=0)
         return
-    states = list(trajectory(score, sde, name, shape=(3,), steps=8, seed=0, dtype=torch.float64))
+    states = list(
+        trajectory(score, sde, coarse(name), shape=(3,), steps=8, seed=0, dtype=torch.float64)
+    )
     t = [float(state.t) for state in states]
     assert (t[0], t[-1]) == (sde.T, sde.eps)
     assert all(a >= b for a, b in pairwise(t))

@@ -256,6 +256,12 @@ def test_a_file_that_cannot_be_used_is_refused(write, message, tmp_path):
         load_score_sde(tmp_path / "c.pth", config())
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    """The checkpoint of the usual configuration."""
+    return checkpoint(tmp_path_factory.mktemp("usual") / "c.pth", config())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "error", "message"),
@@ -289,9 +295,9 @@ def test_a_file_that_cannot_be_used_is_refused(write, message, tmp_path):
         ({"model": {}}, InvalidTypeError, r"no model\.name"),
     ],
 )  # fmt: skip
-def test_a_configuration_of_another_model_is_refused(given, error, message, tmp_path):
+def test_a_configuration_of_another_model_is_refused(given, error, message, usual):
     with pytest.raises(error, match=message):
-        load_score_sde(checkpoint(tmp_path / "c.pth", config()), given)
+        load_score_sde(usual, given)
 
 
 @pytest.mark.parametrize("size", [0, 10**12])

@@ -84,7 +84,7 @@ def test_a_score_that_is_no_model_is_resumed_bit_for_bit(tmp_path, score):
 @pytest.mark.slow
 def test_an_energy_learns_a_gaussian():
     x = 0.5 * torch.randn(512, 2, generator=torch.Generator().manual_seed(0))
-    config = TrainConfig(steps=500, batch_size=128).changed(lr=5e-2, ema=0.9, warmup=10)
+    config = TrainConfig(steps=300, batch_size=128).changed(lr=5e-2, ema=0.9, warmup=10)
     sde = VESDE(sigma_min=0.1, sigma_max=2.0)
     score = EnergyScore(seeded(Energy), sde, (2,), moments=Moments(0.0, var=0.25))
     found = Trainer(score, x, config, loss=partial(dsm_loss, weight=sigma2)).train()

@@ -118,7 +118,7 @@ def test_the_ladder_finds_the_shares_of_distant_modes_and_a_short_one_does_not()
 
     def share(ladder):
         x = scoresde.sample(
-            lambda x, t: target.at(ladder)(x, t), ladder, found.annealed(), n=800, shape=(2,),
+            lambda x, t: target.at(ladder)(x, t), ladder, found.annealed(), n=400, shape=(2,),
             seed=0,
         )  # fmt: skip
         return float((x[:, 0] < 0).double().mean())

@@ -35,7 +35,7 @@ from scoresde.arena import FAST, Contender, Problem
 from scoresde.arena.judges import flow_errors
 from scoresde.arena.peers import peers
 from scoresde.errors import MissingExtraError, NonFiniteError
-from scoresde.sde import VESDE, VPSDE
+from scoresde.sde import EDMSDE, VESDE, VPSDE, FlowSDE
 from scoresde.targets import GaussianMixture
 
 PEERS = {
@@ -49,6 +49,11 @@ PEERS = {
     "k_diffusion:dpmpp_3m-eta0": ("exp",),
 }
 """The peers on their grids: on the tuning half eleven came within .1 % of the best of 28."""
+TWO = (
+    (0.5, 0.0015, VESDE()), (0.5, 0.0015, VPSDE()), (0.5, 0.005, EDMSDE()), (0.5, 0.0005, VESDE()),
+    (0.8, 0.0015, FlowSDE()), (0.2, 0.0015, VPSDE()),
+)  # fmt: skip
+"""Two modes: the weight of the mode of width .5, the width of the other mode, and the SDE."""
 _OWN = ("fast", "fast, no fit", "fast, no choice", "fast, no pilot")
 # The share of samples left out, and of starts on which a peer is chosen.
 _LEFT_OUT, _FIRST = 0.1, 1 / 3
@@ -229,10 +234,13 @@ def _ratios(
 
 def noise(short: bool) -> None:
     """Print the errors of the laws of two samplers with noise, of exact samples in brackets."""
-    target = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], stds=[0.5, 0.0015])
     two = [
-        Problem.of(target, sde, f"two widths/{type(sde).__name__}") for sde in (VESDE(), VPSDE())
-    ]
+        Problem.of(
+            GaussianMixture([wide, 1 - wide], [[-1.0, 0.0], [1.0, 0.0]], stds=[0.5, narrow]),
+            sde, f"two widths, {narrow}, {1 - wide:.1f}/{type(sde).__name__}",
+        )
+        for wide, narrow, sde in TWO
+    ]  # fmt: skip
     kinds = ("hopper-colour-8-0.2", "widths-128-1", "terrain-8-0.2", "sheets-0")
     judging = [p for p in arena.image_densities("judging") if p.name.split("/")[0] in kinds]
     entered = {"fast_sde": FAST["fast_sde"], "dpmpp_2m_sde": "dpmpp_2m_sde"}

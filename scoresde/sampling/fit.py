@@ -30,7 +30,7 @@ from scoresde.samplers import ExponentialMultistep, NoiseLike, State
 from scoresde.samplers.around import Around
 from scoresde.samplers.multistep.fast import with_numbers
 from scoresde.samplers.multistep.frame import Frame
-from scoresde.samplers.multistep.integrator import Step, Update, weighted_sum
+from scoresde.samplers.multistep.integrator import Step, Update, integrate, weighted_sum
 from scoresde.score import Pilot
 from scoresde.sde import SDE, ReverseSDE
 from scoresde.sde.coordinates import half_log_snr
@@ -57,7 +57,8 @@ class Updated(Around):
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
         """Yield the states at `times[1:]`."""
-        return self.sampler.trajectory(rsde, x, times, noise, self.update)
+        method = self.sampler.for_run(rsde.sde, times)
+        return integrate(method, rsde, x, times, noise, self.update)
 
 
 class Fitting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,13 +24,14 @@ from scoresde.sde import SDE, Condition, Moments, Score, check_output, facts, pr
 from scoresde.sde.coordinates import half_log_snr, half_log_snr_range
 from scoresde.sde.spacings import even_times
 
-__all__ = ["KEPT", "SAMPLES", "STEPS", "pilot", "pilot_run"]
+__all__ = ["KEPT", "SAMPLES", "STEPS", "PilotRun", "pilot"]
 
 # The largest number of entries of the states in one part of a run, which limits the memory.
 _NUMBERS = 2**26
 # The method of a pilot run. Several orders were tried on the tuning problems of `scoresde.arena`:
-# with order=5 and corrector=4 the samples were nearest to the final states of the exact flow.
-_METHOD = TauMultistep(order=5, corrector=4)
+# order=5 and corrector=4 give the most accurate states; order=4 and corrector=5 give better
+# residuals, and states that are nearly as accurate.
+_METHOD = TauMultistep(order=4, corrector=5)
 # The residual can be taken about a Gaussian with the data's full covariance, or with one variance.
 # The full covariance is used only if the squared residuals with it are at most this fraction of the
 # squared residuals with one variance, as for data that are nearly Gaussian. For other data the full
@@ -139,84 +141,95 @@ def pilot(
         >>> pilot(score, n=8, steps=20).nfe
         21
     """
-    found, states = pilot_run(
-        score, sde, shape=shape, moments=moments, n=n, steps=steps, condition=condition, seed=seed,
-        progress=progress, device=device, dtype=dtype,
-    )  # fmt: skip
-    where = device_of(score) if device is None else device
-    given = Condition.of(condition, n, facts(score).conditions, torch.device("cpu"))
-    for budget in budgets:
-        check_integer("a budget", budget, 1)
-        found = audition(
-            score, process_of(score, sde), found, states.to(where), budget, condition=given,
-            progress=progress, device=device,
-        )  # fmt: skip
-    return found
-
-
-def pilot_run(
-    score: Score,
-    sde: SDE | None = None,
-    *,
-    shape: Sequence[int] | None = None,
-    moments: Moments | None = None,
-    n: int = SAMPLES,
-    steps: int = STEPS,
-    condition: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    progress: bool | None = None,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-) -> tuple[Pilot, Tensor]:
-    """Return the result of `pilot`, and the states of the run, `(K, n, *)`.
-
-    If the states have too many entries, only the initial and the final states are returned,
-    `(2, n, *)`.
-    """
-    sde = process_of(score, sde)
     check_integer("n", n, 2)
     check_integer("steps", steps, 5)
     for name, value in (("n", n), ("steps", steps)):
         if value > _MOST[name]:
             raise InvalidValueError(f"{name} of a pilot must be at most {_MOST[name]:,}")
-    if sde.levels is not None:
-        if sde.levels < 6:
-            raise InvalidValueError(f"a pilot needs 6 levels, but this SDE has {sde.levels}")
-        steps = min(steps, sde.levels - 1)
-    times = even_times(sde, steps)
-    moments = facts(score).moments if moments is None else moments
-    # large events are run in parts, unless moments must be estimated from all samples
-    event = math.prod(shape or facts(score).event_shape or ())
-    part = n if moments is None else min(n, max(1, _NUMBERS // (len(times) * max(event, 1))))
-    condition = Condition.of(condition, n, facts(score).conditions, torch.device("cpu"))
-    kept = slice(None) if n * len(times) * event <= KEPT else [0, -1]
-    rows, states, found = list[list[Tensor]](), list[Tensor](), moments
-    with showing(
-        -(-n // part) * len(times), 'measuring the pilot of "fast"', show=progress, delay=1.0
-    ) as bar:
-        for first in range(0, n, part):
-            here = range(first, min(first + part, n))
-            recorder = _Recorder(score, bar.update)
-            path = _Path()
-            Run.of(
-                recorder, sde, Updated(_METHOD, path), n=len(here), shape=shape, times=times,
-                seed=seed, first=first, condition=condition and condition.rows([*here]),
-                moments=moments, progress=False, device=device, dtype=dtype,
-            ).draw()  # fmt: skip
-            seen, values = (torch.stack(part) for part in zip(*recorder.seen, strict=True))
-            x, values = seen.double(), values.double()
-            found = found or _estimated(sde, times, x, values)
-            rows.append([_residuals(one, sde, times, x, values) for one in _gaussians(found)])
-            states.append(torch.stack([seen[0], *path.states])[kept])
-    assert found is not None
-    ell = half_log_snr(sde, times).clamp(max=half_log_snr_range(sde)[1])
-    pilots = [
-        Pilot.measure(ell, parts, one, len(ell))
-        for one, *parts in zip(_gaussians(found), *rows, strict=True)
-    ]
-    whole, one = pilots[0], pilots[-1]
-    nearly = whole.factor.square().sum() <= _GAUSSIAN * one.factor.square().sum()
-    return whole if nearly else one, torch.cat(states, 1)
+    given = Condition.of(condition, n, facts(score).conditions, torch.device("cpu"))
+    run = PilotRun(
+        score, process_of(score, sde), shape, moments, n, steps, given, seed, progress, device,
+        dtype,
+    )  # fmt: skip
+    found, states = run.measure()
+    where = device_of(score) if device is None else device
+    for budget in budgets:
+        check_integer("a budget", budget, 1)
+        found = audition(
+            score, run.sde, found, states.to(where), budget, condition=given, progress=progress,
+            device=device,
+        )  # fmt: skip
+    return found
+
+
+@dataclass(frozen=True)
+class PilotRun:
+    """Hold the request for a pilot run; see `pilot` for the fields."""
+
+    score: Score
+    sde: SDE
+    shape: Sequence[int] | None = None
+    moments: Moments | None = None
+    n: int = SAMPLES
+    steps: int = STEPS
+    condition: Condition | None = None
+    seed: int = 0
+    progress: bool | None = None
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+
+    def measure(self) -> tuple[Pilot, Tensor]:
+        """Return the pilot, and the states of the run, `(K, n, *)`.
+
+        If the states have too many entries, only the initial and the final states are returned,
+        `(2, n, *)`.
+
+        Raises:
+            InvalidValueError: The SDE has fewer than 6 levels.
+        """
+        sde, n, times = self.sde, self.n, self._times()
+        known = facts(self.score)
+        found = known.moments if self.moments is None else self.moments
+        # large events are run in parts, unless moments must be estimated from all samples
+        event = math.prod(self.shape or known.event_shape or ())
+        part = n if found is None else min(n, max(1, _NUMBERS // (len(times) * max(event, 1))))
+        kept = slice(None) if n * len(times) * event <= KEPT else [0, -1]
+        rows, states, parts = list[list[Tensor]](), list[Tensor](), range(0, n, part)
+        doing = 'measuring the pilot of "fast"'
+        with showing(len(parts) * len(times), doing, show=self.progress, delay=1.0) as bar:
+            for first in parts:
+                recorder, path = _Recorder(self.score, bar.update), _Path()
+                self._draw(recorder, path, range(first, min(first + part, n)), times, found)
+                seen, values = (torch.stack(part) for part in zip(*recorder.seen, strict=True))
+                x, values = seen.double(), values.double()
+                found = found or _estimated(sde, times, x, values)
+                rows.append([_residuals(one, sde, times, x, values) for one in _gaussians(found)])
+                states.append(torch.stack([seen[0], *path.states])[kept])
+        assert found is not None
+        ell = half_log_snr(sde, times).clamp(max=half_log_snr_range(sde)[1])
+        pilots = [
+            Pilot.measure(ell, parts, one, len(ell))
+            for one, *parts in zip(_gaussians(found), *rows, strict=True)
+        ]
+        whole, one = pilots[0], pilots[-1]
+        nearly = whole.factor.square().sum() <= _GAUSSIAN * one.factor.square().sum()
+        return whole if nearly else one, torch.cat(states, 1)
+
+    def _times(self) -> Tensor:
+        levels = self.sde.levels
+        if levels is not None and levels < 6:
+            raise InvalidValueError(f"a pilot needs 6 levels, but this SDE has {levels}")
+        return even_times(self.sde, self.steps if levels is None else min(self.steps, levels - 1))
+
+    def _draw(
+        self, recorder: _Recorder, path: _Path, rows: range, times: Tensor, moments: Moments | None
+    ) -> None:
+        condition = self.condition and self.condition.rows([*rows])
+        Run.of(
+            recorder, self.sde, Updated(_METHOD, path), n=len(rows), shape=self.shape, times=times,
+            seed=self.seed, first=rows.start, condition=condition, moments=moments, progress=False,
+            device=self.device, dtype=self.dtype,
+        ).draw()  # fmt: skip
 
 
 def _gaussians(moments: Moments) -> list[Moments]:

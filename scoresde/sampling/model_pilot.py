@@ -11,7 +11,7 @@ from torch import Tensor
 from scoresde.checks import outside
 from scoresde.noise import Noise
 from scoresde.sampling.audition import audition, few, runs_of
-from scoresde.sampling.learn import KEPT, SAMPLES, STEPS, pilot_run
+from scoresde.sampling.learn import KEPT, SAMPLES, STEPS, PilotRun
 from scoresde.score import Pilot, device_of
 from scoresde.sde import Classes, Condition, facts
 
@@ -40,7 +40,8 @@ def pilot_of_model(
         return None, None
     try:
         with torch.autocast(device_of(model).type, enabled=False):
-            found, states = pilot_run(model, condition=_typical(model), progress=progress)
+            run = PilotRun(model, model.sde, condition=_typical(model), progress=progress)
+            found, states = run.measure()
     except Exception as error:  # a network may raise any error, for example if it needs a condition
         warnings.warn(
             f'no pilot could be measured, so "fast" runs without a pilot: {error}; '
@@ -78,17 +79,17 @@ def with_setting(
         states = pilot_of_model(model, progress)[1]
     if states is None:
         return pilot, None
-    device, condition = device_of(model), _typical(model)
+    device = device_of(model)
     with torch.autocast(device.type, enabled=False):
         found = audition(
             model, model.sde, pilot, states.to(device), steps, progress=progress,
-            condition=Condition(condition) if condition else None,
+            condition=_typical(model),
         )  # fmt: skip
     # states with many entries are not kept, but computed again when they are needed
     return found, states if states.numel() <= KEPT else None
 
 
-def _typical(model: ScoreModel) -> dict[str, Tensor] | None:
+def _typical(model: ScoreModel) -> Condition | None:
     """Return conditions for a pilot run: all classes in turn, and draws for other conditions."""
     kinds, found = facts(model).conditions or {}, dict[str, Tensor]()
     known = model.condition_units.moments()
@@ -99,4 +100,4 @@ def _typical(model: ScoreModel) -> dict[str, Tensor] | None:
             mean, std = known.get(name, (torch.tensor(0.0), torch.tensor(1.0)))
             z = Noise.of(0, SAMPLES).fork(k).normal(torch.empty(SAMPLES, *kind.shape), 0.0)
             found[name] = mean.cpu() + std.cpu() * z
-    return found or None
+    return Condition(found) if found else None

@@ -8,7 +8,8 @@ which call measured it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -46,7 +47,7 @@ class Piloted(Precise):
     def pilot(self) -> Pilot | None:
         """Return the pilot that was set, or that was measured with the current weights, or None."""
         kept = self._kept
-        current = kept.weights is None or kept.fits(_weights(self))
+        current = kept.weights is None or kept.fits(_Weights.of(self))
         return kept.pilot if current else None
 
     @pilot.setter
@@ -65,7 +66,7 @@ class Piloted(Precise):
             pilot: The pilot.
             given: The pilot is a part of the model's file.
         """
-        self._kept = _Kept(pilot, weights=_numbers(_weights(self)), given=given)
+        self._kept = _Kept(pilot, _Weights.of(self).numbers(), given)
 
     def measured_pilot(
         self, progress: bool | None = None, steps: int | None = None
@@ -88,9 +89,9 @@ class Piloted(Precise):
         model_pilot: Any = import_module("scoresde.sampling.model_pilot")
         with _alone():
             start, before = time.perf_counter(), self._kept.pilot
-            if self.pilot is None and not self._kept.fits(weights := _weights(self)):
+            if self.pilot is None and not self._kept.fits(weights := _Weights.of(self)):
                 pilot, states = model_pilot.pilot_of_model(self, progress)
-                self._kept = _Kept(pilot, states, weights, _weights(self))
+                self._kept = _Kept(pilot, weights.kept_by(_Weights.of(self)), states=states)
             kept = self._kept
             if kept.pilot is not None and model_pilot.lacks_setting(kept.pilot, steps):
                 kept.pilot, kept.states = model_pilot.with_setting(
@@ -103,76 +104,88 @@ class Piloted(Precise):
             return kept.pilot
 
 
+@dataclass
 class _Kept:
     """Hold a pilot, and the weights with which it was measured.
 
     Args:
         pilot: The pilot.
-        states: The states of the pilot run, or None.
-        weights: The weights before the measurement; None for a pilot that the user set.
-        after: The weights after the measurement. An attribute that the measurement itself changed,
-            such as a count of calls, is not compared.
+        weights: The weights; None for a pilot that the user set.
         given: The user set the pilot, or it was in the model's file.
+        states: The states of the pilot run, or None.
     """
 
-    def __init__(
-        self,
-        pilot: Pilot | None = None,
-        states: Any = None,
-        weights: Any = None,
-        after: Any = None,
-        given: bool = False,
-    ) -> None:
-        self.pilot = pilot
-        self.states = states
-        self.weights = weights
-        self.given = given
-        old, new = (weights[0], after[0]) if after else ({}, {})
-        self._counts = {key for key in old | new if old.get(key) != new.get(key)}
+    pilot: Pilot | None = None
+    weights: _Weights | None = None
+    given: bool = False
+    states: Any = None
 
-    def fits(self, weights: Any) -> bool:
+    def fits(self, now: _Weights) -> bool:
         """Return True if the pilot was measured with these weights."""
-        if self.weights is None:
-            return False
-        if self.weights[-1] is None:
-            weights = _numbers(weights)
-        return bool(self._compared(self.weights) == self._compared(weights))
-
-    def _compared(self, weights: Any) -> Any:
-        plain = {key: value for key, value in weights[0].items() if key not in self._counts}
-        return plain, weights[1:]
+        return self.weights is not None and self.weights.fits(now)
 
     def __reduce__(self) -> tuple[type[_Kept], tuple[Any, ...]]:
         # a copy of the module has other tensors with the same numbers
-        weights = None if self.weights is None else _numbers(self.weights)
-        return _Kept, (self.pilot, None, weights, None, self.given)
+        weights = None if self.weights is None else self.weights.numbers()
+        return _Kept, (self.pilot, weights, self.given)
 
 
-def _weights(module: nn.Module) -> tuple[Any, ...]:
-    """Return values that change if the weights or settings of a module change.
+@dataclass(frozen=True)
+class _Weights:
+    """Hold values that change if the weights or settings of a module change.
 
-    For each tensor these are its identity, its version counter, and a checksum of its numbers in
-    float32, since the counter does not count changes through `.data`. For each layer these are its
-    hooks, and those attributes that are numbers, strings or SDEs.
+    Args:
+        plain: For each layer its hooks, and those attributes that are numbers, strings or SDEs.
+        sums: A checksum of the numbers of each tensor in float32, since the version counter does
+            not count changes through `.data`.
+        changes: The identity and the version counter of each tensor, or None if the numbers alone
+            are compared.
+        ignored: The attributes that are not compared.
     """
-    layers = enumerate(module.modules())
-    plain = {(i, k): v for i, part in layers for k, v in _plain(part).items()}
-    tensors = [*module.parameters(), *module.buffers()]
-    sums: dict[torch.device, list[Tensor]] = {}
-    for x in tensors:
-        if x.is_floating_point() and x.numel() and not x.is_meta:
-            sums.setdefault(x.device, []).append(checksum(x.detach().float()))
-    changes = [(id(x), version(x)) for x in tensors]
-    return plain, [torch.stack(parts).tolist() for parts in sums.values()], changes
 
+    plain: Mapping[tuple[int, str], object]
+    sums: list[Any]
+    changes: list[tuple[int, int]] | None
+    ignored: frozenset[tuple[int, str]] = frozenset()
 
-def _numbers(weights: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return weights to compare by their numbers alone, as in a copy or on another device.
+    @classmethod
+    def of(cls, module: nn.Module) -> _Weights:
+        """Return the weights of a module."""
+        layers = enumerate(module.modules())
+        plain = {(i, k): v for i, part in layers for k, v in _plain(part).items()}
+        tensors = [*module.parameters(), *module.buffers()]
+        sums: dict[torch.device, list[Tensor]] = {}
+        for x in tensors:
+            if x.is_floating_point() and x.numel() and not x.is_meta:
+                sums.setdefault(x.device, []).append(checksum(x.detach().float()))
+        changes = [(id(x), version(x)) for x in tensors]
+        return cls(plain, [torch.stack(parts).tolist() for parts in sums.values()], changes)
 
-    Hooks and attributes such as `autocast` and counts of calls are not compared.
-    """
-    plain, sums, _ = weights
-    return {key: v for key, v in plain.items() if isinstance(v, SDE | str)}, sums, None
+    def numbers(self) -> _Weights:
+        """Return weights to compare by their numbers alone, as in a copy or on another device.
+
+        Hooks and attributes such as `autocast` and counts of calls are not compared.
+        """
+        plain = {key: v for key, v in self.plain.items() if isinstance(v, SDE | str)}
+        return _Weights(plain, self.sums, None)
+
+    def kept_by(self, later: _Weights) -> _Weights:
+        """Return these weights, where attributes that differ later are not compared.
+
+        A measurement may change such an attribute itself, as it does a count of calls.
+        """
+        old, new = self.plain, later.plain
+        ignored = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+        return replace(self, ignored=frozenset(ignored))
+
+    def fits(self, now: _Weights) -> bool:
+        """Return True if the weights are the same now."""
+        now = now.numbers() if self.changes is None else now
+        mine, theirs = (
+            {key: v for key, v in one.plain.items() if key not in self.ignored}
+            for one in (self, now)
+        )
+        return bool(mine == theirs and self.sums == now.sums and self.changes == now.changes)
 
 
 def _plain(module: nn.Module) -> dict[str, object]:

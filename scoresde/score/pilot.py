@@ -32,6 +32,10 @@ from scoresde.sde import Moments
 
 __all__ = ["Fit", "Pilot", "Setting"]
 
+# The version of the method for which settings are chosen and weights are fitted. It is stored with
+# them, and must increase when the weights or the grid of the fast sampler change. A file without it
+# has version 1.
+_VERSION = 1
 # The degree of the polynomial that is assumed for the unmeasured part of the residual.
 _DEGREE = 3
 # The number of values of ell and the number of variances in `Pilot.prior`.
@@ -220,20 +224,27 @@ class Pilot:
             for steps, fit in self.fits.items()
         }
         return {
-            "nfe": self.nfe, "unseen": self.unseen, "growth": self.growth, "choices": choices,
-            "fits": fits,
+            "version": _VERSION, "nfe": self.nfe, "unseen": self.unseen, "growth": self.growth,
+            "choices": choices, "fits": fits,
         }  # fmt: skip
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Pilot:
-        """Return the pilot that `tensors` and `numbers` describe."""
+        """Return the pilot that `tensors` and `numbers` describe.
+
+        Settings and fits for another version of the fast sampler are left out, so that they are
+        chosen again when they are needed.
+        """
+        known = dict(numbers)
+        if known.pop("version", 1) != _VERSION:
+            known |= {"choices": {}, "fits": {}}
         moments = Moments(parts["mean"], var=parts.get("var"), cov=parts.get("cov"))
-        choices = {int(n): Setting(*one) for n, one in numbers.get("choices", {}).items()}
+        choices = {int(n): Setting(*one) for n, one in known.get("choices", {}).items()}
         fits = {
             int(n): Fit(Setting(*one), tuple(map(tuple, rows)))
-            for n, (one, rows) in numbers.get("fits", {}).items()
+            for n, (one, rows) in known.get("fits", {}).items()
         }
-        known = {**numbers, "choices": choices, "fits": fits}
+        known |= {"choices": choices, "fits": fits}
         return cls(parts["levels"].double(), parts["factor"].double(), moments, **known)
 
     def features(self, at: Tensor) -> Tensor:
@@ -265,11 +276,13 @@ class Pilot:
         def faded(one: Tensor, other: Tensor) -> Tensor:
             return torch.exp(-fade * (one[..., :, None] - other[..., None, :]).abs())
 
-        gram = known @ known.mT * faded(nodes, nodes)
-        rounding = _ROUNDING * gram.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True) + 1e-300
-        gram = gram + torch.diag_embed(rounding.expand(nodes.shape))
-        weights: Tensor = torch.linalg.solve(gram, known @ wanted.mT * faded(nodes, at)).mT
-        return weights
+        return _predicted(known @ known.mT * faded(nodes, nodes),
+                          known @ wanted.mT * faded(nodes, at))  # fmt: skip
+
+    def unpredicted(self, nodes: Tensor, at: Tensor) -> Tensor:
+        r"""Return the features of $R$ at `at` less those of its best prediction, `(..., Q, r')`."""
+        known, wanted = self.features(nodes), self.features(at)
+        return wanted - _predicted(known @ known.mT, known @ wanted.mT) @ known
 
     @cached_property
     def _features(self) -> Tensor:
@@ -279,3 +292,11 @@ class Pilot:
         unseen, _ = torch.linalg.qr(powers)
         size = self.factor.square().sum().sqrt()
         return torch.cat((self.factor.T, self.unseen * size * unseen), 1)
+
+
+def _predicted(gram: Tensor, cross: Tensor) -> Tensor:
+    """Return the weights `(..., Q, m)` from covariances `(..., m, m)` and `(..., m, Q)`."""
+    rounding = _ROUNDING * gram.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True) + 1e-300
+    gram = gram + torch.diag_embed(rounding.expand(gram.shape[:-1]))
+    weights: Tensor = torch.linalg.solve(gram, cross).mT
+    return weights

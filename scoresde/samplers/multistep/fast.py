@@ -12,6 +12,9 @@ are made here from the moments of the data and a pilot run of the model:
 
 For few steps, corrections that were fitted to the trajectories of the pilot run are added to the
 weights (`scoresde.sampling.fit`).
+
+With noise, a step follows the probability flow beyond its end, and then noise is added up to the
+noise level of the end.
 """
 
 from __future__ import annotations
@@ -25,7 +28,12 @@ import torch
 from torch import Tensor
 
 from scoresde.quadrature import gauss_legendre
-from scoresde.samplers.multistep.integrator import Step, Update, weighted_sum
+from scoresde.samplers.multistep.integrator import (
+    ExponentialMultistep,
+    Step,
+    integrate,
+    weighted_sum,
+)
 from scoresde.samplers.multistep.interpolation import Interpolation, Measured
 from scoresde.samplers.multistep.methods import DPMSolverPP, TauMultistep
 from scoresde.samplers.sampler import NoiseLike, State
@@ -58,8 +66,7 @@ _MANY = 45
 # that each round moves, and the share of uniform steps.
 _ROUNDS, _DAMPING, _UNIFORM = 12, 0.5, 0.1
 # If noise is added, the grid is a mixture, with this share of the pilot's grid. The pilot's grid
-# alone has too few steps for a mode that is much narrower than the others: half of the mass of such
-# a mode may end in another mode.
+# alone has too few steps for a mode that is much narrower than the others.
 _SHARE = 0.7
 # The largest number of steps for which a grid is computed. For more steps, the steps of this grid
 # are divided evenly.
@@ -95,6 +102,7 @@ class Fast(TauMultistep):
 
     steps: ClassVar[int] = 20
     uses_pilot = True
+    conditional = False  # a step draws from p_s, but not given the state at t
     order: int = Setting.order
     corrector: int = Setting.corrector
     pilot: Pilot | None = None
@@ -122,6 +130,24 @@ class Fast(TauMultistep):
         if self.pilot is not None:
             return self.pilot.moments
         return Moments(0.0, var=1.0) if moments is None else moments
+
+    def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
+        r"""Return $\log U$, as for the probability flow."""
+        return log_u
+
+    def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
+        """Return 1, as for the probability flow."""
+        return torch.ones_like(rho)
+
+    def reach(self, ell: Tensor) -> Tensor:
+        r"""Return $\ell_s + w \tau^2 (\ell_s - \ell_t)$ for a step from t to s.
+
+        Here w is the share of the step in the window. So the noise has the variance
+        $\rho_s^2 (1 - (\rho_s / \rho_t)^{2 w \tau^2})$, for data of any variance. Noise within the
+        step, as in the other methods, would have that of the mean variance of the data, which may
+        be much more than $\rho_s^2$. It moved mass from narrow modes to wide ones.
+        """
+        return ell[:, 1:] + self.noise(torch.exp(-ell)) * ell.diff()
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
         """Return the best linear prediction with the pilot's covariance.
@@ -152,26 +178,24 @@ class Fast(TauMultistep):
         t = times_of_half_log_snr(sde, torch.lerp(grid[cell], grid[cell + 1], position - cell))
         return t if sde.levels is None else snapped(sde, t)
 
+    def for_run(self, sde: SDE, times: Tensor) -> ExponentialMultistep:
+        """Return this sampler with the setting for a run, or "dpmpp_2m"."""
+        if self._plain(len(times) - 1):
+            return _PLAIN
+        setting, _ = self._fitted(sde, times)
+        return replace(self, order=setting.order, corrector=setting.corrector)
+
     def trajectory(
-        self,
-        rsde: ReverseSDE,
-        x: Tensor,
-        times: Tensor,
-        noise: NoiseLike,
-        update: Update | None = None,
+        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
         """Yield the states at `times[1:]`, each before its correction."""
-        if self._plain(len(times) - 1):
-            yield from _PLAIN.trajectory(rsde, x, times, noise)
-            return
-        setting, rows = self._fitted(rsde.sde, times)
-        method = replace(self, order=setting.order, corrector=setting.corrector)
+        _, rows = self._fitted(rsde.sde, times)
         left = iter(rows)
 
         def fitted(step: Step, *arguments: Any) -> Tensor:
             return weighted_sum(with_numbers(step, next(left, ())), *arguments)
 
-        yield from super(Fast, method).trajectory(rsde, x, times, noise, update or fitted)
+        return integrate(self.for_run(rsde.sde, times), rsde, x, times, noise, fitted)
 
     def _fitted(self, sde: SDE, times: Tensor) -> tuple[Setting, tuple[tuple[float, ...], ...]]:
         """Return the setting of a run, and the numbers that were fitted on the same grid."""
@@ -280,7 +304,7 @@ def step_errors(pilot: Pilot, ell: Tensor, order: int, corrector: int) -> Tensor
         steps = torch.arange(first, last)
         at, weight = gauss_legendre(ell[steps, None], ell[steps + 1, None])
         nodes = ell[steps[:, None] + new - torch.arange(m + new)]
-        gap = pilot.features(at) - pilot.predict(nodes, at) @ pilot.features(nodes)
+        gap = pilot.unpredicted(nodes, at)
         weight = weight / (c + torch.exp(-2 * at)).sqrt()
         errors[steps] = torch.einsum("nq,nqr->nr", weight, gap).norm(dim=-1)
         first = last

@@ -14,6 +14,9 @@ $$ y_s - \mu = \frac{\varphi_s}{\varphi_t} (y_t - \mu)
    + \varphi_s \int_{\ell_t}^{\ell_s} (1 + \tau^2) \frac{R}{\varphi}\, d\ell
    + \sqrt{U_s^2 - \frac{\varphi_s^2}{\varphi_t^2} U_t^2}\; z, \qquad \varphi = U^{1 + \tau^2}. $$
 
+Instead of noise inside the step, a method can follow the probability flow beyond the end of the
+step, and then add noise up to the noise level of the end (`ExponentialMultistep.reach`).
+
 A method is a choice of $c$, of $\tau$, and of the interpolation of the residual between its
 evaluations (`scoresde.samplers.multistep.interpolation`). With $c = 0$ it is data prediction, with
 $c = \infty$ noise prediction; with the variance of the data the Gaussian part is solved exactly. A
@@ -41,7 +44,7 @@ from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Moments, ReverseSDE
 from scoresde.sde.spacings import even_times
 
-__all__ = ["ExponentialMultistep", "Step", "Update", "weighted_sum"]
+__all__ = ["ExponentialMultistep", "Step", "Update", "integrate", "weighted_sum"]
 
 # The largest number of coefficients that are computed at once: steps x quadrature nodes x
 # dimensions.
@@ -99,6 +102,19 @@ class ExponentialMultistep(Sampler):
         r"""Return $1 + \tau^2 = \frac{d\log\varphi}{d\log\rho} \frac{U^2}{\rho^2}$, `(N, Q, 1)`."""
         return torch.ones_like(rho)
 
+    def reach(self, ell: Tensor) -> Tensor:
+        r"""Return the $\ell$ up to which each step is integrated, by default its end.
+
+        After the integration noise is added, which leads back to the end.
+
+        Args:
+            ell: The $\ell$ at the start and the end of each step, `(N, 2)`.
+
+        Returns:
+            Values `(N, 1)`, not below those at the ends.
+        """
+        return ell[:, 1:]
+
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
         """Return a grid even in log-SNR, `(steps + 1,)`; on a ladder the levels nearest to it."""
         return even_times(sde, steps)
@@ -108,43 +124,54 @@ class ExponentialMultistep(Sampler):
         (state,) = self.trajectory(rsde, x, torch.stack((t, s)), noise)
         return state.x
 
-    def trajectory(
-        self,
-        rsde: ReverseSDE,
-        x: Tensor,
-        times: Tensor,
-        noise: NoiseLike,
-        update: Update | None = None,
-    ) -> Iterator[State]:
-        """Yield the states at `times[1:]`, each before the corrector.
+    def for_run(self, sde: SDE, times: Tensor) -> ExponentialMultistep:
+        """Return the method for a run over `times`, whose order and corrector are final."""
+        return self
 
-        `update` makes each prediction and correction; by default it is `weighted_sum`.
-        """
-        update = update or weighted_sum
-        sde, dtype = rsde.sde, x.dtype
-        ell = sde.log_snr(times) / 2
-        # the factors of a frame may overflow in half precision
-        x = x.to(torch.promote_types(dtype, torch.float32))
-        frame = frame_of(self.gaussian(sde, rsde.moments), sde, times, x.new_empty(0, *x.shape[1:]))
-        rule = self.interpolation(sde, rsde.moments)
-        predict = _table(self, ell, frame, rule, self.order)
-        correct = _table(self, ell, frame, rule, self.corrector, new=True)
-        memory = max(self.order - 1, self.corrector)
-        known: list[Tensor] = []
-        state = frame.from_state(x, 0)
-        before = drawn = None
-        del x  # do not keep the initial state in memory
-        for i, (t, s) in enumerate(itertools.pairwise(times)):
-            excess = frame.excess(rsde.score(frame.to_state(state, i).to(dtype), t), state, i)
-            if before is not None:
-                state = update(correct[i - 1], before, [excess, *known], drawn, frame, i)
-            before = drawn = None  # do not keep them in memory
-            if self.stochastic:
-                drawn = frame.rotate(noise.normal(state, t))
-            before = state if self.corrector else None
-            state = update(predict[i], state, [excess, *known], drawn, frame, i + 1)
-            known = [excess, *known][:memory]
-            yield State.of(rsde, s, frame.to_state(state, i + 1).to(dtype))
+    def trajectory(
+        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+    ) -> Iterator[State]:
+        """Yield the states at `times[1:]`, each before the corrector."""
+        return integrate(self.for_run(rsde.sde, times), rsde, x, times, noise)
+
+
+def integrate(
+    method: ExponentialMultistep,
+    rsde: ReverseSDE,
+    x: Tensor,
+    times: Tensor,
+    noise: NoiseLike,
+    update: Update | None = None,
+) -> Iterator[State]:
+    """Yield the states of a method at `times[1:]`, each before the corrector.
+
+    `update` makes each prediction and correction; by default it is `weighted_sum`.
+    """
+    update = update or weighted_sum
+    sde, dtype = rsde.sde, x.dtype
+    ell = sde.log_snr(times) / 2
+    # the factors of a frame may overflow in half precision
+    x = x.to(torch.promote_types(dtype, torch.float32))
+    frame = frame_of(method.gaussian(sde, rsde.moments), sde, times, x.new_empty(0, *x.shape[1:]))
+    rule = method.interpolation(sde, rsde.moments)
+    predict = _table(method, ell, frame, rule, method.order)
+    correct = _table(method, ell, frame, rule, method.corrector, new=True)
+    memory = max(method.order - 1, method.corrector)
+    known: list[Tensor] = []
+    state = frame.from_state(x, 0)
+    before = drawn = None
+    del x  # do not keep the initial state in memory
+    for i, (t, s) in enumerate(itertools.pairwise(times)):
+        excess = frame.excess(rsde.score(frame.to_state(state, i).to(dtype), t), state, i)
+        if before is not None:
+            state = update(correct[i - 1], before, [excess, *known], drawn, frame, i)
+        before = drawn = None  # do not keep them in memory
+        if method.stochastic:
+            drawn = frame.rotate(noise.normal(state, t))
+        before = state if method.corrector else None
+        state = update(predict[i], state, [excess, *known], drawn, frame, i + 1)
+        known = [excess, *known][:memory]
+        yield State.of(rsde, s, frame.to_state(state, i + 1).to(dtype))
 
 
 def weighted_sum(
@@ -231,7 +258,8 @@ def _group(
     new: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the weights of all steps with m known residuals."""
-    t, s = ell[steps, None], ell[steps + 1, None]
+    pairs = ell.unfold(0, 2, 1)[steps]
+    t, s = pairs[:, :1], method.reach(pairs)
     at, width = gauss_legendre(t, s)
     matrix = rule.matrix(ell[steps[:, None] + new - torch.arange(m + new)], at)
     everywhere = torch.cat((t, s, at), 1)[..., None]
@@ -244,9 +272,10 @@ def _group(
     fall = log_phi[:, 1:2] - log_phi
     weights = width[..., None] * method.rate(rho[:, 2:], ends) * fall[:, 2:].exp()
     shrink = 2 * (fall[:, 0] + log_u[:, 0])
-    u = (c + end[:, 0] ** 2).sqrt()
+    inside = -(c + end[:, 0] ** 2) * torch.expm1(shrink.clamp(max=0))
+    after = -torch.exp(-2 * pairs[:, 1:]) * torch.expm1(2 * (pairs[:, 1:] - s))
     return (
         fall[:, 0].exp(),
         torch.einsum("nqc,nqm->nmc", weights, matrix),
-        u * (-torch.expm1(shrink.clamp(max=0))).sqrt(),
+        (inside + after).sqrt(),
     )

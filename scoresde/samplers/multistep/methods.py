@@ -63,11 +63,19 @@ class TauMultistep(ExponentialMultistep):
 
     def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
         r"""Return $1 + w \tau^2$, where w is the share of the step inside the window."""
+        return 1 + self.noise(ends)
+
+    def noise(self, ends: Tensor) -> Tensor:
+        r"""Return $w \tau^2$, with the share w of each step that is inside the window.
+
+        Args:
+            ends: The noise-to-signal ratios at the start and the end of each step, `(..., 2)`.
+        """
         low, high = self.window
         start, end = ends[..., :1], ends[..., 1:]
         inside = (start.clamp(max=high) / end.clamp(min=low)).log().clamp(min=0)
         whole = (start / end).log()
-        return 1 + self.tau**2 * torch.where(whole > 0, inside / whole, 0.0)
+        return self.tau**2 * torch.where(whole > 0, inside / whole, 0.0)
 
 
 @dataclass(frozen=True)
