@@ -67,7 +67,7 @@ class Subject:
         for rows in self._chunks(len(self.x)):
             score = self.sde.reverse(self.score, condition=self._given(rows)).score
             clean, draw = self.x[rows], noise[rows].normal(self.x[rows], t)
-            # the mean of the other samples; with the sample itself the products would be biased by 1/n
+            # the mean of the other samples; that of all samples would bias the products by 1/n
             centre = (total - clean) / (n - 1)
             for z in (draw, -draw):
                 state = alpha * clean + sigma * z
