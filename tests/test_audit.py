@@ -401,6 +401,15 @@ def test_tensors_that_require_gradients_are_unchanged():
     assert math.isfinite(found.nats)
 
 
+def test_the_mean_of_the_samples_causes_no_alarm():
+    # at large noise the mean of 300 samples has a larger variance than the denoiser
+    sde, target = VESDE(), Gaussian(torch.zeros(64), var=1.0)
+    x = target.sample(300, generator=seeded(17))
+    found = audit(target.at(sde), sde, x, levels=5, samples=2, steps=4)
+    assert all(a.failed == () for a in found.levels)
+    assert all(abs(a.findings.z["slope"]) < 4 for a in found.levels)
+
+
 def test_data_at_one_point_cause_no_alarm():
     sde, target = VESDE(), Gaussian(torch.ones(4), var=0.0)
     found = audit(target.at(sde), sde, torch.ones(64, 4), **QUICK)
@@ -477,6 +486,7 @@ def plain(x, t, condition=None):
     ("change", "error", "words"),
     [
         (dict(x=torch.zeros(15, 3)), ShapeError, "16"),
+        (dict(model=plain, x=torch.zeros(20, 0)), ShapeError, "with at least one entry each"),
         (dict(x=torch.zeros(20, 4)), ShapeError, "events"),
         (dict(x=torch.zeros(20, 3, dtype=torch.long)), InvalidTypeError, "floating"),
         (dict(x=torch.full((20, 3), math.nan)), NonFiniteError, "NaN"),

@@ -255,6 +255,8 @@ def test_bytes_are_not_standardised(tmp_path):
     np.save(tmp_path / "x.npy", pictures())
     with pytest.raises(InvalidValueError, match="holds bytes, which are scaled"):
         load(tmp_path / "x.npy", standardize=True)
+    with pytest.raises(InvalidValueError, match="holds bytes, which are scaled"):
+        check(tmp_path / "x.npy", standardize=True)
 
 
 def test_data_are_taken_in_the_units_of_a_model():

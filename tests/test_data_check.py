@@ -193,9 +193,9 @@ def test_gaps_in_labels_and_data_that_were_loaded_are_understood():
 
 def test_labels_that_are_large_numbers_from_elsewhere_are_not_counted_through():
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
-    report = check(load(x, condition={"label": [10**12, 1, 0]}))
-    assert report.facts["classes"] == "1,000,000,000,001, with 0 to 1 samples each"
-    only(report.remarks, "labels that no sample has: 2, 3,", ", 21, and 999999999978 more")
+    report = check(load(x, condition={"label": [2 * 10**9, 1, 0]}))
+    assert report.facts["classes"] == "2,000,000,001, with 0 to 1 samples each"
+    only(report.remarks, "labels that no sample has: 2, 3,", ", 21, and 1999999978 more")
 
 
 def test_wrong_arguments_are_errors_and_not_faults_of_the_data(folder):
@@ -344,21 +344,19 @@ def test_all_faults_are_found_though_the_first_would_end_a_training(tmp_path):
     assert len(report.problems) == 3
 
 
-def test_the_start_of_a_training_repeats_the_remarks_in_short(tmp_path, capsys):
+def test_the_start_of_a_training_repeats_the_remarks(tmp_path, capsys):
     x = np.repeat(np.random.default_rng(0).normal(size=(40, 1, 4, 4)), 2, 0).astype("f4")
     np.save(tmp_path / "x.npy", 300 * x)
     words = ["train", "--data", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run")]
     assert main([*words, "--steps", "1", "--sde", "VESDE"]) == 0
-    long = check(tmp_path / "x.npy", sde=VESDE()).remarks
+    remarks = check(tmp_path / "x.npy", sde=VESDE()).remarks
     problems = [
         line.removeprefix("remark: ")
         for line in capsys.readouterr().out.splitlines()
         if line.startswith("remark: ")
     ]
-    assert "40 samples are copies of others" in problems
-    assert len(problems) == len(long) > 1
-    assert all(text.startswith(short) for short, text in zip(problems, long, strict=True))
-    assert max(map(len, problems)) <= 160
+    assert problems == remarks
+    assert len(remarks) > 1
 
 
 def test_the_next_command_standardises_where_that_is_recommended(tmp_path, capsys):

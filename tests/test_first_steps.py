@@ -157,7 +157,7 @@ def test_a_column_of_dates_is_left_out_and_one_of_few_words_may_be_a_condition(t
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["train", "--data", "digits", "--out", "r", "--epochs", "3"], "measured in --steps"),
+        (["train", "--data", "digits", "--out", "r", "--epochs", "3"], "as --steps, not in epochs"),
         (
             ["train", "--data", "digits", "--out", "r", "--lr", "fast"],
             "--lr takes a number or auto",

@@ -146,6 +146,7 @@ def test_the_weights_of_an_energy_learn_from_every_objective():
         (lambda x, t: x.sum(), ShapeError, r"shape \(3,\), got \(\)"),
         (lambda x, t: 1.0, InvalidTypeError, "an energy must be a tensor"),
         (lambda x, t: t, InvalidValueError, "does not depend on x"),
+        (lambda x, t: t.requires_grad_().exp(), InvalidValueError, "does not depend on x"),
         (lambda x, t: x.detach().sum(1), InvalidValueError, "remove no_grad and detach inside it"),
     ],
 )

@@ -36,6 +36,7 @@ from scoresde.score import Pilot, ScoreModel, Wrapped
 from scoresde.sde import EDMSDE, LAWS, VESDE, VPSDE, Importance, Moments, Stratified, Uniform
 from scoresde.training import Callback, Optimiser, TrainConfig, Trainer
 from scoresde.training.held_out import HeldOut
+from scoresde.training.stop import Stop
 
 # 37 samples in batches of 8: the epochs end within a batch, at steps 4, 9, 13 ...
 CONFIG = TrainConfig().changed(steps=13, batch_size=8, warmup=3, save_every=5, log_every=2)
@@ -700,6 +701,23 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path, number, error):
         Trainer(hooked(4, send), data(), CONFIG, folder=tmp_path).train()
     assert list(tmp_path.glob("step-*")) == []
     assert handlers() == before
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_signals_to_several_processes_at_almost_the_same_time_are_one(monkeypatch, here):
+    monkeypatch.setattr("scoresde.distributed.size", lambda: 2)
+    monkeypatch.setattr("scoresde.distributed.largest", lambda number: signal.SIGINT)
+
+    def run():
+        with Stop() as stop:
+            if here:
+                signal.raise_signal(signal.SIGINT)
+            else:
+                stop.agreed()  # another process received a signal
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt, match="SIGINT after the last step"):
+        run()
 
 
 def test_a_run_in_another_thread_handles_no_signals(whole):

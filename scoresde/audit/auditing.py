@@ -48,24 +48,24 @@ def audit(
 ) -> Audit:
     r"""Test at which noise scales a score is wrong, on held-out data.
 
-    For every noise scale the result has the loss of the score and the loss of a linear denoiser;
-    tests that the exact score passes for any data (`scoresde.audit.identities`); and the distance
-    between samples of the reverse SDE and of the probability flow. In one of a hundred audits the
-    exact score fails a test by chance.
+    For every noise scale the result has the losses of the score and of a linear denoiser; the
+    results of several tests, which the exact score passes whatever the data are
+    (`scoresde.audit.identities`); and the distance between samples of the reverse SDE and of the
+    probability flow. In one of a hundred audits the exact score fails a test by chance.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
         sde: The process of the score; None takes `scoresde.facts(score).sde`.
         x: Held-out data `(n, *)`, floating point, n at least 16. Or a `Data`: it is converted to
-            model units, and its conditions are used. About 500 images, or 10,000 points in the
-            plane, are needed to detect an error of 1 %.
+            model units, and its conditions are used. To detect that the score is too large or too
+            small by 1 %, about 500 images are needed, or 10,000 points in the plane.
         condition: The conditions of the samples by name, one row for each sample.
         target: The distribution of the data, if it is known. Then the result also has the smallest
             possible loss and the error of the score.
         train: All training data, `(N, *)` or a `Data`, for measures of memorisation.
         train_condition: The conditions of the training data.
         levels: The number of noise scales, at least 2, equally spaced in log-SNR from `T` to eps;
-            for a ladder, some of its levels are taken.
+            for an SDE with discrete levels they are chosen among these.
         samples: The number of samples to draw by the SDE, and again by the flow, at least 2; not
             more than n are drawn.
         steps: The number of steps of the SDE and of the flow, at least `levels` - 1. With too few
@@ -158,6 +158,7 @@ def _check(
             )
     if len(x) < 16 or math.prod(event) == 0:
         raise ShapeError(
-            f"an audit needs {name} of at least 16 samples, got shape {tuple(x.shape)}"
+            f"an audit needs {name} of at least 16 samples with at least one entry each, got shape "
+            f"{tuple(x.shape)}"
         )
     return Condition.of(condition, len(x), known.conditions, x.device)

@@ -62,11 +62,13 @@ class Subject:
     def evaluated(self, t: Tensor) -> Evaluated:
         """Evaluate the score at time `t` on every sample, with two opposite noises."""
         alpha, sigma = float(self.sde.alpha(t)), float(self.sde.sigma(t))
-        noise, centre = Noise.of(self.seed, len(self.x)), self.x.double().mean(0)
+        noise, n, total = Noise.of(self.seed, len(self.x)), len(self.x), self.x.double().sum(0)
         tables, errors, floors, fishers = [], [], [], []
         for rows in self._chunks(len(self.x)):
             score = self.sde.reverse(self.score, condition=self._given(rows)).score
             clean, draw = self.x[rows], noise[rows].normal(self.x[rows], t)
+            # the mean of the other samples; that of all samples would bias the products by 1/n
+            centre = (total - clean) / (n - 1)
             for z in (draw, -draw):
                 state = alpha * clean + sigma * z
                 predicted, z = -sigma * score(state, t).double(), z.double()

@@ -54,14 +54,14 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
 
     Args:
         name: The name of the command.
-        kind: The dataclass of its options. If it has a method `usual`, this method returns the
-            defaults for these words. If it has an option `bare`, this option may stand before the
-            positional argument.
+        kind: The dataclass of its options. If it has a method `usual`, `usual(words)` returns the
+            default values, or None. If it has an attribute `bare`, such as "--data", this word may
+            be written before the positional argument, and is removed.
         words: The words after the name.
 
     Raises:
-        SystemExit: The words cannot be parsed, or ask for help.
-        MisreadError: A value cannot be read, or is not allowed.
+        SystemExit: The words ask for help, or tyro reports an error of another kind.
+        MisreadError: A value cannot be read or is not allowed, or an option is unknown or missing.
     """
     option = getattr(kind, "bare", None)
     words = [word.removeprefix(f"{option}=") for word in words if word != option]
@@ -91,13 +91,13 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
                 raise MisreadError(wrong) from end
             if not end.code:
                 raise
-            found = read()  # again, to print the help in the width of the terminal
+            found = read()  # again, so that tyro prints its error
     return found.command, found.general
 
 
 @contextlib.contextmanager
 def _readable_width() -> Iterator[None]:
-    """Let tyro print for at least 20 columns in the block; in a few columns it never ends."""
+    """Let tyro print for at least 20 columns in the block; for fewer it would never finish."""
     before = os.environ.get("COLUMNS")
     if shutil.get_terminal_size().columns >= _COLUMNS:
         yield
@@ -158,15 +158,15 @@ def _hint(word: str, options: Collection[str]) -> str:
     """Return a sentence about the option that an unknown word may mean, or an empty string.
 
     Examples:
-        >>> _hint("epochs", ["--steps"])[:47]
-        'a training is measured in --steps, of which N /'
+        >>> _hint("epochs", ["--steps"])[:48]
+        'give the length of a training as --steps, not in'
         >>> _hint("learning-rate", ["--lr"]), _hint("sampels", ["--samples"])
         ('did you mean --lr? ', 'did you mean --samples? ')
     """
     if word in ("epochs", "epoch", "max-epochs", "num-epochs") and "--steps" in options:
         return (
-            "a training is measured in --steps, of which N / --batch-size are one pass through "
-            "N samples; "
+            "give the length of a training as --steps, not in epochs: N / --batch-size steps are "
+            "one pass through N samples; "
         )
     bare = {option.removeprefix("--"): option for option in options}
     meant = [option for option, words in _MEANT.items() if word in words and option in bare]
@@ -199,9 +199,10 @@ _MEANT = {
 
 @functools.cache
 def options_of(kind: Any) -> dict[str, list[str]]:
-    """Return the long options of a command, each with the words that it accepts if they are few.
+    """Return the long options of a command, each with a list of its choices.
 
-    The options are parsed from the output of `--help`.
+    The list is empty if an option takes any value. The options are parsed from the output of
+    `--help`.
     """
     printed = io.StringIO()
     with _VALUES, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
@@ -220,7 +221,7 @@ def options_of(kind: Any) -> dict[str, list[str]]:
 
 @functools.cache
 def _whole(kind: Any) -> Any:
-    """Return a command and the options that every command has as one dataclass."""
+    """Return one dataclass of a command and of the options that every command has."""
     bare = tyro.conf.arg(name="")
     return dataclasses.make_dataclass(
         kind.__name__,
@@ -234,7 +235,7 @@ def _whole(kind: Any) -> Any:
 
 
 def _rule(kind: type, what: str = "") -> Callable[..., Any]:
-    """Return tyro's rule for reading a value of a type, or none, with plain error messages."""
+    """Return a rule by which tyro reads a value of type `kind` or `kind | None`, in plain words."""
 
     def read(words: list[str]) -> Any:
         try:

@@ -1,6 +1,6 @@
-r"""Check data for faults that would break a training run.
+r"""Check data for faults that would break a training run, and for possible mistakes.
 
-Every sample is read once. The checks look for damaged files, mixed sizes and modes, copies,
+All samples are read. The checks look for damaged files, mixed sizes and modes, copies,
 constant samples, NaN and infinities, unused labels, constant conditions, and scales that do not
 suit the noise.
 """
@@ -26,7 +26,7 @@ from scoresde.data.layout import check_layout
 from scoresde.data.named import is_name
 from scoresde.data.report import Report, faults_of, some
 from scoresde.data.samples import Data
-from scoresde.data.sources import by_name, doubt_of, find
+from scoresde.data.sources import by_name, doubt_of, find, standardized
 from scoresde.data.stores import pieces
 from scoresde.data.table_files import read_csv
 from scoresde.data.wanted import TABLES, Wanted
@@ -49,7 +49,7 @@ _SHOWN = 64  # the number of samples in the picture
 # The largest noise is compared with this quantile of the distances between samples, since the
 # largest distance is that to an outlier.
 _NEAR = 0.95
-_PADDED = 1.25  # padding is reported if it makes the number of pixels larger by this factor
+_PADDED = 1.25  # padding is reported if it multiplies the number of pixels by more than this
 _FLAT = 5  # samples with fewer numbers are not reported as constant, which may be chance
 _QUICK = 2**25  # this many numbers can be read in about a second
 
@@ -68,14 +68,14 @@ def check(
     stride: int = 1,
     sde: SDE | None = None,
 ) -> Report:
-    """Check data for faults that would break a training run.
+    """Check data for faults that would break a training run, and for possible mistakes.
 
     The command `scoresde data check` also compares the data with the noise and the network that
     `scoresde.suggest` chooses for them.
 
     Args:
         source: A source as for `load`, or loaded data.
-        condition: The conditions; this argument and the next seven are as in `load`.
+        condition: The conditions. All arguments from here to `on_bad_image` are as in `load`.
         sample: The array, or the columns, with the samples.
         split: The name of the part of a data set.
         size: The size to which images are resized.
@@ -84,7 +84,8 @@ def check(
         standardize: Shift and scale floats.
         on_bad_image: `"skip"` leaves out damaged images, up to a tenth of a folder.
         stride: The number that should divide the sides of images, `patch * 2 ** (resolutions - 1)`
-            for a U-Net. Other sides are padded, which is reported if it adds a quarter or more.
+            for a U-Net. Other sides are padded; this is reported if it adds more than a
+            quarter to the number of pixels.
         sde: The SDE whose noise is compared with the data, if any.
 
     Returns:
@@ -111,8 +112,8 @@ def check(
     if good is None:
         return report
     try:
-        if standardize and good.transform.levels is None:
-            good = good.standardized()
+        if standardize:
+            good = standardized(good, source)
         _units(report, good)
         describe_columns(report, good)
     except DataError as error:
@@ -225,7 +226,7 @@ def _describe(report: Report, data: Data) -> None:
 
 
 def _samples(report: Report, data: Data) -> Data | None:
-    """Return the finite samples; report other samples, copies, and constant samples."""
+    """Return the samples without NaN and infinity; report all others, copies, constant samples."""
     finite, constant = [], []
     first: dict[bytes, int] = {}
     copies = []

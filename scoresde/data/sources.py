@@ -129,8 +129,11 @@ def load(
     text = "" if layout or isinstance(source, Data) else doubt_of(data)
     if text:
         warnings.warn(text, UserWarning, stacklevel=outside())
-    if not standardize:
-        return data
+    return standardized(data, source) if standardize else data
+
+
+def standardized(data: Data, source: object) -> Data:
+    """Return the data of a source in units of mean 0 and variance 1, or raise if they are bytes."""
     if data.transform.levels is not None:
         raise InvalidValueError(
             f"{quoted(source)} holds bytes, which are scaled to [-1, 1]; standardize= is for floats"

@@ -20,9 +20,12 @@ from .embedding import Embedding
 class MLP(Network):
     r"""Map `x` of shape `(B, *event)` to the same shape by a residual MLP `net(x, c, **condition)`.
 
-    Each hidden layer is $h \leftarrow S h + W_2\,\mathrm{silu}((1 + a)\,W_1\,\mathrm{norm}(h) + b)$
+    The number `c` of each sample is its noise level; a `ScoreModel` passes
+    $\tfrac14\log(\sigma/\alpha)$.
+
+    Each hidden layer maps $h$ to $S h + W_2\,\mathrm{silu}((1 + a)\,W_1\,\mathrm{norm}(h) + b)$.
     Here $a$ and $b$ are computed from the embedding of $c$ and the labels. $S$ is the identity if
-    both layers have the same width, else a linear map.
+    the layer before has the same width, else a linear map.
 
     Args:
         features: The number of entries of a vector, or the shape of one event.
@@ -35,9 +38,12 @@ class MLP(Network):
             the shape of a tensor, which is flattened. Conditions are concatenated to the state `x`.
 
     Raises:
-        InvalidValueError: An event has another shape, `c` is not `(B,)`, a label is out of range,
-            or the network was built without one of the conditions.
-        InvalidTypeError: An input has integers, or another precision than the weights.
+        InvalidValueError: An event has another shape, `c` or the labels are not `(B,)`, a label is
+            out of range, or the network was built without conditions and receives one.
+        UnknownNameError: The network was built with other conditions.
+        ShapeError: A tensor of a condition has another shape.
+        InvalidTypeError: `x` or a tensor of a condition is not floating point, labels are not
+            integers, or, without autocast, `x` has another precision than the weights.
 
     Examples:
         >>> net = MLP(2, hidden=(8,), num_classes=3, condition={"y": 4})

@@ -2,10 +2,11 @@ r"""Choose the setting of the fast sampler by trying all settings from a pilot r
 
 A pilot predicts the errors of a grid for scores evaluated on the exact trajectory. With few steps
 the states are far from this trajectory. So for few steps every setting in `SETTINGS` is run from
-the initial states of the pilot run. The setting is chosen whose samples are nearest to the final
-states of the pilot run, where the worst tenth of the samples is ignored. Then corrections of the
-weights are fitted for the best settings (`scoresde.sampling.fit`). They are taken if they reduce
-the errors for initial states that the fit did not use.
+the initial states of the pilot run. The setting whose samples are nearest to the final states of
+the pilot run, without the worst tenth of the samples, replaces the usual setting if its error is
+clearly smaller. Then corrections of the weights are fitted for the best settings
+(`scoresde.sampling.fit`). They are taken if they clearly reduce the errors for initial states that
+the fit did not use.
 """
 
 from __future__ import annotations

@@ -28,14 +28,16 @@ __all__ = ["KEPT", "SAMPLES", "STEPS", "PilotRun", "pilot"]
 
 # The largest number of entries of the states in one part of a run, which limits the memory.
 _NUMBERS = 2**26
-# The method of a pilot run. Of the orders that were tried on the arena's tuning problems, 5 and 4
-# give the most accurate states, but 4 and 5 give better residuals, and states nearly as accurate.
+# The method of a pilot run. Several orders were tried on the tuning problems of `scoresde.arena`:
+# order=5 and corrector=4 give the most accurate states; order=4 and corrector=5 give better
+# residuals, and states that are nearly as accurate.
 _METHOD = TauMultistep(order=4, corrector=5)
 # The residual can be taken about a Gaussian with the data's full covariance, or with one variance.
-# The full covariance is used only if its squared residual is below this share of that with one
-# variance, as for data that are nearly Gaussian. For other data the full covariance makes the
-# residual smaller but less smooth; with fitted weights the samples' errors were then 1 to 6 times
-# as large as with one variance.
+# The full covariance is used only if the squared residuals with it are at most this fraction of the
+# squared residuals with one variance, as for data that are nearly Gaussian. For other data the full
+# covariance makes the residual smaller but less smooth. If the sampler's weights were fitted
+# (`scoresde.sampling.fit`), the errors of the samples were then 1 to 6 times as large as with one
+# variance.
 _GAUSSIAN = 0.05
 
 KEPT = 2**25
@@ -112,10 +114,13 @@ def pilot(
             covariance is replaced by its mean variance, which makes the residual smoother.
         n: The number of samples, at least 2.
         steps: The number of steps, at least 5; fewer are taken if the SDE has fewer levels.
-        budgets: Numbers of steps for which the orders and the grid of "fast" are chosen too; for
-            more than 24 steps nothing is chosen. For each number of steps, 8 settings are run, and
-            the setting is chosen whose samples are nearest to the final states of the pilot run.
-            Then the weights of the best settings are fitted to the states of the pilot run.
+        budgets: Numbers of steps for which "fast" is tuned by test runs; only numbers from 2 to 24
+            have an effect. For each, samples are drawn with 8 settings of the orders and the grid.
+            The setting whose samples are nearest to the final states of the pilot run replaces the
+            usual setting if its error is more than 10 % smaller. For up to 21 steps and at least 16
+            samples, the weights of up to four of the best settings are then fitted to the states of
+            the pilot run, unless these have too many entries. The best fit is used if it makes the
+            error more than 10 % smaller for samples to which it was not fitted.
         condition: The conditions of the score, with one row for each of the n samples.
         seed: The seed of the samples.
         progress: Show a bar; None shows a bar in a terminal or a notebook, and lines elsewhere.

@@ -273,9 +273,8 @@ def warn_of_growth(x: Tensor, moments: Moments | None, known: Facts) -> None:
     """Warn if samples are implausibly large for a distribution with these moments.
 
     By Markov's inequality this happens by chance in less than one of 900 runs, for any
-    distribution. For guided scores the limit is lower, since guided samples should lie in the range
-    of the data, and guided scores are often stiff. The lower limit is exceeded by chance in less
-    than one of 25 runs.
+    distribution. For guided scores, which are often stiff, the limit is lower, since their samples
+    should lie in the range of the data; it is exceeded by chance in less than one of 25 runs.
     """
     if moments is None or x.numel() == 0:
         return

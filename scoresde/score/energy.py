@@ -51,7 +51,7 @@ class EnergyScore(nn.Module):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts: SDE, shape of a sample, moments, one pass."""
+        """Return the SDE, the shape of a sample, the moments, and that a call takes one pass."""
         return Facts(sde=self.sde, event_shape=self.event_shape, moments=self.moments, passes=1)
 
     def forward(
@@ -64,7 +64,7 @@ class EnergyScore(nn.Module):
         Raises:
             InvalidTypeError: The energy is not a tensor.
             ShapeError: The energy has another shape than `(B,)`.
-            InvalidValueError: The energy does not depend on x.
+            InvalidValueError: The energy does not depend on x, or has no gradient in x.
         """
         return -gradient("an energy", self._energy, x, t, condition)
 
@@ -99,20 +99,23 @@ def gradient(
     Raises:
         InvalidTypeError: The value is not a floating-point tensor.
         ShapeError: The value has another shape than `(B,)`.
-        InvalidValueError: The value does not depend on x.
+        InvalidValueError: The value does not depend on x, or has no gradient in x: it was computed
+            under `no_grad` or `inference_mode`, or from `x.detach()`.
     """
     recording = torch.is_grad_enabled()
     with torch.enable_grad(), twice_differentiable(recording):
         at = x if recording and x.requires_grad else x.detach().requires_grad_()
         value = _checked(what, function(at, t, condition), x)
-        if not value.requires_grad:
+        found = None
+        if value.requires_grad:
+            (found,) = torch.autograd.grad(
+                value.sum(), at, create_graph=recording, allow_unused=True
+            )
+        if found is None:
             raise InvalidValueError(
                 f"{what} does not depend on x in a way that can be differentiated; "
                 "remove no_grad and detach inside it, and torch.inference_mode around it"
             )
-        (found,) = torch.autograd.grad(
-            value.sum(), at, create_graph=recording, materialize_grads=True
-        )
     return found
 
 

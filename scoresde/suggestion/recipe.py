@@ -15,7 +15,8 @@ from scoresde.suggestion.noise import significant
 
 __all__ = ["law_of", "rate_of", "recipe"]
 
-# log(sigma / alpha) has the distribution N(log(_MIDDLE std of the data), _WIDTH^2).
+# In training log(sigma / alpha) is drawn from N(log(_MIDDLE * std), _WIDTH^2), where std is that of
+# the data.
 _MIDDLE, _WIDTH = 0.45, 1.5
 # The largest learning rate, and the largest product of the rate and the width of the widest layer.
 # Adam changes every weight by about the rate, and so the output of a neuron by about the rate times
@@ -27,19 +28,25 @@ _RULES = {
     "muon": "Muon for a U-Net: its orthogonal steps lower the loss more in the same time",
     "adam": "Adam for an MLP or a transformer",
 }
-# The batch size of a U-Net, by the largest number of positions of its finest resolution. With more
-# positions the gradient of a sample varies less, and takes longer.
+# The batch size of a U-Net or a transformer: each key is the largest number of positions (pixels or
+# patches at the finest resolution) for which its value is used; _SMALLEST is used for more
+# positions. With more positions the gradients of different samples differ less, and each takes
+# longer to compute. _OF_MLP is the batch size of an MLP.
 _BATCHES = {64: 64, 256: 32, 1000: 16}
 _SMALLEST, _OF_MLP = 8, 256
-# A batch has at most this many positions (for vectors: numbers / width), to bound its memory.
+# The samples of a batch together have at most this many positions, which limits the memory. In an
+# MLP a sample counts as (number of its entries / largest width) positions, at least 1.
 _POSITIONS = 2**16
 # The number of passes through the data after which a network overfits.
 _PASSES = {"muon": 250, "adam": 500}
-# This share of the samples is held out, but at most _MOST_HELD, and none of fewer than _FEW.
+# The share _HELD of the samples is held out, but at most about _MOST_HELD samples. If there are
+# fewer than _FEW samples, none are held out.
 _HELD, _MOST_HELD, _FEW = 0.1, 1_000, 50
 # The usual share of the conditions that is hidden, and the largest share.
 _HIDDEN, _MOST_HIDDEN = 0.1, 0.25
-# Bounds of the number of steps, and the seconds that the steps may take on one core of a CPU.
+# There are at most _STEPS steps, which take at most _SECONDS on one core of a CPU; but _FEWEST
+# steps may take longer. With few samples, which a network overfits sooner, half of _FEWEST may be
+# chosen.
 _FEWEST, _STEPS, _SECONDS = 2_000, 30_000, 600
 # The operations per second of one core, and the additional seconds of a step for each resolution of
 # a U-Net.
@@ -130,7 +137,9 @@ def recipe(
 def _hidden(kinds: Mapping[str, Classes | Field]) -> dict[str, tuple[float, str]]:
     """Return the share of samples whose class is hidden in training, and the reason.
 
-    The unconditional score is then learnt from about as many samples as each class.
+    The result is empty if the usual share is enough, or if a class is not the only condition. With
+    3 or more classes of equal size, the score without a class is then learnt from about as many
+    samples as the score of each class.
     """
     (kind,) = kinds.values() if len(kinds) == 1 else (None,)
     share = _HIDDEN if not isinstance(kind, Classes) else min(_MOST_HIDDEN, 1 / (kind.n + 1))
@@ -140,7 +149,7 @@ def _hidden(kinds: Mapping[str, Classes | Field]) -> dict[str, tuple[float, str]
         "condition_dropout": (
             significant(share, 2),
             "the share of samples whose class is hidden, so that the score without a class is "
-            f"learnt from as many samples as that of each of the {kind.n} classes",
+            "learnt from enough samples",
         )
     }
 
@@ -154,7 +163,7 @@ def held_out_of(n: int) -> tuple[float, str]:
 
 
 def _positions(event_shape: Sequence[int], net: NetConfig) -> int:
-    """Return the positions of the finest resolution; for an MLP the event's size / width."""
+    """Return the positions of a sample at the finest resolution; for an MLP its entries / width."""
     if net.type == "mlp":
         return max(1, math.prod(event_shape) // max(net.channels))
     return math.prod(math.ceil(side / net.patch) for side in event_shape[1:])

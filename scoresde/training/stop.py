@@ -12,27 +12,27 @@ from scoresde import distributed
 
 __all__ = ["Stop"]
 
-# With several processes, a second signal within this many seconds is ignored.
+# With several processes, further signals are ignored for this many seconds after the first.
 _ECHO = 2.0
 # Windows has no SIGHUP
 _SIGNALS = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 
 
 class Stop:
-    """Record the first signal in the block; end the block immediately at the second.
+    """Record the first signal that arrives in the block; end the block at once at a second.
 
     The training loop runs in the block. It calls `agreed` after each step, and ends the run if a
-    signal is returned. For a signal that arrives after the last call of `agreed`, the end of the
-    block raises the exception of `end`.
+    signal is returned. If a signal arrives after the last call of `agreed`, an exception is raised
+    when the block is left, the same as by `end`.
 
     The signals are SIGINT, SIGTERM, and SIGHUP, which a closing terminal sends. A signal that was
     ignored before, as SIGHUP under `nohup`, stays ignored. Outside the main thread Python allows no
-    handlers, so nothing is changed. With several processes a second signal within two seconds is
-    ignored, since a terminal and `torchrun` each send one. A second SIGHUP is always ignored, since
-    a shell and its terminal each send one.
+    handlers, so nothing is changed. With several processes further signals are ignored for two
+    seconds, since a terminal and `torchrun` each send one. After any signal a SIGHUP is ignored,
+    since a shell and its terminal each send one.
 
     Attributes:
-        received: The signal, or None.
+        received: The recorded signal, or None.
     """
 
     def __init__(self) -> None:
@@ -60,20 +60,20 @@ class Stop:
             self.end(f"{self.received.name} after the last step")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and signal.Signals(number).name == "SIGHUP":
-            return
-        now = time.monotonic()
+        again, new, now = self.received is not None, signal.Signals(number), time.monotonic()
         echo = distributed.size() > 1 and now - self._at < _ECHO
-        again = self.received is not None and not echo
-        self._at = self._at if echo else now
-        self.received = signal.Signals(number)
+        if again and (echo or new.name == "SIGHUP"):
+            return
+        self._at, self.received = now, new
         if again:
-            self.end(f"stopped immediately by a second {self.received.name}")
+            self.end(f"stopped immediately by a second signal, {new.name}")
 
     def agreed(self) -> signal.Signals | None:
         """Return a signal that this or another process of the group received, or None."""
         number = distributed.largest(self.received or 0)
         if number:
+            if self.received is None:  # this process may receive the same signal a little later
+                self._at = time.monotonic()
             self.received = signal.Signals(number)
         return self.received
 

@@ -57,11 +57,11 @@ class Trainer(Generic[ScoreT]):
 
     - `step-*.safetensors`: the last checkpoints, with everything that is needed to resume;
     - `model.safetensors` and `config.json`: the averaged model, as `ScoreModel.save_pretrained`
-      writes it (for other scores `train` only returns the averaged module);
-    - `ema-*/`: the averaged models for the further decays in `averages.ema`;
+      writes it (not for a score that is not a `ScoreModel`: its average is only returned);
+    - `ema-*/`: the averaged models for the second and later decays in `averages.ema`;
     - `best/`: the averaged model at the checkpoint with the lowest held-out loss;
     - `ema/`: snapshots of the averages in `averages.ema_sigma`, for `scoresde.ema.reconstruct`;
-    - `log.jsonl`: one line every `log_every` steps, with the mean loss since the previous line;
+    - `log.jsonl`: the mean loss since the previous line, every `log_every` steps and when saving;
     - `.lock`: a lock that keeps other processes from training here until `train` ends.
 
     Args:
@@ -72,8 +72,8 @@ class Trainer(Generic[ScoreT]):
             and kinds that the score takes; a missing label is -1, a missing number is NaN.
         config: The configuration of the run.
         loss: A loss `(score, sde, x, *, noise, condition) -> (B,)`; by default `dsm_loss` with the
-            weight `edm` for the score's variance. Modules in the loss, such as `LearnedWeight`, are
-            trained and saved with the score, but are not part of the result.
+            weight `edm` for the variance in the score's moments, or else the data's. Modules in the
+            loss, such as `LearnedWeight`, are trained and saved, but not returned by `train`.
         folder: The folder of the run; None writes nothing.
         callbacks: Callbacks, in addition to the log.
         augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
@@ -88,11 +88,13 @@ class Trainer(Generic[ScoreT]):
     Raises:
         ShapeError: The data's events have another shape than the score's.
         DataError: The data's moments overflow.
-        InvalidTypeError: The score is not a module, the loss does not accept these arguments, the
+        InvalidTypeError: The score is not a module, the loss cannot be called as above, the
             configuration is not a `TrainConfig`, or a field of the SDE cannot be written as JSON.
-        InvalidValueError: The score has no SDE, takes other conditions than the data have, or was
-            trained on data in other units; the folder holds a run with another configuration,
-            score, loss or data set; or all weights are frozen, as in the result of `train`.
+        InvalidValueError: The score has no SDE, takes a condition that the data lack or have in
+            another form, or was trained on data in other units; the folder holds a run with another
+            configuration, score, loss or data set; or all weights are frozen, as after `train`.
+        UnknownNameError: The data have a condition that the score does not take, or lack one that
+            is named in `condition_dropout`.
         CheckpointError: All checkpoints in the folder are damaged; the folder holds a model but no
             checkpoint; or another `Trainer`, of this or another process, trains there.
 
@@ -192,11 +194,11 @@ class Trainer(Generic[ScoreT]):
     def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
         """Make steps, and return the averaged score.
 
-        Checkpoints are copied, and written while the next steps run. After the first SIGINT,
-        SIGTERM or SIGHUP the run finishes the current step, writes a checkpoint, and raises a
-        KeyboardInterrupt or a SystemExit of 128 + the signal's number. A second signal ends it as
-        soon as the files being written are complete. If data cannot be read, the run also ends
-        after a checkpoint.
+        A checkpoint is copied in memory, and written while the next steps run. After the first
+        SIGINT, SIGTERM or SIGHUP the run finishes the current step, writes a checkpoint, and raises
+        KeyboardInterrupt or SystemExit(128 + number). A second signal ends it as soon as the files
+        being written are complete. If data cannot be read, the last step is saved before the error
+        is raised.
 
         Args:
             steps: The largest number of steps to make, at least 0; None makes all remaining steps.
@@ -235,8 +237,7 @@ class Trainer(Generic[ScoreT]):
         ):
             self._start = time.perf_counter()
             if self._keeper is not None:
-                # the run may have been killed after writing the checkpoint and before writing the
-                # models
+                # the run may have been killed between writing a checkpoint and its models
                 keeper, results, held = self._keeper, self.ema.whole().results, self.held_out
                 if self.finished:
                     distributed.on_main(lambda: keeper.complete(self.step, results))
@@ -253,9 +254,9 @@ class Trainer(Generic[ScoreT]):
                 bar.update()
                 if self._keeper is not None:
                     self._keeper.report()
-                # do not ask again, since a signal may come during the checkpoint
+                # ask only here: a signal during the checkpoint is found after the next step or loop
                 received = stop.agreed()
-                # interrupted and uninterrupted runs both write these checkpoints
+                # does not depend on signals, so interrupted runs have the same regular checkpoints
                 due = keeping.due(self.step, self.config.steps)
                 judged = None
                 if (held := self.held_out) is not None:
@@ -265,7 +266,7 @@ class Trainer(Generic[ScoreT]):
                 if save or snapshot or self.step % keeping.log_every == 0:
                     try:
                         self._log(recent, judged)
-                    except KeyboardInterrupt:  # a callback raised this if no signal was received
+                    except KeyboardInterrupt:  # from a callback, unless a signal was received
                         if distributed.size() == 1 and stop.received is None:
                             self._save(last=True)
                         raise

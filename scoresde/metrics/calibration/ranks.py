@@ -32,10 +32,10 @@ def position(truth: Tensor, draws: Tensor, tie: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """Hold the entries and projections of parameter vectors, whose ranks are tested.
+    """Hold the directions along which parameter vectors are tested: entries and projections.
 
     Attributes:
-        names: The name of each of the K tested numbers.
+        names: The names of the K directions, such as "entry 0" and "projection 1".
         weights: `(d, K)`. The K tested numbers of a vector are its products with the K columns.
     """
 
@@ -98,13 +98,14 @@ def nearest(y: Tensor, among: Tensor, rows: int = 256) -> Tensor:
 def energy_scores(truth: Tensor, draws: Tensor, order: Tensor) -> Tensor:
     r"""Return the energy score of each true value.
 
-    The expected score is smallest if the draws are from the posterior.
+    The score is
 
     $$ \frac1L\sum_k \|\theta_k - \theta\| - \frac1{2 L}\sum_k \|\theta_k - \theta_{\pi(k)}\|, $$
 
-    with the expectation $E\|\theta_1 - \theta\| - \frac12 E\|\theta_1 - \theta_2\|$ (Gneiting &
-    Raftery 2007, doi:10.1198/016214506000001437). Here $\theta$ is the true value, $\theta_k$ are
-    its draws, and $\pi$ is a random cyclic permutation: its L pairs represent all pairs of draws.
+    where $\theta$ is the true value, $\theta_k$ are its L draws, and $\pi$ is a random cyclic
+    permutation of the draws. The L pairs $(k, \pi(k))$ estimate the mean over all pairs of draws.
+    The expected score, $E\|\theta_1 - \theta\| - \frac12 E\|\theta_1 - \theta_2\|$, is smallest if
+    the draws are from the posterior (Gneiting & Raftery 2007, doi:10.1198/016214506000001437).
 
     Args:
         truth: `(N, d)`.
