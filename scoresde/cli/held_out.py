@@ -28,6 +28,7 @@ __all__ = [
     "Asked",
     "Question",
     "asked",
+    "condition_words",
     "conditions_of",
     "folder_of",
     "learnt",

@@ -92,8 +92,9 @@ def _rows(path: Path, model: ScoreModel, checkpoint: str) -> tuple[Tensor, dict[
     """Return the samples `(R, D)` in the rows of a table, NaN in empty cells, and conditions."""
     table = TABLES[path.suffix](path)
     words = condition_words(Question(checkpoint, str(path)), run_of(checkpoint), str(path), model)
-    listed = {k: [v] if isinstance(v, str) else v for k, v in columns_of(words).items()}
-    columns = {k: v for k, v in columns_of(words).items() if {*listed[k]} <= table.keys()}
+    named = columns_of(words)
+    listed = {k: [v] if isinstance(v, str) else v for k, v in named.items()}
+    columns = {k: v for k, v in named.items() if {*listed[k]} <= table.keys()}
     taken = {name for k in columns for name in listed[k]}
     _, x = table.samples(taken, model.columns, missing="keep")
     if tuple(x.shape[1:]) != model.event_shape:

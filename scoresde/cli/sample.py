@@ -24,7 +24,7 @@ from scoresde.cli.given import (
     left_open,
     without_class,
 )
-from scoresde.cli.held_out import Question, conditions_of, named, run_of
+from scoresde.cli.held_out import Asked, Question, conditions_of, named, run_of
 from scoresde.cli.open import PLAIN
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.outputs import ARRAYS, FILMS, check_folder, check_out, check_replaced
@@ -135,15 +135,14 @@ class Sample:
         run = run_of(self.checkpoint)
         like = "DATA" if run is None else run.data.source
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
-        given, source = self._given(model, n)
+        beside = self._beside(model)
+        given, source = self._given(model, n, beside)
         lines = left_open(model, self.condition, self.class_, like)
         for line in without_class(model, given, source) if source else lines:
             tell(line)
         if self.sampler == "fast" and model.pilot is None and facts(model).pilot is not None:
             announce(model, self.steps)
-        question = Question(self.checkpoint, self.beside)
-        other = data_beside(question, self.out, model, given.values)
-        other = None if other is None else other[:n]
+        other = None if beside is None else data_beside(beside, model, given.values)[:n]
         if self.out.suffix in FILMS:
             self._film(model, n)
             return
@@ -187,26 +186,41 @@ class Sample:
         )
         tell_costs(n, self.batch_size, seconds - pilot, model.whole if self.round else ())
 
-    def _given(self, model: ScoreModel, n: int) -> tuple[Given, str | None]:
+    def _beside(self, model: ScoreModel) -> Asked | None:
+        """Return the data to show beside the samples, or None if none are named."""
+        if self.beside is None:
+            return None
+        if self.out.suffix not in PICTURES:
+            raise InvalidValueError(
+                f"--beside needs a picture, {', '.join(PICTURES)}; got {self.out}"
+            )
+        return self._named(self.beside, model)
+
+    def _named(self, source: str, model: ScoreModel) -> Asked:
+        return Asked(named(Question(self.checkpoint, source), source, model), source)
+
+    def _given(self, model: ScoreModel, n: int, beside: Asked | None) -> tuple[Given, str | None]:
         """Return the conditions of n samples and the guidance, and where conditions come from.
 
         Without `like`, the conditions are those of the data beside the samples, if none is given
         and these data have all that the model takes.
         """
         given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
-        source = self.like or (None if given.values else self.beside)
-        if source is None:
-            return given, None
-        data = named(Question(self.checkpoint, source), source, model)
         declared = facts(model).conditions or {}
-        if self.like is None and (not declared or not declared.keys() <= data.conditions.keys()):
+        if self.like is not None:
+            asked = self._named(self.like, model)
+        elif beside is None or given.values or not declared.keys() <= beside.data.kinds.keys():
             return given, None
-        known = conditions_of(data, source, model)
+        else:
+            asked = beside
+        known = conditions_of(asked.data, asked.source, model)
         if known is None:
+            if self.like is None:
+                return given, None
             raise InvalidValueError("this model takes no condition; leave out --like")
-        rows = torch.arange(self.first, self.first + n) % len(data)
-        rows = order(len(data), seed=self.seed, epoch=0)[rows]
-        return replace(given, values={**known.rows(rows), **given.values}), source
+        rows = torch.arange(self.first, self.first + n) % len(asked.data)
+        rows = order(len(asked.data), seed=self.seed, epoch=0)[rows]
+        return replace(given, values={**known.rows(rows), **given.values}), asked.source
 
     def _of_points(self, model: ScoreModel) -> bool:
         """Return True if the output is a picture of points."""
@@ -215,7 +229,7 @@ class Sample:
     def _film(self, model: ScoreModel, n: int) -> None:
         """Write the trajectory from noise to samples as an animation."""
         n = n if self.n is not None else USUAL[plot.kind(model.event_shape)]
-        given, _ = self._given(model, n)
+        given, _ = self._given(model, n, None)
         start = time.perf_counter()
         condition = in_turn(model, given, n, self.first)
         run = Run.of(

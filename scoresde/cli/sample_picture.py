@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from scoresde import plot
-from scoresde.cli.held_out import Question, named
+from scoresde.cli.held_out import Asked
 from scoresde.data import Data, order
 from scoresde.errors import InvalidValueError
 from scoresde.plot.paper import SUFFIXES
@@ -98,28 +97,20 @@ def rounded(x: Tensor, model: ScoreModel) -> Tensor:
     return x.where(~whole, x.round()) if model.whole else x
 
 
-def data_beside(
-    question: Question, out: Path, model: ScoreModel, given: Mapping[str, Tensor]
-) -> Data | None:
-    """Return data in a random order, to be drawn beside samples, or None without a source.
+def data_beside(asked: Asked, model: ScoreModel, given: Mapping[str, Tensor]) -> Data:
+    """Return data in a random order, to be drawn beside samples.
 
     If all samples have the same class, the data have that class too.
 
     Args:
-        question: The model, and the source of the data.
-        out: The output.
+        asked: The data.
         model: The model.
         given: The conditions of the samples, one row for each or one for all.
 
     Raises:
-        InvalidValueError: The output is not a picture, or no sample has the class.
-        ScoreSDEError: The data cannot be read, or have another shape than the model's.
+        InvalidValueError: No sample of the data has the class.
     """
-    if (source := question.data) is None:
-        return None
-    if out.suffix not in PICTURES:
-        raise InvalidValueError(f"--beside needs a picture, {', '.join(PICTURES)}; got {out}")
-    data = named(question, source, model)
+    data = asked.data
     data = data[order(len(data), seed=0, epoch=0)]
     for name, kind in (facts(model).conditions or {}).items():
         value, rows = given.get(name), data.conditions.get(name)
@@ -129,7 +120,7 @@ def data_beside(
             same = (rows == value[0].to(rows.device)).nonzero().flatten()
             if not len(same):
                 word = _in_words(name, kind, value[0])
-                raise InvalidValueError(f"{source} has no sample of the class {word}")
+                raise InvalidValueError(f"{asked.source} has no sample of the class {word}")
             data = data[same]
     return data
 
