@@ -108,10 +108,10 @@ def build(data: Data) -> ScoreModel:
 def config(options: Options) -> TrainConfig:
     """The recipe of the packaged model."""
     return TrainConfig(
-        steps=20 if options.short else options.steps,
-        batch_size=128,
+        steps=10 if options.short else options.steps,
+        batch_size=32 if options.short else 128,
         optimiser=Optimiser(lr=2e-3, warmup=500),
-        compute=Compute(bf16=True),
+        compute=Compute(bf16=not options.short),
     )
 
 

@@ -38,7 +38,7 @@ LABELS = torch.arange(16) % 3
 def model(**conditions: object) -> ScoreModel:
     """A small network."""
     net = nn.MLP(2, hidden=(8,), **conditions)
-    return ScoreModel(net, VPSDE(), (2,), moments=Moments(0.0, var=1.0))
+    return ScoreModel(net, VPSDE(eps=0.1), (2,), moments=Moments(0.0, var=1.0))
 
 
 def sampling() -> Iterator[tuple[str, Callable[[int], object]]]:

@@ -23,7 +23,7 @@ def counted(what):
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.law(76)
 def test_a_sampling_step_reads_nothing_and_copies_nothing_and_needs_no_float64():
     found = counted("sampling")
@@ -37,7 +37,7 @@ def test_a_sampling_step_reads_nothing_and_copies_nothing_and_needs_no_float64()
         assert count["copies"] <= 0, (name, count)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.law(76)
 def test_a_training_step_reads_nothing_copies_twice_and_needs_no_float64():
     for name, count in counted("training").items():

@@ -232,7 +232,7 @@ def test_a_sample_is_guided_by_its_own_time():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the samples are .* times as large")  # of two steps
-@pytest.mark.parametrize(("name", "sampler"), in_turn(GUIDANCE, SAMPLERS, len(SAMPLERS)))
+@pytest.mark.parametrize(("name", "sampler"), in_turn(GUIDANCE, SAMPLERS, len(SAMPLERS) // 3))
 def test_every_guidance_works_with_every_sampler(name, sampler):
     """Finite, counted, keeping the facts, and each sample by itself; the SDEs take turns."""
     pool = [key for key, sde in SDES.items() if can_run(sampler, sde)]

@@ -289,12 +289,12 @@ def test_whole_runs_of_predictors_converge_at_the_first_order(name, sde):
     score = gaussian(sde, 1.3, 0.25)
     mean, var = law(score, torch.tensor(sde.eps, dtype=torch.float64))
     errors = []
-    for n in (20, 80, 320):
+    for n in (10, 40, 160):
         m, v = run(ALL[name], score, sde.times(n))
         errors.append(torch.cat([v - var, m - mean]).abs())
-    scaled = [error * n for error, n in zip(errors, (20, 80, 320), strict=True)]
+    scaled = [error * n for error, n in zip(errors, (10, 40, 160), strict=True)]
     assert (scaled[2] <= 2 * torch.maximum(*scaled[:2]) + 1e-9).all(), scaled
-    assert errors[-1][0] < 0.06 * var
+    assert scaled[-1][0] < 20 * var
 
 
 class Path:
@@ -333,7 +333,7 @@ def test_paths_converge_at_the_first_strong_order(name, sde):
     mean, var = law(score, torch.tensor(sde.T, dtype=torch.float64))
     noise, x = Noise.of(0, 64), mean + var.sqrt() * randn(torch.Generator(), 64, 1)
     ends = []
-    for n in (16, 64, 256):
+    for n in (8, 32, 128):
         times = sde.times(n)
         assert torch.equal(times * 2048, (times * 2048).round())
         ends.append(last(PREDICTORS[name], sde.reverse(score), x, times, Path(noise, times)))
@@ -428,12 +428,12 @@ def test_the_errors_of_variance_at_32_steps_are_the_known_ones(sampler, sigma_ma
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sde"),
-    in_turn(["pc", *PREDICTORS, "pc_2"], [VESDE(levels=400), EDMSDE()], 1),
+    in_turn(["pc", *PREDICTORS, "pc_2"], [VESDE(levels=300), EDMSDE()], 1),
     ids=str,
 )
 def test_at_many_steps_the_law_is_that_of_the_marginal(name, sde):
     score = gaussian(sde, [1.3, 0.0], [0.25, 1.0])
-    times = sde.times(399)
+    times = sde.times(299)
     (mean, var), (m, v) = run(ALL[name], score, times), law(score, times[-1])
     assert ((var / v - 1).abs() < 0.05).all(), var / v
     assert ((mean - m).abs() < 0.01).all()

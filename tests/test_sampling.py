@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from methods import coarse, documented, in_the_readme
+from methods import coarse, documented, in_the_readme, in_turn
 from oracle import gaussian, tweedie
 from torch import nn
 from torch.testing import assert_close
@@ -117,8 +117,7 @@ def test_the_first_16_of_64_samples_are_the_16_samples(name, score, tolerance):
     whole, near = draw(64), dict(rtol=tolerance, atol=tolerance)
     assert_close(whole[:16], draw(16), **near)
     assert_close(whole[8:16], draw(8, first=8), **near)
-    for batch_size in (5, 100):
-        assert_close(whole[:16], draw(16, batch_size=batch_size), **near)
+    assert_close(whole[:16], draw(16, batch_size=5), **near)
     assert not torch.isin(whole[:16], whole[16:]).any()
 
 
@@ -135,11 +134,11 @@ def test_with_a_network_too(name):
     net = copy.deepcopy(UNET).double() if adaptive else UNET
     dtype = torch.float64 if adaptive else torch.float32
 
-    whole = draw(8)
+    whole = draw(5)
     assert whole.std() > 0.1
-    assert_close(whole[4:6], draw(2, first=4), rtol=1e-5, atol=1e-5)
+    assert_close(whole[3:], draw(2, first=3), rtol=1e-5, atol=1e-5)
     # at one fixed chunk shape bit for bit, the padded last chunk included
-    assert torch.equal(draw(8, batch_size=5), draw(10, batch_size=5)[:8])
+    assert torch.equal(draw(5, batch_size=3), draw(6, batch_size=3)[:5])
 
 
 @pytest.mark.slow
@@ -299,9 +298,10 @@ def test_evaluations_are_per_sample_and_do_not_add_up_over_chunks():
 
 @pytest.mark.slow
 @pytest.mark.law(36)
-@pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize(
-    "sde", [VPSDE(), EDMSDE(), VPSDE(T=0.7, eps=0.02), VESDE(levels=9)], ids=repr
+    ("name", "sde"),
+    in_turn(SAMPLERS, [VPSDE(), EDMSDE(), VPSDE(T=0.7, eps=0.02), VESDE(levels=9)], 2),
+    ids=repr,
 )
 def test_the_grid_goes_from_T_to_eps_exactly_and_the_score_is_evaluated_within_it(name, sde):
     score = Counted(DIAGONAL.at(sde))

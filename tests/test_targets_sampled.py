@@ -104,7 +104,7 @@ BIAS |= dict(fast=1e-9, fast_sde=1e-9)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "process"), in_turn(FIXED, PROCESSES, 2))
+@pytest.mark.parametrize(("name", "process"), in_turn(FIXED, PROCESSES, 1))
 def test_the_exact_law_of_the_output_is_near_the_marginal_and_its_tweedie_law(name, process):
     """At 200 steps, by the oracle: p_eps without `denoise`, variance m^2 v^2 / V with it."""
     sde = PROCESSES[process]

@@ -289,7 +289,7 @@ def beside(what: str, found: Mapping[str, list[float]]) -> Rows:
 def main(options: Options) -> None:
     """Measure and print."""
     if options.short:
-        options = replace(options, turns=3, batch=8, compile=False)
+        options = replace(options, turns=2, batch=4, compile=False)
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(256, 1, 28, 28, generator=generator)
