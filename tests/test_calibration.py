@@ -379,7 +379,7 @@ def test_draws_that_are_wrong_are_rejected_by_pairs(draw):
     assert not found.passed, str(found)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_false_alarms_of_pairs_are_as_rare_as_stated():
     """At 20 % in all, 30 repetitions: fewer than 20 % plus 4 standard errors."""
     alarms = sum(

@@ -609,7 +609,7 @@ def test_the_header_of_a_checkpoint_is_plain_safetensors(folder, good):
         assert json.loads(file.metadata()["meta"]) == {"step": 7, "lr": 0.1}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_content_is_the_same_file_in_every_process(tmp_path):
     """Otherwise no two files could be compared by their bytes."""
     code = (

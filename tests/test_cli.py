@@ -239,7 +239,7 @@ def test_evaluations_are_counted_for_one_sample_and_not_for_the_chunks():
     assert len(model.net.seen) == 15
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 def test_a_sample_is_the_same_in_every_file(run, tmp_path):
     def drawn(name, *options):
@@ -890,7 +890,7 @@ def test_data_whose_name_is_not_in_utf_8_are_refused_in_a_sentence(tmp_path, cap
     assert checkpoint.steps_in(tmp_path / "run") == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trained_model_has_its_pilot_unless_it_is_left_out(tmp_path, capsys, monkeypatch):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 2)).astype("f4"))
     run = functools.partial(train, source=tmp_path / "x.npy", steps=2)

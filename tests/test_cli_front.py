@@ -281,7 +281,7 @@ def test_a_run_is_tested_with_the_data_that_are_given(table, capsys):
     assert err == ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("default:the model was trained on")
 def test_without_held_out_data_a_run_is_tested_with_its_training_data_and_a_warning(
     tmp_path, capsys
@@ -333,7 +333,7 @@ def nexts(out):
     return [shlex.split(line) for line in found]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_next_commands_can_be_pasted(table, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(table / "run", "my run")

@@ -218,7 +218,7 @@ def test_intervals_of_different_gaussians_have_their_nominal_coverage():
         assert share < 1, (name, "an interval that is never wrong is too wide")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_intervals_of_equal_laws_are_not_too_narrow():
     n, k, reps = 60, 3, 50
     coverage = 1 - math.prod((n - i) / (2 * n - i) for i in range(1, k + 1))

@@ -112,7 +112,7 @@ def moments_of(moments):
     return moments.mean, moments.cov
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.law(70)
 def test_moment_matching_with_as_many_iterations_as_the_rank_ends_in_the_posterior():
     """And fewer, and the other methods, do not: the test discriminates."""

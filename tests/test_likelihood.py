@@ -312,7 +312,7 @@ def test_the_error_of_the_heat_equation_falls_with_the_fourth_power_of_the_noise
     assert 12 < bars[0] / bars[1] < 20
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.law(51)
 @given(st.data())
 @settings(max_examples=3)

@@ -122,7 +122,7 @@ def test_the_particles_of_a_sample_do_not_depend_on_other_samples(sampler):
     assert set(whole.info) == {"ess", "log_evidence", "log_evidence_error", "residual"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:log_evidence_error is infinite:UserWarning")
 def test_the_bar_of_the_evidence_covers_where_the_bias_of_the_steps_is_larger_than_the_noise():
     prior, sde = Gaussian([0.0], var=1.0), scoresde.VESDE()

@@ -452,7 +452,7 @@ def trained(sde=None):
 ASKED = dict(n=3, steps=5, seed=0, progress=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.global_rng  # as networks begin
 def test_a_pilot_is_measured_at_its_first_use_and_kept_until_a_weight_changes():
     model = trained()
@@ -503,7 +503,7 @@ def test_the_pilot_of_a_file_belongs_to_the_weights_of_the_file(tmp_path):
     assert model.pilot is not None  # the user set it
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.global_rng
 def test_an_automatic_pilot_is_a_function_of_the_model_alone(tmp_path):
     """It does not depend on the first request, its steps, its grid, its thread, or the file."""

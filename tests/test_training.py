@@ -164,7 +164,7 @@ print(*ends)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.law(62)
 @pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(tmp_path):
