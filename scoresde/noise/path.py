@@ -41,6 +41,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
+from torch import Tensor
+
 __all__ = [
     "END",
     "START",
@@ -51,6 +54,7 @@ __all__ = [
     "instant",
     "leaf",
     "resolved",
+    "rounded",
     "steps",
     "worth_keeping",
 ]
@@ -115,6 +119,26 @@ def instant(t: float) -> Instant:
     depth = leaf(t)
     i, theta = _cell(t, depth)
     return t if theta else i << _DEEPEST - depth
+
+
+def rounded(times: Tensor, horizon: float) -> Tensor:
+    """Return a decreasing grid `(N + 1,)` whose inner times are moved to ends of long cells.
+
+    A time moves by at most 1/8 of the shorter step beside it. At a random time, W takes one number
+    for each halving down to a leaf; at the end of a cell, only those down to this cell. With 100
+    steps, a step then draws about 4 numbers instead of 12.
+
+    Args:
+        times: The grid, in float64.
+        horizon: The last time of the path.
+    """
+    unit = times / horizon
+    lengths = unit[:-1] - unit[1:]
+    part = torch.minimum(lengths[:-1], lengths[1:]) / 4
+    # the powers of two that are next below: part is mantissa * 2**exponent, mantissa in [1/2, 1)
+    cell = part / (2 * part.frexp().mantissa)
+    inner = (unit[1:-1] / cell).round() * cell * horizon
+    return torch.cat((times[:1], inner, times[-1:]))
 
 
 def steps(wanted: Collection[Instant], known: Collection[Instant]) -> list[Step]:
