@@ -550,14 +550,33 @@ def test_areas_are_standard_normal_over_any_interval(seed, s, part, horizon):
 @pytest.mark.parametrize("name", ["ve", "edm", "flow"])
 def test_a_step_down_a_grid_draws_few_numbers(name):
     sde = SDES[name]
-    noise, drawn = Noise.of(0, 1, horizon=sde.T), []
-    node = noise._node
-    noise._node = lambda *place: drawn.append(place) or node(*place)
-    for t, s in pairwise(sde.times(100)):
-        noise.increment(like(1, 1), s, t)
-    assert len(drawn) <= 15 * 100
-    # nor are many values kept for that
-    assert len(noise._path[1]) <= 7
+    for times, most in ((sde.times(100), 13), (path.rounded(sde.times(100), sde.T), 3.2)):
+        noise, drawn = Noise.of(0, 1, horizon=sde.T), []
+        node = noise._node
+        noise._node = lambda *place, node=node, drawn=drawn: drawn.append(place) or node(*place)
+        for t, s in pairwise(times):
+            noise.increment(like(1, 1), s, t)
+        assert len(drawn) <= most * 100
+        # nor are many values kept for that
+        assert len(noise._path[1]) <= 7
+
+
+@given(st.sampled_from([sde for sde in SDES.values() if sde.levels is None]), st.integers(1, 300))
+@example(SDES["edm"], 2)
+@example(SDES["flow"], 10_000)
+def test_rounded_times_are_ends_of_cells_near_those_of_the_grid(sde, steps):
+    grid = sde.times(steps)
+    times = path.rounded(grid, sde.T)
+    assert torch.equal(times[[0, -1]], grid[[0, -1]])
+    lengths = -grid.diff()
+    nearest = torch.minimum(lengths[1:], lengths[:-1])
+    assert ((times - grid)[1:-1].abs() <= nearest / 8 * (1 + 1e-9)).all()
+    parts = [path.unit(t, sde.T) for t in times.tolist()]
+    assert all(path.resolved(s, t) for t, s in pairwise(parts))
+    for part, length in zip(parts[1:-1], nearest.tolist(), strict=True):
+        # a cell is shorter than a leaf only for steps that are not much longer than a leaf
+        coarse = isinstance(path.instant(part), int)
+        assert coarse or length / sde.T < 8 * 2.0 ** -path.leaf(part)
 
 
 @pytest.mark.parametrize("name", [name for name in SDES if SDES[name].levels is None])

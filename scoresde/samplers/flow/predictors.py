@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_range
+from scoresde.noise import path
 from scoresde.samplers.sampler import NoiseLike, Sampler
-from scoresde.sde import ReverseSDE, expand
+from scoresde.sde import SDE, Moments, ReverseSDE, expand
 
 __all__ = ["Ancestral", "EulerMaruyama", "ReverseDiffusion"]
 
@@ -45,6 +46,16 @@ class EulerMaruyama(Sampler):
     def stochastic(self) -> bool:
         """Return True if `eta` > 0."""
         return self.eta > 0
+
+    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
+        """Return the SDE's default grid, with inner times where the path takes few numbers.
+
+        They are moved by at most 1/8 of a step (`scoresde.noise.path.rounded`). Levels are not
+        moved, and without noise no time is.
+        """
+        times = sde.times(steps)
+        still = self.eta == 0 or sde.levels is not None
+        return times if still else path.rounded(times, sde.T)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """Return a draw of p_s from the draw `x` of p_t."""
