@@ -369,7 +369,8 @@ def describe(name: str, score: Any, data: Path | None, *, short: bool) -> None:
     )
     print(f"{len(x)} samples in {steps} steps, std {float(x.std()):.3f}")
     x, label = held_out(score, name, data, x)
-    rough: dict[str, Any] = dict(rtol=1e-4, atol=1e-4)
+    off = 0.01 if short else 1e-4
+    rough: dict[str, Any] = dict(rtol=off, atol=off)
     if name not in MODELS:  # a rough estimate, for a network of images
         off = 0.3 if short else 0.03
         rough = dict(rtol=off, atol=off, method="hutchinson", probes=8, error="estimate")

@@ -51,15 +51,14 @@ class Demo:
         path = plot.save(plot.images(drawn.x), self.out)
         tell(
             f"{self.n} digits in {drawn.seconds:.1f} s by the fast sampler, guidance "
-            f"{self.guidance:g}: "
-            f"{cost(drawn)}, {where}\n"
+            f"{self.guidance:g}: {cost(drawn)}, {where}\n"
             f"the picture is {path.absolute()}"
         )
         then("train a model of your own", *_TRAIN)
 
 
 def _prepare(model: ScoreModel) -> str:
-    """Choose the faster precision and number of threads, and return them as text."""
+    """Take bfloat16 if the CPU has it, and the faster number of threads; return both as text."""
     if has_bfloat16(torch.device("cpu")):
         model.autocast = torch.bfloat16
     precision = "float32" if model.autocast is None else "bfloat16"

@@ -30,7 +30,7 @@ from scoresde.score import ScoreModel
 __all__ = ["FEW", "SUFFIXES", "Inpaint", "finished", "given_again"]
 
 FEW = 16
-"""The number of samples of one image or measurement, and of a batch."""
+"""The default number of samples of one image or measurement, and of samples per batch."""
 
 SUFFIXES = (*PICTURES, *ARRAYS)
 """The suffixes of the output of `inpaint` and `solve`."""
@@ -51,13 +51,17 @@ class Inpaint:
     mask: Annotated[
         Path | None, tyro.conf.arg(help_behavior_hint="(default: what is not NaN and not empty)")
     ] = None
-    """The mask of the known part: an image, light where it is known, or a .npy file of 1 and 0."""
+    """The mask of the known part: an image, light where it is known, or a .npy file of 1 and 0. An
+    image needs it."""
     n: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 16, or 1 per row)")
+        int | None,
+        tyro.conf.arg(
+            metavar="INT", help_behavior_hint="(default: 16 of one, 1 of each of several)"
+        ),
     ] = None
     """The number of samples of each row or image, at least 1."""
     resample: int = 5
-    """The number of times that each step is repeated, at least 1. With more repetitions the drawn
+    """The number of times that each step is taken, at least 1. If it is taken more often, the drawn
     part agrees better with the known part.
     """
     sampler: SamplerName = "ancestral"
@@ -100,7 +104,8 @@ class Inpaint:
         then(
             "make the drawn part agree better with the known part", "inpaint", self.checkpoint,
             "--image", self.image, *([] if self.mask is None else ["--mask", self.mask]), *words,
-            "--n", each, "--resample", 2 * self.resample, "--out", self.out,
+            "--sampler", self.sampler, "--n", each, "--resample", 2 * self.resample,
+            "--seed", self.seed, "--out", self.out,
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the classes are made at run time
     TrainOptions: TypeAlias = Any
 else:
     _INTS = tuple[int, ...]
+    # values of open options, such as these channels, are only placeholders
     NetOptions = opened(
         "NetOptions",
         NetConfig(type="unet", channels=(8,)),
@@ -63,4 +64,4 @@ else:
             tyro.conf.arg(prefix_name=False),
         ),
     )
-    """The numbers of a training; those that are None are chosen for the data."""
+    """The options of a training; those that are None are chosen for the data."""

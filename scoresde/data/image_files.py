@@ -28,7 +28,7 @@ _WAYS = 100  # at most this many paths may lead to the same folder, through link
 
 
 class Files:
-    """List the images in a folder and its subfolders, sorted by name; links are followed.
+    """List the images in a folder and its subfolders, sorted by path; links are followed.
 
     Attributes:
         folder: The folder.
@@ -49,8 +49,8 @@ class Files:
         if not self.paths:
             if (folder / "model.safetensors").exists() or (folder / "config.toml").exists():
                 raise DataError(
-                    f"{folder} holds a model, not data; to use samples of the model, call "
-                    f"scoresde.sample(scoresde.load({str(folder)!r}), n=1000)"
+                    f"{folder} holds a training or a model, not data; to use samples of the model, "
+                    f"call scoresde.sample(scoresde.load({str(folder)!r}), n=1000)"
                 )
             raise DataError(
                 f"there are no images in {folder} with a suffix {', '.join(sorted(_SUFFIXES))}"
@@ -80,7 +80,13 @@ class Files:
         return Named(torch.tensor([names[parts[0]] for parts in inner]), tuple(names))
 
     def data(self, images: Store, wanted: Wanted, units: Transform) -> Data:
-        """Return the images with their classes, if there are any, and the wanted conditions."""
+        """Return the stored images of the files as data, with their classes, if there are any.
+
+        Args:
+            images: The images, in the order of `paths`.
+            wanted: The conditions to read for them, such as columns of a table.
+            units: The transform of the images.
+        """
         classes = self.classes()
         conditions = {} if classes is None else {"label": classes}
         names = [path.relative_to(self.folder).as_posix() for path in self.paths]

@@ -22,9 +22,9 @@ __all__ = ["LogProb", "effective_sample_size", "half_width", "mean", "part_label
 _PARTS = {
     "solver": "steps of the flow",
     "probes": "the trace, estimated",
-    "heat": "from eps to the data",
+    "heat": "the correction from eps to the data",
     "prior": "the law at T",
-    "draws": "the codes drawn, or the times",
+    "draws": "the random draws (latent codes, or times)",
 }
 
 
@@ -68,7 +68,7 @@ class LogProb(Result):
                 f"mean {self.mean()[0]:.5g} ± {choice + computed:.2g} nats, 95 %: {choice:.2g} for "
                 f"the choice of the samples, {computed:.2g} for the computation",
                 f"from {float(self.value.min()):.5g} to {float(self.value.max()):.5g}",
-                f"each computed to ± {half_width:.2g} nats on average, a bound that holds for 95 %"
+                f"the 95 % interval of one log-density is ± {half_width:.2g} nats on average"
                 f"{which}",
             ]
         return "\n".join([*text, *parts])
@@ -91,14 +91,16 @@ class LogProb(Result):
     def mean(self) -> tuple[float, float]:
         """Return the mean over the batch, and its standard error as an estimate for all data.
 
+        The standard error is infinite for one sample.
+
         Raises:
             ShapeError: The batch is empty.
         """
         n = len(self.value)
         if n == 0:
             raise ShapeError("there is no log-density to average; give at least one sample")
-        spread = float(self.value.std()) / math.sqrt(n) if n > 1 else math.inf
-        return float(self.value.mean()), spread
+        standard_error = float(self.value.std()) / math.sqrt(n) if n > 1 else math.inf
+        return float(self.value.mean()), standard_error
 
     def spread(self) -> tuple[float, float]:
         """Return two 95 % half-widths of the mean; their sum accounts for both sources of error.
@@ -113,8 +115,9 @@ class LogProb(Result):
         if not self.value.isfinite().all():
             rows = (~self.value.isfinite()).nonzero().flatten().tolist()
             raise NonFiniteError(
-                f"the log-density of samples {rows[:8]} is NaN or infinite, since the point or the "
-                "score there is so large that its square overflows; leave such points out"
+                f"the log-density of {len(rows)} samples is NaN or infinite, the first of them "
+                f"{rows[:8]}; perhaps the point or the score there is so large that its square "
+                "overflows: leave such points out"
             )
         return self
 
@@ -139,7 +142,7 @@ def half_width(estimates: Tensor) -> Tensor:
     r"""Return the half-width `(B,)` of a 95 % interval for the mean of K estimates `(B, K)`.
 
     The half-width is that of Student's interval, $t_{K-1,\,.975}\; s / \sqrt K$. For fewer than 8
-    estimates it is infinite, since the standard deviation s is then too uncertain.
+    estimates it is infinite: they are not normal, and so few often miss their rare large values.
     """
     k = estimates.shape[1]
     if k < 8:

@@ -3,15 +3,16 @@ r"""Measure memorisation: compare the distances of samples and held-out data to 
 Let x be one of n samples, y one of m held-out data, and $d(\cdot)$ the distance to the nearest
 training point.
 
-- copied: the share of samples with $d(x)$ below the q-quantile of $d(y)$. It is q if samples and
-  held-out data have the same distribution.
+- copied: the share of samples with $d(x)$ below the q-quantile of $d(y)$. If samples and held-out
+  data have the same distribution, it is about $(1 + q (m - 1)) / (m + 1)$, that is q for large m.
 - nearer: the probability that $d(x) < d(y)$, where a tie counts half (the statistic of Mann &
   Whitney). It is 1/2 if samples and held-out data have the same distribution.
 - c_t: the standardised form of `nearer`,
 
 $$ C_T = \Big(\frac12 - \mathrm{nearer}\Big) \Big/ \sqrt{\frac{n + m + 1}{12\, n m}}, $$
 
-which is then standard normal, and is far below 0 for copies (Meehan, Chaudhuri & Dasgupta 2020,
+which for large n and m is standard normal if both have the same distribution, and far below 0 for
+copies (Meehan, Chaudhuri & Dasgupta 2020,
 arXiv:2004.05675, here without dividing the space into cells).
 """
 
@@ -62,6 +63,12 @@ class Copies:
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
         """Return both values for each choice of rows.
 
+        Args:
+            x: The features of samples, `(N, F)`.
+            y: The features of held-out data, `(M, F)`.
+            rows: Indices of x, `(K, N')`.
+            others: Indices of y, `(K, M')`.
+
         Raises:
             DataError: More than the share `quantile` of the held-out data are training data.
         """
@@ -97,7 +104,7 @@ def memorisation(x: Tensor, held: Tensor, train: Tensor, *, quantile: float = 0.
         The shares `copied` and `nearer`, and the statistic `c_t`.
 
     Raises:
-        DataError: The held-out data are among the training data.
+        DataError: More than the share `quantile` of the held-out data are training data.
         ShapeError: A set is empty, or events differ in shape.
         InvalidValueError: `quantile` does not lie in (0, 1).
         InvalidTypeError: A set is not a tensor of real numbers.

@@ -1,8 +1,8 @@
 """Keep the pilot of a model, which the user set or which was measured at its first use.
 
-A measured pilot is valid for the weights at the time of the measurement. If the weights have
-changed, the pilot is measured again. A pilot depends only on the model, so samples do not depend on
-which call measured it.
+A measured pilot is valid for the weights and settings at the time of the measurement. If they have
+changed, the pilot is measured again; one that the user set is kept. A pilot depends only on the
+model, so samples do not depend on which call measured it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = ["Piloted"]
 # One measurement at a time: a second thread waits for the result of the first.
 _alone = ThreadLock()
 # types of attributes on which the score may depend, and names of attributes on which it does not
+# (a score is evaluated in evaluation mode)
 _PLAIN = (bool, int, float, str, torch.dtype, SDE)
 _APART = {"training", "pilot_seconds", "steps"}
 
@@ -35,9 +36,10 @@ class Piloted(Precise):
     """Define the base class of modules that keep a pilot."""
 
     keeper: Callable[[Any], object] | None = None
-    """A function that is called with the module after each measurement, such as to write a file."""
+    """A function that is called with the module after each measurement of a pilot, for example to
+    write a file."""
     pilot_seconds = 0.0
-    """The seconds that all measurements so far took."""
+    """The seconds that all measurements of a pilot took so far."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,9 +75,9 @@ class Piloted(Precise):
     ) -> Pilot | None:
         """Return the pilot; measure it if there is none, by 64 evaluations of 32 samples.
 
-        The pilot is kept until the weights change, and saved with the model. The pilot run takes
-        all classes in turn, and draws other conditions from a normal distribution with their mean
-        and standard deviation.
+        The pilot is kept until weights or settings change, and saved with the model. The pilot run
+        takes all classes in turn, and draws other conditions from a normal distribution with their
+        mean and standard deviation.
 
         Args:
             progress: Show a progress bar, as `sample` does.
@@ -135,11 +137,12 @@ class _Weights:
     """Hold values that change if the weights or settings of a module change.
 
     Args:
-        plain: For each layer its hooks, and those attributes that are numbers, strings or SDEs.
-        sums: A checksum of the numbers of each tensor in float32, since the version counter does
-            not count changes through `.data`.
-        changes: The identity and the version counter of each tensor, or None if the numbers alone
-            are compared.
+        plain: For each layer its hooks, and its public attributes that are numbers, strings, dtypes
+            or SDEs.
+        sums: For each device the checksums of its floating-point tensors in float32, since the
+            version counter does not count changes through `.data`.
+        changes: The identity and the version counter of each tensor, or None for a
+            comparison without them, as with a copy.
         ignored: The attributes that are not compared.
     """
 
@@ -162,9 +165,9 @@ class _Weights:
         return cls(plain, [torch.stack(parts).tolist() for parts in sums.values()], changes)
 
     def numbers(self) -> _Weights:
-        """Return weights to compare by their numbers alone, as in a copy or on another device.
+        """Return weights to compare by their checksums, SDEs and strings, as in a copy.
 
-        Hooks and attributes such as `autocast` and counts of calls are not compared.
+        Hooks and other attributes, such as `autocast` and counts of calls, are not compared.
         """
         plain = {key: v for key, v in self.plain.items() if isinstance(v, SDE | str)}
         return _Weights(plain, self.sums, None)

@@ -76,7 +76,8 @@ class Method:
         run: A function `(denoiser, rho, y)` of decreasing noise levels `(steps + 1,)`, and a state
             `(B, *)` at the first level. It returns the state at the last level. Its noise comes
             from torch's global generator.
-        steps: The number of steps as a function of the number of evaluations.
+        steps: The number of steps as a function of the number of evaluations, without the last one
+            (of Tweedie's formula).
         grids: The names of the grids on which it is run, from `GRIDS`.
     """
 
@@ -109,8 +110,8 @@ class Peer:
             calls += 1
             if not (rho.isfinite() and y.isfinite().all()):
                 raise NonFiniteError(
-                    f"the state of the peer is NaN or infinite at evaluation {calls}; give it more "
-                    "evaluations"
+                    f"the state or noise level of the peer is NaN or infinite at evaluation "
+                    f"{calls}; give it more evaluations"
                 )
             return problem.denoise(y, rho)
 
@@ -130,7 +131,7 @@ def on_all_grids(library: str, methods: Mapping[str, Method]) -> dict[str, Peer]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence warnings and logs of other libraries in the block."""
+    """Silence warnings, and logs up to the level of warnings, in the block."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
