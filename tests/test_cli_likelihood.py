@@ -50,7 +50,7 @@ def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
     at = next(i for i, line in enumerate(out) if line.startswith("computed to"))
     bar, _ = numbers(out[at])
     parts = [numbers(line)[0] for line in out[at + 1 : at + 5]]
-    assert "heat: from eps to the data" in "".join(out)
+    assert "heat: the correction from eps to the data" in "".join(out)
     assert bar == pytest.approx(sum(parts), rel=0.05)
     # the same again in one batch
     assert main(words) == 0

@@ -295,7 +295,13 @@ class RunConfig:
             found = suggest(data, net=self.net.type)
             widths = (self.net.channels or (1,)) if model is None else _widths(model.net)
             found = found.adapted(max(widths), self.train.optimiser.rule)
-            run = run.like(self.of(found, run.data))
+            usual = self.of(found, run.data)
+            run = run.like(usual)
+            if run.config.steps < usual.config.steps / 2:
+                tell(
+                    f"  --steps {run.config.steps}  as given; without this option it would be "
+                    f"{usual.config.steps}, and samples after far fewer steps may look wrong"
+                )
             for name, words in run.words().items():
                 if name in names:
                     tell(f"  --{name.replace('_', '-')} {words}  {reason(found, name)}")
