@@ -161,9 +161,12 @@ def loops(device: torch.device, short: bool) -> None:
     )
     for name in (*QUIET, *NOISY):
         cells = [
-            step_at(name, shape, (3, 7) if short or math.prod(shape) > 1e6 else (50, 90), device)
+            step_at(
+                name, shape,
+                (3, 7) if short else (20, 28) if math.prod(shape) > 1e6 else (50, 90), device,
+            )
             for shape in shapes
-        ]
+        ]  # fmt: skip
         run = drawing(name, shapes[1], 8 if short else 50, device)
         with Peak() as peak:
             run.draw()

@@ -51,8 +51,8 @@ class EulerMaruyama(Sampler):
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
         """Return the SDE's default grid, with inner times where the path takes few numbers.
 
-        They are moved by at most 1/8 of a step (`scoresde.noise.path.rounded`). Levels are not
-        moved, and without noise no time is.
+        They are moved by at most 1/8 of a step (`scoresde.noise.path.rounded`), but not for an SDE
+        with levels, and not without noise.
         """
         times = sde.times(steps)
         still = self.eta == 0 or sde.levels is not None
