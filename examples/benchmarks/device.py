@@ -29,6 +29,7 @@ from torch.utils._pytree import tree_leaves
 
 from scoresde import VPSDE, Moments, Noise, Run, ScoreModel, nn
 from scoresde.data import Data
+from scoresde.samplers import EulerMaruyama
 from scoresde.training import TrainConfig, Trainer
 
 SDE = VPSDE()
@@ -107,7 +108,7 @@ def drawing(name: str, shape: tuple[int, ...], steps: int, device: torch.device)
 def noise_at(shape: tuple[int, int], device: torch.device) -> str:
     """A line of nanoseconds a number at a shape."""
     x = torch.empty(shape, device=device)
-    source, grid = Noise.of(0, shape[0]), torch.linspace(1, 0.01, 40).tolist()
+    source, grid = Noise.of(0, shape[0]), EulerMaruyama().times(SDE, 40).tolist()
     calls = 200 if x.numel() < 10_000 else 5
 
     def fresh() -> None:
@@ -131,7 +132,7 @@ def noise_at(shape: tuple[int, int], device: torch.device) -> str:
 
 def noise(device: torch.device, short: bool) -> None:
     """Print nanoseconds a number."""
-    print("noise, ns a number: torch.randn, Noise.normal (ratio), Noise.increment down a grid")
+    print("noise, ns a number: torch.randn, Noise.normal (ratio), Noise.increment in a run of em")
     for shape in ((1, 2), (64, 2), (16, 4096) if short else (16, 65536)):
         print("  " + noise_at(shape, device))
 
@@ -160,9 +161,12 @@ def loops(device: torch.device, short: bool) -> None:
     )
     for name in (*QUIET, *NOISY):
         cells = [
-            step_at(name, shape, (3, 7) if short or math.prod(shape) > 1e6 else (50, 90), device)
+            step_at(
+                name, shape,
+                (3, 7) if short else (20, 28) if math.prod(shape) > 1e6 else (50, 90), device,
+            )
             for shape in shapes
-        ]
+        ]  # fmt: skip
         run = drawing(name, shapes[1], 8 if short else 50, device)
         with Peak() as peak:
             run.draw()

@@ -1,7 +1,7 @@
 r"""What noise costs beside the network: a Brownian path, fresh draws, and one evaluation.
 
 `increment` promises one path per sample, the same at any number of steps; `normal` is a fresh draw
-keyed by time. Both are asked for down the default grid of each SDE, at the shape of a batch of
+keyed by time. Both are asked for down the grid of "em" for each SDE, at the shape of a batch of
 images, and compared with one evaluation of the packaged digits model at that batch. All take turns
 step by step, so that a change in the speed of the machine meets them alike; milliseconds are the
 process's own on one core, means over the grid.
@@ -23,6 +23,7 @@ import tyro
 
 from scoresde import load
 from scoresde.noise import Noise
+from scoresde.samplers import EulerMaruyama
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, FlowSDE
 
 
@@ -53,7 +54,7 @@ def measure(sde: SDE, batch: int, steps: int) -> dict[str, float]:
     }
     spent: dict[str, list[float]] = {name: [] for name in turns}
     with torch.no_grad():
-        for high, low in pairwise(sde.times(steps)):
+        for high, low in pairwise(EulerMaruyama().times(sde, steps)):
             for name, ask in turns.items():
                 start = time.process_time()
                 ask(low, high)

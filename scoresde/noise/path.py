@@ -72,6 +72,8 @@ _FINE = 13
 _DEEPEST = 60
 # the area uses the path's values at 2**_CUTS points or more
 _CUTS = 4
+# with this number of steps or more, a grid's times may be moved by 1/8 of a step
+_MANY = 32
 # the largest number of values that are kept besides the last value
 _KEPT = 6
 
@@ -133,7 +135,8 @@ def instant(t: float) -> Instant:
 def rounded(times: Tensor, horizon: float) -> Tensor:
     """Move the inner times of a decreasing grid `(N + 1,)` to ends of long cells.
 
-    A time is moved by at most 1/8 of the shorter step beside it. At the end of a cell, the path
+    A time is moved by at most 1/8 of the shorter step beside it, and by less if there are fewer
+    than 32 steps, since then a slightly longer step may be unstable. At the end of a cell, the path
     takes no numbers of smaller cells. So a step draws about 3 numbers, in place of 11 with 100
     steps, and grids with different numbers of steps have exactly the same path.
 
@@ -143,7 +146,7 @@ def rounded(times: Tensor, horizon: float) -> Tensor:
     """
     parts = times / horizon
     lengths = parts[:-1] - parts[1:]
-    longest = torch.minimum(lengths[:-1], lengths[1:]) / 4
+    longest = torch.minimum(lengths[:-1], lengths[1:]) * min(len(lengths), _MANY) / (4 * _MANY)
     # the next powers of two below, since the mantissa lies in [1/2, 1)
     cell = longest / (2 * longest.frexp().mantissa)
     inner = (parts[1:-1] / cell).round() * cell * horizon

@@ -28,7 +28,8 @@ class EulerMaruyama(Sampler):
        + \eta\, g \sqrt{t - s}\, z $$
 
     The path is a function of the seed. So with the same seed, 100 and 1,000 steps give the same
-    sample up to the discretisation error. Song et al. (2021), section 4.1, arXiv:2011.13456.
+    sample up to the discretisation error. The default times are those at which the path takes few
+    random numbers. Song et al. (2021), section 4.1, arXiv:2011.13456.
 
     Args:
         eta: The factor of the noise, at least 0: 1 for the reverse SDE, 0 for Euler's method on the
@@ -50,8 +51,8 @@ class EulerMaruyama(Sampler):
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
         """Return the SDE's default grid, with inner times where the path takes few numbers.
 
-        They are moved by at most 1/8 of a step (`scoresde.noise.path.rounded`). Levels are not
-        moved, and without noise no time is.
+        They are moved by at most 1/8 of a step (`scoresde.noise.path.rounded`), but not for an SDE
+        with levels, and not without noise.
         """
         times = sde.times(steps)
         still = self.eta == 0 or sde.levels is not None
