@@ -59,7 +59,7 @@ class Demo:
 
 
 def _prepare(model: ScoreModel) -> str:
-    """Choose the faster precision and number of threads, and return them as text."""
+    """Use bfloat16 if the CPU has it, choose the faster number of threads; return both as text."""
     if has_bfloat16(torch.device("cpu")):
         model.autocast = torch.bfloat16
     precision = "float32" if model.autocast is None else "bfloat16"

@@ -30,7 +30,7 @@ from scoresde.score import ScoreModel
 __all__ = ["FEW", "SUFFIXES", "Inpaint", "finished", "given_again"]
 
 FEW = 16
-"""The number of samples of one image or measurement, and of a batch."""
+"""The default number of samples of one image or measurement, and of a batch."""
 
 SUFFIXES = (*PICTURES, *ARRAYS)
 """The suffixes of the output of `inpaint` and `solve`."""
@@ -51,14 +51,16 @@ class Inpaint:
     mask: Annotated[
         Path | None, tyro.conf.arg(help_behavior_hint="(default: what is not NaN and not empty)")
     ] = None
-    """The mask of the known part: an image, light where it is known, or a .npy file of 1 and 0."""
+    """The mask of the known part: an image, light where it is known, or a .npy file of 1 and 0;
+    required for an image."""
     n: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 16, or 1 per row)")
+        int | None,
+        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 16, or 1 each of several)"),
     ] = None
     """The number of samples of each row or image, at least 1."""
     resample: int = 5
-    """The number of times that each step is repeated, at least 1. With more repetitions the drawn
-    part agrees better with the known part.
+    """The number of times that each step is taken, at least 1. With a larger number the drawn part
+    agrees better with the known part.
     """
     sampler: SamplerName = "ancestral"
     steps: Steps = None

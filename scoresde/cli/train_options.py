@@ -63,4 +63,4 @@ else:
             tyro.conf.arg(prefix_name=False),
         ),
     )
-    """The numbers of a training; those that are None are chosen for the data."""
+    """The options of a training; those that are None are chosen for the data."""

@@ -28,7 +28,7 @@ _WAYS = 100  # at most this many paths may lead to the same folder, through link
 
 
 class Files:
-    """List the images in a folder and its subfolders, sorted by name; links are followed.
+    """List the images in a folder and its subfolders, sorted by path; links are followed.
 
     Attributes:
         folder: The folder.
@@ -80,7 +80,7 @@ class Files:
         return Named(torch.tensor([names[parts[0]] for parts in inner]), tuple(names))
 
     def data(self, images: Store, wanted: Wanted, units: Transform) -> Data:
-        """Return the images with their classes, if there are any, and the wanted conditions."""
+        """Return `images` of these files with their classes, if any, and the `wanted` values."""
         classes = self.classes()
         conditions = {} if classes is None else {"label": classes}
         names = [path.relative_to(self.folder).as_posix() for path in self.paths]

@@ -24,7 +24,7 @@ _PARTS = {
     "probes": "the trace, estimated",
     "heat": "from eps to the data",
     "prior": "the law at T",
-    "draws": "the codes drawn, or the times",
+    "draws": "the random draws (latent codes, or times)",
 }
 
 
@@ -89,7 +89,9 @@ class LogProb(Result):
         return picture(self)
 
     def mean(self) -> tuple[float, float]:
-        """Return the mean over the batch, and its standard error as an estimate for all data.
+        """Return the mean over the batch, and its standard error for the mean over all data.
+
+        The standard error is infinite for one sample.
 
         Raises:
             ShapeError: The batch is empty.
@@ -97,8 +99,8 @@ class LogProb(Result):
         n = len(self.value)
         if n == 0:
             raise ShapeError("there is no log-density to average; give at least one sample")
-        spread = float(self.value.std()) / math.sqrt(n) if n > 1 else math.inf
-        return float(self.value.mean()), spread
+        standard_error = float(self.value.std()) / math.sqrt(n) if n > 1 else math.inf
+        return float(self.value.mean()), standard_error
 
     def spread(self) -> tuple[float, float]:
         """Return two 95 % half-widths of the mean; their sum accounts for both sources of error.
@@ -112,9 +114,11 @@ class LogProb(Result):
         """Raise NonFiniteError if a value is NaN or infinite, else return the object itself."""
         if not self.value.isfinite().all():
             rows = (~self.value.isfinite()).nonzero().flatten().tolist()
+            more = f" (the first 8 of {len(rows)})" if len(rows) > 8 else ""
             raise NonFiniteError(
-                f"the log-density of samples {rows[:8]} is NaN or infinite, since the point or the "
-                "score there is so large that its square overflows; leave such points out"
+                f"the log-density of samples {rows[:8]}{more} is NaN or infinite, for example "
+                "since the point or the score there is so large that its square overflows; leave "
+                "such points out"
             )
         return self
 

@@ -3,15 +3,16 @@ r"""Measure memorisation: compare the distances of samples and held-out data to 
 Let x be one of n samples, y one of m held-out data, and $d(\cdot)$ the distance to the nearest
 training point.
 
-- copied: the share of samples with $d(x)$ below the q-quantile of $d(y)$. It is q if samples and
-  held-out data have the same distribution.
+- copied: the share of samples with $d(x)$ below the q-quantile of $d(y)$. It is about q if samples
+  and held-out data have the same distribution and m is much larger than 1 / q.
 - nearer: the probability that $d(x) < d(y)$, where a tie counts half (the statistic of Mann &
   Whitney). It is 1/2 if samples and held-out data have the same distribution.
 - c_t: the standardised form of `nearer`,
 
 $$ C_T = \Big(\frac12 - \mathrm{nearer}\Big) \Big/ \sqrt{\frac{n + m + 1}{12\, n m}}, $$
 
-which is then standard normal, and is far below 0 for copies (Meehan, Chaudhuri & Dasgupta 2020,
+which is about standard normal if both have the same distribution and n and m are large, and is far
+below 0 for copies (Meehan, Chaudhuri & Dasgupta 2020,
 arXiv:2004.05675, here without dividing the space into cells).
 """
 
@@ -97,7 +98,7 @@ def memorisation(x: Tensor, held: Tensor, train: Tensor, *, quantile: float = 0.
         The shares `copied` and `nearer`, and the statistic `c_t`.
 
     Raises:
-        DataError: The held-out data are among the training data.
+        DataError: More than the share `quantile` of the held-out data are training data.
         ShapeError: A set is empty, or events differ in shape.
         InvalidValueError: `quantile` does not lie in (0, 1).
         InvalidTypeError: A set is not a tensor of real numbers.

@@ -135,9 +135,10 @@ class _Weights:
     """Hold values that change if the weights or settings of a module change.
 
     Args:
-        plain: For each layer its hooks, and those attributes that are numbers, strings or SDEs.
-        sums: A checksum of the numbers of each tensor in float32, since the version counter does
-            not count changes through `.data`.
+        plain: For each layer its hooks, and those public attributes that are numbers, strings,
+            dtypes or SDEs.
+        sums: For each device the checksums of its floating-point tensors in float32, since the
+            version counter does not count changes through `.data`.
         changes: The identity and the version counter of each tensor, or None if the numbers alone
             are compared.
         ignored: The attributes that are not compared.

@@ -60,7 +60,7 @@ class Uniform(TimeLaw):
 
 @dataclass(frozen=True)
 class LogNormal(TimeLaw):
-    r"""Draw $\log(\sigma_t / \alpha_t) \sim N(\text{mean}, \text{std}^2)$, clipped to the range.
+    r"""Draw $\log(\sigma_t / \alpha_t) \sim N(\text{mean}, \text{std}^2)$, clipped to [eps, T].
 
     Karras et al. (2022), table 1, arXiv:2206.00364. It is part of the objective, so the weights are
     one.
@@ -91,7 +91,7 @@ class LogNormal(TimeLaw):
 
 @dataclass(frozen=True)
 class Logistic(TimeLaw):
-    r"""Draw $\log(\sigma_t / \alpha_t)$ from a logistic distribution, clipped to the range.
+    r"""Draw $\log(\sigma_t / \alpha_t)$ from a logistic distribution, clipped to [eps, T].
 
     With the defaults, t is uniform if $\sigma / \alpha = \sqrt{t / (1 - t)}$, as under
     `BrownianBridgeSDE(1)`; under other SDEs the noise levels have the same distribution. It is part
@@ -126,7 +126,7 @@ class Logistic(TimeLaw):
 
 @dataclass(frozen=True)
 class Laplace(TimeLaw):
-    r"""Draw $\log(\sigma_t / \alpha_t)$ from a Laplace distribution, clipped to the range.
+    r"""Draw $\log(\sigma_t / \alpha_t)$ from a Laplace distribution, clipped to [eps, T].
 
     Hang et al. (2024), arXiv:2407.03297. The default is their best distribution: mean 0 and scale
     .5 in $\log(\alpha^2 / \sigma^2)$. It is part of the objective, so the weights are one.
@@ -172,7 +172,7 @@ class Importance(TimeLaw):
     """
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return times and the weights $1 / (p(t) (T - \epsilon))$."""
+        r"""Return times and weights $1 / (p(t) (T - \epsilon))$; with L levels $1 / (L p_i)$."""
         low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
         check_noise(torch.exp(-high), sde.eps, "importance sampling of times needs eps > 0")
         if sde.levels is not None:
@@ -189,7 +189,7 @@ class Importance(TimeLaw):
 
 @dataclass(frozen=True)
 class Stratified(TimeLaw):
-    r"""Stratify the n times of a batch: draw one time between each two neighbouring n-quantiles.
+    r"""Stratify the n times of a batch: draw one time in each of n intervals of equal probability.
 
     The n uniform numbers $u_i$ become $(r_i + w_i) / n$, where $r_i$ are their ranks and $w_i$ the
     fractional parts of $2^{20} u_i$, which are uniform too. Each single time still follows the
@@ -219,7 +219,7 @@ class Stratified(TimeLaw):
 
 
 def _times_at(sde: SDE, log_ratio: Tensor) -> Tensor:
-    r"""Return the times in [eps, T], or levels, nearest to values of $\log(\sigma / \alpha)$."""
+    r"""Return the times of values of $\log(\sigma / \alpha)$, or the levels nearest in time."""
     low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
     t = sde.time((-2 * log_ratio).clamp(low, high)).clamp(sde.eps, sde.T)
     return t if sde.levels is None else sde.times().flip(0)[sde.index(t)]

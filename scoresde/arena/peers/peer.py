@@ -76,7 +76,7 @@ class Method:
         run: A function `(denoiser, rho, y)` of decreasing noise levels `(steps + 1,)`, and a state
             `(B, *)` at the first level. It returns the state at the last level. Its noise comes
             from torch's global generator.
-        steps: The number of steps as a function of the number of evaluations.
+        steps: The number of steps as a function of the number of evaluations before the last one.
         grids: The names of the grids on which it is run, from `GRIDS`.
     """
 
@@ -130,7 +130,7 @@ def on_all_grids(library: str, methods: Mapping[str, Method]) -> dict[str, Peer]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence warnings and logs of other libraries in the block."""
+    """Silence Python warnings, and all logs up to the level WARNING, in the block."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

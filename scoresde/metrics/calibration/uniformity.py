@@ -29,9 +29,9 @@ def ecdf_p(counts: np.ndarray, n: int) -> float:
 
     At each point the count $C_k = \#\{u \le z_k\}$ is binomial. The statistic $\gamma$ is the
     smallest of the 99 two-sided binomial p-values $p_k$, and the result is the exact probability
-    $P(\min_k p_k \le \gamma)$. It is below a level if and only if the empirical distribution
-    function leaves the simultaneous band of that level (Säilynoja, Bürkner & Vehtari 2022,
-    arXiv:2103.10522).
+    $P(\min_k p_k \le \gamma)$, or Bonferroni's bound of it where that is below 1e-8. It is below a
+    level if and only if the empirical distribution function leaves the simultaneous band of that
+    level (Säilynoja, Bürkner & Vehtari 2022, arXiv:2103.10522).
 
     Args:
         counts: The result of `counts_of`, `(99,)`.
@@ -49,7 +49,7 @@ def band(n: int, level: float) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         n: The number of numbers.
-        level: The probability that uniform numbers leave the band, in (0, 1).
+        level: The largest probability that uniform numbers leave the band, in (0, 1).
     """
     low, high = level / len(POINTS), level
     for _ in range(40):
@@ -80,7 +80,7 @@ def _leaving(low: np.ndarray, high: np.ndarray, n: int) -> float:
         return 1.0
     widest = int(max(np.diff([*low, n]).max(), np.max([*high, n] - np.array([0, *low]))))
     steps = stats.poisson(n / (len(POINTS) + 1)).pmf(np.arange(widest + 1))
-    # the probabilities of the counts from `start` on that lie in the band
+    # mass[i]: the probability that the count is start + i and all counts so far lie in the band
     mass, start = np.ones(1), 0
     for a, b in zip([*low, n], [*high, n], strict=True):
         least = max(a - start - len(mass) + 1, 0)
@@ -93,8 +93,8 @@ def _leaving(low: np.ndarray, high: np.ndarray, n: int) -> float:
 def chi_square_p(u: Tensor) -> float:
     r"""Return the two-sided p-value of $\sum_i \Phi^{-1}(u_i)^2$, which is $\chi^2_N$.
 
-    It is small where posteriors are too narrow or too wide (Cook, Gelman & Rubin 2006,
-    doi:10.1198/106186006X136976).
+    The p-value is small if u are ranks of posteriors that are too narrow or too wide (Cook, Gelman
+    & Rubin 2006, doi:10.1198/106186006X136976).
 
     Args:
         u: Numbers in (0, 1), `(N,)`.
