@@ -89,7 +89,9 @@ class LogProb(Result):
         return picture(self)
 
     def mean(self) -> tuple[float, float]:
-        """Return the mean over the batch, and its standard error as an estimate for all data.
+        """Return the mean over the batch, and its standard error for the mean over all data.
+
+        The standard error is infinite for one sample.
 
         The standard error is infinite for one sample.
 
@@ -114,6 +116,7 @@ class LogProb(Result):
         """Raise NonFiniteError if a value is NaN or infinite, else return the object itself."""
         if not self.value.isfinite().all():
             rows = (~self.value.isfinite()).nonzero().flatten().tolist()
+            more = f" (the first 8 of {len(rows)})" if len(rows) > 8 else ""
             raise NonFiniteError(
                 f"the log-density of {len(rows)} samples is NaN or infinite, the first of them "
                 f"{rows[:8]}; perhaps the point or the score there is so large that its square "
