@@ -22,7 +22,7 @@ __all__ = ["LogProb", "effective_sample_size", "half_width", "mean", "part_label
 _PARTS = {
     "solver": "steps of the flow",
     "probes": "the trace, estimated",
-    "heat": "the correction from eps to the data",
+    "heat": "from eps to the data",
     "prior": "the law at T",
     "draws": "the random draws (latent codes, or times)",
 }
@@ -68,7 +68,7 @@ class LogProb(Result):
                 f"mean {self.mean()[0]:.5g} ± {choice + computed:.2g} nats, 95 %: {choice:.2g} for "
                 f"the choice of the samples, {computed:.2g} for the computation",
                 f"from {float(self.value.min()):.5g} to {float(self.value.max()):.5g}",
-                f"the 95 % interval of one log-density is ± {half_width:.2g} nats on average"
+                f"each computed to ± {half_width:.2g} nats on average, a bound that holds for 95 %"
                 f"{which}",
             ]
         return "\n".join([*text, *parts])
@@ -90,8 +90,6 @@ class LogProb(Result):
 
     def mean(self) -> tuple[float, float]:
         """Return the mean over the batch, and its standard error for the mean over all data.
-
-        The standard error is infinite for one sample.
 
         The standard error is infinite for one sample.
 
@@ -118,9 +116,9 @@ class LogProb(Result):
             rows = (~self.value.isfinite()).nonzero().flatten().tolist()
             more = f" (the first 8 of {len(rows)})" if len(rows) > 8 else ""
             raise NonFiniteError(
-                f"the log-density of {len(rows)} samples is NaN or infinite, the first of them "
-                f"{rows[:8]}; perhaps the point or the score there is so large that its square "
-                "overflows: leave such points out"
+                f"the log-density of samples {rows[:8]}{more} is NaN or infinite, for example "
+                "since the point or the score there is so large that its square overflows; leave "
+                "such points out"
             )
         return self
 
@@ -145,7 +143,7 @@ def half_width(estimates: Tensor) -> Tensor:
     r"""Return the half-width `(B,)` of a 95 % interval for the mean of K estimates `(B, K)`.
 
     The half-width is that of Student's interval, $t_{K-1,\,.975}\; s / \sqrt K$. For fewer than 8
-    estimates it is infinite: they are not normal, and so few often miss their rare large values.
+    estimates it is infinite, since the standard deviation s is then too uncertain.
     """
     k = estimates.shape[1]
     if k < 8:
