@@ -22,7 +22,7 @@ __all__ = ["LogProb", "effective_sample_size", "half_width", "mean", "part_label
 _PARTS = {
     "solver": "steps of the flow",
     "probes": "the trace, estimated",
-    "heat": "from eps to the data",
+    "heat": "the correction from eps to the data",
     "prior": "the law at T",
     "draws": "the random draws (latent codes, or times)",
 }
@@ -68,7 +68,7 @@ class LogProb(Result):
                 f"mean {self.mean()[0]:.5g} ± {choice + computed:.2g} nats, 95 %: {choice:.2g} for "
                 f"the choice of the samples, {computed:.2g} for the computation",
                 f"from {float(self.value.min()):.5g} to {float(self.value.max()):.5g}",
-                f"each computed to ± {half_width:.2g} nats on average, a bound that holds for 95 %"
+                f"the 95 % interval of one log-density is ± {half_width:.2g} nats on average"
                 f"{which}",
             ]
         return "\n".join([*text, *parts])
@@ -143,7 +143,7 @@ def half_width(estimates: Tensor) -> Tensor:
     r"""Return the half-width `(B,)` of a 95 % interval for the mean of K estimates `(B, K)`.
 
     The half-width is that of Student's interval, $t_{K-1,\,.975}\; s / \sqrt K$. For fewer than 8
-    estimates it is infinite, since the standard deviation s is then too uncertain.
+    estimates it is infinite, since these are not normal: so few often miss rare large values.
     """
     k = estimates.shape[1]
     if k < 8:
