@@ -167,8 +167,7 @@ def compare_cost(options: Options) -> None:
     torch.set_num_threads(1)  # so that the thread's own time is all of it, on a busy machine too
     steps, repeats = 50, 3 if options.short else 41
     sde = EDMSDE()
-    times = sde.times(steps)
-    rho = times.clone()
+    rho = sde.times(steps)
 
     def denoiser(x: Tensor, t: Tensor) -> Tensor:
         return 0.5 * x
@@ -180,7 +179,7 @@ def compare_cost(options: Options) -> None:
     for name, sampler in SAMPLERS.items():
         if sampler.steps_for(steps) == steps:
             loops[name] = lambda x, name=name: sample(
-                score, sde, name, x=x, times=times, denoise=False, seed=0, progress=False
+                score, sde, name, x=x, steps=steps, denoise=False, seed=0, progress=False
             )
     for library, name in (("k_diffusion", "dpmpp_2m"), ("diffusers", "DPM++2M")):
         try:
