@@ -104,7 +104,8 @@ class Pilot:
         nfe: The number of evaluations for each sample of the pilot run.
         unseen: The assumed size of a part of the residual that the pilot run does not show, divided
             by the size of the residual. This part is modelled as a random cubic polynomial in
-            $\ell$. For small steps the weights become exact for cubic polynomials.
+            $\ell$, without a pilot run (`nfe` 0) times $\rho / U$. For small steps the weights
+            become exact for cubic polynomials.
         growth: The choice of a grid weights the error of a step by $U^\text{growth}$, where U is
             the standard deviation of $x / \alpha$ at the step. A positive exponent gives early
             errors more weight. It is 0 for the flow of a Gaussian, and positive if trajectories
@@ -255,7 +256,9 @@ class Pilot:
         """
         return interpolated(self.ell, self._features, at)
 
-    def predict(self, nodes: Tensor, at: Tensor, fade: float = 0.0) -> Tensor:
+    def predict(
+        self, nodes: Tensor, at: Tensor, fade: float = 0.0, path: Tensor | None = None
+    ) -> Tensor:
         r"""Return the weights of the best linear prediction of $R$ at `at` from $R$ at `nodes`.
 
         For each a in `at` and the nodes $n_j$ they are
@@ -267,17 +270,19 @@ class Pilot:
             nodes: Values of $\ell$, `(..., m)`.
             at: Values of $\ell$, `(..., Q)`.
             fade: The rate at which the residual of a noisy path decorrelates; 0 along the flow.
+            path: For each of `at` the $\ell$ whose noise the state has, if not that of `at`.
 
         Returns:
             The weights `(..., Q, m)`, float64.
         """
         known, wanted = self.features(nodes), self.features(at)
+        path = at if path is None else path
 
         def faded(one: Tensor, other: Tensor) -> Tensor:
             return torch.exp(-fade * (one[..., :, None] - other[..., None, :]).abs())
 
         return _predicted(known @ known.mT * faded(nodes, nodes),
-                          known @ wanted.mT * faded(nodes, at))  # fmt: skip
+                          known @ wanted.mT * faded(nodes, path))  # fmt: skip
 
     def unpredicted(self, nodes: Tensor, at: Tensor) -> Tensor:
         r"""Return the features of $R$ at `at` less those of its best prediction, `(..., Q, r')`."""
@@ -291,6 +296,11 @@ class Pilot:
         powers = position[:, None] ** torch.arange(_DEGREE + 1)
         unseen, _ = torch.linalg.qr(powers)
         size = self.factor.square().sum().sqrt()
+        if self.nfe == 0:
+            # at little noise an assumed residual is at most about as large as the noise
+            rho2 = torch.exp(-2 * self.ell)
+            share = rho2 / (self.moments.mean_variance() + rho2)
+            unseen = unseen * (share / share.mean()).sqrt()[:, None]
         return torch.cat((self.factor.T, self.unseen * size * unseen), 1)
 
 

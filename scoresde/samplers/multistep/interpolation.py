@@ -26,6 +26,10 @@ __all__ = [
     "PolynomialInTime",
 ]
 
+# A step is long if its nodes span more than this in the half log-SNR. Limits of 1.3 and 1.5 gave
+# the same errors on mixtures of two widths with 10 evaluations.
+_LONG = 1.5
+
 
 class Interpolation(abc.ABC):
     """Define a rule that extrapolates a residual from known values."""
@@ -97,6 +101,11 @@ class Measured(Interpolation):
     in the state has $\kappa^n$ (Mehler 1866). The Gaussian that is subtracted contains the part of
     degree 1, so the residual begins with degree 2, and the covariance is multiplied by $\kappa^2$.
 
+    The noise of a step is added after it, so the states within the step lack this noise. In a long
+    step they are treated as if they were at its start. Otherwise the correction would count on a
+    residual at the end that has other noise, and samples would leave a mode that is much narrower
+    than the noise at the start.
+
     Args:
         pilot: The pilot, or a pilot that is assumed if none was measured.
         tau: $\tau$.
@@ -107,4 +116,6 @@ class Measured(Interpolation):
 
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
         """Return the weights `(N, Q, m)`."""
-        return self.pilot.predict(nodes, at, fade=2 * self.tau**2)
+        start = torch.where(nodes <= at[:, :1], nodes, -torch.inf).amax(-1, keepdim=True)
+        long = at[:, -1:] - at[:, :1] > _LONG
+        return self.pilot.predict(nodes, at, 2 * self.tau**2, torch.where(long, start, at))
