@@ -367,7 +367,7 @@ def test_a_run_of_a_complete_file_has_no_open_options(points, tmp_path, monkeypa
     assert main([*words, "--out", "a"]) == 0
     printed = capsys.readouterr().out
     assert "  --net mlp  for 2 numbers" in printed
-    assert "  --steps" not in printed
+    assert "  --steps 2  as given; without this option it would be" in printed
     found = tomllib.loads(Path("a/config.toml").read_text())
     assert found["net"]["type"] == "mlp"
     assert found["sde"]["type"] == "VESDE"
