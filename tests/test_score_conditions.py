@@ -163,9 +163,11 @@ def test_a_foreign_network_declares_its_conditions_by_declared_or_not_at_all():
     assert torch.equal(declaring(x, 0.5, {"y": y}), undeclared(x, 0.5, {"y": y}))
 
 
-def test_an_infinite_condition_is_refused_at_the_door():
-    with pytest.raises(NonFiniteError, match="'y' holds an infinity; write NaN for miss"):
-        scoresde.sample(unet(), n=1, steps=2, seed=0, condition={"y": torch.full((3,), math.inf)})
+@pytest.mark.parametrize("value", [math.inf, -1e39])
+def test_a_condition_that_float32_cannot_hold_is_refused_at_the_door(value):
+    y = torch.full((3,), value, dtype=torch.float64)
+    with pytest.raises(NonFiniteError, match="'y' holds an infinity, or a number above"):
+        scoresde.sample(unet(), n=1, steps=2, seed=0, condition={"y": y})
 
 
 @pytest.mark.parametrize(

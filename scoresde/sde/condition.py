@@ -151,15 +151,16 @@ class Field:
         return value.isnan().reshape(len(value), math.prod(self.shape)).all(1)
 
     def check(self, name: str, value: Tensor) -> None:
-        """Raise unless `value` is a floating-point tensor without infinities."""
+        """Raise unless `value` is a floating-point tensor whose numbers float32 can hold."""
         if not value.is_floating_point():
             raise InvalidTypeError(
                 f"condition {name!r} takes floating point numbers, got {value.dtype}; "
                 "pass its .float()"
             )
-        if value.isinf().any():
+        if value.float().isinf().any():
             raise NonFiniteError(
-                f"condition {name!r} holds an infinity; write NaN for missing values"
+                f"condition {name!r} holds an infinity, or a number above 3.4e38, which float32 "
+                "cannot hold; write NaN for missing values"
             )
 
 
