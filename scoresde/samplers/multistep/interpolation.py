@@ -26,8 +26,8 @@ __all__ = [
     "PolynomialInTime",
 ]
 
-# A step is long if its nodes span more than this in the half log-SNR. On mixtures of two widths with
-# 10 evaluations a limit of 1.3 gave similar errors.
+# A step is long if its nodes span more than this in the half log-SNR. On mixtures of two widths
+# with 10 evaluations a limit of 1.3 gave similar errors.
 _LONG = 1.5
 
 
