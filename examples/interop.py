@@ -369,11 +369,11 @@ def describe(name: str, score: Any, data: Path | None, *, short: bool) -> None:
     )
     print(f"{len(x)} samples in {steps} steps, std {float(x.std()):.3f}")
     x, label = held_out(score, name, data, x)
-    off = 0.01 if short else 1e-4
-    rough: dict[str, Any] = dict(rtol=off, atol=off)
+    tolerance, rough = (0.01 if short else 1e-4), dict[str, Any]()
     if name not in MODELS:  # a rough estimate, for a network of images
-        off = 0.3 if short else 0.03
-        rough = dict(rtol=off, atol=off, method="hutchinson", probes=8, error="estimate")
+        tolerance = 0.3 if short else 0.03
+        rough = dict(method="hutchinson", probes=8, error="estimate")
+    rough |= dict(rtol=tolerance, atol=tolerance)
     options: dict[str, Any] = dict(progress=False, condition=label)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a ladder is evaluated between its levels

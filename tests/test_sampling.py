@@ -117,7 +117,8 @@ def test_the_first_16_of_64_samples_are_the_16_samples(name, score, tolerance):
     whole, near = draw(64), dict(rtol=tolerance, atol=tolerance)
     assert_close(whole[:16], draw(16), **near)
     assert_close(whole[8:16], draw(8, first=8), **near)
-    assert_close(whole[:16], draw(16, batch_size=5), **near)
+    for batch_size in (5, 100):
+        assert_close(whole[:16], draw(16, batch_size=batch_size), **near)
     assert not torch.isin(whole[:16], whole[16:]).any()
 
 

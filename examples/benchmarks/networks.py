@@ -138,8 +138,9 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)  # else the seconds of the processor are those of several
     warnings.simplefilter("ignore")
     if options.short:
-        few = dict(seeds=1, rule=("muon",), problem=options.problem[:1])
-        options = replace(options, seconds=0.1, **few)
+        options = replace(
+            options, seconds=0.1, seeds=1, rule=("muon",), problem=options.problem[:1]
+        )
     if options.network == ("ablations",):
         options = replace(options, network=tuple(ABLATIONS))
     print(f"{options.variant}, {options.seconds:g} s each; loss at all noise, then low to high")

@@ -56,7 +56,7 @@ class Inpaint:
     n: Annotated[
         int | None,
         tyro.conf.arg(
-            metavar="INT", help_behavior_hint="(default: 16 of one, 1 of each of several)"
+            metavar="INT", help_behavior_hint="(default: 16 for one, 1 each for several)"
         ),
     ] = None
     """The number of samples of each row or image, at least 1."""

@@ -110,7 +110,7 @@ def binomial_p(held: int, n: int, share: float) -> float:
     return float(_two_sided(stats.binom(n, share), held))
 
 
-def _two_sided(law: Any, count: Any) -> Any:
+def _two_sided(law: Any, count: np.ndarray | int) -> Any:
     """Return the two-sided p-values of counts under a binomial distribution."""
     return np.minimum(2 * np.minimum(law.cdf(count), law.sf(count - 1)), 1)
 
