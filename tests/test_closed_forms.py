@@ -219,6 +219,9 @@ def test_a_kernel_that_autograd_cannot_differentiate_is_reported_where_it_is_nee
     with pytest.raises(InvalidValueError, match=r"cannot differentiate alpha .* override coeff"):
         Tabled().diffusion(0.5)
     assert Tabled().transition(0.2, 0.7)[1] > 0
+    attached = altered(Tabled(), alpha=lambda _, t: torch.from_numpy(np.exp(-t.numpy())))
+    with pytest.raises(InvalidValueError, match="cannot differentiate alpha or sigma of Mine"):
+        attached.diffusion(0.5)
 
 
 @pytest.mark.parametrize("name", METHODS[1:])

@@ -11,7 +11,7 @@ from strategies import SDES, dtypes, gaussians, generators, sdes, shapes, times_
 from torch.distributions import MultivariateNormal, Normal
 from torch.testing import assert_close
 
-from scoresde.errors import InvalidValueError, ScoreSDEError, ShapeError
+from scoresde.errors import InvalidValueError, NonFiniteError, ScoreSDEError, ShapeError
 from scoresde.sde import VESDE, VPSDE, Moments
 
 
@@ -130,8 +130,9 @@ BAD = {
     "oblong": (
         lambda: Moments(0.0, cov=torch.ones(2, 3)),
         ShapeError,
-        r"square matrix, got shape \(2, 3\)",
+        r"square matrix with at least one row, got shape \(2, 3\)",
     ),
+    "empty": (lambda: Moments(0.0, cov=torch.ones(0, 0)), ShapeError, "at least one row"),
     "lopsided": (
         lambda: Moments(0.0, cov=torch.tensor([[1.0, 0.5], [0.0, 1.0]])),
         InvalidValueError,
@@ -153,6 +154,16 @@ BAD = {
         lambda: Moments(0.0, var=0.0).log_prob(torch.ones(1, 2)),
         InvalidValueError,
         "positive",
+    ),
+    "a score without width": (
+        lambda: Moments(0.0, var=0.0).score(torch.ones(1, 2)),
+        InvalidValueError,
+        "positive",
+    ),
+    "a score of nothing": (
+        lambda: Moments(0.0, var=1.0).score(torch.full((1, 2), math.nan)),
+        NonFiniteError,
+        "x holds NaN",
     ),
     "a mean for the batch": (
         lambda: Moments(torch.ones(4, 2), var=1.0).sample(torch.ones(4, 2)),

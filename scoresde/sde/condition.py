@@ -217,9 +217,11 @@ class Condition(Mapping[str, Tensor]):
         Raises:
             InvalidTypeError: `values` is not a mapping, or a value is not dense or not of the
                 declared type.
-            InvalidValueError: A label lies outside the range of the classes.
-            UnknownNameError: The score takes no condition, or has no class, of that name.
-            NonFiniteError: A tensor holds an infinity; NaN marks a missing value.
+            InvalidValueError: The score takes no conditions, a label lies outside the range of the
+                classes, or a class is given by name but the classes have no names.
+            UnknownNameError: The score takes no condition of that name, or has no class of that
+                name.
+            NonFiniteError: A declared field holds an infinity; NaN marks a missing value.
             ShapeError: A value has neither n rows nor one.
         """
         if values is None:

@@ -37,8 +37,8 @@ __all__ = [
 ]
 
 REACH = 16.0
-"""The largest range of half log-SNR that grids cover. Without this limit the range would be
-infinite if sigma is 0 at eps."""
+"""The range of half log-SNR that grids cover at most, from the value at T or from -8, whichever is
+larger. Without this limit the range would be infinite if sigma is 0 at eps."""
 
 
 def ratio(sde: SDE, t: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def half_log_snr_range(sde: SDE) -> Tensor:
     The second value is limited to $\max(\ell_T, -\text{REACH} / 2) + \text{REACH}$.
     """
     ends = half_log_snr(sde, torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-    # the clamp matters if sigma at T is huge: without it the range would end at large noise
+    # without the clamp, the range would end at large noise if sigma at T is huge
     return torch.minimum(ends, ends[0].clamp(min=-REACH / 2) + REACH)
 
 
@@ -75,7 +75,7 @@ def time_of_half_log_snr(sde: SDE, ell: Tensor) -> Tensor:
 
 
 def angle(sde: SDE, t: Tensor) -> Tensor:
-    r"""Return $\varphi_t = \arctan(\sigma_t / \alpha_t)$ in $(0, \pi/2)$, increasing in `t`."""
+    r"""Return $\varphi_t = \arctan(\sigma_t / \alpha_t)$ in $[0, \pi/2)$, increasing in `t`."""
     return torch.atan(torch.exp(-half_log_snr(sde, t)))
 
 

@@ -50,8 +50,8 @@ def batch_time(time: Tensor, x: Tensor, given: object = None) -> Tensor:
     Args:
         time: The times on the CPU, in float64.
         x: The states.
-        given: The same times as the caller gave them; if they are on the device already, they are
-            not copied again.
+        given: The same times as the caller gave them. If this tensor is on the device already, it
+            is cloned there.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     known, wanted = _known(given), (x.device, dtype, x.shape[:1])
@@ -84,7 +84,7 @@ def with_cpu_time(column: Tensor, time: Tensor, owner: object, rows: tuple[Tenso
 
 
 def cpu_time_of(t: Any) -> Tensor | None:
-    """Return the CPU times of a tensor that `batch_time` made, `()` if all are equal, else None."""
+    """Return the CPU times from which `batch_time` made a tensor, or None for any other tensor."""
     known = _known(t)
     return None if known is None else known.time
 

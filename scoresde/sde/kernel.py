@@ -58,10 +58,12 @@ class Kernel(abc.ABC):
     # Times and states
 
     def as_time(self, t: Tensor | float | Sequence[float]) -> Tensor:
-        """Return times as a float64 CPU tensor `()` or `(B,)`; raise unless they lie in [0, T].
+        """Return times as a float64 CPU tensor of their shape; raise unless they lie in [0, T].
+
+        A time up to $10^{-6} T$ above T is accepted, since it may be T rounded to float32.
 
         Raises:
-            InvalidTypeError: `t` is neither a number nor a tensor.
+            InvalidTypeError: `t` is not a number, a tensor or a sequence of numbers.
             InvalidValueError: A time lies outside [0, T].
         """
         time = self.cpu_time(t)
@@ -70,15 +72,15 @@ class Kernel(abc.ABC):
     def cpu_time(self, t: Tensor | float | Sequence[float]) -> Tensor:
         """Return times as `as_time` does, but as `()` if `t` was made from a single time.
 
-        A score calls this on the times that it receives from `ReverseSDE`. A CPU copy of them is
-        kept, so that nothing is read back from a device (`scoresde.sde.cpu_times`). In a graph of
+        A score calls this on the times that it receives from `ReverseSDE`, which keeps a CPU copy
+        of them (`scoresde.sde.cpu_times`). So nothing is read back from a device. In a graph of
         `torch.compile` or `torch.export` and under `torch.func.vmap`, where the values of times
         cannot be read, a time outside [0, T] becomes NaN.
         """
         # with dtype, since torch would convert a Python float to float32
         known = cpu_time_of(t)
         t = as_numbers("a time", t, dtype=torch.float64, device="cpu") if known is None else known
-        last = self.T * (1 + 1e-6)  # a time rounded to float32 may lie just above T
+        last = self.T * (1 + 1e-6)
         if unreadable(t):
             return torch.where((t >= 0) & (t <= last), t, torch.nan)
         if not (0 <= t.item() <= last if t.ndim == 0 else ((t >= 0) & (t <= last)).all()):
@@ -152,12 +154,15 @@ class Kernel(abc.ABC):
         Raises:
             InvalidValueError: Autograd cannot differentiate `alpha` or `sigma`.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            u = t.detach().clone().requires_grad_()
-            alpha, sigma = self._traced("alpha", u), self._traced("sigma", u)
-            log_alpha, var = alpha.log(), sigma**2
-            (f,) = torch.autograd.grad(log_alpha.sum(), u)
-            (dvar,) = torch.autograd.grad(var.sum(), u)
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                u = t.detach().clone().requires_grad_()
+                alpha, sigma = self._traced("alpha", u), self._traced("sigma", u)
+                log_alpha, var = alpha.log(), sigma**2
+                (f,) = torch.autograd.grad(log_alpha.sum(), u)
+                (dvar,) = torch.autograd.grad(var.sum(), u)
+        except RuntimeError as error:  # as from u.numpy()
+            raise self._not_differentiable("alpha or sigma") from error
         return f, dvar - 2 * f * var.detach()
 
     def drift(self, x: Tensor, t: Tensor | float) -> Tensor:
@@ -177,7 +182,8 @@ class Kernel(abc.ABC):
     def time(self, log_snr: Tensor) -> Tensor:
         r"""Return the time at which $\lambda_t$ has this value, the inverse of `log_snr`.
 
-        This method bisects; override it with a closed form.
+        This method bisects in [0, T], and returns 0 or T for values that no time there has.
+        Override it with a closed form.
         """
         target = log_snr.to(torch.float64)
         low, high = torch.zeros_like(target), torch.full_like(target, self.T)
@@ -188,17 +194,19 @@ class Kernel(abc.ABC):
         return (low + high) / 2
 
     def _traced(self, name: str, u: Tensor) -> Tensor:
-        """Return alpha or sigma at `u` with its autograd graph, which a constant has too."""
+        """Return alpha or sigma at `u` with an autograd graph, also if it is constant in time."""
         value: Tensor = getattr(self, name)(u)
         if not value.requires_grad:
             first, last = getattr(self, name)(u.new_tensor([self.eps, self.T]))
             if first != last:
-                raise InvalidValueError(
-                    f"autograd cannot differentiate {name} of {type(self).__name__}, which the "
-                    "drift and diffusion need; write it with torch functions of t, or override "
-                    "coefficients"
-                )
+                raise self._not_differentiable(name)
         return value + 0 * u
+
+    def _not_differentiable(self, name: str) -> InvalidValueError:
+        return InvalidValueError(
+            f"autograd cannot differentiate {name} of {type(self).__name__}, which the drift and "
+            "diffusion need; write it with torch functions of t, or override coefficients"
+        )
 
     def _finite_coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """Return f and g^2 at checked times; raise unless both are finite and g^2 >= 0."""

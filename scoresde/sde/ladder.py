@@ -6,6 +6,7 @@ log signal-to-noise ratio between them, so that it has every method of an SDE.
 
 from __future__ import annotations
 
+import abc
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,9 +30,9 @@ class _Table(SDE):
     eps: float = field(default=0.0, kw_only=True)
     levels: int | None = field(default=None, init=False)
 
+    @abc.abstractmethod
     def _knots(self) -> Tensor:
         """Return the log signal-to-noise ratio at the levels, decreasing, float64 `(L,)`."""
-        raise InvalidTypeError(f"{type(self).__name__} has no table")
 
     @cached_property
     def _table(self) -> NDArray[np.float64]:

@@ -27,10 +27,10 @@ class Moments:
         cov: The full covariance `(D, D)` over the flattened event, in place of `var`.
 
     Raises:
-        InvalidTypeError: A field is not a number, tensor or array of real numbers.
+        InvalidTypeError: A field is not a number, or a tensor, array or list of real numbers.
         InvalidValueError: Both `var` and `cov` are given, or neither; a variance is negative; `cov`
             is not symmetric; or a number is NaN or infinite.
-        ShapeError: `cov` is not a square matrix.
+        ShapeError: `cov` is not a square matrix with at least one row.
 
     Examples:
         >>> moments = Moments(torch.tensor([2.0, -1.0]), var=0.5)
@@ -61,8 +61,11 @@ class Moments:
                 first = value[bad].flatten()[0].item()
                 raise InvalidValueError(f"the {name} in Moments must be finite, got {first}")
         if self.cov is not None:
-            if self.cov.ndim != 2 or self.cov.shape[0] != self.cov.shape[1]:
-                raise ShapeError(f"cov must be a square matrix, got shape {tuple(self.cov.shape)}")
+            if self.cov.ndim != 2 or not 0 < self.cov.shape[0] == self.cov.shape[1]:
+                raise ShapeError(
+                    "cov must be a square matrix with at least one row, got shape "
+                    f"{tuple(self.cov.shape)}"
+                )
             if (self.cov - self.cov.T).abs().max() > 1e-5 * self.cov.abs().max():
                 raise InvalidValueError(f"cov must be symmetric, got {quoted(self.cov)}")
             spread = self.cov.diagonal()
@@ -84,7 +87,7 @@ class Moments:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """Return the shape of a sample, or None if unknown; with `cov` it is at least `(D,)`."""
+        """Return the shape of the mean or the variances; if both are numbers, `(D,)` or None."""
         known = [value for value in (self.mean, self.var) if isinstance(value, Tensor)]
         shapes = [tuple(value.shape) for value in known if value.ndim]
         flat = None if self.cov is None else (len(self.cov),)
@@ -161,29 +164,35 @@ class Moments:
             InvalidTypeError: `x` is not floating-point.
             NonFiniteError: `x` holds a NaN or an infinity, or the result overflows its dtype.
         """
-        check_batch("x", x)
-        self.check_event(x)
-        gap = _rows(x.double() - torch.as_tensor(self.mean, dtype=torch.float64).to(x.device))
-        if self.cov is None:
-            var = torch.as_tensor(self.var, dtype=torch.float64).expand(x.shape[1:]).flatten()
-        else:
-            var, basis = self.principal()
-            gap = gap @ basis.to(x.device)
-        if not (var > 0).all():
-            raise InvalidValueError(f"a density needs positive variances, got {var.min().item()}")
-        var = var.to(x.device)
+        gap, var, _ = self._centred(x)
         terms = gap**2 / var + var.log() + math.log(2 * math.pi)
         return in_dtype("the log-density", -0.5 * terms.sum(1), x.dtype)
 
     @full_precision()
     def score(self, x: Tensor) -> Tensor:
         r"""Return $\nabla \log \mathcal N(x; \mu, \Sigma)$, `(B, *)`; errors as in `log_prob`."""
+        gap, var, basis = self._centred(x)
+        score = -gap / var if basis is None else -(gap / var @ basis.T)
+        return in_dtype("the score", score.reshape(x.shape), x.dtype)
+
+    def _centred(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return x - mean `(B, D)` along the principal axes, the variances `(D,)`, and the axes.
+
+        Without `cov` the axes are those of x, and None is returned for them.
+        """
+        check_batch("x", x)
         self.check_event(x)
-        gap = x.double() - torch.as_tensor(self.mean, dtype=torch.float64).to(x.device)
+        gap = _rows(x.double() - torch.as_tensor(self.mean, dtype=torch.float64).to(x.device))
         if self.cov is None:
-            return (-gap / torch.as_tensor(self.var, dtype=torch.float64).to(x.device)).to(x.dtype)
-        var, basis = (part.to(x.device) for part in self.principal())
-        return -(_rows(gap) @ basis / var @ basis.T).reshape(x.shape).to(x.dtype)
+            var = torch.as_tensor(self.var, dtype=torch.float64).expand(x.shape[1:]).flatten()
+            basis = None
+        else:
+            var, axes = self.principal()
+            basis = axes.to(x.device)
+            gap = gap @ basis
+        if not (var > 0).all():
+            raise InvalidValueError(f"a density needs positive variances, got {var.min().item()}")
+        return gap, var.to(x.device), basis
 
     def principal(self) -> tuple[Tensor, Tensor]:
         """Return the eigenvalues `(D,)` and eigenvectors `(D, D)` of the covariance, in float64."""

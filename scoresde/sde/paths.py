@@ -24,9 +24,9 @@ class VESDE(SDE):
     $$ \sigma_t = \sigma_\min (\sigma_\max / \sigma_\min)^{t/T}, \qquad
        dx = \sigma_t \sqrt{2 \log(\sigma_\max / \sigma_\min) / T}\,dw $$
 
-    Song et al. (2021), eq. 30, arXiv:2011.13456. At $t = 0$ the kernel has the noise $\sigma_\min$,
-    which the process does not add: the state there is data plus the smallest noise. With `levels=L`
-    it is the geometric NCSN ladder of Song & Ermon (2019), arXiv:1907.05600.
+    Song et al. (2021), eq. 30, arXiv:2011.13456. The state at $t = 0$ is the data plus noise of
+    standard deviation $\sigma_\min$; the SDE adds only the rest of the noise. With `levels=L` it is
+    the geometric NCSN ladder of Song & Ermon (2019), arXiv:1907.05600.
 
     Args:
         sigma_min: The smallest noise level, positive.

@@ -94,9 +94,9 @@ class SDE(Kernel, metaclass=_Checked):
         r"""Return True if another SDE, of any class, is the same process.
 
         The processes are the same if T agrees, and $\alpha$ and $\sigma$ agree to a relative
-        $10^{-6}$: at the levels if one of the SDEs has levels, else at 33 times in $[\epsilon, T]$
-        with the larger $\epsilon$. `levels` and `eps` may differ, so a score for `VESDE(levels=30)`
-        can be used with `VESDE` and with the equal `NCSNLadder`.
+        $10^{-6}$ at the levels of either SDE; without levels, at 33 times in $[\epsilon, T]$ with
+        the larger $\epsilon$. `levels` and `eps` may differ, so a score for `VESDE(levels=30)` can
+        be used with `VESDE` and with the equal `NCSNLadder`.
 
         Args:
             other: Another SDE.
@@ -183,7 +183,7 @@ class SDE(Kernel, metaclass=_Checked):
     def prior_mismatch(self, mean: Tensor, var: Tensor | float) -> float:
         r"""Return the Wasserstein-2 distance from $p_T$ to the prior without moments.
 
-        The data are assumed to be Gaussian with this mean and variance:
+        The data are assumed to be Gaussian with this mean and independent entries:
 
         $$ W_2^2 = \|\alpha_T \mu - \mu_\text{prior}\|^2
            + \sum_j \big(\sqrt{\alpha_T^2 v_j + \sigma_T^2} - \sigma_\text{prior}\big)^2 $$
@@ -223,7 +223,10 @@ class SDE(Kernel, metaclass=_Checked):
                 levels takes no spacing, since its times are its levels.
 
         Raises:
-            InvalidValueError: `steps` is missing, below 1, or more than the levels allow.
+            InvalidValueError: `steps` is missing for a continuous SDE, is not in [1, 10,000,000],
+                or is more than the levels allow; a spacing is given for an SDE with levels; or the
+                spacing does not give decreasing times.
+            UnknownNameError: There is no spacing of this name.
         """
         if steps is not None:
             steps = operator.index(steps)
@@ -254,7 +257,7 @@ class SDE(Kernel, metaclass=_Checked):
         """Return the level nearest to `t`, 0 at `eps`, `levels - 1` at `T`; int64, shaped like `t`.
 
         Raises:
-            InvalidValueError: The SDE has no levels.
+            InvalidValueError: The SDE has no levels, or a time lies outside [0, T].
         """
         if self.levels is None:
             raise InvalidValueError(f"{type(self).__name__} is continuous: it has no levels")

@@ -133,7 +133,8 @@ class ReverseSDE:
             ShapeError: The score returned another shape, or `t` is neither `()` nor `(B,)`.
             InvalidTypeError: The score returned no tensor, or `x` is not floating-point.
             InvalidValueError: `t` is outside [0, T], or the score changed its input in place.
-            NonFiniteError: The score returned a NaN or an infinity, and `check_finite` is True.
+            NonFiniteError: The score returned a NaN or an infinity, and `check_finite` is True. A
+                `watch` only records values on a device; a later call or `settle` raises the error.
         """
         value: Tensor = self._evaluate(
             "score", lambda x, t: ask(self._score, x, t, self._given), x, t, x
@@ -329,7 +330,7 @@ def _belongs(score: object, name: str) -> bool:
 def _all_finite(x: Tensor) -> bool:
     """Return True if no entry is NaN or infinite.
 
-    A finite sum proves it at a hundredth of the cost. If the sum is not finite, it may have
+    A finite sum proves it at a fraction of the cost. If the sum is not finite, it may have
     overflowed, so each entry is checked.
     """
     return math.isfinite(x.detach().sum()) or bool(x.isfinite().all())

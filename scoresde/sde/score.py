@@ -71,7 +71,7 @@ class Facts:
             measures this result at its first call, and returns it.
         transform: The map from the user's numbers to model units, the numbers of the score.
         passes: The number of network passes of one call, such as 2 for classifier-free guidance; or
-            a function that returns this number for sigma / alpha of shape `(B,)`, if it depends on
+            a function that returns this number for sigma / alpha, `()` or `(B,)`, if it depends on
             the noise.
         conditions: The names and kinds of the conditions that the score takes; empty if it takes
             none.
@@ -112,8 +112,8 @@ def facts(score: object) -> Facts:
         score: Any score.
 
     Raises:
-        InvalidValueError: The property `facts` of the score raises AttributeError, or the score
-            contains itself.
+        InvalidValueError: The property `facts` of the score raises AttributeError, or calls itself
+            without end, as in a `Wrapped` score that contains itself.
 
     Examples:
         >>> import scoresde
@@ -239,7 +239,7 @@ def process_of(score: object, sde: SDE | None) -> SDE:
         InvalidValueError: Neither is given, or the score belongs to another process than `sde`.
 
     Warns:
-        UserWarning: The score was trained only at levels of this process.
+        UserWarning: The score was trained only at levels, and `sde` has other times.
     """
     process = facts(score).sde
     if sde is None:

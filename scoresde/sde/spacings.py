@@ -103,8 +103,8 @@ class Karras(Spacing):
     Karras et al. (2022), eq. 5, arXiv:2206.00364; there $\alpha = 1$.
 
     Args:
-        rho: The exponent, positive; 1 gives a grid that is uniform in $\tilde\sigma$, and 7 is the
-            paper's choice.
+        rho: The exponent, positive; 1 gives a grid that is uniform in $\tilde\sigma$, 7 is the
+            paper's choice, and infinity gives the grid of `LogSNR`.
 
     Examples:
         >>> from scoresde.sde import EDMSDE
@@ -271,14 +271,15 @@ def even_times(sde: SDE, steps: int | None) -> Tensor:
 def times_about(sde: SDE, steps: int | None, size: float) -> Tensor:
     r"""Return times `(N + 1,)` that are denser where noise and data have about the same scale.
 
-    They are evenly spaced in $\ell / L + \varphi / \Phi$, where $\ell$ is half the log-SNR,
-    $\varphi = \arctan(\sigma / (\alpha c))$, and $L$ and $\Phi$ are the ranges of $\ell$ and
-    $\varphi$. So log-SNR and angle have equal weight. On a ladder the nearest levels are taken.
+    They are evenly spaced in $\ell / L - \varphi / \Phi$, where $\ell$ is half the log-SNR,
+    $\varphi = \arctan(\sigma / (\alpha c))$, and $L$ and $\Phi$ are the lengths of the ranges of
+    $\ell$ and $\varphi$. So log-SNR and angle have equal weight. On a ladder the nearest levels are
+    taken.
 
     Args:
         sde: The process.
         steps: N, as in `even_times`.
-        size: The standard deviation $c$ of the data.
+        size: The standard deviation $c$ of the data, limited to the range of $\sigma / \alpha$.
     """
     n = len(uniform_times(sde, steps)) - 1
     low, high = half_log_snr_range(sde).tolist()

@@ -58,8 +58,31 @@ class Uniform(TimeLaw):
         return grid[(u * sde.levels).long()], torch.ones_like(u)
 
 
+class _Located(TimeLaw):
+    r"""Draw $\log(\sigma_t / \alpha_t)$ as a location plus a scale times a standard variable.
+
+    A subclass has two fields, the location and the positive scale. It is part of the objective, so
+    the weights are one.
+    """
+
+    def __post_init__(self) -> None:
+        check_fields(self, finite=True)
+        _, scale = vars(self)
+        check_range(scale, getattr(self, scale), "(0, inf)")
+
+    @staticmethod
+    @abc.abstractmethod
+    def quantile(u: Tensor) -> Tensor:
+        """Return the quantiles of the standard variable at probabilities `u`."""
+
+    def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return times and unit weights."""
+        mean, scale = vars(self).values()
+        return _times_at(sde, mean + scale * self.quantile(u)), torch.ones_like(u)
+
+
 @dataclass(frozen=True)
-class LogNormal(TimeLaw):
+class LogNormal(_Located):
     r"""Draw $\log(\sigma_t / \alpha_t) \sim N(\text{mean}, \text{std}^2)$.
 
     Karras et al. (2022), table 1, arXiv:2206.00364. It is part of the objective, so the weights are
@@ -80,17 +103,15 @@ class LogNormal(TimeLaw):
     mean: float = -1.2
     std: float = 1.2
 
-    def __post_init__(self) -> None:
-        check_fields(self, finite=True)
-        check_range("std", self.std, "(0, inf)")
-
-    def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return times and unit weights."""
-        return _times_at(sde, self.mean + self.std * torch.special.ndtri(u)), torch.ones_like(u)
+    @staticmethod
+    def quantile(u: Tensor) -> Tensor:
+        """Return the quantiles of the standard normal distribution."""
+        found: Tensor = torch.special.ndtri(u)
+        return found
 
 
 @dataclass(frozen=True)
-class Logistic(TimeLaw):
+class Logistic(_Located):
     r"""Draw $\log(\sigma_t / \alpha_t)$ from a logistic distribution.
 
     With the defaults, t is uniform if $\sigma / \alpha = \sqrt{t / (1 - t)}$, as under
@@ -116,17 +137,14 @@ class Logistic(TimeLaw):
     mean: float = 0.0
     scale: float = 0.5
 
-    def __post_init__(self) -> None:
-        check_fields(self, finite=True)
-        check_range("scale", self.scale, "(0, inf)")
-
-    def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return times and unit weights."""
-        return _times_at(sde, self.mean + self.scale * torch.logit(u)), torch.ones_like(u)
+    @staticmethod
+    def quantile(u: Tensor) -> Tensor:
+        """Return the quantiles of the standard logistic distribution."""
+        return torch.logit(u)
 
 
 @dataclass(frozen=True)
-class Laplace(TimeLaw):
+class Laplace(_Located):
     r"""Draw $\log(\sigma_t / \alpha_t)$ from a Laplace distribution.
 
     Hang et al. (2024), arXiv:2407.03297. The default is their best distribution: mean 0 and scale
@@ -147,14 +165,10 @@ class Laplace(TimeLaw):
     mean: float = 0.0
     scale: float = 0.25
 
-    def __post_init__(self) -> None:
-        check_fields(self, finite=True)
-        check_range("scale", self.scale, "(0, inf)")
-
-    def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return times and unit weights."""
-        far = -torch.log(2 * torch.minimum(u, 1 - u))
-        return _times_at(sde, self.mean + self.scale * (u - 0.5).sign() * far), torch.ones_like(u)
+    @staticmethod
+    def quantile(u: Tensor) -> Tensor:
+        """Return the quantiles of the Laplace distribution of mean absolute deviation 1."""
+        return -(u - 0.5).sign() * torch.log(2 * torch.minimum(u, 1 - u))
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,9 @@ def kind_in_words(kind: Classes | Field) -> str:
 
 
 def sde_in_words(sde: SDE) -> str:
-    """Return a description of a process: its formula and its range of noise scales.
+    """Return a description of a process: its formula, its range of noise, and its levels.
+
+    The range of sigma / alpha is left out where the formula already gives the range of the noise.
 
     Examples:
         >>> from scoresde.sde import FlowSDE
