@@ -139,6 +139,15 @@ def test_a_network_receives_its_own_time(time, expected):
     assert_close(net.asked[-1], expected(LADDER, torch.full((6,), 0.5, dtype=torch.float64)))
 
 
+@pytest.mark.parametrize("sde", [VPSDE(levels=11), LADDER])
+def test_the_place_of_a_level_is_its_number(sde):
+    """Also where the levels do not begin at time 0."""
+    place, t = scoresde.score.TIMES["place"], sde.times()
+    assert_close(place(sde, t), sde.index(t).double(), rtol=0, atol=1e-9)
+    between = (t[1:] + t[:-1]) / 2
+    assert_close(place(sde, between), sde.index(t[1:]).double() + 0.5, rtol=0, atol=1e-9)
+
+
 def test_the_score_has_the_facts_that_were_given():
     known = dict(
         event_shape=(2,), moments=Moments(0.5, var=20.0), steps=17,

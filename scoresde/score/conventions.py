@@ -121,7 +121,7 @@ class SbiEstimator(Called):
     """Call an estimator of sbi with the condition `x` as the observation.
 
     Attributes:
-        predicts: What the estimator returns: `"flow"`, the velocity theta_1 - theta_0, or
+        predicts: What the estimator returns: `"flow"`, the velocity from parameters to noise, or
             `"score"`.
     """
 

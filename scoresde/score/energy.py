@@ -18,8 +18,8 @@ __all__ = ["EnergyScore", "gradient"]
 class EnergyScore(nn.Module):
     r"""Return the score $-\nabla_x E(x, t)$ of the density $p_t \propto e^{-E(\cdot, t)}$.
 
-    Every objective can train this score, and every sampler can use it. Unlike the output of a
-    network it is a gradient by construction, and the energy gives $\log p_t$ up to a constant in x.
+    It can be trained and sampled like any other score. Unlike the output of a network it is a
+    gradient by construction, and the energy gives $\log p_t$ up to a constant in x.
 
     Args:
         energy: A module or a function `(x, t) -> (B,)` of `x` `(B, *)` and `t` `(B,)`; with a
@@ -62,7 +62,7 @@ class EnergyScore(nn.Module):
         While gradients are recorded, the result can be differentiated in x and in the weights.
 
         Raises:
-            InvalidTypeError: The energy is not a tensor.
+            InvalidTypeError: The energy is not a floating-point tensor.
             ShapeError: The energy has another shape than `(B,)`.
             InvalidValueError: The energy does not depend on x, or has no gradient in x.
         """

@@ -34,6 +34,7 @@ class DenoiserScore(Wrapped):
 
         Raises:
             InvalidValueError: $\sigma_t = 0$.
+            InvalidTypeError, ShapeError: The denoiser does not return a tensor of the shape of `x`.
         """
         time = self.sde.cpu_time(t)
         remedy = f"a score is singular there; stay at or above eps = {self.sde.eps}"

@@ -80,8 +80,8 @@ class Latent(Wrapped):
         """Return a code for each sample, drawn as in `codes` and transformed as the score needs it.
 
         Raises:
-            InvalidTypeError, ShapeError, NonFiniteError: As in `codes`, or the codes do not have
-                the event shape of the score.
+            ScoreSDEError: As in `codes`.
+            ShapeError: The codes do not have the event shape of the score.
         """
         z = self.code_transform.forward(codes(self.encoder, x, seed=seed, first=first))
         check_shape("the encoder's codes", z, facts(self.score).event_shape)
@@ -143,6 +143,7 @@ def codes(encoder: Callable[..., Any], x: Tensor, *, seed: int = 0, first: int =
 
     Raises:
         InvalidTypeError, ShapeError: The encoder returns something else.
+        InvalidValueError: A standard deviation is not positive, or `first` is negative.
         NonFiniteError: `x` or a code has a NaN or an infinity.
 
     Examples:

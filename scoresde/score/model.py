@@ -41,7 +41,8 @@ class ScoreModel(Saved):
         sde: The process whose score it is.
         event_shape: The shape of one sample, without the batch.
         predicts: The quantity that the network's output predicts, a key of `PREDICTIONS`.
-        moments: Mean and variance of the data; by default mean 0 and variance 1.
+        moments: Mean and variance of the data; by default mean 0 and variance 1. Of a covariance
+            only the variances are used.
         condition_moments: The mean and the standard deviation of vector and field conditions by
             name, as `data.condition_moments()` returns them. The network receives these conditions
             standardised, and all other conditions unchanged.
@@ -65,6 +66,8 @@ class ScoreModel(Saved):
     Raises:
         UnknownNameError: `predicts` is not a key of `PREDICTIONS`, or `condition_moments` has a
             name that is not a condition of the network.
+        InvalidValueError: The mean of the variances is not positive.
+        ShapeError: The moments do not have the event shape.
 
     Examples:
         >>> from scoresde import VESDE, nn

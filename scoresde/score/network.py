@@ -75,7 +75,10 @@ class NetworkScore(ScoreModel):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts that were given to `from_network`; the other facts are None."""
+        """Return the facts that were given to `from_network`, and the pilot and the columns.
+
+        Steps, transform, moments and names that were changed later replace the given ones.
+        """
         known, kinds = self._known, self._known.conditions
         if kinds is not None:
             kinds = {k: replace(kind, names=self.names.get(k, ())) for k, kind in kinds.items()}
@@ -238,8 +241,8 @@ def from_network(
             state `(B, *)`, not scaled, and a time `(B,)`.
         sde: The process for which it was trained.
         predicts: `"eps"`, `"x0"`, `"v"`, `"flow"`, `"score"` or `"sigma_score"`, as defined in
-            `PREDICTIONS`, for data of mean 0. The velocity of `"flow"` is the derivative in the
-            time of `sde`.
+            `PREDICTIONS`. The data are not centred. The velocity of `"flow"` is the derivative in
+            the time of `sde`.
         time: The time input of the network: a name in `TIMES`, or a function `(sde, t)` that maps
             times `(B,)`, float64 on the CPU, to inputs `(B,)`.
         event_shape: The shape of one sample, if known.
@@ -250,8 +253,9 @@ def from_network(
 
     Raises:
         UnknownNameError: `predicts` or `time` is an unknown name.
-        InvalidValueError: `time` does not fit `sde`: `"index"` needs levels, and `"1-t"` needs
-            times in [0, 1].
+        InvalidValueError: `time` does not fit `sde`: `"index"`, `"descending"` and `"place"` need
+            levels, and `"999t"` and `"1-t"` need times in [0, 1].
+        InvalidTypeError: `transform` is not a transform.
 
     Examples:
         >>> import torch

@@ -104,8 +104,8 @@ class Pilot:
         nfe: The number of evaluations for each sample of the pilot run.
         unseen: The assumed size of a part of the residual that the pilot run does not show, divided
             by the size of the residual. This part is modelled as a random cubic polynomial in
-            $\ell$, without a pilot run (`nfe` 0) times $\rho / U$. For small steps the weights
-            become exact for cubic polynomials.
+            $\ell$. If there was no pilot run (`nfe` is 0), the polynomial is multiplied by
+            $\rho / U$. For small steps the weights become exact for cubic polynomials.
         growth: The choice of a grid weights the error of a step by $U^\text{growth}$, where U is
             the standard deviation of $x / \alpha$ at the step. A positive exponent gives early
             errors more weight. It is 0 for the flow of a Gaussian, and positive if trajectories
@@ -270,7 +270,8 @@ class Pilot:
             nodes: Values of $\ell$, `(..., m)`.
             at: Values of $\ell$, `(..., Q)`.
             fade: The rate at which the residual of a noisy path decorrelates; 0 along the flow.
-            path: For each of `at` the $\ell$ whose noise the state has, if not that of `at`.
+            path: For each value in `at`, the $\ell$ that replaces it in the exponent; by default the
+                value itself.
 
         Returns:
             The weights `(..., Q, m)`, float64.

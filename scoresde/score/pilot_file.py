@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["SLOW_PILOT", "PilotFile", "weights_of"]
 
 SLOW_PILOT = 2.0
-"""A measurement that takes more seconds than this is announced, and its pilot is kept in a file."""
+"""The commands announce a measurement that takes more seconds; its pilot is kept in a file."""
 # the keys in a pilot's file
 _KEYS = {"weights", "pilot"}
 _SUFFIX = ".pilot.safetensors"

@@ -88,7 +88,7 @@ class Saved(Piloted):
 
         Raises:
             InvalidValueError, InvalidTypeError: `meta` uses a name of the description, is not JSON,
-                or names an unknown `license`.
+                or names an unknown `license`; or `dtype` is not a floating-point dtype.
             NonFiniteError: A weight is NaN or infinite, or becomes so in `dtype`.
             CheckpointError: The folder cannot be written.
         """
@@ -151,8 +151,8 @@ class Saved(Piloted):
     ) -> Self:
         """Read a model that `save_pretrained` wrote, or a diffusers pipeline.
 
-        If measuring the model's pilot takes more than two seconds, the pilot is written to a file
-        beside the model's file, and read the next time.
+        If the model is in a folder, and measuring its pilot takes more than two seconds, the pilot
+        is written to a file beside the model's file, and read the next time.
 
         Args:
             folder: The folder, the name of a packaged model such as `"mnist"`, or the name
@@ -170,7 +170,8 @@ class Saved(Piloted):
         Raises:
             CheckpointError: There is no such model; its file is damaged or has another format; its
                 weights do not fit the network that it describes; or a weight is NaN or infinite.
-            InvalidValueError: `sde` or `time` is given, but is already defined by the file.
+            InvalidValueError: `time` is given for a `ScoreModel`, or `sde` or `time` for a
+                pipeline, whose files define these.
             MissingExtraError: The model is on the hub and huggingface_hub is not installed, or its
                 network comes from diffusers and diffusers is not installed.
         """

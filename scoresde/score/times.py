@@ -16,7 +16,7 @@ __all__ = ["TIMES", "check_time"]
 
 def _place(sde: SDE, t: Tensor) -> Tensor:
     """Return the position of a time among the levels as a float: i at level i."""
-    place = t / sde.T * ((sde.levels or 1) - 1)
+    place = (t - sde.eps) / (sde.T - sde.eps) * ((sde.levels or 1) - 1)
     nearest = place.round()
     return torch.where((place - nearest).abs() < 1e-3, nearest, place)
 

@@ -21,7 +21,8 @@ class Wrapped:
     returns `dataclasses.replace(super().facts, ...)`.
 
     Args:
-        score: The inner score. others: Further scores that the formula uses.
+        score: The inner score.
+        others: Further scores that the formula uses.
 
     Attributes:
         score: The inner score.
