@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -12,6 +12,11 @@ from scoresde.samplers.sampler import NoiseLike, Sampler
 from scoresde.sde import SDE, Condition, Facts, Field, Moments, ReverseSDE
 
 __all__ = ["Around"]
+
+
+def _inner(name: str) -> Any:
+    """Return a property that has the value of this attribute of the inner sampler."""
+    return property(lambda self: getattr(self.sampler, name))
 
 
 @dataclass(frozen=True)
@@ -24,60 +29,17 @@ class Around(Sampler):
 
     sampler: Sampler
 
-    @property
-    def nfe_per_step(self) -> int:
-        """Return the attribute of the inner sampler."""
-        return self.sampler.nfe_per_step
-
-    @property
-    def order(self) -> int | None:
-        """Return the attribute of the inner sampler."""
-        return self.sampler.order
-
-    @property
-    def stochastic(self) -> bool:
-        """Return the attribute of the inner sampler."""
-        return self.sampler.stochastic
-
-    @property
-    def conditional(self) -> bool:
-        """Return the attribute of the inner sampler."""
-        return self.sampler.conditional
-
-    @property
-    def adaptive(self) -> bool:
-        """Return the attribute of the inner sampler."""
-        return self.sampler.adaptive
-
-    @property
-    def coupled(self) -> bool:
-        """Return the attribute of the inner sampler."""
-        return self.sampler.coupled
-
-    @property
-    def between(self) -> bool:
-        """Return the attribute of the inner sampler."""
-        return self.sampler.between
-
-    @property
-    def takes_start(self) -> bool:
-        """Return the attribute of the inner sampler."""
-        return self.sampler.takes_start
-
-    @property
-    def uses_pilot(self) -> bool:
-        """Return the attribute of the inner sampler."""
-        return self.sampler.uses_pilot
-
-    @property
-    def auditioned(self) -> bool:
-        """Return the attribute of the inner sampler."""
-        return self.sampler.auditioned
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        """Return the attribute of the inner sampler."""
-        return self.sampler.conditions
+    nfe_per_step = _inner("nfe_per_step")
+    order = _inner("order")
+    stochastic = _inner("stochastic")
+    conditional = _inner("conditional")
+    adaptive = _inner("adaptive")
+    coupled = _inner("coupled")
+    between = _inner("between")
+    takes_start = _inner("takes_start")
+    uses_pilot = _inner("uses_pilot")
+    auditioned = _inner("auditioned")
+    conditions = _inner("conditions")
 
     def declared(self, event: tuple[int, ...]) -> Mapping[str, Field]:
         """Return the kinds of the inner sampler's conditions."""
@@ -88,7 +50,7 @@ class Around(Sampler):
         return self.sampler.checked(condition)
 
     def states(self, steps: int) -> int:
-        """Return the states of the inner sampler."""
+        """Return the number of states of the inner sampler."""
         return self.sampler.states(steps)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:

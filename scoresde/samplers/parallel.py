@@ -41,8 +41,8 @@ class Parallel(Around):
     The samples equal the samples of the inner sampler up to the tolerance. There are more
     evaluations in total, but many are made at once. For example, 100 steps of DDIM on the packaged
     digits took 15 rounds of 20 evaluations for each sample at the tolerance .001, or 12 rounds of
-    200 evaluations (see the page "Devices"). `Samples.info["sequential"]` is the number of rounds
-    of each sample, and `Samples.nfe` the total number of evaluations.
+    100 evaluations (see the page "Devices"). `Samples.info["sequential"]` is the number of rounds
+    of each sample, and `Samples.nfe` the total number of evaluations of one sample.
 
     A state is accepted if it has moved by at most `tolerance` since its score was evaluated, and
     all earlier states are accepted. Each round accepts at least one state, so there are never more
@@ -51,7 +51,7 @@ class Parallel(Around):
     times the tolerance, and up to 150 times for samples near the boundary between two digits. Each
     sample is iterated separately, so it does not depend on the rest of its batch.
 
-    Memory: three states for every evaluation of every sample.
+    Memory: about six states for every evaluation of every sample.
 
     Args:
         sampler: The sampler, which must not be adaptive or couple the samples of a batch.
@@ -223,8 +223,8 @@ class _Models:
                 setattr(self, name, torch.stack(getattr(self, name)))
             self._fresh = torch.zeros(n, batch, dtype=torch.bool)
         new = torch.stack(seen)
-        moved = _inner(new - self._x, new - self._x)
-        moved = (moved / max(math.prod(new.shape[2:]), 1)).sqrt() / self._unit
+        change = new - self._x
+        moved = (_inner(change, change) / max(math.prod(new.shape[2:]), 1)).sqrt() / self._unit
         accepted = ((moved.cpu() <= tolerance) & self._fresh).long().cumprod(0).sum(0)
         # the first state after the accepted ones will not move again; a NaN is not accepted
         accepted = accepted.clamp(min=min(self._round, n))

@@ -84,7 +84,7 @@ class State:
 class Sampler(abc.ABC):
     """Define a sampling method as a frozen dataclass of its hyperparameters.
 
-    Properties that a run uses, such as the order, are attributes of the class, or Python properties
+    What a run must know of a method, such as its order, are attributes of the class, or properties
     if they depend on the hyperparameters.
 
     Attributes:
@@ -150,7 +150,7 @@ class Sampler(abc.ABC):
 
     @property
     def stepwise(self) -> bool:
-        """Return True if a run only calls `step`, so that an outer sampler can call it instead."""
+        """Return True if an outer sampler may take the steps of a run by calling `step`."""
         return True
 
     @property
@@ -189,7 +189,7 @@ class Sampler(abc.ABC):
     # Budgets and grids
 
     def cost(self, steps: int) -> int:
-        """Return an upper bound of the evaluations in a run, which must be linear in `steps`."""
+        """Return an upper bound of the evaluations in a run; `steps_for` takes it as linear."""
         return steps * self.nfe_per_step
 
     def states(self, steps: int) -> int:
@@ -255,7 +255,7 @@ class Adaptive(Sampler):
     Rounding can decide whether a step is accepted, and the rounding of a float32 network depends on
     the size of the batch. So a sample may differ, within the tolerance, if the batch has another
     size. With the same `batch_size` a sample is the same bit for bit, whatever the number of
-    samples.
+    samples, unless the method has one step size for the whole batch, as `Scipy` has.
 
     Attributes:
         rtol: The tolerance relative to the state, in units in which noise and data are of order 1.

@@ -270,8 +270,7 @@ class Pilot:
             nodes: Values of $\ell$, `(..., m)`.
             at: Values of $\ell$, `(..., Q)`.
             fade: The rate at which the residual of a noisy path decorrelates; 0 along the flow.
-            path: For each value in `at`, the $\ell$ that replaces it in the exponent; by default the
-                value itself.
+            path: For each value in `at` the $\ell$ that replaces it in the exponent, if any.
 
         Returns:
             The weights `(..., Q, m)`, float64.

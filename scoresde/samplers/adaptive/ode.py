@@ -70,6 +70,7 @@ class ProbabilityFlow(Adaptive):
 
     Raises:
         InvalidValueError: A parameter is out of range.
+        NonFiniteError: The state or the score is NaN or infinite.
         ConvergenceError: More than `max_nfe` evaluations are needed for the next time of the grid.
     """
 
@@ -116,7 +117,7 @@ class Scipy(Adaptive):
         method: `"RK45"`, `"RK23"` or `"DOP853"`.
         rtol: The tolerance relative to $x$, positive.
         atol: The absolute tolerance of $x$, positive.
-        max_nfe: The largest number of evaluations between two times of the grid.
+        max_nfe: The largest number of evaluations between two times of the grid, at least 2.
 
     Raises:
         InvalidValueError: A parameter is out of range.

@@ -63,8 +63,8 @@ class AdaptiveSDE(Adaptive):
     - A rejected step is repeated with the increment of the same Brownian path over the shorter
       interval. To rescale the rejected increment would bias the samples.
 
-    The seed determines the path, whatever the tolerance. The increments are drawn sample by sample,
-    which takes about a millisecond for a step.
+    The seed determines the path, whatever the tolerance. The increments are drawn sample by sample;
+    on a CPU this takes about 2 ms for each sample and step.
 
     Large tolerances make samples too wide, most of all in one dimension; see *Which sampler*.
 

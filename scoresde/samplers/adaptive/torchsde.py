@@ -80,6 +80,7 @@ class TorchSDE(Sampler):
         UnknownNameError: There is no such method.
         InvalidValueError: Another parameter is out of range, or an adaptive step falls below the
             resolution of the Brownian path.
+        NonFiniteError: An adaptive step becomes NaN.
         ConvergenceError: An adaptive run needs more than `max_nfe` evaluations.
     """
 
@@ -128,7 +129,7 @@ class TorchSDE(Sampler):
         return steps * _METHODS[self.method][1] + (self.method == _REVERSIBLE)
 
     def steps_for(self, nfe: int) -> int:
-        """Return the largest number of steps with `nfe` evaluations; 1 or 0 for adaptive steps."""
+        """Return the largest number of steps with at most `nfe` evaluations; adaptive: 1 or 0."""
         if self.adaptive:
             return int(nfe > _METHODS[self.method][1])
         return super().steps_for(nfe)
@@ -155,9 +156,9 @@ class TorchSDE(Sampler):
         budget = self.max_nfe if self.adaptive else math.inf
         problem = kind(rsde, x, reading, budget)
         path, y, extra = _Path(noise, x), _flat(x), None
-        # torchsde's checks draw numbers from the global generator
         for t, s in pairwise(times):
             problem.prepare(t, s, y, extra)
+            # torchsde's checks draw numbers from the global generator
             with forked_rng(device=x.device):
                 try:
                     ys, extra = torchsde.sdeint(

@@ -96,8 +96,8 @@ class Ancestral(Sampler):
 
     - `"small"`: $c = 0$. The noise has the variance of $p(x_s | x_t, x_0)$, which is exact for data
       at one point.
-    - `"large"`: $c = \sigma_t^2 / \alpha_t^2$. The noise has the variance $v$, which under VP is
-      exact for standard normal data.
+    - `"large"`: the noise has the variance $v$. Under VP and VE this is $c = \sigma_t^2$, which
+      under VP is exact for standard normal data.
     - `"moments"`: the variance of $x_0$ given $x_t$ for Gaussian data with the known variances, or,
       for a known covariance, the mean of this variance over the principal axes. It is exact for
       Gaussian data with independent entries, and has the smallest errors of the three with few

@@ -45,7 +45,7 @@ class RestartInterval:
         check_integer("steps", self.steps, 1)
 
     def end(self, sde: SDE, times: Tensor) -> int:
-        """Return the index >= 1 of the time nearest to `sigma_min`; 0 if there is only one."""
+        """Return the index, at least 1, of the time nearest to `sigma_min`; 0 for a single time."""
         if len(times) == 1:
             return 0
         log_ratio = -sde.log_snr(times[1:]) / 2
@@ -76,13 +76,16 @@ class Restart(Around):
 
     A run restarts at the time of its grid nearest to $\tilde\sigma_\min$, but not at the first
     time. It goes back at least to the previous time of the grid, and at most to T. The steps of a
-    restart are spaced by `Karras()` between the times of the grid. The cost is that of all N steps
+    restart are spaced by `Karras()` between its start and its end. The cost is that of all N steps
     and all restarts. A single call of `step` does not restart.
 
     Args:
         sampler: The solver, usually of the probability flow.
         intervals: The intervals; intervals that end at the same time are sampled in the given
             order.
+
+    Raises:
+        InvalidTypeError: The sampler does more than take steps along a grid.
     """
 
     steps: ClassVar[int] = 50

@@ -29,7 +29,7 @@ class AnnealedLangevin(Sampler):
 
     Song & Ermon (2020) have the step size $c\,\sigma_i^2 / \sigma_\min^2$ with the smallest level
     $\sigma_\min$, so $\kappa = c / \sigma_\min^2$. Song & Ermon (2019) call $2 \epsilon$ the step
-    size, so $\kappa$ is half of their constant.
+    size, so with their constant $c$, $\kappa = c / (2 \sigma_\min^2)$.
 
     From one level to the next the state is multiplied by $\alpha_s / \alpha_t$. This factor is 1 on
     a VE ladder. Under VP it moves the mean, which Langevin steps alone would move too slowly. The

@@ -50,7 +50,8 @@ class Impute(Around):
             then coordinates in this basis, for example to colour a grey image.
 
     Raises:
-        InvalidTypeError: The sampler chooses its own steps.
+        InvalidTypeError: The sampler chooses its own steps, or does more than take steps along the
+            grid.
         InvalidValueError: `resample` is below 1, or the basis is not orthonormal.
         ShapeError: The basis is not a square matrix.
 
@@ -140,7 +141,7 @@ class Impute(Around):
         return condition
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Take a step `resample` times, with noise added in between, and set the known entries."""
+        """Take a step `resample` times, with noise added in between; set the known entries."""
         a, v = rsde.sde.transition(s, t)
         for j in range(self.resample):
             independent = noise.fork(j)

@@ -36,6 +36,11 @@ class PC(Sampler):
         predictor: Any sampler; `None` only multiplies the state by $\alpha_s / \alpha_t$.
         corrector: A sampler that leaves $p_s$ unchanged, such as `Langevin()`.
         k: The number of corrector steps after each predictor step, at least 0.
+
+    Raises:
+        InvalidTypeError: The corrector is not one, or the predictor does more than take steps along
+            a grid.
+        InvalidValueError: `k` is negative, or 0 without a predictor.
     """
 
     steps: ClassVar[int] = 100

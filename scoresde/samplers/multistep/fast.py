@@ -81,8 +81,9 @@ class Fast(TauMultistep):
 
     `scoresde.sample(model, sde, "fast")` uses the pilot of the model, `model.pilot`; measuring it
     takes 64 evaluations. For few steps it uses the orders and the grid with which the samples were
-    nearest to the samples of the pilot run. Without a pilot and without noise it is `"dpmpp_2m"` up
-    to 44 steps; otherwise it uses weights for Gaussian data of unknown variances.
+    nearest to the samples of the pilot run. Without a pilot, without noise and with the default
+    `order` and `corrector` it is `"dpmpp_2m"` up to 44 steps. Otherwise, without a pilot it uses
+    weights for Gaussian data of unknown variances.
 
     Guided and conditioned scores may use the pilot of their model, since the pilot affects only
     weights and steps: it changes the limit of many steps by less than one part in a million. The

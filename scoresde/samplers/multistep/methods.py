@@ -45,7 +45,7 @@ class TauMultistep(ExponentialMultistep):
         check_range("corrector", self.corrector, "[0, 6]")
         check_range("tau", self.tau, "[0, inf)")
         if not 0 <= self.window[0] <= self.window[1]:
-            raise InvalidValueError(f"window must be (low, high), 0 <= low, got {self.window}")
+            raise InvalidValueError(f"window needs 0 <= low <= high, got {self.window}")
 
     @property
     def stochastic(self) -> bool:

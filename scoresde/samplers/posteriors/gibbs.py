@@ -2,7 +2,7 @@ r"""Alternate draws given the measurement and given the prior (split Gibbs sampl
 
 Let $z$ be the unknown with the prior p(z), and add an auxiliary variable x near z:
 
-$$ \pi_\rho(x, z) \propto p(y | x)\, N(x; z, \rho^2 I)\, p(z), $$
+$$ \pi_\rho(x, z) \propto p(y | x)\, N(x; z, \rho^2 I)\, p(z). $$
 
 For $\rho \to 0$ the distribution of z becomes the posterior $p(z)\,p(y | z)$. Both conditional
 distributions can be sampled. The distribution of x given z is Gaussian for a linear measurement.
@@ -58,7 +58,7 @@ class SplitGibbs(Around):
     Raises:
         InvalidTypeError: The sampler does not use the noise of the reverse SDE, or the score is not
             a posterior of a `Linear` measurement.
-        InvalidValueError: A number is out of range.
+        InvalidValueError: A number is out of range, or the times of a run end above the noise rho.
 
     Examples:
         >>> import scoresde, torch

@@ -4,9 +4,9 @@ Each of k particles takes steps of the reverse SDE with the approximate score of
 proposals. Weights correct the errors of this score. With the transition densities $p(x_s | x_t)$ of
 the prior and $q(x_s | x_t)$ of the proposal, a step from t to s changes the weight to
 
-$$ w_s = w_t\, \frac{p(x_s | x_t)\, \hat p(y | x_s)}{\hat p(y | x_t)\, q(x_s | x_t)}, $$
+$$ w_s = w_t\, \frac{p(x_s | x_t)\, \hat p(y | x_s)}{\hat p(y | x_t)\, q(x_s | x_t)}. $$
 
-If a few particles have nearly all the weight, the particles are resampled with their weights as
+If the effective sample size is below k / 2, the particles are resampled with their weights as
 probabilities. For $k \to \infty$ the samples follow $p(x_\epsilon)\,\hat p(y | x_\epsilon)$, with
 the discretised prior, whatever the approximations $\hat p(y | x_t)$ at earlier times are. The mean
 weight is an unbiased estimate of $p(y)$ (Wu et al. 2023, algorithm 1, arXiv:2306.17775).

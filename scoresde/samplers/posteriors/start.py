@@ -32,9 +32,10 @@ class MeanStart(Around):
 
     The mean is $D = E[x_0 | x_T = \alpha_T \mu]$. The initial state is drawn from
     $N(\alpha_T D,\ \sigma_T^2 + \alpha_T^2 v)$ where $\mu$ and $v$ are the mean and variance of the
-    data. Use it if the data given the condition are far from $\mu$, and the noise at T is not much
-    larger than the data, as under `BrownianBridgeSDE`. States given as `x=` are treated as draws of
-    the prior, and moved too.
+    data. (If they are unknown, $\mu$ is 0 and the variance is that of the prior.) Use it if the
+    data given the condition are far from $\mu$, and the noise at T is not much larger than the
+    data, as under `BrownianBridgeSDE`. States given as `x=` are treated as draws of the prior, and
+    moved too.
 
     Args:
         sampler: The sampler that starts from the moved states.
