@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import gaussians, generators, sdes, times_of
+from torch.testing import assert_close
 
 import scoresde
 from scoresde import Condition, Facts, Moments, Wrapped, facts
@@ -450,6 +451,41 @@ def test_units_are_those_of_the_user():
 
 def gauss(a, std):
     return lambda y, x0: -((y - x0 @ a.T) ** 2).sum(1) / (2 * std**2)
+
+
+class Slope(torch.autograd.Function):
+    """The identity, which cannot be differentiated."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, by_x):
+        raise RuntimeError("no derivative")
+
+
+class Once(torch.autograd.Function):
+    """-x^2 / 2, which can be differentiated once."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return -(x**2) / 2
+
+    @staticmethod
+    def backward(ctx, by_value):
+        (x,) = ctx.saved_tensors
+        return Slope.apply(-x * by_value)
+
+
+def test_dps_needs_the_first_derivatives_of_a_log_likelihood_alone():
+    prior, x = Gaussian([0.0, 0.0], std=1.0).at(VP), normal(torch.Generator().manual_seed(0), 4, 2)
+    y, t = {"y": torch.ones(4, 1, dtype=torch.float64)}, torch.full((4,), 0.5)
+    once = posterior(prior, lambda y, x0: Once.apply(x0[:, 0] - y[:, 0]), "dps", "y", shape=(1,))
+    more = posterior(prior, lambda y, x0: -((x0[:, 0] - y[:, 0]) ** 2) / 2, "dps", "y", shape=(1,))
+    with torch.no_grad():
+        assert_close(once(x, t, y), more(x, t, y))
 
 
 @pytest.mark.parametrize("method", ["mmps", "dps"])

@@ -98,7 +98,10 @@ def pigdm(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
 
 
 def dps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
-    r"""Use the likelihood of $\hat x$, that is $V = 0$ (DPS, Chung et al. 2023)."""
+    r"""Use the likelihood of $\hat x$, that is $V = 0$ (DPS, Chung et al. 2023).
+
+    $w$ is shortened to the maximum of the likelihood along $w$.
+    """
     r = measured.gap(y, at.x0)
     u = r / measured.variance(r)
     w = at.spread(measured.adjoint(u, at.x0))
@@ -115,7 +118,7 @@ class LogLikelihood:
 
     Args:
         function: The log-likelihood. Autograd must be able to differentiate it in `x0`, and for
-            `laplace` (the method "mmps") a second time.
+            `laplace` (the method "mmps") or with `grad=True` a second time.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
@@ -195,7 +198,7 @@ def laplace(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int)
 
 
 def plain(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int) -> Update:
-    r"""Use the likelihood of $\hat x$: diffusion posterior sampling (DPS)."""
+    r"""Use the likelihood of $\hat x$ (DPS), with $w$ shortened to its maximum along $w$."""
     value, g, _ = likelihood.at(y, at.x0)
     w = at.spread(g)
     share = _share(likelihood, y, at.x0, w, torch.zeros_like(value))
@@ -218,22 +221,23 @@ def _share(
         Numbers in [0, 1], `(B,)`.
     """
 
-    def slope(c: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the derivative in c, and minus the second derivative."""
+    def slope(c: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return the derivative in c, and the product with minus the Hessian."""
         _, g, bend = likelihood.at(y, x0 + column(c, w) * w)
-        return dot(g, w) - c * stiffness, dot(w, bend(w)) + stiffness
+        return dot(g, w) - c * stiffness, bend
 
     low, high = torch.zeros_like(stiffness), torch.ones_like(stiffness)
     with torch.no_grad():
-        for _ in range(_HALVINGS):
+        for i in range(_HALVINGS):
             # try the whole step first, since it is usually the result
-            middle = high if _ == 0 else (low + high) / 2
+            middle = high if i == 0 else (low + high) / 2
             rises = slope(middle)[0] > 0
             low, high = torch.where(rises, middle, low), torch.where(rises, high, middle)
     if not torch.is_grad_enabled():
         return low
-    found, bent = slope(low)  # one more step of Newton's method, through which gradients go
-    return torch.where(low < 1, low + (found / bent.detach().clamp(min=1e-30)), low)
+    rise, bend = slope(low)  # one more step of Newton's method, through which gradients go
+    bent = (dot(w, bend(w)) + stiffness).detach().clamp(min=1e-30)
+    return torch.where(low < 1, low + rise / bent, low)
 
 
 def _bounded(w: Tensor, gain: Tensor, bend: Tensor) -> Tensor:

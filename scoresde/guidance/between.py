@@ -35,8 +35,7 @@ class Between(Wrapped):
 
     At $w = 0$, at $w = 1$ and outside of the interval only one of the two scores is evaluated. If
     the samples of a batch have different times and one sample needs both scores, both are evaluated
-    for the whole batch; samples outside of the interval still get the strong score. With an
-    interval a call reads its times, and so waits for a device.
+    for the whole batch; samples outside of the interval still get the strong score.
 
     Args:
         score: The strong score.

@@ -26,7 +26,7 @@ class Classified(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts of the score, plus the classifier's conditions and one network pass."""
+        """Return the facts of the score, with the conditions and passes of the classifier added."""
         known, other = super().facts, facts(self.others[0])
         conditions = None
         if known.conditions is not None and other.conditions is not None:
@@ -80,11 +80,11 @@ def classifier(score: Score, log_prob: Callable[..., Tensor], scale: float) -> W
     Args:
         score: A score, such as an unconditional one.
         log_prob: A function or module that returns $\log p(y \mid x, t)$, `(B,)`, of
-            `(x, t, condition)`, or of `(x, t)` if it takes no condition. Autograd must be able to
+            `(x, t, condition)`, or of `(x, t)` if no condition is given. Autograd must be able to
             differentiate it in x. If it has an attribute `facts`, the conditions declared there are
             passed to the classifier and not to the score, and a sample for which all these
-            conditions are missing is not guided. Without `facts`, score and classifier both
-            receive every condition that they take.
+            conditions are missing is not guided. Without `facts` the classifier receives all
+            conditions, and the score all that it takes.
         scale: $w$, finite: 0 for no guidance, 1 for Bayes' rule, above 1 for a sharper
             distribution.
 

@@ -210,7 +210,7 @@ def compose(
 
     The observations must be independent given $x_0$. The formula (`scoresde.guidance.composed`) is
     exact for Gaussian distributions, and an approximation for others. A call takes n + 1 network
-    passes.
+    passes; `"jacobian"` also takes D backward passes for each of them, which are not counted.
 
     Args:
         score: A conditional score that was also trained with missing conditions.
@@ -227,8 +227,8 @@ def compose(
     Raises:
         InvalidValueError: The score's facts have no SDE or no event shape, there are no
             observations, or `prior` belongs to another process.
-        ShapeError, InvalidTypeError, UnknownNameError: The observations do not fit the score, or
-            have different numbers of rows.
+        ShapeError, InvalidTypeError, UnknownNameError: The observations do not fit the score or
+            have different numbers of rows, or the moments do not fit the observations.
 
     Examples:
         >>> import scoresde

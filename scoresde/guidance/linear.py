@@ -51,9 +51,10 @@ class Linear:
 
     Raises:
         InvalidValueError: `std` is negative.
-        NonFiniteError: `std` is NaN or infinite.
-        InvalidTypeError: `A` is neither a function nor a tensor, or `std` is not a number.
-        ShapeError: `A` is a tensor that is not a matrix.
+        NonFiniteError: `std` or the matrix has a NaN or an infinity.
+        InvalidTypeError: `A` is neither a function nor a tensor of real numbers, or `std` is not a
+            number.
+        ShapeError: `A` is a tensor that is not a matrix, or is empty.
 
     Examples:
         >>> total = Linear(torch.tensor([[1.0, 1.0]]), std=0.1)  # the sum of two numbers

@@ -1,6 +1,6 @@
 r"""Make the score of a posterior from the score of a prior and a measurement.
 
-$$ \nabla \log p_t(x_t \mid y) = \nabla \log p_t(x_t) + \nabla \log p(y \mid x_t), $$
+$$ \nabla \log p_t(x_t \mid y) = \nabla \log p_t(x_t) + \nabla \log p(y \mid x_t). $$
 
 The last term is approximated (`scoresde.guidance.approximations`).
 """
@@ -261,18 +261,19 @@ def posterior(
     Args:
         score: The score of the prior, differentiable in x.
         likelihood: A `Linear` measurement, or any `log_likelihood(y, x0)` with values `(B,)`. It
-            must be differentiable in x0, and for `"mmps"` twice differentiable.
+            must be differentiable in x0, and for `"mmps"` or `grad=True` twice differentiable.
         method: The name of the approximation of p(y | x_t).
         name: The name of the condition.
         iterations: For `"mmps"`, the number of products with $V$ by which its linear system is
-            solved, at least 1. Each product costs a backward pass of the network, which counts as
-            two passes.
-            `Samples.info` reports the relative residual of the system as `residual`.
+            solved, at least 1, and for `Linear` at most the number of entries of y. Each product
+            costs a backward pass of the network, which counts as two passes. `Samples.info` reports
+            the relative residual of the system as `residual`.
         shape: The shape of one measurement, needed for a log-likelihood; for `Linear` it is
             computed.
         units: True if likelihood and y are in the user's units, before the data's transform.
-        moments: The moments of the data in model units, to precondition the linear system of
-            `"mmps"`; by default the moments in the score's facts.
+        moments: The moments of the data in model units, for the variance c of `"pigdm"`, and to
+            precondition the linear system of `"mmps"`. By default the moments in the score's facts,
+            or else the variance 1.
 
     Raises:
         InvalidValueError: The score's facts have no SDE, or already have a condition `name`; A is

@@ -72,7 +72,8 @@ class Blur:
         dims: The number of last axes to blur.
 
     Raises:
-        InvalidValueError: The width is not positive, or the event has fewer than `dims` axes.
+        InvalidValueError: The width or `dims` is out of range.
+        ShapeError: In a call, the event has fewer than `dims` axes.
     """
 
     width: float
@@ -110,6 +111,8 @@ class Downsample:
 
     Raises:
         InvalidValueError: A number is below 1.
+        ShapeError: In a call, the factor does not divide a side, or there are fewer than `dims`
+            axes.
     """
 
     factor: int
@@ -137,10 +140,11 @@ class Downsample:
 
 @dataclass(frozen=True)
 class Grey:
-    """Convert colour images to grey images: `(B, 3, *)` to `(B, 1, *)`.
+    """Convert colour images `(B, C, *)` to grey images `(B, 1, *)`, by weights of the channels.
 
     Args:
-        weights: The weight of each channel; by default the weights of Rec. 601.
+        weights: The weight of each channel; by default the weights of Rec. 601 for red, green and
+            blue.
 
     Raises:
         NonFiniteError, InvalidTypeError, ShapeError: The weights are not a list of finite numbers.
@@ -219,7 +223,7 @@ class Projection:
         seed: The seed of the directions.
 
     Raises:
-        InvalidValueError: m is below 1, or above the number of dimensions of an event.
+        InvalidValueError: m is below 1, or in a call above the number of dimensions of an event.
     """
 
     m: int

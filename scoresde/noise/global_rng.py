@@ -24,7 +24,8 @@ def forked_rng(seed: int | None = None, device: torch.device | None = None) -> I
     Args:
         seed: An integer of at least 0, of which the lowest 63 bits are used; None keeps the current
             state.
-        device: A device whose generator is seeded and restored too, besides the CPU's generator.
+        device: A CUDA device, whose generator is seeded and restored too; other devices than the
+            CPU and CUDA are left alone.
     """
     cuda = device is not None and device.type == "cuda"
     with _alone(), torch.random.fork_rng([device] if cuda else []):

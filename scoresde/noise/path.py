@@ -21,7 +21,8 @@ at a time follows from the values at the ends of any cell that contains the time
 normal number for each halving of the cell.
 
 The length of a leaf is at most $2^{-15}$ of the path, and at most $2^{-13}$ of the distance to the
-nearer end of the path, since the grids of some processes are much finer near the ends.
+nearer end of the path, but not below $2^{-60}$, since the grids of some processes are much finer
+near the ends.
 
 The space-time Lévy area of $[s, t]$, $h = t - s$ (Foster, Lyons & Oberhauser 2020, *An optimal
 polynomial approximation of Brownian motion*, arXiv:1904.06998),

@@ -133,6 +133,7 @@ class Noise:
 
         Raises:
             InvalidValueError: The interval is empty, outside the path, or below its resolution.
+            ShapeError: `like` has another number of samples.
         """
         low, high = self._interval(s, t)
         flat, places = self._flat(like), (path.instant(high), path.instant(low))
@@ -233,6 +234,7 @@ def seeds_of(
     Raises:
         InvalidValueError: Both a seed and a generator are given, a list has another length than n,
             or a sample index lies outside [0, 2**40).
+        InvalidTypeError: `generator` is neither a generator nor a list.
     """
     if seed is not None and generator is not None:
         raise InvalidValueError("give seed= or generator=, not both")

@@ -63,7 +63,9 @@ def audition(
     progress: bool | None = None,
     device: torch.device | str | None = None,
 ) -> Pilot:
-    """Return the pilot with the best setting for few steps; for many steps return it unchanged.
+    """Return the pilot with the setting for few steps, and with a fit if it is clearly better.
+
+    For many steps the pilot is returned unchanged.
 
     Args:
         score: The score.

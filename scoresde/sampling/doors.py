@@ -57,8 +57,8 @@ def sample(
         n: The number of samples; by default 1, or the length of `x`.
         shape: The shape of one sample, without the batch; by default the shape in the score's
             facts.
-        steps: The number of steps of the sampler; by default the number in the score's facts, all
-            levels of an SDE with levels, or the sampler's default.
+        steps: The number of steps of the sampler. By default an SDE with levels takes all levels;
+            otherwise it is the sampler's default, or the number in the score's facts if smaller.
         nfe: The largest number of evaluations of the score for each sample, including the
             evaluation for `denoise`; instead of `steps`.
         times: The decreasing times of the grid, in `[0, T]`; instead of `steps`.
@@ -84,7 +84,8 @@ def sample(
             use, by 64 evaluations of 32 samples, and keeps it. False uses no pilot.
         grad: Make samples differentiable in `x`, in conditions, and in the weights of the score.
             The run stores a few states of each step and no activations; the backward pass evaluates
-            the networks again. With `units`, samples of byte data are floats.
+            the networks again. (Scores that compute gradients themselves store activations.) With
+            `units`, samples of byte data are floats.
         units: Return samples in the user's units, in which the data were before their transform.
         progress: True shows a progress bar. None shows a bar in a terminal or a notebook, and lines
             of text elsewhere.
@@ -98,6 +99,7 @@ def sample(
         UnknownNameError: The name of the sampler, or of a condition, is unknown.
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
         NonFiniteError: `x` or the score has a NaN or an infinity, or samples overflow `dtype`.
+        ConvergenceError: An adaptive sampler needs more evaluations than it may take.
         DeviceError: The score and the states are on different devices.
         MemoryLimitError: A chunk does not fit into memory.
 

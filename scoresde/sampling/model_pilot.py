@@ -66,7 +66,7 @@ def evaluations_of(steps: int) -> int:
 def with_setting(
     model: ScoreModel, pilot: Pilot, states: Tensor | None, steps: int, progress: bool | None
 ) -> tuple[Pilot, Tensor | None]:
-    """Return the pilot with the setting for `steps`, and the states of its run.
+    """Return the pilot with the setting for `steps`, and the states of its run unless too large.
 
     Args:
         model: The model.

@@ -32,7 +32,7 @@ _NUMBERS, _STEPS, _SECONDS = 2**21, 12, 3.0
 
 
 def model_page(model: ScoreModel) -> str:
-    """Return an HTML table of a model's properties, with samples if they take at most 3 s."""
+    """Return an HTML table of a model's properties, with samples if they take about 3 s at most."""
     known = model.facts
     parameters = sum(p.numel() for p in model.net.parameters())
     rows = {

@@ -18,7 +18,6 @@ from scoresde.checks import (
     check_integer,
     check_not_constant,
     named,
-    named_device,
     outside,
     quoted,
 )
@@ -41,7 +40,6 @@ __all__ = [
     "dtype_of",
     "event_shape",
     "facts_of",
-    "named_device",
     "sampler_of",
     "transform_of",
     "warn_of_growth",
@@ -326,8 +324,8 @@ def with_pilot(
 
     Args:
         known: The facts of the score.
-        method: The method, if it uses a pilot.
-        pilot: A pilot; by default the pilot in the facts.
+        method: A method that uses a pilot.
+        pilot: A pilot; None takes the pilot in the facts.
         steps: The number of steps. If the method has settings, the setting for this number of steps
             is chosen too.
         progress: Show a bar, as for `sample`.

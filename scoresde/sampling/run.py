@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer, door, in_memory, narrowed, summary
+from scoresde.checks import check_integer, door, in_memory, named_device, narrowed, summary
 from scoresde.errors import MemoryLimitError
 from scoresde.noise import Noise, seeds_of
 from scoresde.precision import full_precision, in_user_settings
@@ -27,7 +27,7 @@ from scoresde.sampling.gradients import check_differentiable, checkpointed
 from scoresde.sampling.samples import Samples, page_of
 from scoresde.score import Pilot, device_of, evaluating
 from scoresde.score.inside import in_evaluation, layers_of
-from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, facts, process_of
+from scoresde.sde import SDE, Condition, Facts, Moments, ReverseSDE, Score, facts, process_of
 from scoresde.sde.watch import Watch
 from scoresde.units import Transform
 
@@ -75,7 +75,7 @@ class Run:
         noise: The noise of each sample.
         start: The states at `times[0]`, or None for draws from the prior.
         denoise: True if the run ends with the sampler's `finish`.
-        condition: The conditions that the score takes.
+        condition: The conditions of the score and of the sampler.
         moments: The data's moments, if known.
         transform: The transform of the data, if samples are returned in the user's units, else
             None.
@@ -138,10 +138,10 @@ class Run:
         """Return the checked request; arguments and errors are those of `sample`."""
         known = request.facts_of(score)
         sde = process_of(score, sde)
-        method = request.sampler_of(sampler, sde, known)
-        request.check_start(x, method)
+        asked = request.sampler_of(sampler, sde, known)
+        request.check_start(x, asked)
         if grad:
-            check_differentiable(method)
+            check_differentiable(asked)
         moments = known.moments if moments is None else moments
         event = request.event_shape(known.event_shape, shape, x)
         n = request.count(n, x)
@@ -149,23 +149,25 @@ class Run:
         nfe = None if nfe is None else check_integer("nfe", nfe, 0)
         most = None if nfe is None else nfe - denoise
         budget = request.Budget(steps, nfe, times, denoise)
-        plain = method.prepared(replace(known, pilot=None), sde, nfe=most)
-        grid = budget.times(sde, plain, known.steps, moments)
+
+        def planned(known: Facts) -> tuple[Sampler, Tensor]:
+            method = asked.prepared(known, sde, nfe=most)
+            return method, budget.times(sde, method, known.steps, moments)
+
+        method, grid = planned(replace(known, pilot=None))
         if device is not None:
-            where = request.named_device(device)
+            where = named_device(device)
         else:
             where = device_of(score) if x is None else x.device
         with in_memory(f"a run of {n} samples does not fit into memory; draw fewer at a time"):
             seeds, indices = seeds_of(n, seed, generator, first)
             noise = Noise(seeds, indices, horizon=sde.T)
-        condition = request.conditions_of(condition, n, known, plain, event, where)
+        condition = request.conditions_of(condition, n, known, method, event, where)
         dtype = request.dtype_of(dtype, x)
-        if method.uses_pilot and pilot is not False:
+        if asked.uses_pilot and pilot is not False:
             # measuring a pilot takes long, so all that a user can get wrong is checked before
-            known = request.with_pilot(known, method, pilot, len(grid) - 1, progress)
-            plain = method.prepared(known, sde, nfe=most)
-            grid = budget.times(sde, plain, known.steps, moments)
-        method = plain
+            known = request.with_pilot(known, asked, pilot, len(grid) - 1, progress)
+            method, grid = planned(known)
         request.check_prior(x, moments, sde, grid)
         request.warn_of_large_noise(sde, method, moments, float(grid[0]))
         request.warn_of_last_noise(sde, moments, float(grid[-1]))
