@@ -104,10 +104,10 @@ def log_prob(
         error: `"full"` solves twice, at 1.8 times the cost; `"estimate"` is less reliable.
         max_nfe: The largest number of evaluations of a sample in one solution.
         seed: The seed of the probes; row i takes the probes of sample `first + i`.
-        first: The sample number of the first row.
+        first: The sample index of the first row.
         batch_size: The number of rows computed at once, to limit memory; by default all.
         condition: The conditions that the score takes, one row for each sample.
-        moments: The data's moments; by default the moments in its facts.
+        moments: The data's moments; by default as described for `"prior"`.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
             occasional lines elsewhere.
 
@@ -120,6 +120,11 @@ def log_prob(
             guided, so that it is not the gradient of a log-density.
         NonFiniteError: `x`, the score or the result has a NaN or an infinity.
         ConvergenceError: A solution needs more than `max_nfe` evaluations.
+
+    Warns:
+        UserWarning: The correction at `T` is large; or `x` is so far from the data that it is
+            probably in the user's units; or a network that was trained at levels is evaluated
+            between them.
 
     Examples:
         >>> import scoresde
@@ -217,7 +222,9 @@ def sample_with_log_prob(
     Raises:
         InvalidValueError: $\sigma = 0$ at eps, an argument is out of range, or the score is guided,
             so that it is not the gradient of a log-density.
+        InvalidTypeError, ShapeError: An argument has a wrong type or shape.
         NonFiniteError: The score or the result has a NaN or an infinity.
+        ConvergenceError: A solution needs more than `max_nfe` evaluations.
     """
     check_density(score)
     sde = process_of(score, sde)

@@ -88,6 +88,9 @@ def power(p: float) -> Weight:
     Args:
         p: The power, at least 0.
 
+    Raises:
+        InvalidTypeError, InvalidValueError: `p` is not a number, or is out of range.
+
     Examples:
         >>> power(3)
         power(3)
@@ -173,4 +176,4 @@ WEIGHTS: Mapping[str, Weight] = MappingProxyType(
         "power": power(0.0),
     }
 )
-"""The weights by name. `edm` and `min_snr` are for data of variance 1."""
+"""The weights by name: `edm` and `min_snr` for data of variance 1, and `power` with the power 0."""

@@ -35,8 +35,8 @@ _COARSEST = 8
 # all other resolutions. A fine resolution with many positions takes most of the time of a step. If
 # it is narrow, there are more steps in the same time, which lowers the loss more.
 _NARROW, _WIDE, _OTHERS, _FEW = (32, 32), (32, 48), 64, 256
-# The largest number of positions of the finest resolution if patches are smaller than 4, and if
-# they are larger. Patches lose detail: after equal time a narrow network without patches has a
+# The largest number of positions of the finest resolution if the patches have a side below 4, and
+# otherwise. Patches lose detail: after equal time a narrow network without patches has a
 # lower loss.
 _FINEST, _MOST = 4096, 16_384
 
@@ -57,7 +57,7 @@ class NetConfig:
         dropout: The share of features that is dropped in training, in [0, 1).
 
     Raises:
-        InvalidValueError, UnknownNameError: A value is out of range.
+        InvalidTypeError, InvalidValueError, UnknownNameError: The value of a field is not allowed.
 
     Examples:
         >>> NetConfig(type="unet", channels=(8, 16)).build((2, 100), {}).config["spatial"]
