@@ -31,11 +31,10 @@ __all__ = [
 ]
 
 SCHEMA = 2
-"""The schema of written files. Files with a schema from 1 to this number can be read; a file
-without a number has schema 1."""
+"""The schema of written files. Files with a schema from 1 to this number can be read."""
 
 _FORMAT = "scoresde"
-_FIRST = "scoresde-1"
+_FIRST = "scoresde-1"  # the format of files of schema 1, which do not have the number
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -70,13 +69,14 @@ def save_tensors(
 
     Args:
         path: The file. Its folder is created if it is missing, and an existing file is replaced.
-        tensors: Tensors of any shapes, dtypes and devices; views are stored as copies.
+        tensors: Tensors of any shapes and devices, and of the usual dtypes (not complex128, for
+            example); views are stored as copies.
         meta: A JSON object; NaN and infinities are not allowed.
 
     Raises:
         CheckpointError: The file cannot be written (a full disk, say); an older file is unchanged.
-        InvalidTypeError, InvalidValueError: `meta` is not a JSON object, or `tensors` is not a
-            mapping from names to dense tensors.
+        InvalidTypeError, InvalidValueError: `meta` is not a JSON object, `tensors` is not a mapping
+            from names to dense tensors of such dtypes, or names and `meta` together are too long.
     """
     write_tensors(path, copied(tensors), meta)
 
