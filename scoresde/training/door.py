@@ -120,7 +120,7 @@ def numbered(score: nn.Module, data: Data) -> Data:
 
 
 def adopt(score: nn.Module, data: Data) -> None:
-    """Give a `ScoreModel` the transform and names of its data, and remove its outdated pilot."""
+    """Give a `ScoreModel` the transform, classes and columns of its data, and remove its pilot."""
     if not isinstance(score, ScoreModel):
         return
     if data.transform != Identity():
@@ -180,7 +180,7 @@ def _fits(of_data: Classes | Field, kind: Classes | Field) -> bool:
 
 
 def warn_of_moments(score: nn.Module, data: Data) -> None:
-    """Warn if the moments that the score assumes differ from the data's, or the SDE hides columns.
+    """Warn if the score assumes other moments than the data's, or the SDE's noise hides columns.
 
     The loss would not show such a mistake.
 

@@ -197,8 +197,8 @@ class Trainer(Generic[ScoreT]):
         A checkpoint is copied in memory, and written while the next steps run. After the first
         SIGINT, SIGTERM or SIGHUP the run finishes the current step, writes a checkpoint, and raises
         KeyboardInterrupt or SystemExit(128 + number). A second signal ends it as soon as the files
-        being written are complete. If data cannot be read, the last step is saved before the error
-        is raised.
+        being written are complete. If data cannot be read and there is a folder, the last step is
+        saved before the error is raised.
 
         Args:
             steps: The largest number of steps to make, at least 0; None makes all remaining steps.
