@@ -380,6 +380,8 @@ def test_every_combination_of_options_is_a_network():
         (lambda: built(nn.NCSNpp, width=36, mult=(2, 2)), InvalidValueError),
         (lambda: nn.NCSNpp(size=0), InvalidValueError),
         (lambda: nn.NCSNv2(size=2), InvalidValueError),
+        (lambda: nn.Fourier(4, scale=float("nan")), InvalidValueError),
+        (lambda: nn.Fourier("4"), TypeError),
         (lambda: nn.NCSNpp(mult=(0,)), InvalidValueError),
         (lambda: nn.NCSNpp(fourier=float("nan")), InvalidValueError),
         (lambda: nn.UNet(1, dropout=float("nan")), InvalidValueError),

@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import seeded
+from scoresde.checks import check_range, seeded, typed
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.nn.conditions import flagged
 
@@ -64,9 +64,14 @@ class Fourier(Waves):
         scale: The standard deviation $s$ of the frequencies. The range of $c$ has a width of about
             4.
         seed: The seed of the frequencies.
+
+    Raises:
+        InvalidValueError: `features` is odd, or an argument is out of range.
     """
 
+    @typed
     def __init__(self, features: int, *, scale: float = 1.0, seed: int = 0) -> None:
+        check_range("scale", scale, "(0, inf)")
         like = torch.empty(_half(features), dtype=torch.float32, device="cpu")
         super().__init__(scale * like.normal_(generator=seeded(seed)))
 
@@ -86,8 +91,12 @@ class Sinusoidal(Waves):
 
     Args:
         features: The length of the embedding, even.
+
+    Raises:
+        InvalidValueError: `features` is odd or below 2.
     """
 
+    @typed
     def __init__(self, features: int) -> None:
         ends = math.log10(0.5), math.log10(50.0)
         super().__init__(torch.logspace(*ends, _half(features), dtype=torch.float32))

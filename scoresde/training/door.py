@@ -53,25 +53,18 @@ def absolute(folder: str | Path | None) -> Path | None:
         ) from error
 
 
-def _check_kinds(score: object, config: object) -> None:
-    """Raise InvalidTypeError unless `score` is a module and `config` is a TrainConfig."""
+def process(score: object) -> SDE:
+    """Return the SDE that a score belongs to.
+
+    Raises:
+        InvalidTypeError: The score is not a module.
+        InvalidValueError: The score has no SDE.
+    """
     if not isinstance(score, nn.Module):
         raise InvalidTypeError(
             f"a trainer needs a score that is an nn.Module, got {quoted(score)}; train the inner "
             "score and wrap the result, or turn this score into a module"
         )
-    if not isinstance(config, TrainConfig):
-        raise InvalidTypeError(f"config must be a TrainConfig, got {type(config).__name__}")
-
-
-def process(score: nn.Module, config: TrainConfig) -> SDE:
-    """Return the SDE that a score belongs to.
-
-    Raises:
-        InvalidTypeError: The score is not a module, or `config` is not a TrainConfig.
-        InvalidValueError: The score has no SDE.
-    """
-    _check_kinds(score, config)
     try:
         return process_of(score, None)
     except InvalidValueError as error:

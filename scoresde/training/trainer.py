@@ -127,7 +127,7 @@ class Trainer(Generic[ScoreT]):
         self.score = score
         self.config = TrainConfig() if config is None else config
         self.folder = absolute(folder)
-        sde = process(score, self.config)
+        sde = process(score)
         self.data = numbered(score, data if isinstance(data, Data) else load(data))
         check_fit(score, self.config, self.data)
         self.loss = default_loss(score, self.data) if loss is None else loss
