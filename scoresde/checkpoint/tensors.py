@@ -17,6 +17,7 @@ from torch import Tensor
 from scoresde.checkpoint.files import read_bytes, write_bytes
 from scoresde.checkpoint.objects import LARGEST, dump, parse
 from scoresde.checkpoint.state import layout
+from scoresde.checks import quoted
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 
 __all__ = [
@@ -87,6 +88,8 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         InvalidTypeError, InvalidValueError: As in `save_tensors`.
     """
+    if not isinstance(tensors, Mapping):
+        raise InvalidTypeError(f"cannot store {quoted(tensors)}; give tensors by name")
     for name, value in tensors.items():
         _check(name, value)
     return {

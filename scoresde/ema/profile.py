@@ -25,7 +25,7 @@ from scoresde.checks import check_fields, check_range, door
 __all__ = ["Exponential", "Power", "Profile", "gamma_of", "sigma_of"]
 
 # The range of the relative width. A narrower average of 10,000 updates would nearly equal the last
-# weights; the widest is that of a constant density, 1 / sqrt(12), rounded up.
+# weights; the widest has a constant density and the width 1 / sqrt(12), here rounded up.
 _RANGE = "[0.0001, 0.2887]"
 
 

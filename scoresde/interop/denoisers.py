@@ -179,6 +179,11 @@ class SigmaDenoiser(nn.Module):
             raise ShapeError(
                 f"sigma must be a number or (B,) = ({len(x)},), got {tuple(noise.shape)}"
             )
+        if not ((noise >= 0) & (noise <= self.sigma_max)).all():
+            raise InvalidValueError(
+                f"sigma must lie from 0 to {self.sigma_max:.6g}, the largest noise of the score's "
+                f"process, got {quoted(sigma)}"
+            )
         t = noise.flatten()
         score = ask(self._rescheduled, x, batch_time(t, x), condition or None)
         return x + expand(t**2, x) * score
