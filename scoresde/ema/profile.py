@@ -55,8 +55,9 @@ class Exponential(Profile):
 
     The warm-up rule is that of TensorFlow's `ExponentialMovingAverage(num_updates=...)`, which Song
     et al. (2021, arXiv:2011.13456) used. With the warm-up the initial weights lose their influence
-    in tens of updates, not in $1/(1-d)$ updates. The warm-up ends at the first update m with
-    $(1 + m) / (10 + m) \ge d$. For $n \le m$ the share is $\prod_{i=1}^9 (k + i) / (n + i)$.
+    in a few updates (their share is 2 % after two), not in $1/(1-d)$ updates. The warm-up ends at
+    the first update m with $(1 + m) / (10 + m) \ge d$. For $n \le m$ the share is
+    $\prod_{i=1}^9 (k + i) / (n + i)$.
 
     Args:
         decay: The decay $d$, in [0, 1).

@@ -113,7 +113,8 @@ def log_prob(
 
     Returns:
         Values, errors and evaluations. The 640 evaluations for the normalising constant at `T` are
-        not counted; they are made once for all samples with the same condition.
+        not counted. They are made once without a condition, and otherwise once for each different
+        condition in a batch. The one evaluation that reads moments is not counted either.
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, or the score is
@@ -211,7 +212,7 @@ def sample_with_log_prob(
         generator: A generator in place of the seed, as in `scoresde.sample`.
         first: The sample index of the first row.
         condition: The conditions that the score takes, one row for each sample.
-        moments: The data's moments, for the prior.
+        moments: The data's moments, for the prior; by default as in `log_prob`.
         dtype: The dtype of the samples and of the evaluations.
         device: The device; by default the device of the score's networks.
 
