@@ -33,8 +33,8 @@ class Lock:
     out, and there is a warning.
 
     Args:
-        folder: The folder. Its file `.lock` names the owner while the lock is held, and is empty
-            afterwards.
+        folder: The folder. Its file `.lock` names the owner while the lock is held; `release`
+            empties the file.
         use: The activity of the owner in the folder, for messages, such as "writes a report".
 
     Attributes:
@@ -51,7 +51,7 @@ class Lock:
     def take(self) -> bool:
         """Take the lock until `release`; return False if this object already has it.
 
-        A folder in which nothing can be written is not locked.
+        A folder in which nothing can be written needs no lock: then the result is True.
 
         Raises:
             CheckpointError: Another process or object has the lock; or `.lock` is a link or not a

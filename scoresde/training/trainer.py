@@ -83,7 +83,7 @@ class Trainer(Generic[ScoreT]):
         step: The number of steps so far.
         ema: The averages of the weights.
         held_out: The held-out data with the record of their loss, or None.
-        history: The rows of the log so far.
+        history: The log so far; `history.rows` holds its rows.
 
     Raises:
         ShapeError: The data's events have another shape than the score's.
