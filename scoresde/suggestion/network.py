@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from scoresde.checks import check_name, quoted
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.checks import check_fields, check_name, check_range
+from scoresde.errors import InvalidValueError
 from scoresde.nn import MLP, DiT, UNet
 from scoresde.sde import Classes, Field
 from scoresde.sde.words import event_in_words
@@ -72,13 +72,9 @@ class NetConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_name("network", self.type, _TYPES)
-        for name in ("channels", "attention"):
-            values = getattr(self, name)
-            if not isinstance(values, tuple) or not all(type(n) is int for n in values):
-                raise InvalidTypeError(f"{name} must be a tuple of integers, got {quoted(values)}")
-        if not 0 <= self.dropout < 1:
-            raise InvalidValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
+        check_range("dropout", self.dropout, "[0, 1)")
         if self.type == "dit":
             self._check_dit()
         if self.type == "mlp":
