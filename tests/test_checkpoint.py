@@ -343,6 +343,7 @@ def test_numpy_scalars_become_plain_numbers(tmp_path):
     ("tensors", "error"),
     [
         ({"x": [1, 2]}, InvalidTypeError),
+        ([torch.ones(1)], InvalidTypeError),
         ({"x": torch.ones(2).to_sparse()}, InvalidTypeError),
         ({"x": torch.empty(2, device="meta")}, InvalidTypeError),
         ({"x": torch.ones(2, dtype=torch.complex128)}, InvalidTypeError),

@@ -267,6 +267,15 @@ def test_the_options_reach_the_network():
     assert mlp.build((2,), {}).config["dropout"] == 0.5
 
 
+@pytest.mark.parametrize(
+    "option",
+    [dict(channels=[8]), dict(channels=(8,), blocks="a"), dict(channels=(8,), dropout="a")],
+)
+def test_a_network_refuses_a_field_of_another_type(option):
+    with pytest.raises(InvalidTypeError, match=f"{list(option)[-1]} of NetConfig must be"):
+        NetConfig(type="unet", **option)
+
+
 @pytest.mark.parametrize("option", [dict(blocks=2), dict(patch=2), dict(attention=(0,))])
 def test_an_mlp_refuses_the_options_of_a_u_net(option):
     with pytest.raises(InvalidValueError, match=f"{next(iter(option))} is an option of U-Nets"):

@@ -261,7 +261,7 @@ def test_a_score_can_be_used_everywhere():
         (lambda: interop.from_edm(Net(), step=3), InvalidTypeError, "takes no argument step="),
         (
             lambda: interop.to_denoiser(MIXTURE.at(EDMSDE(T=10.0)))(X, 11.0),
-            InvalidValueError, r"time must lie in \[0, 10",
+            InvalidValueError, "sigma must lie from 0 to 10, the largest noise",
         ),
         (
             lambda: interop.to_denoiser(MIXTURE.at(EDMSDE()))(X, torch.ones(3)),

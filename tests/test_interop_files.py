@@ -415,7 +415,7 @@ def test_parts_that_are_no_autoencoder_are_refused():
         {"scaling_factor": 0.0}, {"scaling_factor": [1.0, 2.0, 3.0]},
         {"latents_mean": [0.0, 0.0], "latents_std": [0.0, 1.0]},
     ):  # fmt: skip
-        with pytest.raises(InvalidValueError, match="scale of the codes must be finite and not 0"):
+        with pytest.raises(InvalidValueError, match="shift and scale of the codes must be finite"):
             interop.with_vae(score, autoencoder(**wrong))
     with pytest.raises(ShapeError, match="codes of 3 channels"):
         interop.with_vae(score, autoencoder(latent_channels=3))

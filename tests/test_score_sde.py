@@ -300,11 +300,13 @@ def test_a_configuration_of_another_model_is_refused(given, error, message, usua
         load_score_sde(usual, given)
 
 
-@pytest.mark.parametrize("size", [0, 10**12])
-def test_images_without_pixels_or_of_too_many_are_refused(size, tmp_path):
+@pytest.mark.parametrize(
+    ("size", "message"), [(0, "size must be an int"), (10**12, "images of the configuration")]
+)
+def test_images_without_pixels_or_of_too_many_are_refused(size, message, tmp_path):
     plain = config(attn_resolutions=[])
     path = checkpoint(tmp_path / "c.pth", plain)
-    with pytest.raises(InvalidValueError, match="images of the configuration"):
+    with pytest.raises(InvalidValueError, match=message):
         load_score_sde(path, plain | {"data": plain["data"] | {"image_size": size}})
 
 
@@ -374,6 +376,12 @@ def test_every_combination_of_options_is_a_network():
     [
         (lambda: nn.NCSNpp(pyramid_in="skip"), UnknownNameError),
         (lambda: nn.NCSNpp(width=3), InvalidValueError),
+        (lambda: nn.NCSNpp(width=13), InvalidValueError),
+        (lambda: built(nn.NCSNpp, width=36, mult=(2, 2)), InvalidValueError),
+        (lambda: nn.NCSNpp(size=0), InvalidValueError),
+        (lambda: nn.NCSNv2(size=2), InvalidValueError),
+        (lambda: nn.Fourier(4, scale=float("nan")), InvalidValueError),
+        (lambda: nn.Fourier("4"), TypeError),
         (lambda: nn.NCSNpp(mult=(0,)), InvalidValueError),
         (lambda: nn.NCSNpp(fourier=float("nan")), InvalidValueError),
         (lambda: nn.UNet(1, dropout=float("nan")), InvalidValueError),

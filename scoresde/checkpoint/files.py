@@ -179,7 +179,7 @@ def did_you_mean(path: Path) -> str:
         listed = os.listdir(path.parent.expanduser())
     except OSError:
         return ""
-    # if several files have the same stem, the last file is suggested
+    # of files with the same stem the last is suggested, if possible one with the same suffix
     listed.sort(key=lambda name: Path(name).suffix == path.suffix)
     names = {Path(name).stem: name for name in listed}
     found = difflib.get_close_matches(path.stem[:200], names, n=1)

@@ -33,8 +33,8 @@ class Lock:
     out, and there is a warning.
 
     Args:
-        folder: The folder. Its file `.lock` names the owner while the lock is held, and is empty
-            afterwards.
+        folder: The folder. Its file `.lock` names the owner while the lock is held; `release`
+            empties the file.
         use: The activity of the owner in the folder, for messages, such as "writes a report".
 
     Attributes:
@@ -50,6 +50,8 @@ class Lock:
 
     def take(self) -> bool:
         """Take the lock until `release`; return False if this object already has it.
+
+        A folder in which nothing can be written needs no lock: then the result is True.
 
         Raises:
             CheckpointError: Another process or object has the lock; or `.lock` is a link or not a
@@ -97,7 +99,7 @@ class Lock:
         return True
 
     def keep(self) -> bool:
-        """Take the lock again if `.lock` was removed, and return True in that case.
+        """Take the lock again if `.lock` was removed or replaced, and return True in that case.
 
         Raises:
             CheckpointError: As in `take`.
@@ -120,7 +122,7 @@ class Lock:
 
     @contextlib.contextmanager
     def unless_it_fails(self) -> Iterator[None]:
-        """Release the lock if the block fails; a reference to the error would keep it locked."""
+        """Release the lock if the block fails; else a reference to the error would keep it."""
         try:
             yield
         except BaseException:

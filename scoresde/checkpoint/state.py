@@ -42,8 +42,8 @@ def check_state(
     Raises:
         CheckpointError: Names are missing or unexpected, shapes differ, a tensor has integers
             instead of floats or the reverse, or two tensors differ that are the same tensor in the
-            module. The message lists at most five tensors for each fault, and names the library
-            that uses such names.
+            module. The message lists at most five tensors for each fault. If it knows a library
+            that uses the unexpected names, it says so.
     """
     complaints = []
     missing = [k for k in expected if k not in tensors]

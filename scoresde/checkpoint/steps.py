@@ -69,12 +69,12 @@ def latest(
 ) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
     """Return the newest undamaged checkpoint in `folder` as (file, tensors, meta), or None.
 
-    Damaged checkpoints are skipped with a warning that names them.
+    Damaged checkpoints are skipped, with a warning that names the newest of them.
 
     Raises:
-        NewerError: A newer version of scoresde wrote the newest checkpoint; continuing from an
-            older checkpoint would undo its steps.
-        CheckpointError: There are checkpoints, but all are damaged.
+        NewerError: A newer version of scoresde wrote the newest checkpoint that is not damaged;
+            continuing from an older checkpoint would undo its steps.
+        CheckpointError: There are checkpoints, but all are damaged; or the folder cannot be read.
     """
     damaged: list[str] = []
     for _, path in reversed(steps_in(folder)):

@@ -17,6 +17,7 @@ from torch import Tensor
 from scoresde.checkpoint.files import read_bytes, write_bytes
 from scoresde.checkpoint.objects import LARGEST, dump, parse
 from scoresde.checkpoint.state import layout
+from scoresde.checks import quoted
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 
 __all__ = [
@@ -31,11 +32,10 @@ __all__ = [
 ]
 
 SCHEMA = 2
-"""The schema of written files. Files with a schema from 1 to this number can be read; a file
-without a number has schema 1."""
+"""The schema of written files. Files with a schema from 1 to this number can be read."""
 
 _FORMAT = "scoresde"
-_FIRST = "scoresde-1"
+_FIRST = "scoresde-1"  # the format of files of schema 1, which do not have the number
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -70,13 +70,14 @@ def save_tensors(
 
     Args:
         path: The file. Its folder is created if it is missing, and an existing file is replaced.
-        tensors: Tensors of any shapes, dtypes and devices; views are stored as copies.
+        tensors: Tensors of any shapes and devices, and of the usual dtypes (not complex128, for
+            example); views are stored as copies.
         meta: A JSON object; NaN and infinities are not allowed.
 
     Raises:
         CheckpointError: The file cannot be written (a full disk, say); an older file is unchanged.
-        InvalidTypeError, InvalidValueError: `meta` is not a JSON object, or `tensors` is not a
-            mapping from names to dense tensors.
+        InvalidTypeError, InvalidValueError: `meta` is not a JSON object, `tensors` is not a mapping
+            from names to dense tensors of such dtypes, or names and `meta` together are too long.
     """
     write_tensors(path, copied(tensors), meta)
 
@@ -87,6 +88,8 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         InvalidTypeError, InvalidValueError: As in `save_tensors`.
     """
+    if not isinstance(tensors, Mapping):
+        raise InvalidTypeError(f"cannot store {quoted(tensors)}; give tensors by name")
     for name, value in tensors.items():
         _check(name, value)
     return {

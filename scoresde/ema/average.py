@@ -68,11 +68,12 @@ class Average(Generic[ModelT]):
     def update(self, model: nn.Module) -> None:
         """Update the average with the weights of `model`.
 
-        Only the first update looks up the parameters and buffers of `model`. So change their values
-        in place, and do not replace the tensors.
+        The tensors of `model` are looked up when the average is made, and again if another model is
+        passed or a `requires_grad` changes. So change their values in place, and do not replace the
+        tensors.
 
         Raises:
-            ShapeError: A parameter or buffer has another shape than in the average.
+            ShapeError: The shapes of the parameters and buffers are not those of the average.
         """
         if model is not self._followed or [p.requires_grad for p in self._weights] != self._free:
             self.follow(model)
@@ -90,7 +91,7 @@ class Average(Generic[ModelT]):
             model: The model that later updates receive.
 
         Raises:
-            ShapeError: A parameter or buffer has another shape than in the average.
+            ShapeError: The shapes of the parameters and buffers are not those of the average.
         """
         shapes = [
             [tuple(value.shape) for value in (*each.parameters(), *each.buffers())]
@@ -116,7 +117,7 @@ class Average(Generic[ModelT]):
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Give `model` the averaged weights in the block, and restore its weights afterwards."""
+        """Load the averaged weights into `model` for the block, and restore its own afterwards."""
         before = {k: v.clone() for k, v in model.state_dict().items()}
         try:
             model.load_state_dict(self.model.state_dict())
@@ -125,7 +126,7 @@ class Average(Generic[ModelT]):
             model.load_state_dict(before)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averaged weights and the number of updates, as tensors."""
+        """Return the state of the averaged model and the number of updates, as tensors."""
         weights = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         return {"updates": torch.tensor(self.updates), **weights}
 
@@ -152,6 +153,7 @@ class EMA(Average[ModelT]):
         warmup: Start with a lower decay, by the rule of `Exponential`.
 
     Raises:
+        InvalidTypeError: `decay` is not a number.
         InvalidValueError: `decay` is outside [0, 1).
     """
 
@@ -168,9 +170,10 @@ class PowerEMA(Average[ModelT]):
 
     Args:
         model: The model; its weights before the first update are not in the average.
-        sigma: The relative width $\sigma_\text{rel}$ of the profile, in [1e-4, 0.288].
+        sigma: The relative width $\sigma_\text{rel}$ of the profile, in [1e-4, 0.2887].
 
     Raises:
+        InvalidTypeError: `sigma` is not a number.
         InvalidValueError: `sigma` is outside its range.
     """
 

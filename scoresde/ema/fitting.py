@@ -34,7 +34,8 @@ from scoresde.errors import InvalidValueError
 
 __all__ = ["Fit", "fit"]
 
-# If there are fewer updates than this, the sum runs over all updates, else over about this many.
+# The largest number of updates over which the sum runs exactly. A longer sum is approximated by a
+# quadrature with about this many nodes.
 _NODES = 4096
 
 
@@ -43,9 +44,9 @@ class Fit(NamedTuple):
 
     Attributes:
         weights: $x_i$ of shape `(K,)`, float64; their sum is 1.
-        error: The expected error of the sum, divided by the expected distance between the wanted
-            average and the last weights, both for a random walk $\theta_k$. With 0 the fit is
-            exact, and with 1 it is useless.
+        error: The expected error of the sum, with the penalty for rounding, divided by the expected
+            distance between the wanted average and the weights one update later, both for a random
+            walk $\theta_k$. 0 is exact; at 1 the weights themselves would be as good.
     """
 
     weights: Tensor
@@ -65,11 +66,11 @@ def fit(
     Args:
         stored: The profile and the number of updates of each stored average.
         target: The wanted profile.
-        at: The number of updates, from 1 to the number for the last stored average.
+        at: The number of updates, from 1 to the largest number in `stored`.
         epsilon: The relative rounding error of the stored weights.
 
     Raises:
-        InvalidTypeError: `target` is not a profile.
+        InvalidTypeError: An argument has another type.
         InvalidValueError: `stored` is empty or has an average after 0 updates, or `at` or `epsilon`
             is out of range.
         NonFiniteError: A share of a profile is NaN or infinite.

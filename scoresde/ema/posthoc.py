@@ -21,7 +21,7 @@ __all__ = ["Reconstruction", "reconstruct"]
 
 # A warning is given if the expected error is larger than this.
 _POOR = 0.1
-# Snapshots are read for at most this number of update steps.
+# Snapshots at all steps are read up to this number of steps.
 _MAX_STEPS = 128
 # The relative rounding error of the averages during training.
 _PRECISION = torch.finfo(torch.float32).eps
@@ -35,11 +35,11 @@ class Reconstruction:
         state: The state dict of the model with the averaged weights.
         profile: The profile of the average.
         at: The number of training updates after which the average is taken.
-        weights: The weight of each snapshot in the sum; the weights add up to 1. If there are
-            snapshots at more than 128 steps, 128 of these steps are used, dense near `at` and
-            sparse far from `at`.
-        error: The expected error divided by the distance between the average and the model's last
-            weights; see `Fit`.
+        weights: The weight of each snapshot in the sum; the weights add up to 1. Snapshots at more
+            than 128 steps are not all used: about 70 to 110 of the steps are selected, dense near
+            `at` and sparse far from it.
+        error: The expected error divided by the expected distance between the average and the
+            model's weights at that step; see `Fit`.
     """
 
     state: dict[str, Tensor]
@@ -62,12 +62,11 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
         The weights, for `model.load_state_dict(found.state)`, and their expected error.
 
     Raises:
-        CheckpointError: There are no snapshots, or a snapshot is damaged.
+        CheckpointError: There are no snapshots, or one is damaged, or from another run or model.
         InvalidValueError: `at` is below 1, or larger than the step of the last snapshot.
 
     Warns:
-        RuntimeWarning: There are too few snapshots: the expected error is more than a tenth of the
-            distance between the average and the last weights.
+        RuntimeWarning: There are too few snapshots: `error` is above 0.1.
     """
     found = snapshots_in(folder)
     if not found:
@@ -96,8 +95,8 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
 def _snapshots_to_read(found: Sequence[Snapshot], at: int) -> list[Snapshot]:
     """Select the snapshots to read: if there are many, fewer at larger distances from `at`.
 
-    A power profile changes little over a fraction of the distance to `at`. So the steps are ranked
-    by distance, and the selected ranks are a geometric sequence.
+    Far from `at`, the averages at neighbouring steps differ little. So the steps are ranked by
+    their distance, and a geometric sequence of ranks is selected.
     """
     steps = sorted({s.step for s in found}, key=lambda step: abs(step - at))
     if len(steps) > _MAX_STEPS:

@@ -21,13 +21,12 @@ import numpy as np
 from torch import Tensor
 
 from scoresde.checks import check_fields, check_range, door
-from scoresde.errors import InvalidValueError
 
 __all__ = ["Exponential", "Power", "Profile", "gamma_of", "sigma_of"]
 
-# The smallest relative width. With a smaller width, an average over fewer than 10,000 updates would
-# equal the last weights.
-_LEAST = 1e-4
+# The range of the relative width. A narrower average of 10,000 updates would nearly equal the last
+# weights; the widest has a constant density and the width 1 / sqrt(12), here rounded up.
+_RANGE = "[0.0001, 0.2887]"
 
 
 class Profile(abc.ABC):
@@ -56,8 +55,9 @@ class Exponential(Profile):
 
     The warm-up rule is that of TensorFlow's `ExponentialMovingAverage(num_updates=...)`, which Song
     et al. (2021, arXiv:2011.13456) used. With the warm-up the initial weights lose their influence
-    in tens of updates, not in $1/(1-d)$ updates. The warm-up ends at the first update m with
-    $(1 + m) / (10 + m) \ge d$. For $n \le m$ the share is $\prod_{i=1}^9 (k + i) / (n + i)$.
+    in a few updates (their share is 2 % after two), not in $1/(1-d)$ updates. The warm-up ends at
+    the first update m with $(1 + m) / (10 + m) \ge d$. For $n \le m$ the share is
+    $\prod_{i=1}^9 (k + i) / (n + i)$.
 
     Args:
         decay: The decay $d$, in [0, 1).
@@ -97,18 +97,19 @@ class Exponential(Profile):
 class Power(Profile):
     r"""Average by a power function (Karras et al. 2024, arXiv:2312.02696, section 3).
 
-    Update number $t = k + 1$ has the weight $\int_{t-1}^t \tau^\gamma\,d\tau$, so that
+    The weights after $t = k + 1$ updates count in proportion to
+    $\int_{t-1}^t \tau^\gamma\,d\tau$, so that
 
     $$d_k = \Big(1 - \frac1t\Big)^{\gamma + 1}, \qquad
       c_n(k) = \Big(\frac kn\Big)^{\gamma + 1}.$$
 
-    The shape of the profile does not change as the run grows, and the initial weights have the
-    weight 0.
+    The shape of the profile does not change as the run grows. The weights before the first update
+    do not count.
 
     Args:
         sigma: $\sigma_\text{rel}$, the profile's standard deviation divided by the length of the
-            run so far, in [1e-4, 0.288]; 0.05 to 0.25 are usual. $1/\sqrt{12}$ gives the mean of
-            all weights.
+            run so far, in [1e-4, 0.2887]; 0.05 to 0.25 are usual. $1/\sqrt{12}$, or 0.2887, gives
+            the mean of all weights.
 
     Raises:
         InvalidTypeError: `sigma` is not a number.
@@ -162,11 +163,8 @@ def gamma_of(sigma: float) -> float:
 
     Raises:
         InvalidTypeError: `sigma` is not a number.
-        InvalidValueError: `sigma` is outside [1e-4, 0.288].
+        InvalidValueError: `sigma` is outside [1e-4, 0.2887].
     """
-    if not _LEAST <= sigma <= sigma_of(0.0) + 1e-12:
-        raise InvalidValueError(
-            f"sigma must lie in [{_LEAST}, {sigma_of(0.0):.4f}], got {sigma!r}; 0.1 for example"
-        )
+    check_range("sigma", sigma, _RANGE)
     t = sigma**-2.0
     return max(0.0, float(np.roots([1, 7, 16 - t, 12 - t]).real.max()))

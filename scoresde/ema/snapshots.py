@@ -71,8 +71,8 @@ def save_snapshot(
     Args:
         folder: The folder of the run.
         average: An average with at least one update.
-        half: Store the averaged weights in float16, which has 3 digits; a tensor that overflows
-            float16 keeps its dtype.
+        half: Store the averaged weights in float16, which has 3 digits; a tensor with a number too
+            large for float16 keeps its dtype.
         run: An identifier of the run, so that snapshots of two runs are not combined.
 
     Returns:
@@ -115,7 +115,7 @@ def snapshots_in(folder: str | Path) -> list[Snapshot]:
     """Return the snapshots in the folder of a run, sorted by width and step."""
     found = []
     for path in Path(folder).glob("ema/sigma-*"):
-        with contextlib.suppress(ValueError):  # this file is not a snapshot
+        with contextlib.suppress(ValueError):  # the name of the folder has no width
             profile = Power(float(path.name.removeprefix("sigma-")))
             found += [Snapshot(profile, step, file) for step, file in steps_in(path)]
     return sorted(found, key=lambda s: (s.profile.sigma, s.step))

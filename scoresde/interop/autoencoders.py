@@ -36,8 +36,8 @@ def with_vae(score: Score, vae: nn.Module) -> Latent:
 
     Raises:
         InvalidTypeError: `vae` lacks `encode`, `decode` or a `scaling_factor`.
-        InvalidValueError: The scale of the codes is 0 or not finite, or has the wrong number of
-            channels.
+        InvalidValueError: The shift or scale of the codes is not finite, or has the wrong number of
+            channels, or the scale is 0.
         ShapeError: The codes and the samples of the score have different numbers of channels.
 
     Examples:
@@ -74,9 +74,9 @@ def with_vae(score: Score, vae: nn.Module) -> Latent:
     usable = (scale.isfinite() & (scale != 0)).all() and shift.isfinite().all()
     if not usable or not {len(shift), len(scale)} <= {1, channels}:
         raise InvalidValueError(
-            "the scale of the codes must be finite and not 0, and either one number or one for "
-            f"each of {channels} channels; got scaling_factor = {quoted(scaling)}, latents_mean = "
-            f"{quoted(mean)}, latents_std = {quoted(std)}"
+            "the shift and scale of the codes must be finite, each one number or one for each of "
+            f"{channels} channels, and the scale not 0; got scaling_factor = {quoted(scaling)}, "
+            f"shift = {quoted(moves[0])}, latents_std = {quoted(std)}"
         )
     return Latent(score, _Encoder(vae, shift, scale), _Decoder(vae, shift, scale))
 

@@ -38,7 +38,7 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
     Examples:
         >>> from types import SimpleNamespace
         >>> def denoiser(x, t):  # for standard normal data under the schedule below
-        ...     return SimpleNamespace(mean=x / (1 + 100 * t[:, None] ** 2))
+        ...     return SimpleNamespace(mean=x / (1 + (0.001 + 10 * t[:, None]) ** 2))
         >>> denoiser.schedule = lambda t: (torch.ones_like(t), 0.001 + 10 * t)
         >>> score = from_azula(denoiser, event_shape=(2,))
     """
@@ -64,7 +64,8 @@ def to_azula(score: Score, *, units: bool = False) -> nn.Module:
 
     Raises:
         MissingExtraError: azula is not installed.
-        InvalidValueError: The score's `facts` have no SDE, or no units of one common scale.
+        InvalidValueError: The score's `facts` have no SDE, or, with `units=True`, no transform to
+            units of one common scale.
     """
     score = in_units(score, units)
     process = process_of(score, None)

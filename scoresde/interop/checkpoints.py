@@ -105,15 +105,15 @@ def check_tensors(weights: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def levels_of(model: Mapping[str, Any]) -> Tensor | None:
-    """Return the noise levels in a state dictionary, the largest first, or None."""
+    """Return the noise levels in a state dictionary as they are stored there, or None."""
     sigmas = {name.removeprefix("module."): value for name, value in model.items()}.get("sigmas")
     real = isinstance(sigmas, Tensor) and sigmas.ndim == 1 and sigmas.is_floating_point()
     return sigmas if real else None
 
 
 def check_shape(shape: tuple[int, ...]) -> None:
-    """Raise InvalidValueError if a configuration's images have no pixels, or too many."""
-    if not 0 < math.prod(shape) <= LARGEST:
+    """Raise InvalidValueError if a configuration's images have too many pixels."""
+    if math.prod(shape) > LARGEST:
         raise InvalidValueError(f"the images of the configuration have the shape {quoted(shape)}")
 
 

@@ -56,6 +56,7 @@ def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -
 
     Raises:
         InvalidValueError: `sde` has $\alpha_t \ne 1$, or an attribute is out of range.
+        InvalidTypeError, ShapeError: An attribute is not a number.
 
     Examples:
         >>> score = from_edm(lambda x, sigma: x / (1 + sigma[:, None] ** 2), event_shape=(2,))
@@ -65,7 +66,9 @@ def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -
     found: dict[str, Any] = {}
     channels, side = _number(net, "img_channels"), _number(net, "img_resolution")
     if channels is not None and side is not None:
-        found["event_shape"] = tuple(check_integer("a side", n, 1) for n in (channels, side, side))
+        check_integer("img_channels", channels, 1)
+        check_integer("img_resolution", side, 1)
+        found["event_shape"] = (channels, side, side)
     if (std := _number(net, "sigma_data")) is not None:
         check_range("sigma_data", std, "(0, inf)")
         found["moments"] = Moments(0.0, var=std**2)
@@ -176,6 +179,11 @@ class SigmaDenoiser(nn.Module):
             raise ShapeError(
                 f"sigma must be a number or (B,) = ({len(x)},), got {tuple(noise.shape)}"
             )
+        if not ((noise >= 0) & (noise <= self.sigma_max)).all():
+            raise InvalidValueError(
+                f"sigma must lie from 0 to {self.sigma_max:.6g}, the largest noise of the score's "
+                f"process, got {quoted(sigma)}"
+            )
         t = noise.flatten()
         score = ask(self._rescheduled, x, batch_time(t, x), condition or None)
         return x + expand(t**2, x) * score
@@ -193,7 +201,8 @@ def to_denoiser(score: Score, *, units: bool = False) -> SigmaDenoiser:
         units: True if states, noise and denoised states are in the user's units, such as bytes.
 
     Raises:
-        InvalidValueError: The score's `facts` have no SDE, or no units of one common scale.
+        InvalidValueError: The score's `facts` have no SDE, or, with `units=True`, no transform to
+            units of one common scale.
 
     Examples:
         >>> import scoresde

@@ -47,8 +47,9 @@ def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScor
     Raises:
         InvalidTypeError: The scheduler has no table `alphas_cumprod`, and is not a
             `ScoreSdeVeScheduler`.
-        UnknownNameError: The `prediction_type` is neither the noise, v nor the data.
-        InvalidValueError: The last entry of the table is 0.
+        UnknownNameError: The `prediction_type` is not "epsilon", "v_prediction" or "sample".
+        InvalidValueError: An entry of the table is not between 0 and 1; a scheduler with
+            `rescale_betas_zero_snr` has a last entry of 0.
     """
     sde, predicts, time = _process(scheduler)
     config = getattr(unet, "config", {})
@@ -202,8 +203,8 @@ def to_diffusers(
 
     Raises:
         MissingExtraError: diffusers is not installed.
-        InvalidValueError: The score's `facts` have no SDE, or no units of one common scale, or
-            `levels` is below 2.
+        InvalidValueError: The score's `facts` have no SDE, or, with `units=True`, no transform to
+            units of one common scale; or `levels` is below 2 or above 100,000.
     """
     score = in_units(score, units)
     process = process_of(score, None)

@@ -47,7 +47,7 @@ def load_diffusers(
 
     Args:
         folder: A folder that `pipeline.save_pretrained` of diffusers wrote.
-        unet: The network, if this function does not know its class.
+        unet: The network, needed only if this function does not know its class.
         known: Further arguments of `from_network`.
 
     Raises:

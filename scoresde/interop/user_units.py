@@ -26,7 +26,7 @@ def in_units(score: Score, units: bool) -> Score:
     """Return the score in the user's units if `units` is True, else the score unchanged.
 
     Raises:
-        InvalidValueError: The score's transform is unknown, or is not a shift and one common scale.
+        InvalidValueError: As in `InUnits`.
     """
     return InUnits(score) if units else score
 
@@ -54,7 +54,8 @@ class InUnits(Wrapped):
         sde: The process in the user's units.
 
     Raises:
-        InvalidValueError: The transform is unknown, or has another form.
+        InvalidValueError: The event shape is unknown; or the transform is unknown, the identity, or
+            of another form.
     """
 
     def __init__(self, score: Score) -> None:

@@ -35,8 +35,8 @@ from scoresde.units import Transform
 
 __all__ = ["TRANSFORMS", "Dequantization", "bits_per_dim", "importance_bound"]
 
-# The number of entries that the test for quantised data reads. Among many more entries, some would
-# be equal by chance.
+# The test for quantised data reads at least this number of entries, if there are as many, and fewer
+# than twice the number. Among many more entries, some would be equal by chance.
 _TESTED = 4096
 
 
@@ -105,7 +105,8 @@ class Dequantization:
 
         Data that are still quantised lie at the same position in every cell, or repeat a few
         values. A density at such points can be arbitrarily large, so it gives no bound on a
-        probability. About 4,096 entries are tested, or none if there are fewer than 4.
+        probability. At most about 8,000 entries are tested. With fewer than 4 entries only the
+        range is tested, and with fewer than 8 not the repetition.
 
         Raises:
             InvalidValueError: The data are still quantised, or lie outside all cells.
@@ -169,7 +170,8 @@ def bits_per_dim(
     Raises:
         InvalidTypeError: No transform is given.
         UnknownNameError: The name of the transform is unknown.
-        InvalidValueError: The samples have no entries, or were not dequantised.
+        InvalidValueError: The samples have no entries, were not dequantised, or lie outside the
+            cells of the transform.
         ShapeError: The numbers of densities and samples differ.
         NonFiniteError: A density or a sample has a NaN or an infinity.
 

@@ -104,22 +104,28 @@ def log_prob(
         error: `"full"` solves twice, at 1.8 times the cost; `"estimate"` is less reliable.
         max_nfe: The largest number of evaluations of a sample in one solution.
         seed: The seed of the probes; row i takes the probes of sample `first + i`.
-        first: The sample number of the first row.
+        first: The sample index of the first row.
         batch_size: The number of rows computed at once, to limit memory; by default all.
         condition: The conditions that the score takes, one row for each sample.
-        moments: The data's moments; by default the moments in its facts.
+        moments: The data's moments; by default as described for `"prior"`.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
             occasional lines elsewhere.
 
     Returns:
         Values, errors and evaluations. The 640 evaluations for the normalising constant at `T` are
-        not counted; they are made once for all samples with the same condition.
+        not counted. They are made once without a condition, and otherwise once for each different
+        condition in a batch. The one evaluation that reads moments is not counted either.
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, or the score is
             guided, so that it is not the gradient of a log-density.
         NonFiniteError: `x`, the score or the result has a NaN or an infinity.
         ConvergenceError: A solution needs more than `max_nfe` evaluations.
+
+    Warns:
+        UserWarning: The correction at `T` is large; or `x` is so far from the data that it is
+            probably in the user's units; or a network that was trained at levels is evaluated
+            between them.
 
     Examples:
         >>> import scoresde
@@ -206,7 +212,7 @@ def sample_with_log_prob(
         generator: A generator in place of the seed, as in `scoresde.sample`.
         first: The sample index of the first row.
         condition: The conditions that the score takes, one row for each sample.
-        moments: The data's moments, for the prior.
+        moments: The data's moments, for the prior; by default as in `log_prob`.
         dtype: The dtype of the samples and of the evaluations.
         device: The device; by default the device of the score's networks.
 
@@ -217,7 +223,9 @@ def sample_with_log_prob(
     Raises:
         InvalidValueError: $\sigma = 0$ at eps, an argument is out of range, or the score is guided,
             so that it is not the gradient of a log-density.
+        InvalidTypeError, ShapeError: An argument has a wrong type or shape.
         NonFiniteError: The score or the result has a NaN or an infinity.
+        ConvergenceError: A solution needs more than `max_nfe` evaluations.
     """
     check_density(score)
     sde = process_of(score, sde)

@@ -16,7 +16,7 @@ __all__ = ["heat_correction", "to_data"]
 # If the norm of tau times the score's Jacobian is below this, the data are "wide": in every
 # direction their standard deviation is larger than that of the noise.
 _WIDE_DATA = 0.5
-# The half-width divided by the estimated error.
+# The half-width is this number times the estimated error.
 _SAFETY = 2
 # The smallest and the largest rho that the estimate uses.
 _RATIOS = (0.5, 1.9)
@@ -106,7 +106,7 @@ def _gaussian(trace: Tensor, square: Tensor, least: Tensor) -> Tensor:
     Args:
         trace: The first term, minus half the divergence, `(3, B)`.
         square: The second term, minus half the squared norm of the score, `(3, B)`.
-        least: The smallest v, `(B,)`; it is at least 1e-3.
+        least: The smallest v, `(B,)`; below 1e-3 it counts as 1e-3.
     """
     first, second = trace.diff(dim=0).abs()
     rho = (first / second).nan_to_num(0.5).clamp(0.5001, 2)

@@ -37,7 +37,7 @@ def encode(
     tolerance, and the largest of a hundred errors was 4 to 200 tolerances. For digits of the
     packaged `mnist` the largest error of a pixel was 24 to 1,250 tolerances, and the root mean
     square error of the pixels was 3 to 110 tolerances. `scoresde.sample(..., x=latents)` also
-    starts from latents. The arguments are those of `log_prob`.
+    starts from latents. The arguments and errors are those of `log_prob`.
 
     Examples:
         >>> import scoresde
@@ -64,6 +64,8 @@ def decode(
     condition: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Return the samples of latents, `(B, *)`, by solving the probability flow from `T` to eps.
+
+    The arguments and errors are those of `encode`.
 
     Examples:
         >>> import scoresde

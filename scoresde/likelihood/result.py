@@ -143,7 +143,7 @@ def half_width(estimates: Tensor) -> Tensor:
     r"""Return the half-width `(B,)` of a 95 % interval for the mean of K estimates `(B, K)`.
 
     The half-width is that of Student's interval, $t_{K-1,\,.975}\; s / \sqrt K$. For fewer than 8
-    estimates it is infinite, since these are not normal: so few often miss rare large values.
+    estimates it is infinite: the estimates are not normal, and so few often miss a rare large one.
     """
     k = estimates.shape[1]
     if k < 8:

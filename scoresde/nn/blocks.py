@@ -30,7 +30,7 @@ def conv(
 ) -> nn.Module:
     """Return a convolution whose output has 1 / `stride` of the input's size, rounded up.
 
-    `zero=True` sets the weights to zero, so that a residual block starts as the identity map.
+    `zero=True` sets weights and biases to zero, so that a residual block starts as the identity.
     """
     layer: nn.Module = CONV[spatial](
         inputs, outputs, kernel, stride=stride, padding=kernel // 2, padding_mode=padding
@@ -109,8 +109,8 @@ def film(norm: nn.GroupNorm, h: Tensor, e: Tensor) -> Tensor:
 def enlarged(y: Tensor, size: Sequence[int]) -> Tensor:
     """Return `(B, C, *size)`, at each position the nearest of `y` `(B, C, *)`.
 
-    On the CPU the kernel for volumes enlarges images in up to a third of the time of that for
-    images, if their memory is contiguous.
+    On the CPU images with contiguous memory are enlarged by torch's kernel for volumes, which takes
+    down to a third of the time of its kernel for images.
     """
     if y.ndim == 4 and y.device.type == "cpu" and y.is_contiguous():
         return F.interpolate(y[:, :, None], size=(1, *size), mode="nearest")[:, :, 0]
@@ -121,7 +121,8 @@ class Attention(nn.Module):
     """Add self-attention over all positions (Vaswani et al. 2017, arXiv 1706.03762) to the input.
 
     Args:
-        channels: The number of input and of output channels; each head has about 32 channels.
+        channels: The number of input and of output channels. There are at most `channels / 32`
+            heads, as many as divide the channels, and at least one.
         spatial: 1, 2 or 3.
     """
 

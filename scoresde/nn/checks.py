@@ -8,7 +8,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError
 
 
 def check_dtype(x: Tensor, weights: torch.dtype) -> None:
-    """Raise InvalidTypeError unless `x` has the dtype of the weights or autocast is on."""
+    """Raise InvalidTypeError unless `x` has the dtype of the weights or is cast by autocast."""
     check_floating("x", x)
     casts = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
     if x.dtype != weights and not casts:
@@ -16,6 +16,17 @@ def check_dtype(x: Tensor, weights: torch.dtype) -> None:
             f"x is {x.dtype} but the weights are {weights}; "
             f"pass x.to({weights}) or convert the network with net.to({x.dtype})"
         )
+
+
+def check_grid(x: Tensor, c: Tensor, channels: int, spatial: int, weights: torch.dtype) -> None:
+    """Raise an error unless `x` is `(B, channels, *)` with `spatial` sides, and `c` `(B,)`."""
+    if x.ndim != spatial + 2 or x.shape[1] != channels:
+        raise InvalidValueError(
+            f"expected x of shape (B, {channels}{', L' * spatial}), got {tuple(x.shape)}; "
+            "build the network with the in_channels= and spatial= of x"
+        )
+    check_dtype(x, weights)
+    check_level(x, c)
 
 
 def check_level(x: Tensor, c: Tensor) -> None:

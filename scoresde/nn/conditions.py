@@ -21,7 +21,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 if TYPE_CHECKING:
     from scoresde.nn.embedding import Embedding
 
-__all__ = ["Network", "classes_of", "flagged", "resized", "shapes_of", "split"]
+__all__ = ["Network", "classes_of", "flagged", "gridded", "resized", "shapes_of", "split"]
 
 Shape = int | tuple[int, ...]
 
@@ -30,7 +30,7 @@ class Network(nn.Module):
     r"""Store the constructor's arguments and the conditions of a network `net(x, c, **condition)`.
 
     This is the base class of `UNet`, `DiT` and `MLP`. The number c of each sample is the noise
-    level; in a `ScoreModel` it is $-\tfrac18 \log(\alpha^2 / \sigma^2)$.
+    level; a `ScoreModel` passes $\tfrac14 \log(\sigma / \alpha)$.
 
     Attributes:
         embedding: The embedding of c and of the labels.
@@ -46,7 +46,7 @@ class Network(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments as JSON: `type(net)(**net.config)` rebuilds `net`."""
+        """Return the constructor's arguments, which JSON can hold, for `type(net)(**config)`."""
         return copy.deepcopy(self._config)
 
     def declared(self, event_shape: Sequence[int]) -> dict[str, Shape]:
@@ -65,7 +65,8 @@ class Network(nn.Module):
     def grown(self, num_classes: int | Mapping[str, int]) -> Self:
         """Return a copy with more classes and the same output for the old classes.
 
-        A new class starts with the embedding of the missing label.
+        A new class starts with the embedding of the missing label; the classes of a new name start
+        with an embedding of 0.
 
         Args:
             num_classes: The new numbers of classes, as in the constructor; names that are left out
@@ -73,7 +74,7 @@ class Network(nn.Module):
 
         Raises:
             InvalidValueError: The network has more classes already, or a vector or field with the
-                same name.
+                same name; or a number or name is not valid.
         """
         classes = classes_of(num_classes)
         _check_apart(classes, self._shapes)
@@ -150,11 +151,15 @@ def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...
     Args:
         name: The name of the condition.
         value: `(B, *shape)`, with NaN for missing entries; None if all entries are missing.
-        like: The state `(B, *)`; the result has its batch size, dtype and device.
+        like: The state `(B, *)`, which has the batch size and the dtype of the result.
         shape: The shape of the condition of one sample, `(k, *)`; a side of 0 stands for any size.
 
     Returns:
         `(B, 2 k, *)`; if `value` is None, all sides after the channels are 1.
+
+    Raises:
+        InvalidTypeError: The condition is not floating point.
+        ShapeError: The condition has another shape.
     """
     n = like.shape[0]
     if value is None:
@@ -177,7 +182,11 @@ def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...
 def split(
     shapes: Mapping[str, Shape], spatial: int
 ) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
-    """Split shapes into lengths of vectors and shapes of fields; a side of 0 is any size."""
+    """Split shapes into lengths of vectors and shapes of fields, where a side of 0 is any size.
+
+    Raises:
+        InvalidValueError: A shape is that of neither.
+    """
     vectors, fields = {}, {}
     for name, shape in shapes.items():
         if isinstance(shape, int):
@@ -204,6 +213,17 @@ def resized(field: Tensor, size: Sequence[int]) -> Tensor:
     if all(n == 1 for n in field.shape[2:]):
         return field.expand(*field.shape[:2], *size)
     return F.interpolate(field, tuple(size), mode="area")
+
+
+def gridded(
+    fields: Mapping[str, tuple[int, ...]], condition: Mapping[str, Tensor | None], like: Tensor
+) -> Tensor:
+    """Return all fields and their flags on the grid of the state, `(B, twice the channels, *)`."""
+    parts = [
+        resized(flagged(name, condition.get(name), like, shape), like.shape[2:])
+        for name, shape in fields.items()
+    ]
+    return torch.cat(parts, dim=1)
 
 
 def _check_apart(classes: Mapping[str, int], shapes: Mapping[str, Shape]) -> None:

@@ -6,8 +6,8 @@ a token $h$. The tokens pass through blocks of attention and an MLP,
 $$ h \leftarrow h + g_1\,\mathrm{attention}((1 + a_1)\,\mathrm{norm}(h) + b_1), \qquad
    h \leftarrow h + g_2\,\mathrm{mlp}((1 + a_2)\,\mathrm{norm}(h) + b_2), $$
 
-where $c$ is the noise level, and $a, b, g$ are linear in the embedding of $c$ and the conditions.
-Before training $a, b, g$ are 0 (adaLN-Zero), so that every block starts as the identity map.
+where $a, b, g$ are linear in an embedding of the noise level and the conditions. Before training
+they are 0 (adaLN-Zero), so that every block starts as the identity map.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ from scoresde.checks import check_integer, typed
 from scoresde.errors import InvalidValueError
 
 from .blocks import CONV, conv, from_patches, padded, to_patches
-from .checks import check_dtype, check_level
-from .conditions import Network, classes_of, flagged, resized, split
+from .checks import check_grid
+from .conditions import Network, classes_of, gridded, split
 from .dropout import Dropout
 from .embedding import Embedding
 
@@ -54,9 +54,13 @@ class DiT(Network):
         condition: Further conditions by name, vectors and fields, as in `UNet`.
 
     Raises:
-        InvalidValueError: `x` has another rank or number of channels than the network, `c` is not
-            `(B,)`, a label is out of range, or the network was built without one of the conditions.
-        InvalidTypeError: An input has integers, or another precision than the weights.
+        InvalidValueError: `x` has another rank or number of channels than the network, `c` or the
+            labels are not `(B,)`, a label is out of range, or the network was built without
+            conditions and receives one.
+        UnknownNameError: The network was built with other conditions.
+        ShapeError: A vector or field has another shape.
+        InvalidTypeError: `x`, a vector or a field is not floating point, labels are not integers,
+            or, without autocast, `x` has another precision than the weights.
 
     Examples:
         >>> net = DiT(1, width=16, depth=2, heads=2, num_classes=3)
@@ -106,8 +110,7 @@ class DiT(Network):
         fold = patch**spatial
         known = 2 * sum(shape[0] for shape in self.fields.values())
         self.stem = conv(fold * in_channels, width, spatial, kernel=1)
-        # the convolution of the fields is added to the convolution of x; since both are linear,
-        # this equals one convolution of the concatenated channels
+        # the sum of two convolutions equals one convolution of the concatenated channels
         self.joined = conv(fold * known, width, spatial, kernel=1) if known else None
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.film = _zero(nn.Linear(width, 2 * width))
@@ -115,16 +118,12 @@ class DiT(Network):
 
     def forward(self, x: Tensor, c: Tensor, /, **condition: Tensor | None) -> Tensor:
         """Map `x` `(B, C, *spatial)`, `c` `(B,)` and the conditions to `(B, C', *spatial)`."""
-        self._check(x, c)
+        check_grid(x, c, self.in_channels, self.spatial, self.film.weight.dtype)
         self._check_names(condition)
         size, e = x.shape[2:], self.embedding(c, condition)
         h = self.stem(self._patches(x))
         if self.joined is not None:
-            parts = [
-                resized(flagged(name, condition.get(name), x, shape), size)
-                for name, shape in self.fields.items()
-            ]
-            h = h + self.joined(self._patches(torch.cat(parts, dim=1)))
+            h = h + self.joined(self._patches(gridded(self.fields, condition, x)))
         grid = h.shape[2:]
         h = h.flatten(2).transpose(1, 2) + places(grid, self.width).to(h)
         for block in self.blocks:
@@ -137,16 +136,6 @@ class DiT(Network):
 
     def _patches(self, x: Tensor) -> Tensor:
         return to_patches(padded(x, self.patch, "zeros"), self.patch)
-
-    def _check(self, x: Tensor, c: Tensor) -> None:
-        expected = f"(B, {self.in_channels}{', L' * self.spatial})"
-        if x.ndim != self.spatial + 2 or x.shape[1] != self.in_channels:
-            raise InvalidValueError(
-                f"expected x of shape {expected}, got {tuple(x.shape)}; "
-                "build the network with the in_channels= and spatial= of x"
-            )
-        check_dtype(x, self.film.weight.dtype)
-        check_level(x, c)
 
 
 class Block(nn.Module):
@@ -180,11 +169,11 @@ def modulated(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def places(grid: Sequence[int], width: int) -> Tensor:
-    r"""Encode the positions of a grid's tokens by sines and cosines, `(L, width)` float32.
+    r"""Encode the positions of the L tokens of a grid by sines and cosines, `(L, width)`.
 
     Each axis has the same number of sines and cosines, with geometric frequencies from 1 down to
-    about $10^{-4}$ radians per position (Vaswani et al. 2017, arXiv:1706.03762). Remaining entries
-    are 0.
+    about $10^{-4}$ radians per position (Vaswani et al. 2017, arXiv:1706.03762). The entries that
+    are left over are 0.
     """
     count = width // (2 * len(grid))
     frequencies = 1e4 ** -(torch.arange(count) / max(count, 1))

@@ -21,14 +21,14 @@ class Dropout(nn.Dropout):
 
     Attributes:
         seed: The seed of the mask; None draws the mask from torch's global generator. Calls with
-            the same seed and shape have the same mask, so that activations can be recomputed in the
-            backward pass. A compiled network always uses the global generator.
+            the same seed, shape and dtype have the same mask on a device, so that activations can
+            be recomputed in the backward pass. A compiled network always uses the global generator.
     """
 
     seed: int | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x`, in training mode with entries replaced by 0 and the others scaled up."""
+        """Return `x`; in training mode set entries to 0 and divide the others by 1 - p."""
         if torch.compiler.is_compiling() or self.seed is None or not (self.training and self.p):
             return super().forward(x)
         kept = 1 - self.p

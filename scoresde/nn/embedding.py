@@ -6,7 +6,7 @@ into many smooth functions of it. A small MLP maps these to a vector. The embedd
 and a linear map of the vectors are added, and the sum modulates every block.
 
 Cosines and sines are computed in float32 or float64, whatever the precision of the network, since
-the phase is too large for half precision: in bfloat16 no digit of the phase would be right.
+half precision has too few digits: bfloat16 rounds a phase of 40 to a multiple of 0.25.
 """
 
 import math
@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import seeded
+from scoresde.checks import check_range, seeded, typed
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.nn.conditions import flagged
 
@@ -64,9 +64,14 @@ class Fourier(Waves):
         scale: The standard deviation $s$ of the frequencies. The range of $c$ has a width of about
             4.
         seed: The seed of the frequencies.
+
+    Raises:
+        InvalidValueError: `features` is odd, or an argument is out of range.
     """
 
+    @typed
     def __init__(self, features: int, *, scale: float = 1.0, seed: int = 0) -> None:
+        check_range("scale", scale, "(0, inf)")
         like = torch.empty(_half(features), dtype=torch.float32, device="cpu")
         super().__init__(scale * like.normal_(generator=seeded(seed)))
 
@@ -82,13 +87,16 @@ class Sinusoidal(Waves):
 
     Source: Vaswani et al. 2017, section 3.5 (arXiv 1706.03762). Ho et al. 2020 (2006.11239) embed
     the step number 0 ... 1000 in this way. Here the frequencies fit the range of $c$: the sine of
-    the lowest frequency is monotone over most of this range, and the highest frequency resolves
-    differences of 1/50.
+    the lowest frequency is monotone for $|c| < \pi$, and the highest resolves differences of 1/50.
 
     Args:
         features: The length of the embedding, even.
+
+    Raises:
+        InvalidValueError: `features` is odd or below 2.
     """
 
+    @typed
     def __init__(self, features: int) -> None:
         ends = math.log10(0.5), math.log10(50.0)
         super().__init__(torch.logspace(*ends, _half(features), dtype=torch.float32))
@@ -109,7 +117,7 @@ class Embedding(nn.Module):
     r"""Compute the embedding of $c$, the labels and the vectors, which modulates a network.
 
     The embedding is silu(MLP(wave(c)) + embeddings of the labels + a linear map of the vectors).
-    The linear map also receives one flag per vector, which says whether the vector is missing.
+    The linear map also receives a flag for each entry of a vector: 1 if the entry is known, else 0.
 
     Args:
         kind: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
@@ -121,10 +129,11 @@ class Embedding(nn.Module):
         seed: Seed of the random frequencies of `"fourier"`.
 
     Raises:
-        InvalidValueError: `kind` is unknown, or a label lies outside $-1 \ldots K - 1$. Labels are
-            checked on the CPU only, since reading them from a device would wait for it.
+        InvalidValueError: `kind` is unknown, labels are not `(B,)`, or a label lies outside
+            $-1 \ldots K - 1$. On other devices than the CPU the lookup of such a label fails with
+            an error of torch, since reading the labels would wait for the device.
         InvalidTypeError: Labels are not integers, or vectors are not floating point.
-        ShapeError: A vector has another length.
+        ShapeError: A vector has another length or number of rows.
     """
 
     def __init__(

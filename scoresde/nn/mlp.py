@@ -36,6 +36,7 @@ class MLP(Network):
         dropout: The dropout probability in the hidden layers.
         condition: A mapping from names to shapes of further conditions: the length of a vector, or
             the shape of a tensor, which is flattened. Conditions are concatenated to the state `x`.
+            Missing entries are NaN, and missing conditions are left out of the call, as in `UNet`.
 
     Raises:
         InvalidValueError: An event has another shape, `c` or the labels are not `(B,)`, a label is

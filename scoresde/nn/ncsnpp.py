@@ -44,11 +44,13 @@ class NCSNpp(nn.Module):
     Args:
         channels: The number of channels of the image.
         size: The side of the image. Each further level has half the side of the previous one.
-        width: The base number of channels, a multiple of 4.
+        width: The base number of channels, a multiple of 4. Each GroupNorm has one group for four
+            channels, and at most 32 groups; they must divide its channels.
         mult: For each level, its number of channels divided by `width`.
         blocks: The number of residual blocks of a level on the way down; on the way up a level has
             one more block.
-        attention: The sides of levels with self-attention.
+        attention: The sides of levels with self-attention. Between the way down and the way up
+            there is always a layer of attention.
         dropout: The dropout probability in the residual blocks.
         fourier: The scale of the random Fourier features of `c`; None embeds `c` by sines and
             cosines, as DDPM does.
@@ -64,8 +66,8 @@ class NCSNpp(nn.Module):
 
     Raises:
         UnknownNameError: `pyramid_in` is not one of the three names above.
-        InvalidValueError: A number is out of range, or `size` cannot be halved from each level
-            to the next.
+        InvalidValueError: A number is out of range, `size` cannot be halved from each level to the
+            next, or the groups of a GroupNorm do not divide its channels.
 
     Examples:
         >>> net = NCSNpp(size=8, width=8, mult=(1, 2), blocks=1, attention=(4,))
@@ -92,8 +94,10 @@ class NCSNpp(nn.Module):
         centred: bool = True,
     ) -> None:
         super().__init__()
-        for name, value in (("channels", channels), ("width // 4", width // 4), ("blocks", blocks)):
+        for name, value in (("channels", channels), ("size", size), ("blocks", blocks)):
             check_integer(name, value, 1)
+        if width < 4 or width % 4:
+            raise InvalidValueError(f"width must be a positive multiple of 4, got {width}")
         for factor in mult:
             check_integer("each factor of mult", factor, 1)
         check_range("dropout", dropout, "[0, 1]")

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scoresde.errors import InvalidValueError
+
 from .dropout import Dropout
 
 FILTER = (1.0, 3.0, 3.0, 1.0)
@@ -107,8 +109,18 @@ def linear(into: int, out: int) -> nn.Linear:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a GroupNorm of up to 32 groups, each of at least four channels."""
-    return nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
+    """Return a GroupNorm of up to 32 groups, each of at least four channels.
+
+    Raises:
+        InvalidValueError: The groups do not divide the channels.
+    """
+    groups = min(channels // 4, 32)
+    if channels % groups:
+        raise InvalidValueError(
+            f"{channels} channels of a layer cannot be divided into {groups} groups; choose a "
+            "width that is a multiple of 32"
+        )
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):
@@ -153,7 +165,7 @@ class Pixels(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """Let each pixel attend to all other pixels, with one attention head."""
+    """Add self-attention over all pixels, with one head, to the features."""
 
     def __init__(self, channels: int, scale: float) -> None:
         super().__init__()

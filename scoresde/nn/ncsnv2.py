@@ -38,8 +38,8 @@ class NCSNv2(nn.Module):
     Args:
         channels: The number of channels of the image.
         size: The side of the image. It is halved once by 4 stages, twice by 5 stages and three
-            times by 6 stages.
-        width: The number of channels of the first stage.
+            times by 6 stages, to a side of at least 2.
+        width: The number of channels of the first stage, at least 2.
         stages: The number of stages. The paper uses 4 for images below 96 pixels, 5 up to 128
             pixels, and 6 for larger images.
         centred: True if the numbers of the image lie in [-1, 1]. With False the image is first
@@ -70,10 +70,11 @@ class NCSNv2(nn.Module):
         if stages not in _STAGES:
             raise InvalidValueError(f"stages must be 4, 5 or 6, got {stages}")
         plan = _STAGES[stages]
-        if size < 1 or size % 2 ** sum(halves for _, _, halves, _ in plan):
+        shrinks = 2 ** sum(halves for _, _, halves, _ in plan)
+        if size < 2 * shrinks or size % shrinks:
             raise InvalidValueError(
-                f"{stages} stages cannot halve a side of {size} often enough; give another size or "
-                "fewer stages"
+                f"{stages} stages need a side that is a multiple of {shrinks} and at least "
+                f"{2 * shrinks}, got {size}; give another size or fewer stages"
             )
         self.config: dict[str, Any] = {
             "channels": channels, "size": size, "width": width, "stages": stages,
@@ -136,7 +137,7 @@ class NCSNv2(nn.Module):
 
 
 class InstanceNormPlus(nn.Module):
-    """Standardise each channel, and add its mean standardised over the channels.
+    """Standardise each channel, and add its mean, standardised over the channels and scaled.
 
     InstanceNorm++ of Song & Ermon (2019), arXiv:1907.05600, appendix A, without conditions.
     """
@@ -223,7 +224,7 @@ class Fusion(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(n, out, 3, padding=1) for n in into)
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """Return the features at the size of the first."""
+        """Return the features at the size of the first of the states."""
         size = states[0].shape[2:]
         parts = [conv(x) for conv, x in zip(self.convs, states, strict=True)]
         grown = [F.interpolate(h, size, mode="bilinear", align_corners=True) for h in parts]

@@ -12,14 +12,13 @@ $$
 
 so all coarser resolutions together are a residual branch of the next finer resolution. This is the
 U-Net of Ronneberger et al. (2015, arXiv 1505.04597) with a sum in place of the concatenation. With
-`patch=2` the first layer is a pixel-unshuffle, so that the finest resolution, which costs most, has
-a quarter of the positions.
+`patch=2` the first layer is a pixel-unshuffle, so that the finest resolution of an image, which
+costs most, has a quarter of the positions.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,8 +38,8 @@ from .blocks import (
     silu,
     to_patches,
 )
-from .checks import check_dtype, check_level
-from .conditions import Network, classes_of, flagged, resized, split
+from .checks import check_grid
+from .conditions import Network, classes_of, gridded, split
 from .embedding import Embedding
 
 # Widths in the ratio 1 : 2 : 3, as in ADM (Dhariwal & Nichol 2021, arXiv:2105.05233).
@@ -144,9 +143,13 @@ class UNet(Network):
             left out of the call.
 
     Raises:
-        InvalidValueError: `x` has another rank or number of channels than the network, `c` is not
-            `(B,)`, a label is out of range, or the network was built without one of the conditions.
-        InvalidTypeError: An input has integers, or another precision than the weights.
+        InvalidValueError: `x` has another rank or number of channels than the network, `c` or the
+            labels are not `(B,)`, a label is out of range, or the network was built without
+            conditions and receives one.
+        UnknownNameError: The network was built with other conditions.
+        ShapeError: A vector or field has another shape.
+        InvalidTypeError: `x`, a vector or a field is not floating point, labels are not integers,
+            or, without autocast, `x` has another precision than the weights.
 
     Examples:
         >>> net = UNet(1, channels=(4, 8), condition={"forcing": 3, "coarse": (1, 4, 4), "y": (8,)})
@@ -276,29 +279,15 @@ class UNet(Network):
 
     def forward(self, x: Tensor, c: Tensor, /, **condition: Tensor | None) -> Tensor:
         """Map `x` `(B, C, *spatial)`, `c` `(B,)` and the conditions to `(B, C', *spatial)`."""
-        self._check(x, c)
+        check_grid(x, c, self.in_channels, self.spatial, next(self.parameters()).dtype)
         self._check_names(condition)
         size = x.shape[2:]
         h = self.stem(to_patches(padded(x, self.patch, self.padding), self.patch))
         if self.joined is not None:
-            parts = [
-                resized(flagged(name, condition.get(name), x, shape), size)
-                for name, shape in self.fields.items()
-            ]
-            known = padded(torch.cat(parts, dim=1), self.patch, self.padding)
+            known = padded(gridded(self.fields, condition, x), self.patch, self.padding)
             h = h + self.joined(to_patches(known, self.patch))
         h = self.body(h, self.embedding(c, condition))
         last, _, mix = self.head
         y = from_patches(mix(silu(last(h), kept=h)), self.patch)
         crop: tuple[Any, ...] = (..., *(slice(n) for n in size))
         return y[crop]
-
-    def _check(self, x: Tensor, c: Tensor) -> None:
-        expected = f"(B, {self.in_channels}{', L' * self.spatial})"
-        if x.ndim != self.spatial + 2 or x.shape[1] != self.in_channels:
-            raise InvalidValueError(
-                f"expected x of shape {expected}, got {tuple(x.shape)}; "
-                "build the network with the in_channels= and spatial= of x"
-            )
-        check_dtype(x, next(self.parameters()).dtype)
-        check_level(x, c)

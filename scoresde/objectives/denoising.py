@@ -59,22 +59,23 @@ def dsm_loss(
         noise: The source of times and noise, with one entry for each sample.
         condition: The condition, passed to the score.
         weight: $\lambda$, a function of `(sde, t)`.
-        law: The distribution of the times; `None` takes the SDE's default. The result includes its
-            importance weights.
+        law: The distribution of the times; `None` takes the SDE's default.
         control_variate: Use the second form, which has the same mean and takes two evaluations.
         generator: A generator from which a seed is drawn in place of `noise=`; by default torch's
             global generator.
 
     Returns:
-        The loss `(B,)`, summed over the event.
+        The loss `(B,)`, summed over the event and with the importance weights of the times.
 
     Raises:
         InvalidTypeError: `x` is not floating-point, or the score returns no tensor.
         ShapeError: The score or the noise has another shape than `x`, or `t` is neither `()` nor
             `(B,)`.
-        NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity. This is
-            checked on the CPU only, since on other devices the check would stall every step.
-        InvalidValueError: $\sigma_t = 0$, or the score belongs to another SDE.
+        NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity. On other
+            devices than the CPU only the weight is checked, since a check would stall every step.
+        InvalidValueError: $\sigma_t = 0$, a time is outside [0, T], the weight is negative, the
+            score belongs to another SDE, or both of `t` and `law`, or of `noise` and `generator`,
+            are given.
 
     Examples:
         >>> from scoresde import VPSDE, Noise
@@ -115,7 +116,7 @@ def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight =
         The floor, of the shape of `t`, in float64.
 
     Raises:
-        InvalidValueError: $\sigma_t = 0$.
+        InvalidValueError: $\sigma_t = 0$, a time is outside [0, T], or the weight is negative.
         ShapeError: The weight is not one number for each time.
         NonFiniteError: The weight is NaN or infinite.
 

@@ -69,21 +69,21 @@ def ism_loss(
         t: Times `()` or `(B,)` in `[0, T]`, where $\sigma_t$ may be 0; `None` draws them.
         law: The distribution of the times; `None` takes the SDE's default.
         condition: The condition, passed to the score.
-        weight: $\lambda$, a function of `(sde, t)`, positive at the times given.
+        weight: $\lambda$, a function of `(sde, t)`, positive where $\sigma_t = 0$.
         exact: The largest number of dimensions for which the trace is exact.
         noise: The source of times, noise and signs, with one entry for each sample.
         generator: A generator from which a seed is drawn in place of `noise=`.
 
     Returns:
-        The loss `(B,)`, summed over the event; negative for a good score.
+        The loss `(B,)`, summed over the event; negative on average for a good score.
 
     Raises:
         InvalidTypeError: `x` is not floating-point, or the score returns no tensor.
         ShapeError: The score has another shape than `x`, or `t` is neither `()` nor `(B,)`.
-        NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity. This is
-            checked on the CPU only, since on other devices the check would stall every step.
-        InvalidValueError: The weight is 0 since $\sigma_t = 0$, the score is not differentiable, or
-            the score belongs to another SDE.
+        NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity. On other
+            devices than the CPU only the weight is checked, since a check would stall every step.
+        InvalidValueError: The weight is 0 where $\sigma_t = 0$, the score is not differentiable,
+            or as for `dsm_loss`.
 
     Examples:
         >>> from scoresde import VPSDE, Noise

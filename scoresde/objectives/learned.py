@@ -36,7 +36,7 @@ class LearnedWeight(nn.Module):
 
     With the learned weight all times contribute gradients of the same size (Kendall et al. 2018,
     arXiv:1705.07115; as a function of the noise level Karras et al. 2023, eq. 14,
-    arXiv:2312.02696). The loss must be positive: `dsm_loss` is positive, and the implicit losses
+    arXiv:2312.02696). The loss must be positive on average, as `dsm_loss` is; the implicit losses
     are not.
 
     The object is called like any loss. `Trainer(..., loss=LearnedWeight(dsm_loss))` optimises and
@@ -52,7 +52,8 @@ class LearnedWeight(nn.Module):
     Raises:
         InvalidTypeError: An argument has another type.
         InvalidValueError: `loss` is a partial that binds a weight or a law; or it is an implicit
-            loss, which is negative on average, so that u would go to minus infinity.
+            loss, which is negative on average, so that u would go to minus infinity; or `features`
+            is odd.
 
     Examples:
         >>> from scoresde import Noise, VESDE
@@ -118,7 +119,10 @@ class LearnedWeight(nn.Module):
         condition: Mapping[str, Any] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        r"""Return $e^{-u}\,\ell + D\,u$, `(B,)`, with the arguments of the loss."""
+        r"""Return $e^{-u}\,\ell + D\,u$ times the importance weight of the time, `(B,)`.
+
+        The arguments and errors are those of the loss.
+        """
         sde = process_of(score, sde)
         noise = noise_of(noise, generator, x)
         time, importance = times_of(sde, t, self.law, noise)

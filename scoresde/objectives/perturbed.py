@@ -83,10 +83,9 @@ _passing: ContextVar[bool] = ContextVar("passing", default=False)
 def passing() -> Iterator[None]:
     """Let losses in the block return NaN and infinity instead of raising an error.
 
-    A trainer needs this, since it checks many losses at once, and since one of several processes
-    must not stop without the other processes. Outside the block a loss on the CPU that is NaN or
-    infinite raises an error. On other devices losses are not checked, since that would stall every
-    step.
+    A trainer uses it, since it checks many losses at once, and since with several processes none
+    may stop alone. Outside the block a loss on the CPU that is NaN or infinite raises an error. On
+    other devices losses are never checked, since that would stall every step.
     """
     before = _passing.set(True)
     try:
@@ -126,8 +125,8 @@ def perturb(
 ) -> Perturbed:
     r"""Perturb a batch; the arguments and errors are those of the losses.
 
-    All coefficients are copied to the device of `x` together: the coefficients of $x_t$ and of the
-    score, and the result of `further(sigma, scale)`.
+    One copy brings all coefficients to the device of `x`: those of $x_t$, those of the score, and
+    the result of `further(sigma, scale)`.
     """
     known = facts(score)
     if known.sde is not sde or sde is None:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from scoresde.checks import check_fields, check_range
+from scoresde.checks import check_range, door
 from scoresde.sde import SDE
 
 __all__ = ["WEIGHTS", "Weight", "edm", "flow", "g2", "min_snr", "power", "sigma2"]
@@ -67,10 +67,9 @@ def flow(sde: SDE, t: Tensor) -> Tensor:
 
 @dataclass(frozen=True, repr=False)
 class _Power:
-    p: float = 0.0
+    p: float
 
     def __post_init__(self) -> None:
-        check_fields(self)
         check_range("the power", self.p, "[0, inf)")
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
@@ -80,6 +79,7 @@ class _Power:
         return f"power({self.p:.6g})"
 
 
+@door
 def power(p: float) -> Weight:
     r"""Return the weight $\lambda = \sigma_t^p$; `power(2)` is `sigma2`.
 
@@ -87,6 +87,9 @@ def power(p: float) -> Weight:
 
     Args:
         p: The power, at least 0.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: `p` is not a number, or is out of range.
 
     Examples:
         >>> power(3)
@@ -97,10 +100,9 @@ def power(p: float) -> Weight:
 
 @dataclass(frozen=True, repr=False)
 class _EDM:
-    var: float = 1.0
+    var: float
 
     def __post_init__(self) -> None:
-        check_fields(self)
         check_range("var", self.var, "(0, inf]")
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
@@ -111,6 +113,7 @@ class _EDM:
         return f"edm({self.var:.6g})"
 
 
+@door
 def edm(var: float = 1.0) -> Weight:
     r"""Return the weight of EDM, with which the effective target of the network has variance 1.
 
@@ -121,6 +124,9 @@ def edm(var: float = 1.0) -> Weight:
     Args:
         var: $v$, positive.
 
+    Raises:
+        InvalidTypeError, InvalidValueError: `var` is not a number, or is out of range.
+
     Examples:
         >>> edm(0.25)
         edm(0.25)
@@ -130,11 +136,10 @@ def edm(var: float = 1.0) -> Weight:
 
 @dataclass(frozen=True, repr=False)
 class _MinSNR:
-    gamma: float = 5.0
-    var: float = 1.0
+    gamma: float
+    var: float
 
     def __post_init__(self) -> None:
-        check_fields(self)
         check_range("gamma", self.gamma, "(0, inf]")
         check_range("var", self.var, "(0, inf]")
 
@@ -146,6 +151,7 @@ class _MinSNR:
         return f"min_snr({self.gamma:.6g}, {self.var:.6g})"
 
 
+@door
 def min_snr(gamma: float = 5.0, var: float = 1.0) -> Weight:
     r"""Return $\lambda = \sigma^2 \min(1, \gamma / \text{SNR})$, with SNR $= \alpha^2 v/\sigma^2$.
 
@@ -155,6 +161,9 @@ def min_snr(gamma: float = 5.0, var: float = 1.0) -> Weight:
     Args:
         gamma: $\gamma$, positive.
         var: $v$, the data's variance, positive.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: An argument is not a number, or is out of range.
 
     Examples:
         >>> min_snr(gamma=3)
@@ -173,4 +182,4 @@ WEIGHTS: Mapping[str, Weight] = MappingProxyType(
         "power": power(0.0),
     }
 )
-"""The weights by name. `edm` and `min_snr` are for data of variance 1."""
+"""The weights by name: `edm` and `min_snr` for data of variance 1, and `power` with the power 0."""

@@ -142,7 +142,10 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
 
 
 def _code(name: str, known: Mapping[str, int | tuple[int, ...]], config: Mapping[str, Any]) -> str:
-    """Return a program that draws 16 samples in the units of the data, with every condition."""
+    """Return a program that draws 16 samples with every condition, in the units of the data.
+
+    If the units are not known, the samples are in model units.
+    """
     given = {
         key: f"torch.arange(16) % {kind}" if isinstance(kind, int) else f"torch.zeros({kind})"
         for key, kind in known.items()

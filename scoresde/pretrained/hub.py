@@ -64,7 +64,7 @@ def fetch(name: str) -> Path:
 
 
 def _is_reachable(client: Any, repo: str, revision: str | None) -> bool:
-    """Return True if the hub answers a request; without it, a download would retry for 30 s."""
+    """Return True if the hub answers; a download from a hub that does not would retry for 30 s."""
     try:
         client.HfApi().model_info(repo, revision=revision, timeout=_PATIENCE)
     except Exception as error:

@@ -2,7 +2,7 @@
 
 A few bytes can describe a network of terabytes, or a network whose layers take minutes to make. So
 the network is first made on the meta device, where tensors need no memory. An error is raised as
-soon as the network has more or larger tensors than the file.
+soon as it makes far more tensors or numbers than the file holds, or if they differ in the end.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
 
     Raises:
         CheckpointError: The class is not in this package, or the SDE has too many levels.
+        ScoreSDEError, TypeError: The class does not accept the arguments.
     """
     fields = {name: value for name, value in config["sde"].items() if name != "type"}
     kind = _kind(SDES, "sde", config["sde"]["type"])
@@ -154,7 +155,7 @@ _DRAWN = {torch.ops.aten.normal_, torch.ops.aten.uniform_}
 
 
 class Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Raise CheckpointError as soon as more or larger tensors are made than the file holds."""
+    """Raise CheckpointError if the block makes about twice as many tensors or numbers as stored."""
 
     def __init__(self, stored: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

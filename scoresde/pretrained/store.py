@@ -40,14 +40,18 @@ _DESCRIPTION: Mapping[str, type] = {"sde": dict, "net": dict, "event_shape": lis
 def locate(folder: str | Path) -> Path:
     """Return the file of a model, given its folder, the file itself, or its name.
 
-    A name without a dot or a separator means the folder with this name if it holds a model or a
-    run, and otherwise a packaged model. A name such as `runs/exp1` is looked up on the hub only if
-    there is no folder `runs`; otherwise it is treated as a path. A name with a revision, such as
-    `runs/exp1@main`, always means a model on the hub. For the folder of a diffusers pipeline, the
-    file that lists its parts is returned.
+    The name of a packaged model means that model, unless there is a file with this name, or a
+    folder that holds a model or a run. Any other name means the file or folder, if it exists. A
+    name such as `runs/exp1` for which there is neither is looked up on the hub, unless there is a
+    folder `runs`; with a revision, as in `runs/exp1@main`, it is looked up in any case. For the
+    folder of a diffusers pipeline, the file that lists its parts is returned.
 
     Raises:
-        CheckpointError: There is no such model.
+        CheckpointError: There is no such model, or the hub cannot be reached.
+        MissingExtraError: The name is one of the hub, and huggingface_hub is not installed.
+
+    Warns:
+        UserWarning: A file or folder is read in place of a packaged model with the same name.
     """
     path = Path(folder)
     if _is_packaged(folder):

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from scoresde.checks import check_name, quoted
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.checks import check_fields, check_name, check_range
+from scoresde.errors import InvalidValueError
 from scoresde.nn import MLP, DiT, UNet
 from scoresde.sde import Classes, Field
 from scoresde.sde.words import event_in_words
@@ -35,8 +35,8 @@ _COARSEST = 8
 # all other resolutions. A fine resolution with many positions takes most of the time of a step. If
 # it is narrow, there are more steps in the same time, which lowers the loss more.
 _NARROW, _WIDE, _OTHERS, _FEW = (32, 32), (32, 48), 64, 256
-# The largest number of positions of the finest resolution if patches are smaller than 4, and if
-# they are larger. Patches lose detail: after equal time a narrow network without patches has a
+# The largest number of positions of the finest resolution if the patches have a side below 4, and
+# otherwise. Patches lose detail: after equal time a narrow network without patches has a
 # lower loss.
 _FINEST, _MOST = 4096, 16_384
 
@@ -57,7 +57,7 @@ class NetConfig:
         dropout: The share of features that is dropped in training, in [0, 1).
 
     Raises:
-        InvalidValueError, UnknownNameError: A value is out of range.
+        InvalidTypeError, InvalidValueError, UnknownNameError: The value of a field is not allowed.
 
     Examples:
         >>> NetConfig(type="unet", channels=(8, 16)).build((2, 100), {}).config["spatial"]
@@ -72,13 +72,9 @@ class NetConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_name("network", self.type, _TYPES)
-        for name in ("channels", "attention"):
-            values = getattr(self, name)
-            if not isinstance(values, tuple) or not all(type(n) is int for n in values):
-                raise InvalidTypeError(f"{name} must be a tuple of integers, got {quoted(values)}")
-        if not 0 <= self.dropout < 1:
-            raise InvalidValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
+        check_range("dropout", self.dropout, "[0, 1)")
         if self.type == "dit":
             self._check_dit()
         if self.type == "mlp":

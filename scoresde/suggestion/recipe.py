@@ -119,17 +119,17 @@ def recipe(
     )
     if steps < _STEPS:
         reason += "; more steps may overfit" if known < 1.1 * steps else "; more steps are better"
-    fast, half = net.type == "unet", "an MLP or a transformer is trained in float32"
-    if fast:
-        fast = has_bfloat16(distributed.device())
-        half = "the device computes in bfloat16" if fast else "the device has no bfloat16"
+    bf16, precision = False, "an MLP or a transformer is trained in float32"
+    if net.type == "unet":
+        bf16 = has_bfloat16(distributed.device())
+        precision = "the device computes in bfloat16" if bf16 else "the device has no bfloat16"
     return {
         "rule": (rule, _RULES[rule]),
         "lr": rate_of(max(net.channels), rule),
         "batch_size": (batch, why),
         "steps": (steps, reason),
         "held_out": held_out_of(n),
-        "bf16": (fast, half),
+        "bf16": (bf16, precision),
         **_hidden(kinds or {}),
     }
 

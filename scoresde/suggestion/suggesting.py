@@ -70,7 +70,7 @@ class Suggestion(NoiseLevels):
     def trainer(self, folder: str | Path | None = None, **changes: Any) -> Trainer[ScoreModel]:
         """Return a trainer of `model()` with `config` and `loss()`, whose `train` gives the model.
 
-        If there are 50 samples or more, a tenth of the samples, at most 1,000, is held out, and the
+        If there are 50 samples or more, a tenth of them, at most about 1,000, is held out, and the
         loss on the held-out samples, `trainer.held_out.data`, is measured during the run.
         `trainer(held_out=0.0)` trains on all samples.
 
@@ -81,6 +81,7 @@ class Suggestion(NoiseLevels):
 
         Raises:
             UnknownNameError: `config` has no setting with this name.
+            ScoreSDEError: As in `Trainer`.
         """
         config = self.config.changed(**changes)
         model = model_of(self.data, self.net, self.sde(), config.seed)

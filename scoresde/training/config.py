@@ -26,7 +26,8 @@ from scoresde.training.parts import (
 
 __all__ = ["TrainConfig"]
 
-# Fields that may change when a run is resumed, since they change the weights only by rounding.
+# Fields that may change when a run is resumed. The weights do not depend on them, except by
+# rounding, by the masks of dropout, or where the run would otherwise have ended.
 _FREE = {
     "on_nan", "save_every", "keep", "log_every", "patience", "snapshot_every", "snapshot_half",
     "accumulate", "workers", "fused", "compile", "channels_last", "recompute", "shard",

@@ -53,25 +53,18 @@ def absolute(folder: str | Path | None) -> Path | None:
         ) from error
 
 
-def _check_kinds(score: object, config: object) -> None:
-    """Raise InvalidTypeError unless `score` is a module and `config` is a TrainConfig."""
+def process(score: object) -> SDE:
+    """Return the SDE that a score belongs to.
+
+    Raises:
+        InvalidTypeError: The score is not a module.
+        InvalidValueError: The score has no SDE.
+    """
     if not isinstance(score, nn.Module):
         raise InvalidTypeError(
             f"a trainer needs a score that is an nn.Module, got {quoted(score)}; train the inner "
             "score and wrap the result, or turn this score into a module"
         )
-    if not isinstance(config, TrainConfig):
-        raise InvalidTypeError(f"config must be a TrainConfig, got {type(config).__name__}")
-
-
-def process(score: nn.Module, config: TrainConfig) -> SDE:
-    """Return the SDE that a score belongs to.
-
-    Raises:
-        InvalidTypeError: The score is not a module, or `config` is not a TrainConfig.
-        InvalidValueError: The score has no SDE.
-    """
-    _check_kinds(score, config)
     try:
         return process_of(score, None)
     except InvalidValueError as error:
@@ -120,7 +113,7 @@ def numbered(score: nn.Module, data: Data) -> Data:
 
 
 def adopt(score: nn.Module, data: Data) -> None:
-    """Give a `ScoreModel` the transform and names of its data, and remove its outdated pilot."""
+    """Give a `ScoreModel` the transform, classes and columns of its data, and remove its pilot."""
     if not isinstance(score, ScoreModel):
         return
     if data.transform != Identity():
@@ -180,7 +173,7 @@ def _fits(of_data: Classes | Field, kind: Classes | Field) -> bool:
 
 
 def warn_of_moments(score: nn.Module, data: Data) -> None:
-    """Warn if the moments that the score assumes differ from the data's, or the SDE hides columns.
+    """Warn if the score assumes other moments than the data's, or the SDE's noise hides columns.
 
     The loss would not show such a mistake.
 

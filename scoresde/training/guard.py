@@ -33,7 +33,7 @@ _CACHED = 2
 
 
 class _UnsavedBuffers:
-    """Warn if three steps have changed buffers that are not saved.
+    """Warn once, if three steps have changed buffers that are not saved.
 
     A buffer that is only a cache is made at the first step, and does not change later.
     """

@@ -44,7 +44,7 @@ class HeldOut:
         data: The held-out data, for `scoresde.metrics.evaluate(samples, trainer.held_out.data)`,
             for example.
         best: The lowest loss at a checkpoint so far.
-        at: The step of that checkpoint, or None before the first checkpoint.
+        at: The step of that checkpoint; None if no checkpoint had a finite loss so far.
         waited: The number of checkpoints since `at`.
         quarters: The last measured loss of each quarter of the samples, sorted by noise, under the
             names in the log: `held_out_1` for the least noise to `held_out_4`. It is empty if there

@@ -201,15 +201,14 @@ class Keeper:
         }
         if held_out is not None:
             meta["held_out"] = held_out.as_json()
-        best = held_out.best if held_out and self._is_best(step, averages, held_out) else None
+        best = self._best(step, averages, held_out)
         copies, stored = checkpoint.copied(tensors), copy.deepcopy(dict(averages))
         keep = self.config.keeping.keep
 
         def write() -> None:
             self._newest = checkpoint.save_step(self.folder, step, copies, meta, keep=keep)
             self.export(step, stored)
-            if best is not None:
-                self._export_best(step, stored, best)
+            self._export_best(step, stored, best)
             self._unsaved = False
 
         self._files.begin(write)
@@ -243,15 +242,19 @@ class Keeper:
         self, step: int, averages: Mapping[str, Average[nn.Module]], held_out: HeldOut | None
     ) -> None:
         """Write the averaged model to `best` if its held-out loss is the lowest so far."""
-        if held_out is not None and self._is_best(step, averages, held_out):
-            self._export_best(step, averages, held_out.best)
+        self._export_best(step, averages, self._best(step, averages, held_out))
 
-    def _is_best(
-        self, step: int, averages: Mapping[str, Average[nn.Module]], held_out: HeldOut
-    ) -> bool:
-        """Return True if the held-out loss is the lowest; warn if an earlier best is missing."""
-        if held_out.at in (None, step):
-            return held_out.at == step
+    def _best(
+        self, step: int, averages: Mapping[str, Average[nn.Module]], held_out: HeldOut | None
+    ) -> float | None:
+        """Return the held-out loss if it is the lowest so far; warn if an earlier best is missing.
+
+        The result is None if the loss is not the lowest.
+        """
+        if held_out is None or held_out.at is None:
+            return None
+        if held_out.at == step:
+            return held_out.best
         best = self.folder / _BEST
         if isinstance(averages[""].model, ScoreModel) and _done(best) != held_out.at:
             warnings.warn(
@@ -261,12 +264,13 @@ class Keeper:
                 RuntimeWarning,
                 stacklevel=outside(),
             )
-        return False
+        return None
 
     def _export_best(
-        self, step: int, averages: Mapping[str, Average[nn.Module]], loss: float
+        self, step: int, averages: Mapping[str, Average[nn.Module]], loss: float | None
     ) -> None:
-        if not _holds(self.folder / _BEST, step):
+        """Write the averaged model to `best`, unless `loss` is None or the model is there."""
+        if loss is not None and not _holds(self.folder / _BEST, step):
             self.export(step, {_BEST: averages[""]}, held_out=loss)
 
     def complete(self, step: int, averages: Mapping[str, Average[nn.Module]]) -> None:

@@ -111,6 +111,8 @@ class WandB(Callback):
 class Trackio(Callback):
     """Log to a run of trackio on this machine; show it by `trackio show`.
 
+    The project is `TRACKIO_PROJECT`, by default "scoresde".
+
     Args:
         folder: The folder of the run. The run's name consists of the folder's name and the
             identifier in the file `run-id`.

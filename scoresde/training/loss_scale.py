@@ -15,11 +15,11 @@ _LARGEST = 2.0**100  # the limit of the scale, since an infinite scale could nev
 
 
 class LossScale(nn.Module):
-    """Multiply a loss by the largest power of 2 that float16 allows.
+    """Hold the factor of a float16 loss, a power of 2 as large as the gradients allow.
 
-    If a gradient is not finite, the step is skipped and the scale is halved. After 2,000 finite
-    steps in a row the scale is doubled (Micikevicius et al. 2018, arXiv:1710.03740, sec. 3.2). The
-    scale is a buffer, so that a resumed run continues with the same scale.
+    If a gradient is not finite, the step is skipped and the factor `scale` is halved. After 2,000
+    finite steps in a row it is doubled (Micikevicius et al. 2018, arXiv:1710.03740, sec. 3.2). The
+    factor is a buffer, so that a resumed run continues with the same factor.
     """
 
     scale: Tensor

@@ -36,6 +36,9 @@ _A, _B, _C, _ROUNDS = 3.4445, -4.7750, 2.0315, 5
 class Muon(torch.optim.Adam):
     r"""Update parameter groups with `"matrices": True` by Muon, and all others by Adam.
 
+    As in Adam with `decoupled_weight_decay`, weight decay first multiplies the matrices of a group
+    by 1 - learning rate * `weight_decay`.
+
     Args:
         params: The parameter groups.
         momentum: The momentum $\mu$ in [0, 1).
@@ -95,8 +98,8 @@ def orthogonal(x: Tensor) -> Tensor:
     r"""Return matrices `(B, r, c)` with the same singular vectors and singular values near 1.
 
     Compute five steps of the Newton-Schulz iteration $X \leftarrow a X + b XX^T X + c (XX^T)^2 X$
-    from $X / \|X\|_F$. The coefficients increase small singular values fast. The final singular
-    values differ from 1 by up to about .3.
+    from $X / \|X\|_F$. The coefficients increase small singular values fast. Singular values of at
+    least $\|X\|_F / 100$ become about .7 to 1.2; smaller ones may stay smaller.
     """
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT).mT

@@ -140,7 +140,7 @@ class Averages:
         ema: The decay, in [0, 1), of the exponential average that is the result. If there are
             several decays, the first gives the result, and the average for each other decay is
             written to a folder `ema-<decay>`.
-        ema_sigma: The relative widths, in [1e-4, 0.288], of power-function averages, of which
+        ema_sigma: The relative widths, in [1e-4, 0.2887], of power-function averages, of which
             snapshots are written. With the two widths (0.05, 0.1), averages of other widths can be
             reconstructed from the snapshots after the training (`scoresde.ema.reconstruct`).
         snapshot_every: The number of steps between snapshots, at least 1; the last step has a
@@ -187,7 +187,11 @@ class Averages:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Configure how a step is computed; except for `bf16` and `fp16` this only changes rounding.
+    """Configure how a step is computed.
+
+    Except for `bf16` and `fp16` the fields change the results only by rounding. `accumulate` and
+    `compile` also change what depends on the division of a batch or on torch's generator, such as
+    the masks of dropout.
 
     Attributes:
         accumulate: The number of parts, at least 1, into which a process divides its share of a

@@ -37,8 +37,9 @@ class Pictures(Callback):
     - `loss.png`: the loss, and the held-out loss if there is one;
     - `samples.png`: samples only, which `scoresde push` uploads;
     - `pictures/step-*.png`: the same samples beside data (held-out data if there are any);
-    - `levels.png`: the loss on these data at twelve noise scales. The second line is the loss of
-      the best linear denoiser of single entries; the loss of a trained model should be below it.
+    - `levels.png`: the loss on these data at twelve noise scales, or at up to 23 levels of a
+      ladder. If the model has moments, a second line shows the loss of the best linear denoiser of
+      single entries; the loss of a trained model should be below it.
 
     The averaged model draws the samples by DPM-Solver++ in 20 steps. The seed is always the same,
     so one sees the same samples improve from picture to picture. The samples have all classes in

@@ -22,7 +22,7 @@ _DATA = "data set"
 def check_same(
     meta: Mapping[str, Any], config: TrainConfig, identity: Mapping[str, str], source: str
 ) -> None:
-    """Raise unless a checkpoint is of the same run; warn if the run goes on in another way.
+    """Raise unless a checkpoint is of the same run; warn if it does not continue exactly.
 
     Args:
         meta: The description in the checkpoint.
@@ -32,6 +32,10 @@ def check_same(
 
     Raises:
         InvalidValueError: The checkpoint is of another configuration, model or data set.
+
+    Warns:
+        RuntimeWarning: The learning rate jumps, since the run now has more steps; or the number of
+            threads or processes is another one.
     """
     # compare the data first, since other data also change options that are chosen for the data
     _check_entries(meta, {_DATA: identity[_DATA]}, source)

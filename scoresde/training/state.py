@@ -132,9 +132,11 @@ def _slots(
 
 
 def _laid(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    fits = {name for name, value in like.items() if name in tensors}
-    fits = {name for name in fits if tensors[name].shape == like[name].shape}
-    return {k: laid_like(v, like[k]) if k in fits else v for k, v in tensors.items()}
+    """Return tensors laid out as those of the same name and shape in `like`."""
+    return {
+        k: laid_like(v, like[k]) if k in like and v.shape == like[k].shape else v
+        for k, v in tensors.items()
+    }
 
 
 def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data, augment: object) -> dict[str, str]:

@@ -83,7 +83,7 @@ class Trainer(Generic[ScoreT]):
         step: The number of steps so far.
         ema: The averages of the weights.
         held_out: The held-out data with the record of their loss, or None.
-        history: The rows of the log so far.
+        history: The log so far; `history.rows` holds its rows.
 
     Raises:
         ShapeError: The data's events have another shape than the score's.
@@ -127,7 +127,7 @@ class Trainer(Generic[ScoreT]):
         self.score = score
         self.config = TrainConfig() if config is None else config
         self.folder = absolute(folder)
-        sde = process(score, self.config)
+        sde = process(score)
         self.data = numbered(score, data if isinstance(data, Data) else load(data))
         check_fit(score, self.config, self.data)
         self.loss = default_loss(score, self.data) if loss is None else loss
@@ -197,8 +197,8 @@ class Trainer(Generic[ScoreT]):
         A checkpoint is copied in memory, and written while the next steps run. After the first
         SIGINT, SIGTERM or SIGHUP the run finishes the current step, writes a checkpoint, and raises
         KeyboardInterrupt or SystemExit(128 + number). A second signal ends it as soon as the files
-        being written are complete. If data cannot be read, the last step is saved before the error
-        is raised.
+        being written are complete. If data cannot be read and there is a folder, the last step is
+        saved before the error is raised.
 
         Args:
             steps: The largest number of steps to make, at least 0; None makes all remaining steps.

@@ -236,7 +236,7 @@ class Update:
 
 
 def default_loss(score: nn.Module, data: Data) -> Loss:
-    """Return the DSM loss with the weight of EDM for the variance that the score assumes."""
+    """Return DSM with EDM's weight for the variance in the score's facts, or else the data's."""
     moments = facts(score).moments
     var = data.moments()[1] if moments is None else moments.mean_variance()
     return functools.partial(dsm_loss, weight=edm(var or 1.0))
