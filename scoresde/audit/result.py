@@ -10,6 +10,7 @@ import torch
 
 from scoresde.audit.agreement import Agreement
 from scoresde.audit.identities import ROUNDING, Estimate, Findings
+from scoresde.precision import full_precision
 from scoresde.result import Result
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class Audit(Result):
         return next((a for a in self.levels if a.agreement.z > a.limit), None)
 
     @property
+    @full_precision()
     def nats(self) -> float:
         r"""Return the likelihood lost in nats, $\tfrac12 D \int \text{excess}\, d\lambda$.
 

@@ -69,6 +69,7 @@ class Classifier(nn.Module):
             )
         self.head = nn.Linear(self.SIZE, classes)
         self.register_buffer("scale", torch.ones(()))
+        self.float()  # whatever torch's default dtype is
 
     @classmethod
     @door

@@ -160,7 +160,7 @@ def _gaussian(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 def _cubic(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
     """Return the cubic kernel of centred arguments, without terms in only one argument."""
-    size = len(centre)
+    size = max(len(centre), 1)
     p, u, w = a @ b.mT / size, (a @ centre / size)[:, None], b @ centre / size
     at = centre @ centre / size + 1
     g = u + (w + at)

@@ -126,11 +126,11 @@ def numbers(name: str, value: Numbers) -> Tensor:
         raise InvalidTypeError(f"{name} must be made of numbers, got {quoted(value)}") from error
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise InvalidTypeError(f"{name} must be made of real numbers, got {tensor.dtype}")
-    if not tensor.isfinite().all():
-        raise InvalidValueError(f"{name} must be finite, got {value}")
     if not isinstance(value, Tensor):
         # read Python floats in float64 instead of torch's default dtype
         tensor = torch.as_tensor(value, dtype=torch.float64)
+    if not tensor.isfinite().all():
+        raise InvalidValueError(f"{name} must be finite, got {value}")
     return tensor.to(device="cpu", dtype=torch.float64, copy=True)
 
 

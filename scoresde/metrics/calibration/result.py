@@ -17,6 +17,7 @@ from scoresde.metrics.calibration.uniformity import (
     holm,
 )
 from scoresde.metrics.resampling import Estimate
+from scoresde.precision import full_precision
 from scoresde.result import Result
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Calibration(Result):
     first: Calibration | None = None
 
     @property
+    @full_precision()
     def alarms(self) -> dict[str, float]:
         """Return the tests that failed, with p-values adjusted for the number of tests (Holm)."""
         names = [f"{q.name}, {test}" for q in self.quantities for test in q.p]
