@@ -61,7 +61,7 @@ class Copies:
         check_range("quantile", self.quantile, "(0, 1)")
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """Return both values for each choice of rows.
+        """Return `copied` and `nearer` for each choice of rows, `(K,)` each.
 
         Args:
             x: The features of samples, `(N, F)`.

@@ -15,7 +15,7 @@ from scoresde.targets.target import Target
 
 __all__ = ["Gaussian", "GaussianMixture", "Numbers", "numbers", "spectrum"]
 
-# Types that torch.as_tensor accepts.
+# a tensor, or what torch.as_tensor converts to a tensor
 Numbers = Tensor | float | Sequence[Any]
 
 
@@ -151,7 +151,7 @@ def _check_not_negative(name: str, value: Tensor) -> None:
 
 
 def spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return eigenvalues `(K, D)` of covariances, and eigenvectors unless all are diagonal."""
+    """Return eigenvalues `(K, D)` of covariances, and eigenvectors, or None if all are diagonal."""
     k, d = len(means), means[0].numel()
     if covs.shape != (k, d, d):
         want, got = ((d, d), covs.shape[1:]) if name == "cov" else ((k, d, d), covs.shape)

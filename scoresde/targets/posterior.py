@@ -29,7 +29,7 @@ Map = Callable[[Tensor], Tensor] | Tensor
 
 
 class Posterior(Target):
-    r"""Define the exact distribution of $x_0$ given a linear measurement.
+    r"""Define the exact distribution of $x_0$ given $y = A x_0 + \text{std}\,\varepsilon$.
 
     `target.posterior(...)` constructs it.
 
@@ -40,7 +40,7 @@ class Posterior(Target):
         y: The measurement, with NaN for entries that were not measured.
 
     Attributes:
-        log_evidence: $\log p(y)$, a number.
+        log_evidence: $\log p(y)$ of the measured entries, a number.
 
     Raises:
         InvalidTypeError: An argument is not made of real numbers, or `A` fails for a batch.

@@ -66,7 +66,7 @@ class Study:
         Args:
             tested: The pairs whose parameters are ranked among the draws.
             other: Further independent pairs, which give the reference points, the standard
-                deviation of the parameters, and draws from the prior.
+                deviations of the parameters and data, and draws from the prior.
             g: The generator of all random numbers and of the seeds for `draw`.
         """
         draw_seed = int(torch.randint(2**62, (), generator=g))
