@@ -37,7 +37,8 @@ T = TypeVar("T")
 
 _CHOSEN: ContextVar[torch.device | None] = ContextVar("device", default=None)
 _AGREED = (DataError, TrainingError)
-# Each group has addresses of its own: those of an earlier group lead nowhere.
+# Each group stores its addresses under a number of its own, since those of an earlier group are
+# out of date.
 _NUMBERS = itertools.count()
 
 
@@ -61,7 +62,7 @@ def is_main() -> bool:
 
 
 def rows(n: int) -> slice:
-    """Return this process's rows of a batch of `n`; all processes have equally many, by rank.
+    """Return the rows of this process in a batch of `n`, an equal share for each process by rank.
 
     Raises:
         InvalidValueError: The batch cannot be divided evenly.
@@ -131,8 +132,8 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
 
     Raises:
         PeerError: Another process of the group died, or did not answer in time.
-        InvalidValueError: The environment has WORLD_SIZE, but not the address of the other
-            processes.
+        InvalidValueError: The environment has WORLD_SIZE above 1, but lacks RANK, MASTER_ADDR or
+            MASTER_PORT.
     """
     if not _alone() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -206,13 +207,14 @@ def largest(value: int) -> int:
 
 
 def together(read: Callable[[], T]) -> T:
-    """Call a function; if it fails in one process, raise an error in all processes.
+    """Call a function; if it raises one of two errors in a process, raise it in all processes.
 
     For example, if one process cannot read its samples, the other processes would wait for it, and
     the run would end without a checkpoint.
 
     Raises:
-        DataError, TrainingError: The function raised this error, here or in another process.
+        DataError, TrainingError: The function raised this error, here or in another process. Other
+            errors are raised only in the process in which they occur.
     """
     failed, value = None, cast("T", None)
     try:
@@ -246,7 +248,7 @@ def share(x: Tensor, owner: int) -> None:
 
 
 def shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of process 0, on the CPU, in every process; ignore other tensors."""
+    """Return the CPU tensors of process 0 in every process; ignore those of other processes."""
     if size() == 1:
         return dict(tensors)
     header = [[name, str(v.dtype).removeprefix("torch."), v.shape] for name, v in tensors.items()]

@@ -1,7 +1,7 @@
 """Define the errors that scoresde raises.
 
-Each error is a `ScoreSDEError`, and also a builtin error such as `ValueError`, so that both
-`except ScoreSDEError` and `except ValueError` catch it.
+Each error that is raised is a `ScoreSDEError` and also a builtin error. For example, both
+`except ScoreSDEError` and `except ValueError` catch an `InvalidValueError`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ScoreSDEError(Exception):
 
 
 class InvalidValueError(ScoreSDEError, ValueError):
-    """Report an argument with a wrong value, but the right type."""
+    """Report an argument with a wrong value."""
 
 
 class InvalidTypeError(ScoreSDEError, TypeError):
@@ -85,7 +85,7 @@ class NonFiniteError(ScoreSDEError, RuntimeError):
 
 
 class ConvergenceError(ScoreSDEError, RuntimeError):
-    """Report a solver that needs more than the allowed evaluations."""
+    """Report a solver that needs too many evaluations, or steps too small to change the time."""
 
 
 class MemoryLimitError(ScoreSDEError, MemoryError):

@@ -1,4 +1,4 @@
-"""Lock a block against other threads, so that a forked process does not wait for them.
+"""Define a lock between threads, which no thread holds in a newly forked process.
 
 `fork` copies locks as they are, but not the threads that hold them. So a lock that another thread
 held at the fork would never be released in the child.
@@ -16,7 +16,7 @@ __all__ = ["ThreadLock"]
 
 
 class ThreadLock:
-    """Let one thread at a time run a block; a thread may enter such blocks within one another.
+    """Let one thread at a time run a block; the same thread may enter nested blocks.
 
     Examples:
         >>> alone = ThreadLock()
@@ -30,7 +30,7 @@ class ThreadLock:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Run the block in no other thread at the same time."""
+        """Let the block run in one thread at a time."""
         with self._lock:
             yield
 

@@ -6,7 +6,8 @@ $$ y' = y + h \sum_i b_i k_i, \qquad e = h \sum_i (b_i - \hat b_i) k_i, \qquad
    \epsilon = \Big\| \frac{e}{\text{atol} + \text{rtol} \max(|y|, |y'|)} \Big\| $$
 
 The step is accepted if $\epsilon \le 1$. The next step size is about
-$0.9\,h\,\epsilon^{-3/16}\,\epsilon_\text{prev}^{1/32}$, but at least $h / 5$ and at most $10\,h$.
+$0.9\,h\,\epsilon^{-3/16}\,\epsilon_\text{prev}^{1/32}$, but at least $h / 5$ and at most $10\,h$,
+and at most $h$ after a rejected step.
 This is a PI controller (Gustafsson 1991, *Control theoretic techniques for stepsize
 selection*; Hairer, Nørsett & Wanner 1993, sections II.4 and IV.2). One call of $f$ evaluates all
 samples that have not reached the last time; apart from this the samples are independent.
@@ -161,7 +162,8 @@ class Tolerance:
             different weights for the parts of an event.
 
     Raises:
-        InvalidValueError: A tolerance is negative, infinite or NaN, or both are 0.
+        InvalidValueError: A tolerance is negative, infinite or NaN; or both are 0; or `max_nfe` is
+            below 1.
     """
 
     rtol: float | Tensor = 1e-5
@@ -203,7 +205,7 @@ def solve(
     r"""Solve $dy/dt = f(t, y)$ from `t0` to `t1`, forwards or backwards, separately per sample.
 
     Args:
-        f: The derivative. The derivative of a sample may depend only on the state of this sample.
+        f: The derivative. For each sample it may depend only on the time and state of this sample.
         y: The states at `t0`, `(B, *)`, floating-point.
         t0: The first time, `()` or `(B,)`, finite.
         t1: The last time, `()` or `(B,)`, finite.

@@ -111,7 +111,7 @@ def showing(
 
 
 def each(items: Sequence[T], doing: str, *, unit: str = "step", show: bool | None) -> Iterator[T]:
-    """Yield the items and show the progress; `show` is as in `showing`."""
+    """Yield the items, and show the progress as `showing` does."""
     with showing(len(items), doing, unit=unit, show=show) as progress:
         for item in items:
             yield item

@@ -1,4 +1,4 @@
-r"""Compute Gauss-Legendre quadrature and Lagrange polynomials, for multistep methods."""
+"""Compute Gauss-Legendre quadrature and Lagrange polynomials, for multistep methods."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
 
 
 def interpolated(nodes: Tensor, values: Tensor, at: Tensor) -> Tensor:
-    """Return values `(..., r)` at points `(...)`, by polynomials through the 6 nearest nodes.
+    """Return values `(..., r)` at points `(...)`, by polynomials through 6 neighbouring nodes.
+
+    There are three nodes on each side of a point, except near the ends.
 
     Args:
         nodes: Increasing nodes `(K,)`, at least 6.

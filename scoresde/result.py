@@ -61,8 +61,8 @@ def page(text: str, picture: Figure | None, alt: str = "") -> str:
     Args:
         text: The text, which is escaped.
         picture: A figure, or None.
-        alt: A description of the picture for screen readers; by default made from titles and
-            labels.
+        alt: A description of the picture for screen readers; by default the titles and labels of
+            its panels.
     """
     words = f'<pre style="line-height: 1.2">{html.escape(text)}</pre>'
     if picture is None:

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-# if |shift| / scale is larger, float32 cannot represent differences of 1/1024 of the scale
+# if |shift| / scale is larger, rounding to float32 causes errors of about 1/1000 of the scale
 _FAR = 2**14
 
 
@@ -67,7 +67,7 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class Identity:
-    """Return the numbers unchanged."""
+    """Use the raw numbers as model units."""
 
     @property
     def levels(self) -> None:
@@ -75,7 +75,7 @@ class Identity:
         return None
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Return the same numbers, as floats."""
+        """Return the same numbers, in float64 if they are float64, else in float32."""
         return raw if raw.dtype == torch.float64 else raw.float()
 
     def inverse(self, x: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class Range:
         return -math.prod(event_shape) * math.log((self.high - self.low) / 2)
 
     def restore(self, x: Tensor) -> Tensor:
-        """Return the nearest quantised raw values, as bytes if they are integers from 0 to 255.
+        """Return the nearest raw values, as bytes if `low` is 0 and `high` is `levels` - 1 <= 255.
 
         Without `levels` the result is that of `inverse`.
 
@@ -158,15 +158,15 @@ class Range:
 class Standardize:
     r"""Map raw numbers to $x = (r - \text{shift}) / \text{scale}$, per dimension or channel.
 
-    Each entry of the first event axis has a shift and a scale: each dimension of a vector, each
-        channel of an image or field.
+    Each entry of the first event axis, such as a dimension of a vector or a channel of an image,
+    has a shift and a scale; a single shift and scale serve all entries.
 
     Args:
         shift: One number, or one for each entry of the first axis.
         scale: Positive numbers, as many as shifts.
 
     Raises:
-        InvalidValueError: A shift is not finite, or a scale not positive.
+        InvalidValueError: A shift is not finite, or a scale is not positive and finite.
         InvalidTypeError: A shift or scale is not a number.
         ShapeError: The numbers of shifts and scales differ.
     """

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 
 import pytest
@@ -13,7 +14,7 @@ from strategies import log_floats
 
 import scoresde
 from scoresde import SDE, VPSDE, BrownianBridgeSDE, Facts, Field, Moments
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.objectives import dsm_loss
 from scoresde.samplers import DDIM, Ancestral, Heun, MeanStart, Scipy
 from scoresde.score import Centred, Unpaired
@@ -203,6 +204,14 @@ def test_samplers_without_the_noise_of_the_reverse_sde_refuse_a_network_without_
         scoresde.sample(shaped, sampler=Ancestral(), steps=2, seed=0)
     one = scoresde.sample(shaped, sampler=Ancestral(), steps=2, n=3, seed=0, condition={Y: [1.0]})
     assert one.shape == (3, 1)
+    with pytest.raises(NonFiniteError, match="condition 'y', the end of a bridge, holds NaN"):
+        scoresde.sample(shaped, sampler=Ancestral(), steps=2, seed=0, condition={Y: [math.nan]})
+
+
+@pytest.mark.parametrize("s", [1e-200, 1e-30, 1e-2, 1e150, 1e200])
+def test_a_scale_of_a_bridge_that_is_too_small_or_too_large_is_named(s):
+    with pytest.raises(InvalidValueError, match=re.escape(f"{s!r}")):
+        BrownianBridgeSDE(s)
 
 
 def test_the_mean_start_is_that_of_the_law_given_y_for_one_evaluation():

@@ -330,6 +330,21 @@ def test_a_result_is_a_table_json_and_a_picture(tmp_path):
         (dict(log_likelihood=lambda theta, y: theta), ShapeError, "one number for each of"),
         (dict(log_density=lambda theta, y: theta[:, 0] * math.nan), NonFiniteError, "log_density"),
         (dict(log_density=lambda theta, y: theta[:, 0].log()), NonFiniteError, "log_density"),
+        (
+            dict(simulate=lambda n, seed: tuple(1e200 * part for part in simulate(n, seed))),
+            NonFiniteError,
+            r"theta holds numbers up to .*e\+200, so their squares overflow; divide the param",
+        ),
+        (
+            dict(simulate=lambda n, seed: (simulate(n, seed)[0], 1e-300 * simulate(n, seed)[1])),
+            NonFiniteError,
+            r"y holds numbers up to .*e-300, so their squares underflow; divide the param",
+        ),
+        (
+            dict(draw=lambda y, k, seed: 1e200 * posterior(y, k, seed)),
+            NonFiniteError,
+            "the draws holds numbers up to .*, so their squares overflow",
+        ),
         (dict(draw=3), InvalidTypeError, "draw"),
         (
             dict(simulate=lambda n, seed: (torch.ones(n, 2), torch.zeros(n, 2))),

@@ -158,6 +158,11 @@ def test_encoder_and_decoder_run_in_evaluation_mode():
         (lambda x: (x, x[:, :1]), ShapeError, "the shapes must be equal"),
         (lambda x: (x, -x.abs()), InvalidValueError, "the logarithm v of a variance"),
         (lambda x: x / 0, NonFiniteError, "what the encoder returns"),
+        (
+            lambda x: (x, torch.full_like(x, torch.finfo(x.dtype).max)),
+            NonFiniteError,
+            "draws of codes overflow torch.float..: .* standard deviations of up to",
+        ),
     ],
 )
 def test_an_encoder_that_returns_something_else_is_told_so(encoder, error, message):

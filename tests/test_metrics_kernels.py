@@ -292,6 +292,11 @@ def test_bad_inputs_are_named(call, error, message):
         call()
 
 
+@pytest.mark.parametrize("kernel", ["gaussian", "cubic"])
+def test_events_without_entries_are_at_no_distance(kernel):
+    assert kernel_distance(torch.zeros(9, 0), torch.zeros(7, 0), kernel=kernel) == 0
+
+
 def test_a_kernel_that_overflows_is_an_error_and_one_set_twice_keeps_its_diagonal():
     x = randn(10, 3)
     with pytest.raises(NonFiniteError, match="cubic kernel overflows"):

@@ -676,7 +676,7 @@ def test_numbers_are_vectors_of_one_entry_where_the_score_takes_those():
     for mean in (rows, rows[:, None]):
         assert Condition.of({"mean": mean}, 3, declared)["mean"].tolist() == [[1.0], [2.0], [3.0]]
     assert Condition.of({"mean": 2.0}, 2, declared)["mean"].tolist() == [[2.0], [2.0]]
-    with pytest.raises(ShapeError, match="one row for each of the n = 2 samples"):
+    with pytest.raises(ShapeError, match=r"one row for each of the n = 2 samples.*got \(3,\)"):
         Condition.of({"mean": rows}, 2, declared)
 
 

@@ -527,9 +527,51 @@ def test_a_default_dtype_changes_neither_a_stored_model_nor_numbers(tmp_path, dt
     assert torch.equal(waves.frequencies, MLP(2, hidden=(4,)).embedding.wave.frequencies)
 
 
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def conditional(n, seed):
+    theta, noise = torch.randn(2, n, 2, generator=generator(seed), dtype=torch.float64)
+    return theta, theta + noise
+
+
+def of_posterior(y, k, seed):
+    z = torch.randn(len(y), k, 2, generator=generator(seed), dtype=torch.float64)
+    return y[:, None] / 2 + 0.5**0.5 * z
+
+
+@pytest.mark.global_rng
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_default_dtype_changes_no_figure_of_samples(dtype):
+    x, held, train = (torch.randn(300, 2, generator=generator(i)) for i in range(3))
+    data = scoresde.data.Data(x, label=torch.arange(300) % 2)
+
+    def figures():
+        return (
+            metrics.memorisation(x, held, train),
+            metrics.calibrate(of_posterior, conditional, n=40, draws=9, rerun=False).as_json(),
+            metrics.Classifier.fit(data, steps=2)(x).dtype,
+            targets.Gaussian([1e5], std=1.0).means.item(),
+        )
+
+    before, expected = torch.get_default_dtype(), figures()
+    torch.set_default_dtype(dtype)
+    try:
+        found = figures()
+    finally:
+        torch.set_default_dtype(before)
+    assert found == expected
+
+
 def test_numbers_stay_on_the_cpu_under_a_default_device_without_numbers():
+    found = metrics.calibrate(of_posterior, conditional, n=40, draws=9, rerun=False)
+    audited = audit(TARGET.at(SDE), SDE, OTHER, levels=3, samples=4, steps=4, progress=False)
+    alarms, nats = found.alarms, audited.nats
     with torch.device("meta"):
         assert Linear(torch.eye(2, device="cpu"), 0.2).std == 0.2
+        assert found.alarms == alarms
+        assert audited.nats == nats
 
 
 def test_tensors_without_numbers_are_refused():

@@ -474,6 +474,11 @@ def test_impossible_parameters_are_refused_where_they_are_written(make, error, m
         (lambda q: q.score(torch.zeros(1, 2), VPSDE(), math.nan), InvalidValueError, "got nan"),
         (lambda q: q.score(torch.zeros(2, 2), VPSDE(), torch.ones(3)), ShapeError, r"\(3,\)"),
         (lambda q: q.at(VPSDE())(torch.zeros(2, 3), torch.ones(2)), ShapeError, r"\(B, 2\)"),
+        (
+            lambda q: q.posterior(torch.eye(2), 0.1, [math.inf, 0.0]),
+            NonFiniteError,
+            "y holds NaN or infinity",
+        ),
         (lambda q: q.sample(-1), InvalidValueError, "n must be an integer >= 0, got -1"),
         (lambda q: q.sample(1.5), InvalidTypeError, "got 1.5"),
         (lambda q: q.sample(3, VPSDE(), 2.0), InvalidValueError, "got 2.0"),

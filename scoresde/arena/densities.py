@@ -2,12 +2,12 @@ r"""Define problems of many dimensions: densities of real images, and mixtures o
 
 A kernel density of patches of photographs resembles a learnt model of images: its score varies on
 many scales near a thin set. The photographs are the sample images of matplotlib and scikit-learn;
-only the left half of each is used. The widths of the mixtures differ by a factor of a hundred, both
-along the axes of one mode and between modes.
+only the left half of each is used. In the mixtures "widths", standard deviations differ by a factor
+of a hundred, both along the axes of one mode and between modes; in "sheets" by a factor of fifty.
 
-A hash of the name of a problem decides whether it is for choosing settings ("tuning") or for final
-comparisons ("judging"), so that nobody chose this division. The kinds "terrain" and "sheets" are
-for judging only.
+A hash of the name of a distribution decides whether it is for choosing settings ("tuning") or for
+final comparisons ("judging"), so that the division does not depend on results. The kinds "terrain"
+and "sheets" are for judging only.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torch import Tensor
 
 from scoresde.arena.problem import Problem, generator_of
 from scoresde.arena.reference import DOP853
+from scoresde.checks import door
 from scoresde.errors import MissingExtraError
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, FlowSDE
 from scoresde.targets import GaussianMixture, KernelDensity, Target
@@ -44,6 +45,7 @@ _PATCHES, _SEED = 256, 21
 _FLOW = DOP853(rtol=1e-8)
 
 
+@door
 def image_densities(part: Literal["tuning", "judging"] = "tuning") -> tuple[Problem, ...]:
     """Return the problems of many dimensions that are for tuning, or for judging.
 
@@ -51,6 +53,7 @@ def image_densities(part: Literal["tuning", "judging"] = "tuning") -> tuple[Prob
         part: "tuning" or "judging".
 
     Raises:
+        UnknownNameError: `part` is neither.
         MissingExtraError: scikit-learn is not installed.
     """
     return tuple(

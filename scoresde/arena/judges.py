@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["LAW", "flow_errors", "law_errors", "law_interval"]
 
 LAW = ("energy", "sliced", "modes", "spread", "mean", "cov")
-r"""The errors of the distribution of samples; for infinitely many exact samples they would be 0.
+r"""The errors of the distribution of samples, which are near 0 for very many exact samples.
 
 - `energy`: the energy distance, divided by the data's scale;
 - `sliced`: the squared sliced Wasserstein distance, divided by the square of the scale;
@@ -40,11 +40,11 @@ r"""The errors of the distribution of samples; for infinitely many exact samples
   among exact samples;
 - `spread`: the root mean square distance of a sample from the mean of its component, divided by
   that of exact samples; the error is the absolute value of the logarithm of this ratio;
-- `mean`: the distance between the means, divided by the scale;
+- `mean`: the root mean square difference of the means over dimensions, divided by the scale;
 - `cov`: the relative error of the covariance in the Frobenius norm.
 
-The first two are unbiased and may be negative. The others are positive even for finitely
-many exact samples; the noise floor is their value for equally many exact samples.
+The first two are unbiased and may be negative. The others are positive even for exact samples,
+since these are finitely many; the noise floor is the error of equally many exact samples.
 """
 
 # The number of exact samples from which the exact shares, spread and covariance are computed.

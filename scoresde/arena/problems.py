@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scoresde.arena.problem import Problem, generator_of
 from scoresde.arena.reference import RungeKutta4
+from scoresde.checks import check_integer, check_range, door
 from scoresde.score import Wrapped, load
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, Condition, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.targets import (
@@ -31,12 +32,20 @@ from scoresde.targets import (
 __all__ = ["HELD_OUT", "TUNING", "digits", "tuning"]
 
 
+@door
 def digits(evaluations: int = 10_000, labels: int = 10) -> Problem:
     """Return the problem of the packaged model of handwritten digits: a learned score, in float32.
 
-    Sample i shows the digit i modulo `labels`. The reference flow map is computed by Runge-Kutta's
-    method of order four, with this number of `evaluations` of the network.
+    Args:
+        evaluations: The number of evaluations of the network in the reference flow map, at least 4.
+            It is computed by Runge-Kutta's method of order four.
+        labels: The number of classes, from 1 to 10; sample i shows the digit i modulo `labels`.
+
+    Raises:
+        InvalidValueError: A number is out of range.
     """
+    check_integer("evaluations", evaluations, 4)
+    check_range("labels", labels, "[1, 10]")
     model = load("mnist")
 
     class Labelled(Wrapped):

@@ -44,7 +44,8 @@ def compare(
 ) -> Results:
     r"""Run samplers on problems with known answers, and measure their errors.
 
-    All samplers start from the same exact draws of $p_T$, integrate to `eps`, and end with
+    All samplers start from the same draws of $p_T$, exact ones if the problem has a target and
+    draws of the prior otherwise. They integrate to `eps`, and end with
     Tweedie's estimate, which counts as one evaluation. Samplers of this package are given the
     data's moments, as `sample` gives them the moments of a model; for Gaussian data these determine
     the exact result. A sampler that diverges has an infinite error; a budget that is too small for
@@ -74,10 +75,10 @@ def compare(
 
     Raises:
         UnknownNameError, InvalidTypeError: `samplers` holds an unknown name, or something that is
-            neither a sampler nor a name nor a function.
-        InvalidValueError: `by`, `n`, `repeats`, `seed` or a budget is out of range; or by is "law"
-            and a problem has no target; or no sampler is deterministic, or every budget is too
-            small.
+            neither a sampler nor a name nor a function; or `by` is unknown.
+        InvalidValueError: `n`, `repeats`, `seed` or a budget is out of range; there is no problem,
+            no budget or no sampler to compare; `by` is "law" and a problem has no target; or every
+            budget is too small.
     """
     check_integer("n", n, 2 if by == "flow" else 4)
     check_integer("repeats", repeats, 1)

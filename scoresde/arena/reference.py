@@ -78,6 +78,9 @@ class RungeKutta4:
 
     Args:
         steps: The number of steps, at least 1, of 4 evaluations each.
+
+    Raises:
+        InvalidValueError: `steps` is below 1.
     """
 
     steps: int = 2500

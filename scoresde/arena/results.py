@@ -160,19 +160,20 @@ class Results(Result):
         $$ \Big( \prod_p \max\big(\text{clip}, e_p / \min_{q \in \text{against}} e_{q,p}\big)
            \Big)^{1 / P}. $$
 
-        On a problem on which all samplers in `against` fail, the ratio is nearly 0; `clip` limits
-        its influence on the mean. If a sampler in `against` has a row for a problem and a budget,
-        and the compared sampler has no row with at most this budget, the ratio is infinite.
+        If the errors of all samplers in `against` are large on a problem, the ratio is nearly 0;
+        `clip` limits its influence on the mean. If they are infinite, the problem is left out. If a
+        sampler in `against` has a row with at most this budget, and the compared sampler has none,
+        the ratio is infinite. A budget at which all ratios are infinite is left out.
 
         Args:
             against: Names of the samplers to compare with.
-            metric: The kind of error; by default the first kind that was measured. The errors must
-                be positive; "energy" and "sliced" are unbiased estimates and may be negative.
+            metric: The kind of error; by default the first kind that was measured. No error may be
+                negative; "energy" and "sliced" are unbiased estimates and may be negative.
             clip: Smaller ratios are replaced by this number.
 
         Raises:
-            UnknownNameError: A name in `against` has no rows.
-            InvalidValueError: The errors are not all positive.
+            UnknownNameError: A name in `against` has no rows, or the metric was not measured.
+            InvalidValueError: An error is negative, or the results are empty.
         """
         known = self.samplers
         for name in against:

@@ -7,8 +7,8 @@ same time is
 
 $$ H = \frac{2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|}{2 E\|X - Y\|} \in [0, 1], $$
 
-where $X', Y'$ are independent copies (Székely & Rizzo 2013, doi:10.1016/j.jspi.2013.03.018). The
-unbiased estimate of H is compared with estimates for randomly permuted samples, whose mean is 0.
+where $X', Y'$ are independent copies (Székely & Rizzo 2013, doi:10.1016/j.jspi.2013.03.018). H is
+estimated with an unbiased numerator, and compared with estimates for randomly permuted samples.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Agreement:
     """Hold the distance between two sets of samples.
 
     Attributes:
-        value: The unbiased estimate of $H$: about 0 for equal distributions, near 1 for
-            distributions far apart.
+        value: The estimate of $H$, which may be negative: about 0 for equal distributions, near 1
+            for distributions far apart.
         floor: The 95 % quantile of the estimates for permuted samples.
         z: The standard normal number whose tail probability is the p-value of $H$.
     """

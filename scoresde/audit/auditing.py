@@ -51,7 +51,8 @@ def audit(
     For every noise scale the result has the losses of the score and of a linear denoiser; the
     results of several tests, which the exact score passes whatever the data are
     (`scoresde.audit.identities`); and the distance between samples of the reverse SDE and of the
-    probability flow. In one of a hundred audits the exact score fails a test by chance.
+    probability flow. The exact score fails a test by chance in at most about one of a hundred
+    audits.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
@@ -64,8 +65,8 @@ def audit(
             possible loss and the error of the score.
         train: All training data, `(N, *)` or a `Data`, for measures of memorisation.
         train_condition: The conditions of the training data.
-        levels: The number of noise scales, at least 2, equally spaced in log-SNR from `T` to eps;
-            for an SDE with discrete levels they are chosen among these.
+        levels: The number of noise scales, at least 2, about equally spaced in log-SNR from `T` to
+            `eps`; for an SDE with discrete levels they are chosen among these.
         samples: The number of samples to draw by the SDE, and again by the flow, at least 2; not
             more than n are drawn.
         steps: The number of steps of the SDE and of the flow, at least `levels` - 1. With too few

@@ -75,7 +75,8 @@ class Findings:
         slope: 1 for the exact score.
         bias: An unbiased estimate of $\|E e\|^2$, 0 for the exact score.
         avoidable: A lower bound of $E\|\hat\varepsilon - \varepsilon^*\|^2$.
-        z: The deviation of each test from its exact value, in standard errors.
+        z: The deviation of each test from its exact value by name, about standard normal for the
+            exact score.
     """
 
     calibration: Estimate

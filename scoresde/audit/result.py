@@ -10,6 +10,7 @@ import torch
 
 from scoresde.audit.agreement import Agreement
 from scoresde.audit.identities import ROUNDING, Estimate, Findings
+from scoresde.precision import full_precision
 from scoresde.result import Result
 
 if TYPE_CHECKING:
@@ -65,12 +66,13 @@ class Level:
         log_snr: $\log(\alpha^2 / \sigma^2)$.
         loss: $E\|\sigma s + z\|^2$ of the held-out samples.
         findings: The tests that do not need the exact score.
-        linear: The loss of the best linear denoiser.
+        linear: The loss of a linear denoiser that is fitted to the other half of the samples.
         floor: The smallest possible loss, if the distribution of the data is known.
         fisher: $E\|\sigma (s - \nabla\log p_t)\|^2$, if the distribution of the data is known.
         memory: The measures of memorisation, if training data are given.
         agreement: The distance between samples of the reverse SDE and samples of the flow.
-        z: The result of each test by name, standard normal if the score is exact.
+        z: The result of each test by name, about standard normal if the score is exact. That of
+            "linear" is below 0 if the score is better than a linear denoiser.
         limit: A test fails if its result in `z` exceeds this number; a two-sided test fails if the
             absolute value exceeds it.
     """
@@ -138,6 +140,7 @@ class Audit(Result):
         return next((a for a in self.levels if a.agreement.z > a.limit), None)
 
     @property
+    @full_precision()
     def nats(self) -> float:
         r"""Return the likelihood lost in nats, $\tfrac12 D \int \text{excess}\, d\lambda$.
 
@@ -229,7 +232,7 @@ class Audit(Result):
 
 
 def limit(levels: int) -> float:
-    """Return the number above which a test fails, such that 1 % of exact scores fail some test."""
+    """Return the number above which a test fails; at most 1 % of exact scores fail some test."""
     count = levels * (len(_FAULTS) + len(_TWO_SIDED) + 1)
     share = torch.tensor(_FALSE_ALARMS / count, dtype=torch.float64)
     return -float(torch.special.ndtri(share))

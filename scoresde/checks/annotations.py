@@ -1,8 +1,9 @@
 """Check the arguments of public functions against their annotations.
 
 `door` and `typed` check the arguments of a function, `check_fields` the fields of a dataclass.
-Annotations have their usual meaning, with three exceptions: True is not a number, numpy's numbers
-are numbers, and a list or an array of numbers may be given in place of a tensor or a number.
+Annotations have their usual meaning, with these exceptions: True and integers beyond 64 bits are
+not numbers; numpy's numbers are numbers; and where a tensor and a number are allowed, so is a list,
+a tuple or an array. Of a callable or a protocol only the existence of its methods is checked.
 """
 
 from __future__ import annotations

@@ -182,7 +182,11 @@ def check_shape(what: str, x: Tensor, event: Sequence[int] | None = None) -> Non
 
 
 def check_finite(what: str, x: Tensor) -> None:
-    """Raise NonFiniteError if a tensor holds NaN or infinity."""
+    """Raise NonFiniteError if a tensor holds NaN or infinity.
+
+    Raises:
+        InvalidTypeError: The tensor is mapped over by `torch.func.vmap`, so it cannot be read.
+    """
     check_readable(what, x)
     if not x.isfinite().all():
         raise NonFiniteError(f"{what} holds NaN or infinity; remove or repair those numbers")
@@ -243,12 +247,12 @@ def as_event(what: str, shape: Sequence[int]) -> tuple[int, ...]:
 def as_numbers(what: str, value: object, **options: Any) -> Tensor:
     """Convert the value to a tensor by `torch.as_tensor` with these `options`.
 
-    Numbers that are not in a tensor become a CPU tensor of at least single precision, whatever the
-    default device and dtype are.
+    Without `options`, Python numbers become a CPU tensor of at least single precision, and an array
+    becomes a CPU tensor of its dtype, whatever torch's default device and dtype are.
 
     Raises:
-        InvalidTypeError: The value cannot be converted to a tensor, or a cast would turn complex
-            numbers or booleans into real numbers.
+        InvalidTypeError: The value cannot be converted to a tensor, has masked numbers, or is a
+            boolean, a complex number or an array of these that a dtype would turn into numbers.
     """
     if "dtype" in options and not _is_real(value):
         raise InvalidTypeError(f"{what} must be a real number or tensor, got {quoted(value)}")
@@ -306,7 +310,7 @@ def in_memory(advice: str | Callable[[], str]) -> Iterator[None]:
 
 
 def named_device(device: torch.device | str) -> torch.device:
-    """Return the device, after testing that a tensor can be made there.
+    """Return a device on which a tensor can be made.
 
     Raises:
         DeviceError: The device does not exist or cannot be used.

@@ -13,7 +13,7 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # b
 
 
 def unreadable(x: Tensor) -> bool:
-    """Return True if a tensor's numbers cannot be read, in a graph or under `torch.func.vmap`."""
+    """Return True while a graph is compiled, or if a tensor is mapped over by `torch.func.vmap`."""
     return torch.compiler.is_compiling() or _mapped(x)
 
 
@@ -45,8 +45,8 @@ def check_not_constant(what: str, x: Tensor) -> None:
 def mark(x: Tensor) -> tuple[int, int]:
     """Return a value that changes when the numbers of a tensor change.
 
-    It consists of the version counter and, on the CPU, a checksum of the numbers, since the counter
-    does not count changes through `.data`.
+    It consists of the version counter and, for floats on the CPU, a checksum of the numbers, since
+    the counter does not count changes through `.data`.
     """
     if x.device.type != "cpu" or unreadable(x) or not x.is_floating_point():
         return version(x), 0

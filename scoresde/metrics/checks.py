@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.checks import check_dense, check_finite, check_shape, outside, quoted
 from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
 
-__all__ = ["finite", "flat", "pair", "reach", "same_bytes", "same_units", "whole"]
+__all__ = ["check_squares", "finite", "flat", "pair", "reach", "same_bytes", "same_units", "whole"]
 
 # Squares of numbers above `_LARGEST` may overflow in float64, and of numbers below `_SMALLEST`
 # underflow.
@@ -20,17 +20,27 @@ _APART = 32
 
 
 def flat(name: str, x: Tensor) -> Tensor:
-    """Return samples `(N, *)` as a detached float64 matrix `(N, D)`; raise unless finite."""
+    """Return samples `(N, *)` as a detached float64 matrix `(N, D)`.
+
+    Raises:
+        InvalidTypeError: The samples are not a tensor of real numbers.
+        ShapeError: `x` is a single number.
+        NonFiniteError: A number is NaN or infinite, or squares overflow or underflow.
+    """
     x = finite(name, x)
     check_shape(name, x)
-    rows = x.reshape(len(x), x.shape[1:].numel())
-    largest = float(rows.abs().max()) if rows.numel() else 0.0
+    check_squares(name, x, "divide both sets by the same number")
+    return x.reshape(len(x), x.shape[1:].numel())
+
+
+def check_squares(name: str, x: Tensor, remedy: str) -> None:
+    """Raise NonFiniteError if squares of float64 numbers may overflow, or all may underflow."""
+    largest = float(x.abs().max()) if x.numel() else 0.0
     if largest > _LARGEST or 0 < largest < _SMALLEST:
         raise NonFiniteError(
             f"{name} holds numbers up to {largest:.3g}, so their squares "
-            f"{'over' if largest > 1 else 'under'}flow; divide both sets by the same number"
+            f"{'over' if largest > 1 else 'under'}flow; {remedy}"
         )
-    return rows
 
 
 def same_units(**sources: tuple[bool, float]) -> None:

@@ -28,8 +28,8 @@ class Classifier(nn.Module):
 
     Images `(C, H, W)` pass two convolutions and are pooled to 4x4; events of other shapes are
     flattened. A call on a batch `(B, *)` returns the features `(B, 64)` without an autograd graph,
-    so a classifier can be passed as `features=`. The mean square of the features is 1 on the
-    training data.
+    so a classifier can be passed as `features=`. After `fit` the mean square of the features is 1,
+    over at most 1,024 of the training data.
 
     Do not compare samples with data that the classifier was trained on: the features of training
     data differ from the features of new data.
@@ -39,7 +39,7 @@ class Classifier(nn.Module):
         classes: The number of classes, at least 2.
 
     Raises:
-        ShapeError: The shape is empty.
+        ShapeError: The shape is empty, or a side is below 1.
         InvalidValueError: There are fewer than two classes.
     """
 
@@ -69,6 +69,7 @@ class Classifier(nn.Module):
             )
         self.head = nn.Linear(self.SIZE, classes)
         self.register_buffer("scale", torch.ones(()))
+        self.float()  # whatever torch's default dtype is
 
     @classmethod
     @door

@@ -113,7 +113,8 @@ def evaluate(
     Raises:
         ShapeError: There are too few samples or data, or their features differ in size.
         UnknownNameError: There is no metric or feature map with this name.
-        DataError: A source is empty, or the held-out data are training data.
+        DataError: A source is empty or cannot be read, or more than 1 % of the held-out data are
+            training data.
         InvalidValueError: A number is out of range.
         InvalidTypeError: A source, a feature or a metric has a wrong type, or bytes are compared
             with other numbers.

@@ -54,7 +54,8 @@ class Kernel:
             reference samples.
 
     Raises:
-        InvalidValueError: There is no such kernel, or the bandwidth is not positive.
+        UnknownNameError: There is no such kernel.
+        InvalidValueError: The bandwidth is not positive.
     """
 
     kind: Literal["gaussian", "cubic", "distance"] = "gaussian"
@@ -110,7 +111,8 @@ def kernel_distance(
 
     Raises:
         ShapeError: Fewer than two samples, or events of different shape.
-        InvalidValueError: There is no such kernel, or the bandwidth is not positive.
+        UnknownNameError: There is no such kernel.
+        InvalidValueError: The bandwidth is not positive.
         InvalidTypeError: A set is not a tensor of real numbers.
         NonFiniteError: A set holds a NaN or an infinity, or numbers too large for the kernel.
     """
@@ -160,7 +162,7 @@ def _gaussian(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 def _cubic(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
     """Return the cubic kernel of centred arguments, without terms in only one argument."""
-    size = len(centre)
+    size = max(len(centre), 1)
     p, u, w = a @ b.mT / size, (a @ centre / size)[:, None], b @ centre / size
     at = centre @ centre / size + 1
     g = u + (w + at)

@@ -61,13 +61,13 @@ class Copies:
         check_range("quantile", self.quantile, "(0, 1)")
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """Return both values for each choice of rows.
+        """Return `copied` and `nearer` for each choice of rows, `(K,)` each.
 
         Args:
             x: The features of samples, `(N, F)`.
             y: The features of held-out data, `(M, F)`.
-            rows: Indices of x, `(K, N')`.
-            others: Indices of y, `(K, M')`.
+            rows: Masks for x, `(K, N)`.
+            others: Masks for y, `(K, M)`.
 
         Raises:
             DataError: More than the share `quantile` of the held-out data are training data.
@@ -85,7 +85,7 @@ class Copies:
             copied.append((a < b.quantile(self.quantile)).double().mean())
             above = len(b) - torch.searchsorted(b, a, right=True)
             equal = len(b) - above - torch.searchsorted(b, a)
-            nearer.append((above + 0.5 * equal).mean() / len(b))
+            nearer.append((above + 0.5 * equal.double()).mean() / len(b))
         return {"copied": torch.stack(copied), "nearer": torch.stack(nearer)}
 
 

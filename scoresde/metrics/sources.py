@@ -24,7 +24,7 @@ Features: TypeAlias = Callable[[Tensor], Tensor]
 """A map from a batch `(B, *)` to its features `(B, F)`."""
 
 Source: TypeAlias = Tensor | Data | str | os.PathLike[str] | Iterable[Tensor]
-"""Samples: a tensor `(N, *)`, a `Data`, an iterable of batches, or the path of a file or folder."""
+"""Samples: a tensor `(N, *)`, a `Data`, an iterable of batches, a path, or the name of data."""
 
 # The largest number of samples in one call of a feature map.
 _ROWS = 1024
@@ -32,7 +32,9 @@ _AS_THEY_ARE = Identity()
 
 
 def opened(name: str, source: Source | Any) -> Source:
-    """Load a source given by name or file, convert an array or a table, return others as they are.
+    """Load a source given by name or path; convert an array or a table to a tensor.
+
+    Other sources, and the folder or file of samples, are returned unchanged.
 
     Raises:
         InvalidTypeError: An array or a table holds something other than numbers.

@@ -49,7 +49,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
 def sliced_wasserstein(
     x: Tensor, y: Tensor, *, projections: int = 256, generator: torch.Generator | None = None
 ) -> float:
-    r"""Return an unbiased estimate of the sliced Wasserstein distance $E_u\, W_2^2(u^T X, u^T Y)$.
+    r"""Estimate the squared sliced Wasserstein distance $E_u\, W_2^2(u^T X, u^T Y)$ without bias.
 
     The directions u are uniform on the sphere. In one dimension the distance is the distance of the
     quantile functions, $W_2^2 = \int_0^1 (Q_x - Q_y)^2$ (Rabin et al. 2011,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_batch, check_integer, check_shape, door, quoted
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.noise import Noise
 from scoresde.score.inside import evaluating
 from scoresde.score.wrapped import Wrapped
@@ -162,8 +162,20 @@ def codes(encoder: Callable[..., Any], x: Tensor, *, seed: int = 0, first: int =
 
 
 def draw(mean: Tensor, std: Tensor | None, noise: Noise, k: int = 0) -> Tensor:
-    """Return the k-th draw of codes with a mean and a standard deviation, or the mean itself."""
-    return mean if std is None else mean + std * noise.normal(mean, 0.0, k)
+    """Return the k-th draw of codes with a mean and a standard deviation, or the mean itself.
+
+    Raises:
+        NonFiniteError: A draw overflows the dtype of the mean.
+    """
+    if std is None:
+        return mean
+    drawn = mean + std * noise.normal(mean, 0.0, k)
+    if not drawn.isfinite().all():
+        raise NonFiniteError(
+            f"draws of codes overflow {drawn.dtype}: the encoder returns standard deviations of up "
+            f"to {float(std.max()):.3g}; divide the codes by their scale"
+        )
+    return drawn
 
 
 def posterior_of(encoder: Callable[..., Any], x: Tensor) -> tuple[Tensor, Tensor | None]:

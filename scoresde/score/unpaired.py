@@ -13,12 +13,21 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from scoresde.checks import as_event, door
+from scoresde.checks import as_event, check_finite, door
 from scoresde.errors import InvalidValueError
 from scoresde.score.wrapped import Wrapped
 from scoresde.sde import SDE, Condition, Facts, Field, Score
 
 __all__ = ["Unpaired"]
+
+
+class _End(Field):
+    """Declare the end y of a bridge, of which every number is needed."""
+
+    def check(self, name: str, value: Tensor) -> None:
+        """Raise unless `value` is a floating-point tensor of finite numbers."""
+        super().check(name, value)
+        check_finite(f"condition {name!r}, the end of a bridge,", value)
 
 
 class Unpaired(Wrapped):
@@ -40,6 +49,7 @@ class Unpaired(Wrapped):
 
     Raises:
         InvalidValueError: A call has no condition `y`.
+        NonFiniteError: A run, a loss or a likelihood is given a `y` with a NaN.
 
     Examples:
         >>> import scoresde, torch
@@ -66,7 +76,7 @@ class Unpaired(Wrapped):
         """Return the facts of the denoiser, with `flow` and `density` False."""
         known = super().facts
         event = self.event_shape or known.event_shape
-        conditions = None if event is None else {**(known.conditions or {}), "y": Field(event)}
+        conditions = None if event is None else {**(known.conditions or {}), "y": _End(event)}
         return replace(
             known, sde=self.sde, event_shape=event, conditions=conditions, density=False, flow=False
         )

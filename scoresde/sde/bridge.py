@@ -52,7 +52,8 @@ class BrownianBridgeSDE(SDE):
         s: The scale of the noise, positive; about the standard deviation of the residuals.
 
     Raises:
-        InvalidValueError: A field is out of range, or T is above 1 - 9e-7.
+        InvalidValueError: A field is out of range: s is not positive or so large or small that its
+            square leaves the range of floats, or T is above 1 - 9e-7.
 
     Examples:
         >>> sde = BrownianBridgeSDE()
@@ -72,19 +73,19 @@ class BrownianBridgeSDE(SDE):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_range("s", self.s, "(0, inf)")
+        check_range("s", self.s, "(0, 1e150)")  # its square may not overflow
         for name, ratio in (("T", _RATIO), ("eps", 1 / _RATIO)):
             given, default = getattr(self, name), _FromS(1 / (1 + self.s**2 / ratio**2))
             # a default that was read from a file is no `_FromS`, so compare its value too
             if isinstance(given, _FromS) or given == default:
                 object.__setattr__(self, name, default)
-        super().__post_init__()
         if not 1 - self.T >= _NEAREST:
             raise InvalidValueError(
                 f"BrownianBridgeSDE needs 1 - T >= {_NEAREST:g}, since a network takes times in "
-                f"float32; got T = {self.T!r}; scale the data so that s is at least "
-                f"{_RATIO * _NEAREST**0.5:.2g}, or give a smaller T"
+                f"float32; got T = {self.T!r} for s = {self.s!r}; scale the data so that s is at "
+                f"least {_RATIO * _NEAREST**0.5:.2g}, or give a smaller T"
             )
+        super().__post_init__()
 
     def alpha(self, t: Tensor) -> Tensor:
         r"""Return $\alpha_t = 1 - t$."""

@@ -305,7 +305,8 @@ def _described(value: Tensor) -> str:
 
 def _rows(name: str, value: Tensor, n: int, kind: Classes | Field | None) -> Tensor:
     """Return the value expanded to `(n, *)`, one row for each sample."""
-    event = tuple(value.shape[1:]) if kind is None else kind.shape
+    given = tuple(value.shape)
+    event = given[1:] if kind is None else kind.shape
     if event == (1,) and value.ndim < 2:  # a number becomes a vector of one entry, as in Data
         value = value.reshape(-1, 1)
     if tuple(value.shape) in {(), event} and (kind is not None or value.ndim == 0):
@@ -314,6 +315,6 @@ def _rows(name: str, value: Tensor, n: int, kind: Classes | Field | None) -> Ten
         expected = " or ".join(dict.fromkeys(str(shape) for shape in ((n, *event), event)))
         raise ShapeError(
             f"condition {name!r} needs one row for each of the n = {n} samples, or one row for "
-            f"all: the shape {expected}; got {tuple(value.shape)}"
+            f"all: the shape {expected}; got {given}"
         )
     return value.expand(n, *event)

@@ -15,7 +15,7 @@ from scoresde.targets.target import Target
 
 __all__ = ["Gaussian", "GaussianMixture", "Numbers", "numbers", "spectrum"]
 
-# Types that torch.as_tensor accepts.
+# a tensor, or what torch.as_tensor converts to a tensor
 Numbers = Tensor | float | Sequence[Any]
 
 
@@ -126,11 +126,11 @@ def numbers(name: str, value: Numbers) -> Tensor:
         raise InvalidTypeError(f"{name} must be made of numbers, got {quoted(value)}") from error
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise InvalidTypeError(f"{name} must be made of real numbers, got {tensor.dtype}")
-    if not tensor.isfinite().all():
-        raise InvalidValueError(f"{name} must be finite, got {value}")
     if not isinstance(value, Tensor):
         # read Python floats in float64 instead of torch's default dtype
         tensor = torch.as_tensor(value, dtype=torch.float64)
+    if not tensor.isfinite().all():
+        raise InvalidValueError(f"{name} must be finite, got {value}")
     return tensor.to(device="cpu", dtype=torch.float64, copy=True)
 
 
@@ -151,7 +151,7 @@ def _check_not_negative(name: str, value: Tensor) -> None:
 
 
 def spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return eigenvalues `(K, D)` of covariances, and eigenvectors unless all are diagonal."""
+    """Return eigenvalues `(K, D)` of covariances, and eigenvectors, or None if all are diagonal."""
     k, d = len(means), means[0].numel()
     if covs.shape != (k, d, d):
         want, got = ((d, d), covs.shape[1:]) if name == "cov" else ((k, d, d), covs.shape)

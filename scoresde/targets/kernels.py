@@ -36,6 +36,7 @@ class KernelDensity(Target):
         bandwidth: h, positive.
 
     Raises:
+        InvalidTypeError: The points are not real numbers.
         ShapeError: `points` is empty, or has no event axis.
         InvalidValueError: The bandwidth is not positive, or a number is not finite.
 

@@ -4,7 +4,7 @@ For $x_0 \sim \sum_k w_k N(\mu_k, C_k)$ and $y = A x_0 + \text{std}\,\varepsilon
 $S_k = A C_k A^T + \text{std}^2$ and $K_k = C_k A^T S_k^{-1}$,
 
 $$ p(x_0 | y) = \sum_k w'_k\, N\big(\mu_k + K_k (y - A\mu_k),\; C_k - K_k A C_k\big), \qquad
-   w'_k \propto w_k\, N(y; A\mu_k, S_k), $$
+   w'_k \propto w_k\, N(y; A\mu_k, S_k). $$
 
 The sum of the unnormalised weights is the evidence $p(y)$.
 """
@@ -29,7 +29,7 @@ Map = Callable[[Tensor], Tensor] | Tensor
 
 
 class Posterior(Target):
-    r"""Define the exact distribution of $x_0$ given a linear measurement.
+    r"""Define the exact distribution of $x_0$ given $y = A x_0 + \text{std}\,\varepsilon$.
 
     `target.posterior(...)` constructs it.
 
@@ -40,13 +40,15 @@ class Posterior(Target):
         y: The measurement, with NaN for entries that were not measured.
 
     Attributes:
-        log_evidence: $\log p(y)$, a number.
+        log_evidence: $\log p(y)$ of the measured entries, a number.
 
     Raises:
-        InvalidTypeError: An argument is not made of real numbers.
+        InvalidTypeError: An argument is not made of real numbers, or `A` fails for a batch.
         InvalidValueError: `std` is negative, or 0 for entries of y whose rows of A are linearly
-            dependent.
-        ShapeError: `y` does not have the shape of a measurement by `A`.
+            dependent; or `A` is not 0 at 0.
+        NonFiniteError: `std` is NaN or infinite, or an entry of `y` is infinite.
+        ShapeError: `y` does not have the shape of a measurement by `A`, or a matrix `A` does not
+            have D columns.
     """
 
     @door
@@ -64,6 +66,7 @@ class Posterior(Target):
         if tuple(std.shape) not in {(), shape}:
             raise ShapeError(f"std must be a number or of shape {shape}, got {tuple(std.shape)}")
         there = ~y.flatten().isnan()
+        check_finite("y", y.flatten()[there])
         y, noise = y.flatten()[there], std.expand(shape).flatten()[there] ** 2
         matrix = matrix[there]
         c, means = target.components, target.components.flat_means

@@ -210,7 +210,8 @@ class Target(abc.ABC):
             y: The measurement, with NaN for entries that were not measured.
 
         Raises:
-            InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit the events.
+            InvalidValueError, InvalidTypeError, ShapeError, NonFiniteError: An argument does not
+                fit the events, or `std` or y has an infinity.
 
         Examples:
             >>> import scoresde, torch
@@ -268,7 +269,7 @@ class TargetScore:
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""Return $\nabla_x \log p_t(x)$ for `x` of shape `(B, *)` and `t` of shape `()` or `(B,)`.
 
-        Only shapes are checked, not values, so that `torch.func` can transform this function.
+        The values of `x` are not checked, so that `torch.func` can transform this function.
 
         Raises:
             ShapeError: `x` or `t` has the wrong shape.
@@ -298,7 +299,7 @@ def _check_times(sde: SDE | None, t: Tensor | float | None) -> None:
 
 
 def scales(sde: SDE | None, t: Tensor | float | None, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return alpha(t) and sigma(t) ready to multiply `x`; 1 and 0 without an SDE."""
+    """Return alpha(t) and sigma(t) with axes that broadcast against `x`; 1 and 0 without an SDE."""
     if sde is None or t is None:
         return x.new_ones(()), x.new_zeros(())
     time = sde.cpu_time(t)

@@ -43,8 +43,9 @@ def calibrate(
     The tested quantities are up to 16 entries of the parameter, 8 random projections, the distance
     to a reference point that depends on y, and the log-likelihood. Each quantity has four tests: of
     the distribution of the ranks (a simultaneous band), of the sum of their squared normal deviates
-    ($\chi^2$), and of the coverage of central 50 % and 90 % intervals. All p-values are exact. They
-    are adjusted by Holm's method, so that `level` is the probability of any false alarm. After an
+    ($\chi^2$), and of the coverage of central 50 % and 90 % intervals. The p-values use no
+    approximation for large samples. They are adjusted by Holm's method, so that the probability of
+    any false alarm is at most `level`. After an
     alarm the tests are repeated with four times as many new data sets, and only the result of this
     second run counts.
 
@@ -60,7 +61,7 @@ def calibrate(
         log_likelihood: `f(theta, y)`, $\log p(y | \theta)$ up to a function of y, `(m,)`.
         log_density: `f(theta, y)`, the log-density of the tested posterior. Its mean at the true
             parameters is reported.
-        level: The probability of an alarm if the draws are right, in (0, 1).
+        level: The largest probability of an alarm in one run if the draws are right, in (0, 1).
         rerun: Repeat the tests after an alarm.
         batch_size: The number of data sets whose draws are made at once.
         seed: The seed of all randomness; `draw` and `simulate` receive seeds derived from it.
@@ -69,9 +70,10 @@ def calibrate(
         names: The names of the parameter's entries, for the table and the picture.
 
     Raises:
+        DataError: All parameters are equal.
         InvalidValueError: A number is out of range.
-        InvalidTypeError, ShapeError, NonFiniteError: A function returned a wrong type, shape or
-            number.
+        InvalidTypeError, ShapeError: A function returned a wrong type or shape.
+        NonFiniteError: A number is NaN or infinite, or its square overflows or underflows.
 
     Examples:
         >>> def simulate(n, seed):
@@ -130,18 +132,19 @@ def calibrate_pairs(
         draws: The number of draws for each pair, at least 2.
         log_likelihood: `f(theta, y)`, $\log p(y | \theta)$ up to a function of y, `(m,)`.
         log_density: `f(theta, y)`, the log-density of the tested posterior.
-        level: The probability of an alarm if the draws are right, in (0, 1).
+        level: The largest probability of an alarm if the draws are right, in (0, 1).
         batch_size: The number of pairs whose draws are made at once.
-        seed: The seed for the choice of pairs; `draw` receives seeds derived from it.
+        seed: The seed of all randomness; `draw` receives seeds derived from it.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
             occasional lines elsewhere.
         names: The names of the parameter's entries, for the table and the picture.
 
     Raises:
-        DataError: There are too few pairs.
+        DataError: There are too few pairs, or all parameters are equal.
         InvalidValueError: A number is out of range.
-        InvalidTypeError, ShapeError, NonFiniteError: The pairs, or the results of a function, have
-            a wrong type, shape or number.
+        InvalidTypeError, ShapeError: The pairs, or the results of a function, have a wrong type or
+            shape.
+        NonFiniteError: A number is NaN or infinite, or its square overflows or underflows.
 
     Examples:
         >>> g = torch.Generator().manual_seed(0)

@@ -17,6 +17,7 @@ from scoresde.metrics.calibration.uniformity import (
     holm,
 )
 from scoresde.metrics.resampling import Estimate
+from scoresde.precision import full_precision
 from scoresde.result import Result
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Calibration(Result):
         quantities: The tested quantities.
         n: The number of data sets.
         draws: The number of draws for each data set.
-        level: The probability that draws from the posterior raise an alarm.
+        level: The largest probability that draws from the posterior raise an alarm in this run.
         energy: The energy score of the draws in units of the prior's standard deviation; smaller is
             better.
         skill: 1 minus the ratio of `energy` to the energy score of draws from the prior; 0 if the
@@ -99,8 +100,9 @@ class Calibration(Result):
     first: Calibration | None = None
 
     @property
+    @full_precision()
     def alarms(self) -> dict[str, float]:
-        """Return the tests that failed, with p-values adjusted for the number of tests (Holm)."""
+        """Return the adjusted p-values of the failed tests by name, the smallest first (Holm)."""
         names = [f"{q.name}, {test}" for q in self.quantities for test in q.p]
         raw = torch.tensor([p for q in self.quantities for p in q.p.values()], dtype=torch.float64)
         found = dict(zip(names, holm(raw).tolist(), strict=True))

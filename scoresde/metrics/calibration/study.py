@@ -19,7 +19,7 @@ from scoresde.errors import (
 )
 from scoresde.metrics.calibration.ranks import Directions, energy_scores, nearest, position
 from scoresde.metrics.calibration.result import Calibration, Quantity
-from scoresde.metrics.checks import finite
+from scoresde.metrics.checks import check_squares, finite
 from scoresde.metrics.interval import mean_interval
 from scoresde.metrics.resampling import Estimate
 from scoresde.progress import showing
@@ -35,6 +35,7 @@ Pairs = tuple[Tensor, Tensor]
 
 # At most this many entries of a parameter are tested; the number of random projections.
 _ENTRIES, _PROJECTIONS = 16, 8
+_REMEDY = "divide the parameters, and likewise the data, by their standard deviation"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Study:
         Args:
             tested: The pairs whose parameters are ranked among the draws.
             other: Further independent pairs, which give the reference points, the standard
-                deviation of the parameters, and draws from the prior.
+                deviations of the parameters and data, and draws from the prior.
             g: The generator of all random numbers and of the seeds for `draw`.
         """
         draw_seed = int(torch.randint(2**62, (), generator=g))
@@ -83,7 +84,7 @@ class Study:
         directions = Directions.of(scale, _ENTRIES, _PROJECTIONS, g, entries)
         # the rows of `other` that serve as draws from the prior
         blind = torch.randint(len(others), (n, self.draws), generator=g)
-        order = torch.rand(n, self.draws, generator=g).argsort(1)
+        order = torch.rand(n, self.draws, generator=g, dtype=torch.float32).argsort(1)
         ties: dict[str, Tensor] = {}
         places: dict[str, list[Tensor]] = {}
         scores: list[Tensor] = []
@@ -132,6 +133,7 @@ class Study:
                 part = y[rows]
                 given = as_numbers("the draws", self.draw(part.clone(), self.draws, seed))
                 drawn = finite("the draws", given)
+                check_squares("the draws", drawn, _REMEDY)
                 expected = (len(part), self.draws, *event)
                 if drawn.shape != expected:
                     raise ShapeError(
@@ -161,7 +163,8 @@ def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pair
         n: The required number of pairs; None for any.
 
     Raises:
-        InvalidTypeError, ShapeError, NonFiniteError: A type, a shape or a number is wrong.
+        InvalidTypeError, ShapeError: A type or a shape is wrong.
+        NonFiniteError: A number is NaN or infinite, or its square overflows or underflows.
     """
     theta, y = (finite(k, as_numbers(k, part)) for k, part in (("theta", theta), ("y", y)))
     n = len(theta) if n is None and theta.ndim else n
@@ -171,6 +174,8 @@ def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pair
             f"{demand} parameters ({count}, *event) and data ({count}, *), got "
             f"{tuple(theta.shape)} and {tuple(y.shape)}"
         )
+    check_squares("theta", theta, _REMEDY)
+    check_squares("y", y, _REMEDY)
     return theta.cpu(), y.cpu()
 
 
