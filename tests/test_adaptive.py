@@ -59,7 +59,7 @@ class Walk:
         return Walk(0, 0, self.horizon, self.paths[part])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("sde", [VPSDE(), VESDE(), FlowSDE()], ids=repr)
 def test_samples_of_one_number_are_as_wide_as_the_data(sde):
     """One noisy error that nearly vanishes by chance must not let a huge step through."""
@@ -70,7 +70,7 @@ def test_samples_of_one_number_are_as_wide_as_the_data(sde):
     assert abs(found - 1) < 0.02 + 5 * math.sqrt(2 / n)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_modes_of_a_mixture_keep_their_weights_and_widths():
     sde, n = VESDE(), 800
     target = GaussianMixture([0.2, 0.8], [[-2.0], [1.0]], stds=0.3)
@@ -92,7 +92,7 @@ def test_standard_normal_data_cost_few_evaluations_where_the_flow_is_constant(na
     assert end.nfe <= 2 * (math.ceil(span / 0.5) + math.ceil(math.log(5) / math.log(1.5))) + 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_seed_determines_one_path_and_the_runs_converge_to_it():
     sde = VESDE(0.05, 5)
     target = Gaussian([1.3], var=[0.25])
@@ -171,7 +171,7 @@ def test_a_rejected_step_is_repeated_on_a_part_of_the_same_increment():
         assert z == float(path.increment(torch.zeros(1, 1, dtype=DOUBLE), low, high))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_outlier_in_the_batch_changes_no_bit_of_the_others():
     sde = VPSDE()
     target = GaussianMixture([0.5, 0.5], [[-2.0, 0.0], [1.0, 0.0]], stds=0.3)

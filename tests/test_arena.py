@@ -77,7 +77,7 @@ def test_every_sde_is_the_exploding_one_after_rescaling(sde, u, seed):
     assert torch.allclose(problem.denoise(y, rho), want, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_two_references_agree_and_the_fixed_one_is_of_fourth_order():
     problem = Problem.of(PLANE, VPSDE())
     x = problem.start(16, 3)
@@ -161,7 +161,7 @@ def test_the_flow_error_of_a_known_affine_map_is_its_distance_to_the_exact_one(s
     assert row.low < row.value < row.high
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_law_errors_of_ancestral_sampling_are_those_of_the_affine_oracle():
     sde = VESDE(sigma_max=5.0)
     problem = Problem.of(LINE, sde)
@@ -380,7 +380,7 @@ def test_a_peer_goes_from_start_to_end_on_its_grid(sde, grid):
     assert peer(problem, problem.start(3, 0), 2, 0) is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_peer_that_is_called_correctly_converges_to_the_reference():
     peer = Peer(Method(euler_in_rho, lambda evaluations: evaluations // 2), GRIDS["karras"])
     for sde in (VESDE(), VPSDE()):
@@ -424,7 +424,7 @@ def test_a_peer_that_leaves_the_finite_numbers_has_an_infinite_error(bad):
     assert math.isinf(results.rows[0].value)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_learned_problem_is_solved_by_its_own_reference():
     problem = arena.digits(evaluations=48)
     results = arena.compare(

@@ -417,7 +417,7 @@ def test_data_at_one_point_cause_no_alarm():
     assert "null" in json.dumps(found.as_json()) or found.as_json()["worst"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_audit_has_a_table_json_and_a_picture(tmp_path):
     sde, target = VESDE(), modes(6)
     x = target.sample(64, generator=seeded(17))
@@ -548,7 +548,7 @@ def small_model(tmp_path, classes=None):
     return tmp_path / "model"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     folder = small_model(tmp_path, classes=3)
     x = scoresde.targets.TwoMoons().sample(100, generator=seeded(19)).numpy()

@@ -240,7 +240,7 @@ def test_draws_of_the_prior_are_rejected_by_the_distance_alone():
     assert abs(found.skill.value) < 0.03
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.law(74)
 def test_false_alarms_are_as_rare_as_stated():
     """At 20 % in all, 30 repetitions: fewer than 20 % plus 4 standard errors."""

@@ -250,7 +250,7 @@ def test_wandb_counts_by_our_steps_which_may_go_back(tmp_path, monkeypatch):
 # Pictures
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pictures_leave_the_run_bit_for_bit_as_it_was(tmp_path):
     undisturbed = run(None)
     assert_same(run(tmp_path, Pictures(tmp_path, n=3)), undisturbed)
@@ -259,7 +259,7 @@ def test_pictures_leave_the_run_bit_for_bit_as_it_was(tmp_path):
     assert all((tmp_path / name).exists() for name in ("loss.png", "samples.png", "levels.png"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_shared_picture_of_samples_holds_no_data(tmp_path):
     """`push` shares samples.png, so it must not depend on the data."""
     model, found = images(), []
@@ -398,7 +398,7 @@ def test_a_truncated_line_of_the_log_does_not_stop_the_drawing(tmp_path):
 # By name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_writes_the_logs_that_are_requested(tmp_path, capsys):
     assert train(tmp_path, "--log-to", "tensorboard", "pictures", "--log-every", "1") == 0
     assert [step for step, _ in scalars(tmp_path, "loss")] == [1, 2, 3, 4]

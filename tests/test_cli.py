@@ -160,7 +160,7 @@ def test_options_that_cannot_be_read_end_with_exit_code_2(words, capsys):
     assert capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_python_m_scoresde_is_the_command():
     words = [sys.executable, "-m", "scoresde", "info", "nowhere/at/all"]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -173,6 +173,7 @@ def test_python_m_scoresde_is_the_command():
 # demo
 
 
+@pytest.mark.long
 def test_demo_draws_digits_into_an_enlarged_picture(packaged, capsys):
     assert main(["demo", "--n", "4"]) == 0
     out = capsys.readouterr().out
@@ -183,7 +184,7 @@ def test_demo_draws_digits_into_an_enlarged_picture(packaged, capsys):
         assert min(picture.size) > 4 * 28
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_demo_draws_one_class_in_the_given_number_of_steps(packaged, capsys):
     assert main(["demo", "--class", "7", "--n", "1", "--steps", "2", "--out", "seven.png"]) == 0
     assert " 3 evaluations " in capsys.readouterr().out
@@ -256,7 +257,7 @@ def test_a_sample_is_the_same_in_every_file(run, tmp_path):
     assert not np.array_equal(drawn("em.npy", "--n", "6", "--sampler", "em"), six)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_samples_can_be_read_back_with_their_classes(run, tmp_path, capsys):
     words = ["sample", str(run), "--n", "12", "--steps", "2", "--batch-size", "12", "--out"]
     for suffix in ("npz", "safetensors", "png"):
@@ -668,7 +669,7 @@ def test_a_wrong_value_is_reported_before_anything_is_made(options, message, tmp
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_loss_can_be_trained_by_its_name_and_is_rebuilt_from_the_file(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 2)).astype("f4"))
     for i, words in enumerate(
@@ -703,7 +704,7 @@ def test_train_refuses_a_folder_that_it_cannot_use_before_the_work(tmp_path, cap
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["model", "step-00000004"])
 def test_samples_do_not_replace_a_model_or_a_checkpoint(name, run, tmp_path, capsys):
     path = run / f"{name}.safetensors"
@@ -741,7 +742,7 @@ def test_the_command_that_is_printed_after_a_training_works(shape, tmp_path, mon
     assert main([*words, "--n", "2", "--steps", "2"]) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.global_rng
 def test_the_first_weights_depend_on_the_seed_and_on_no_global_state(tmp_path):
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):

@@ -84,7 +84,7 @@ def test_draws_of_the_law_of_the_data_pass(command, tmp_path, capsys):
     assert (tmp_path / "deep/it/calibration.png").stat().st_size > 5000
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_draws_are_rounded_to_the_levels_of_the_data(command, capsys):
     """Rounded and clipped to one of five levels, truth and draws are still of one law."""
     assert command(data="levels.npz", units=LEVELS) == 0
@@ -101,7 +101,7 @@ def test_draws_that_are_too_narrow_are_detected(command, capsys):
     assert "spread" in out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_is_calibrate_pairs_in_the_units_of_the_data(command, tmp_path, monkeypatch):
     seen = {}
 

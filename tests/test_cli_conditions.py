@@ -48,7 +48,7 @@ def test_shares_by_name_are_options_and_reach_the_file(tmp_path):
     assert found.train.condition_dropout == {"label": 0.5}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pictures_have_the_conditions_of_the_data(tmp_path, monkeypatch):
     data = Data(normal(40, 2), y=normal(40, 3, seed=1))
     _, model, _ = RunConfig(data=DataConfig(source="")).begun(data)
@@ -92,7 +92,7 @@ def images(tmp_path):
     return tmp_path / "images.npz"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_can_begin_with_a_model_and_new_classes(trained, images, tmp_path, capsys):
     folder = tmp_path / "new"
     assert again(folder, images, "--init", str(trained)) == 0
@@ -198,6 +198,7 @@ def test_a_column_that_is_named_alone_keeps_its_name_up_to_the_samples(tmp_path,
     assert load(tmp_path / "x.csv", condition="species").label is not None
 
 
+@pytest.mark.long
 def test_columns_of_whole_numbers_come_back_as_whole_numbers(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = [f"{i % 7},{i / 3:.3f},{i % 5 + 20},{'ab'[i % 2] if i % 9 else ''}" for i in range(60)]

@@ -90,7 +90,7 @@ def labelled_model(path):
     ScoreModel(net, VESDE(), (2,)).save_pretrained(path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("data", ["held.npz", "labelled.npz"])
 def test_a_report_replaces_the_one_before_of_other_samples(command, tmp_path, data):
     """The command that `train` prints must work for a second model, too."""
@@ -132,7 +132,7 @@ def test_samples_are_drawn_under_the_conditions_of_the_data_of_the_floor(tmp_pat
     assert torch.equal(torch.cat([condition["label"] for condition in seen]), drawn.repeat(2))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "options"),
     [
@@ -171,7 +171,7 @@ def test_conditions_travel_from_any_source_to_a_model(
     assert "expected [0, 2]" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_command_again_draws_nothing_under_conditions(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     labelled_model("model")
@@ -220,7 +220,7 @@ def test_a_classifier_is_not_trained_on_the_data_that_it_compares(
     assert command("--features", "judge.safetensors") == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_a_model_that_was_trained_on_the_data_is_reported(command, run, capsys):
     assert command(data="train.npz") == 0
@@ -287,7 +287,7 @@ def test_data_of_another_shape_are_refused(command, run, capsys):
     assert "have shape (3,), but the model's have (2,)" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_samples_that_were_written_as_a_table_with_classes_are_compared(
     tmp_path, monkeypatch, capsys
 ):
@@ -304,7 +304,7 @@ def test_samples_that_were_written_as_a_table_with_classes_are_compared(
     assert "mmd" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_metrics_that_need_more_data_are_left_out_and_the_report_is_in_the_folder_of_the_run(
     run, tmp_path, monkeypatch, capsys
 ):

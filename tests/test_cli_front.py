@@ -355,7 +355,7 @@ def test_the_next_commands_can_be_pasted(table, tmp_path, monkeypatch, capsys):
         assert any(word.startswith(named) for word in words)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_whose_held_out_loss_rose_is_not_made_longer(table, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(table / "run", "run")

@@ -233,7 +233,7 @@ def test_an_edit_is_a_run_from_perturbed_data(model, tmp_path, capsys):
     assert np.abs(near - x.numpy()).max() < 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_an_image_of_any_size_and_mode_is_edited(mode, model, tmp_path):
     Image.new(mode, (30, 20)).save(tmp_path / "in.png")

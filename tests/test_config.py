@@ -99,7 +99,7 @@ def text(path, *lines):
 # The file
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=10)
 @given(run=runs())
 def test_a_configuration_comes_back_from_its_file(tmp_path_factory, run):
@@ -307,7 +307,7 @@ def points(tmp_path, monkeypatch):
     return "./points.npy"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_file_of_a_run_repeats_it_bit_for_bit(run, tmp_path):
     assert main(["train", "--config", str(run / "config.toml"), "--out", str(tmp_path)]) == 0
     for name in ("model.safetensors", "step-00000004.safetensors"):

@@ -134,7 +134,7 @@ def test_names_of_data_and_numbers_of_a_model_are_matched_with_a_warning(tmp_pat
         read_for(score, animals(("zero", "one")), None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_line_takes_a_class_by_its_name(tmp_path, capsys):
     run = tmp_path / "run"
     trained(animals(("dog", "cat")), run)

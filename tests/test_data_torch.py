@@ -81,7 +81,7 @@ def as_csv(path, x, y, label):
             rows.writerow([*cells, "" if k < 0 else k])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @given(n=st.integers(2, 9), seed=st.integers(0, 2**31), batch=st.integers(1, 12))
 def test_every_source_of_the_same_numbers_is_the_same_data(n, seed, batch):
     x, y = numbers(seed, n, 3), numbers(seed + 1, n, 2)

@@ -80,7 +80,7 @@ def test_stratified_times_keep_the_mean_of_the_loss_and_lower_its_variance(law):
     assert spread.var() < 0.9 * plain.var()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_importance_sampled_times_keep_the_mean_of_the_likelihood_loss_and_lower_its_variance():
     sde = VPSDE()
     score = TARGET.at(sde)
@@ -188,7 +188,7 @@ def test_the_learned_uncertainty_of_a_constant_loss_is_that_loss_by_dimension(sd
     assert all(g.abs().max() <= 6 * math.sqrt(6 / 400) for g in gradients)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_learned_weight_learns_the_loss_at_each_level():
     """Of an exact score: e^u = floor / D, over four decades of the noise."""
     sde = VESDE(0.01, 100.0)

@@ -195,7 +195,7 @@ def covered(truths, metrics, draw, n, reps, resamples=40):
     return {name: count / reps for name, count in hits.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_intervals_of_different_gaussians_have_their_nominal_coverage():
     n, d, shift, scale, s, reps = 120, 4, 0.4, 1.2, 2.0, 75
 
@@ -243,7 +243,7 @@ def test_the_limit_has_less_of_the_bias_that_grows_with_the_number_of_features()
     assert "frechet_limit" not in Frechet()(x[:31], y[:31], *(r[:, :31] for r in rows))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_samples_of_the_exact_law_have_the_distance_of_the_floor():
     starred = figures = 0
     for seed in range(25):
@@ -495,7 +495,7 @@ def test_a_user_defined_metric_is_a_callable():
     assert "shift" in str(found)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_result_is_a_table_a_file_and_a_picture(tmp_path):
     found = evaluate(SAMPLES, REAL, resamples=4)
     text = str(found)

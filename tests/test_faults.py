@@ -51,7 +51,7 @@ def test_no_intact_checkpoint_is_lost_and_every_run_can_be_resumed(tmp_path):
     assert {(lost, differ) for _, lost, differ in table} == {("0", "0")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_table_detects_the_losses_of_a_careless_writer(tmp_path):
     words = ("--only", "power cut", "--instants", "6")
     code, text = strike(tmp_path / "log", *words, prepare=careless)

@@ -119,13 +119,13 @@ def in_another_process(code: str) -> str:
     return run.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_importing_what_most_people_use_is_light():
     code = f"import sys, scoresde\nscoresde.sample\nprint(sorted({HEAVY!r} & set(sys.modules)))"
     assert in_another_process(code).strip() == "[]"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_is_loaded_without_the_compiler_of_torch():
     # which takes a second to import
     code = "import sys, scoresde\nscoresde.load('mnist')\nprint('torch._dynamo' in sys.modules)"

@@ -64,7 +64,7 @@ def test_a_step_without_a_finite_gradient_leaves_weights_and_optimiser_as_they_w
     assert not all(torch.equal(a, b) for a, b in zip(before[0], weights(trainer), strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @given(bad=st.sets(st.integers(0, 12), max_size=5), stop=st.integers(1, 12))
 @settings(max_examples=5)
 def test_a_run_that_leaves_steps_out_is_the_same_in_parts(tmp_path_factory, bad, stop):

@@ -67,7 +67,7 @@ class PlainSum(Wrapped):
         return sum(each) - (len(each) - 1) * self.score(x, t)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.law(67)
 def test_the_plain_sum_of_ten_scores_has_a_hundredth_of_the_variance():
     """Prior and noise of variance 1: by the flow .5^10, where 1 / 11 is right."""

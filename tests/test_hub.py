@@ -205,7 +205,7 @@ def run(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_is_pushed_with_its_descriptions_and_without_its_checkpoints(run, hub, capsys):
     shutil.copytree(run, "run")
     assert main(["push", "run", "me/digits", "--license", "cc-by-4.0"]) == 0
@@ -463,7 +463,7 @@ def printed(folder, language):
     return re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 def test_the_code_of_a_card_runs_as_printed_and_gives_the_units_of_the_data(run, monkeypatch):
     monkeypatch.chdir(run.parent)
@@ -475,6 +475,7 @@ def test_the_code_of_a_card_runs_as_printed_and_gives_the_units_of_the_data(run,
     assert main(shlex.split(printed(run, "bash"))[1:]) == 0
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 @pytest.mark.parametrize(
     ("event", "net"),

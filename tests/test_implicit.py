@@ -325,7 +325,7 @@ def test_an_energy_is_taught_through_its_second_derivative(name):
     assert abs(torch.autograd.grad(loss, a)[0]) < 1e-9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.global_rng  # the first weights
 @pytest.mark.parametrize("name", ["dsm", *IMPLICIT])
 def test_a_small_network_learns_the_score_by_every_objective(name):

@@ -490,7 +490,7 @@ def test_without_diffusers_the_error_names_it(tmp_path, monkeypatch):
         scoresde.load(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["network", "diffusers"])
 def test_the_commands_open_what_is_rebuilt_without_code(kind, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -68,7 +68,7 @@ def test_the_bound_is_the_log_density_where_the_encoder_is_the_posterior():
     assert set(found.parts) == {"draws", "solver", "probes", "heat", "prior"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_bound_is_below_by_the_divergence_of_the_encoder_from_the_posterior():
     few = dict(rtol=1e-3, atol=1e-3, error="estimate")
     found = latent_elbo(Latent(prior(), wider, decoder), X, std=S, draws=16, **few)

@@ -36,7 +36,7 @@ def held() -> dict[int, set[str]]:
     return dict(found)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_law_names_the_tests_that_carry_its_number():
     assert promised() == held()
     assert all(held().values())

@@ -198,7 +198,7 @@ def whole():
     return trained()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_in_pieces_ends_in_the_same_weights_bit_for_bit(tmp_path):
     pieces = trained(folder=tmp_path, stops=(3, 2))
     assert pieces.keys() == whole().keys()

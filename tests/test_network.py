@@ -142,7 +142,7 @@ def graphed(name):
         return make_score().eval(), given, torch.randn(3, 2, 6, 6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_score_is_one_graph_in_which_a_time_outside_becomes_nan(name):
     score, given, x = graphed(name)

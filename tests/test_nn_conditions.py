@@ -45,7 +45,7 @@ def test_each_sample_depends_on_its_own_condition_alone(drawn):
         torch.testing.assert_close(net(x[i : i + 1], c[i : i + 1], **own), whole[i : i + 1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=30)
 @given(unets(1, 2, 3) | mlps() | dits())
 def test_a_condition_missing_everywhere_equals_one_that_is_left_out_bit_for_bit(drawn):

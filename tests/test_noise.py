@@ -296,7 +296,7 @@ def test_the_coarse_numbers_have_the_moments_of_a_normal_law():
 
 
 @pytest.mark.law(75)
-@pytest.mark.slow
+@pytest.mark.long
 def test_sixteen_million_numbers_have_the_moments_of_a_normal_law():
     noise = Noise.of(3, 2**12)
     standard_normal(noise.normal(like(2**12, 2**12, dtype=torch.float32), 0.5).double())

@@ -376,7 +376,7 @@ def ends(sde):
     return torch.tensor(sde.T, dtype=DOUBLE), torch.tensor(sde.eps, dtype=DOUBLE)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.law(19)
 @settings(max_examples=10)
 @given(st.data())

@@ -59,7 +59,7 @@ def weighted(steps, n=20_000):
     return float(weights[MODES.assign(x) == 0].sum() / weights.sum())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.law(71)
 def test_more_particles_have_less_bias():
     """Of the weights of two modes: at 1, 2 and 16 particles it is about 0.11, 0.045 and 0.007."""
@@ -75,7 +75,7 @@ def test_more_particles_have_less_bias():
     assert gaps[2] < 4 * noise
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.law(71)
 def test_sweeps_lead_two_particles_to_the_law_of_the_discretised_model():
     steps, n = 20, 800
@@ -179,7 +179,7 @@ def test_the_states_of_particles_are_the_trajectory_of_one():
     assert run(Particles(k=2), n=0).draw().x.shape == (0, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_other_likelihoods_weigh_particles_too():
     prior = Gaussian([0.5], var=1.0)
     score = posterior(prior.at(VP), lambda y, x: (y * x - x.exp()).sum(1), shape=(1,), iterations=1)
@@ -236,7 +236,7 @@ def test_samplers_that_particles_or_split_gibbs_cannot_use_are_refused(make):
         make()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sampler_is_conditional_if_it_draws_what_follows_from_a_given_state():
     """By the mean and variance of 25 steps from one state, within four standard errors."""
     start, end = torch.tensor([0.5, 0.2], dtype=torch.float64)

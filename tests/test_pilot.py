@@ -578,7 +578,7 @@ class Eps(torch.nn.Module):
 MIXED = GaussianMixture([0.4, 0.6], [[0.0, 1.0], [2.0, -1.0]], stds=0.4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_network_of_another_library_has_a_pilot_without_asking_until_its_weights_change():
     net = Eps()
     score = from_network(net, VPSDE(), "eps", event_shape=(2,))
@@ -607,6 +607,7 @@ def test_a_pilot_in_a_file_belongs_to_one_time_of_the_network():
     assert len({weights_of(score) for score in scores}) == 3
 
 
+@pytest.mark.long
 def test_a_network_that_counts_its_calls_is_measured_once():
     class Counts(Eps):
         calls = 0
@@ -641,7 +642,7 @@ class Broken(ScoreModel):
         return super().forward(x, t, condition) if len(x) < 32 else x * math.nan
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.global_rng
 def test_the_setting_is_the_one_that_comes_nearest_to_the_ends_of_the_pilot_run():
     model = trained()

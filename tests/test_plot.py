@@ -309,7 +309,7 @@ SHAPES = st.sampled_from(
 )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @given(
     shape=SHAPES,
     n=st.sampled_from([1, 2, 13, 30]),

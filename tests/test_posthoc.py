@@ -364,7 +364,7 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_decay_is_the_result_of_a_separate_run(run, tmp_path):
     folder, trainer = run
     for decay, where in ((0.9, folder), (0.99, folder / "ema-0.99")):

@@ -69,7 +69,7 @@ def close(a: Tensor, b: Tensor, rel: float, scale: float = 0.0) -> None:
     assert_close(a, b, rtol=rel, atol=rel * scale)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.law(1)
 @given(st.data())
 def test_moments_of_the_process_solve_their_differential_equation(data):

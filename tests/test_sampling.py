@@ -185,7 +185,7 @@ def test_two_seeds_give_other_samples_and_one_seed_the_same(name):
     assert not (draw(4) == three).any()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sample_is_the_prior_then_the_trajectory_then_tweedie():
     score, x = DIAGONAL.at(SDE), torch.empty(5, 3, dtype=torch.float64)
     for name, sampler in SAMPLERS.items():

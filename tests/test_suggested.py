@@ -237,7 +237,7 @@ def test_a_transformer_has_one_width_and_no_options_of_a_u_net(options):
         NetConfig(**({"type": "dit", "channels": (8, 8)} | options))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_transformer_is_trained_and_sampled_by_the_commands(tmp_path):
     run, x = tmp_path / "run", tmp_path / "x.npy"
     words = ["--steps", "2", "--batch-size", "8", "--channels", "8", "8", "--no-pilot"]

@@ -111,7 +111,7 @@ def test_predictor_corrector_is_right_to_a_percent_and_better_than_the_default(s
     assert own < 1.6 * worst(PC())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_ladder_finds_the_shares_of_distant_modes_and_a_short_one_does_not():
     target = GaussianMixture([0.15, 0.85], [[-6.0, 0.0], [6.0, 0.0]], stds=0.5)
     found = suggestion.suggest(target.sample(1000, generator=seeded(1)))

@@ -86,7 +86,7 @@ def test_every_method_tends_to_the_samples_of_the_path_at_its_order(method, name
     assert errors[-1] < 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_order_of_srk_comes_from_the_area_of_the_path(limits):
     class Turned(Noise):
         def area(self, like, s, t):
@@ -107,7 +107,7 @@ def test_methods_that_differ_in_the_derivative_of_the_diffusion_agree_here(pair)
     assert torch.equal(one, two)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_reversible_method_needs_more_steps_where_the_process_contracts(limits):
     def error(method, steps):
         return distance(end(TorchSDE(method), VPSDE(), steps), limits["vp"])
@@ -146,7 +146,7 @@ def test_states_of_any_shape_keep_it(method, shape):
 # Adaptive steps
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["euler", "heun", "srk"])
 def test_a_tighter_tolerance_comes_nearer_to_the_samples_of_the_path(method, limits):
     def error(tolerance):
@@ -158,7 +158,7 @@ def test_a_tighter_tolerance_comes_nearer_to_the_samples_of_the_path(method, lim
     assert tight < 0.02
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_adaptive_run_has_the_law_of_the_data():
     """Rejected steps do not bias it: mean and variance within five standard errors and the bias."""
     n, sde = 4000, VPSDE()
@@ -219,7 +219,7 @@ def test_an_adaptive_run_visits_the_times_of_its_grid(method):
     assert abs(states[-1].x - 1.3).max() < 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_adaptive_run_goes_from_T_to_eps_and_a_budget_is_its_limit():
     sde, sampler = VPSDE(), TorchSDE("heun", adaptive=True)
     arguments = dict(n=2, shape=(1,), seed=0)
@@ -239,7 +239,7 @@ def test_an_adaptive_run_goes_from_T_to_eps_and_a_budget_is_its_limit():
 # Through the front door
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_seed_is_one_sample_at_any_number_of_steps():
     score = gaussian(VPSDE(), 1.3, 0.25)
     few, many, other = (

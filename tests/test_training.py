@@ -104,7 +104,7 @@ def whole():
 # Resuming
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.law(62)
 @given(parts=st.lists(st.integers(1, 6), max_size=3))
 @settings(max_examples=10)
@@ -468,7 +468,7 @@ def test_a_card_that_was_not_written_before_a_kill_is_written_on_resuming(tmp_pa
     assert [card.read_bytes() for card in cards] == new
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_loss_is_that_of_dsm_at_the_times_of_the_law():
     sde = VPSDE()  # of the variance-exploding one the importance weights are all one
     trainer = Trainer(

@@ -205,7 +205,7 @@ def test_the_loss_of_a_law_that_a_condition_moves_is_that_of_the_law_at_rest(sde
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * size)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trained_network_approaches_the_exact_conditional_score():
     """Its excess loss over that of the exact score is E |s - s*|^2, in DSM's weight."""
     sde, n = VPSDE(), 4096
