@@ -52,8 +52,8 @@ class BrownianBridgeSDE(SDE):
         s: The scale of the noise, positive; about the standard deviation of the residuals.
 
     Raises:
-        InvalidValueError: A field is out of range: s is not positive or so large or small that its
-            square leaves the range of floats, or T is above 1 - 9e-7.
+        InvalidValueError: A field is out of range: s is not positive or not below 1e150, or T is
+            above 1 - 9e-7.
 
     Examples:
         >>> sde = BrownianBridgeSDE()
