@@ -137,6 +137,14 @@ def test_the_help_ends_in_the_narrowest_terminal(columns, monkeypatch, capsys):
     assert os.environ["COLUMNS"] == columns
 
 
+def test_an_error_is_printed_in_the_narrowest_terminal(monkeypatch, capsys):
+    """The names of the options were read from a help of width 1, which never ended."""
+    monkeypatch.setenv("COLUMNS", "1")
+    options_of.cache_clear()
+    assert main(["info", "nowhere"]) == 1
+    assert "there is no folder 'nowhere'" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_the_general_options_and_shows_no_words_of_python(name, capsys):

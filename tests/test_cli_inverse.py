@@ -103,6 +103,10 @@ def test_the_empty_cells_of_a_table_are_filled_in(tmp_path, monkeypatch, capsys)
     given = ["--condition", "kind=b", "--out", "x.npy"]
     assert main([*fill[:3], "rows.npy", *fill[4:], *given]) == 0
     assert np.load("x.npy")[[0, 1], [0, 1]].tolist() == [np.float32(0.7), 5]
+    Path("rows.csv").write_text("v,u\n,2\n")  # the column of the condition may be left out
+    assert main([*fill, "--out", "x.csv"]) == 0
+    u, v, *_ = Path("x.csv").read_text().splitlines()[1].split(",")
+    assert (u, bool(v)) == ("2", True)
     Path("rows.csv").write_text("v,u\n1,2\n")
     capsys.readouterr()
     assert main([*fill, "--out", "x.csv"]) == 1

@@ -3,6 +3,7 @@
 import ast
 import errno
 import gc
+import io
 import os
 import random
 import re
@@ -26,7 +27,7 @@ from scoresde import checkpoint, plot
 from scoresde.checkpoint import Lock, files
 from scoresde.cli import main
 from scoresde.cli.config import RunConfig as Run
-from scoresde.cli.terminal import say, silence
+from scoresde.cli.terminal import say, show, silence
 from scoresde.data import load
 from scoresde.errors import CheckpointError, DataError, InvalidValueError, TrainingError
 from scoresde.sde import VESDE
@@ -701,6 +702,21 @@ def test_a_result_that_cannot_be_printed_is_an_error(monkeypatch):
         monkeypatch.setattr(sys, "stdout", full)
         assert main(["info", "mnist"]) == 1
         silence(full)
+
+
+def test_a_result_after_a_lost_line_about_the_work_is_an_error(monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        say("about the work", full)
+        assert main(["info", "mnist"]) == 1
+
+
+@pytest.mark.parametrize("print_", [show, lambda text: say(text, sys.stdout)])
+def test_characters_that_a_stream_cannot_encode_become_question_marks(monkeypatch, print_):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    print_("2.9 ± 0.1\nnats\a")
+    assert written.getvalue() == b"2.9 ? 0.1\nnats?\n"
 
 
 @pytest.mark.slow

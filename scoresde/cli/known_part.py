@@ -104,7 +104,7 @@ def _rows(path: Path, model: ScoreModel, checkpoint: str) -> tuple[Tensor, dict[
         )
     kinds = facts(model).conditions or {}
     wanted = Wanted(columns, {name: kinds[name] for name in columns})
-    data = wanted.data(torch.zeros(x.shape), table).as_kinds(kinds)
+    data = wanted.data(torch.zeros(x.shape), table, unasked=()).as_kinds(kinds)
     return x.float(), dict(data.condition(slice(None)) or {})
 
 

@@ -205,7 +205,10 @@ def options_of(kind: Any) -> dict[str, list[str]]:
     `--help`.
     """
     printed = io.StringIO()
-    with _VALUES, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+    with (
+        _VALUES, _readable_width(),
+        contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit),
+    ):  # fmt: skip
         tyro.cli(_whole(kind), args=["--help"])
     text = re.sub(r"\x1b\[[\d;]*m|[│╭╮╰╯─]", "", printed.getvalue())
     found: dict[str, list[str]] = {}

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TextIO
+from weakref import WeakKeyDictionary
 
 __all__ = [
     "MisreadError",
@@ -28,6 +29,8 @@ class MisreadError(Exception):
     """Report a value that cannot be read, or that is not allowed."""
 
 
+# errors of streams that lost a line about the work and were then redirected to the null device
+_FAILED: WeakKeyDictionary[TextIO, OSError] = WeakKeyDictionary()
 _HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
 
 
@@ -67,8 +70,11 @@ def say(line: str, file: TextIO) -> None:
     Such errors occur if a terminal was closed, the reader of a pipe has ended, or a disk is full.
     """
     try:
-        print("\n".join(map(_harmless, line.split("\n"))), file=file, flush=True)
-    except (OSError, ValueError):  # ValueError: the stream was closed
+        print(_harmless(line, file), file=file, flush=True)
+    except (BrokenPipeError, ValueError):  # ValueError: the stream was closed
+        silence(file)
+    except OSError as error:
+        _FAILED[file] = error
         silence(file)
 
 
@@ -76,10 +82,11 @@ def show(text: object) -> None:
     """Print lines that are the result of the work, without control characters.
 
     Raises:
-        OSError: The lines cannot be printed.
+        OSError: These lines or earlier ones cannot be printed.
     """
-    for line in str(text).split("\n"):
-        print(_harmless(line), flush=True)
+    if (error := _FAILED.get(sys.stdout)) is not None:
+        raise error
+    print(_harmless(str(text), sys.stdout), flush=True)
 
 
 def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
@@ -141,9 +148,11 @@ def _condition(name: str, columns: str) -> str:
     return f"--condition {columns if same else f'{name}={columns}'}"
 
 
-def _harmless(line: str) -> str:
-    """Return a line with `?` for control characters and characters that UTF-8 cannot encode."""
-    return "".join(c if c.isprintable() else "?" for c in line)
+def _harmless(text: str, file: TextIO) -> str:
+    """Return lines with `?` for control characters and those that the stream cannot encode."""
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def silence(file: TextIO) -> None:
