@@ -70,7 +70,7 @@ class Posterior(Wrapped):
         self.name = name
         self.iterations = iterations
         self.shape = shape
-        # the map from events to measurements
+        # the shape of a measurement for each event shape
         self._shapes = dict[tuple[int, ...], tuple[int, ...]]()
         known = super().facts
         self._sde, self._moments = _sde_of(known), moments or known.moments
