@@ -79,7 +79,7 @@ class Posterior(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts of the prior, with the measurement added to the conditions."""
+        """Return the facts of the prior without its pilot, and with the measurement's condition."""
         known, conditions = super().facts, None
         if self.shape is not None:
             conditions = {**(known.conditions or {}), self.name: Field(self.shape)}
