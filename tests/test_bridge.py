@@ -322,3 +322,8 @@ def test_an_invalid_shift_is_named(shift, error, match):
         Centred(lambda x, t, condition: -x, shift)(
             torch.ones(2, 2), torch.ones(2), {Y: torch.ones(2, 2)}
         )
+
+
+def test_a_centred_score_of_no_states_is_empty():
+    score = Centred(lambda x, t, condition: -x, lambda t, c: t[:, None] * c[Y])
+    assert score(torch.ones(0, 2), torch.ones(0), {Y: torch.ones(0, 2)}).shape == (0, 2)

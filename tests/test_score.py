@@ -319,6 +319,8 @@ def test_an_impossible_model_is_refused():
         ShapeError, match=r"the mean in moments= must be a number or have the event shape"
     ):
         ScoreModel(Wave(), VESDE(), (2,), moments=Moments(torch.zeros(3), var=1.0))
+    with pytest.raises(ShapeError, match=r"the cov in Moments has shape \(3, 3\)"):
+        ScoreModel(Wave(), VESDE(), (2,), moments=Moments(0.0, cov=torch.eye(3)))
     with pytest.raises(InvalidValueError, match="the data's variance must be positive"):
         ScoreModel(Wave(), VESDE(), (2,), moments=Moments(0.0, var=0.0))
 

@@ -70,7 +70,7 @@ class Posterior(Wrapped):
         self.name = name
         self.iterations = iterations
         self.shape = shape
-        # the map from events to measurements
+        # the shape of a measurement for each event shape
         self._shapes = dict[tuple[int, ...], tuple[int, ...]]()
         known = super().facts
         self._sde, self._moments = _sde_of(known), moments or known.moments
@@ -79,7 +79,7 @@ class Posterior(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts of the prior, with the measurement added to the conditions."""
+        """Return the facts of the prior without its pilot, and with the measurement's condition."""
         known, conditions = super().facts, None
         if self.shape is not None:
             conditions = {**(known.conditions or {}), self.name: Field(self.shape)}

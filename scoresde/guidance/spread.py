@@ -21,7 +21,9 @@ _LARGEST = _DRAWS // 2  # the largest number of dimensions for which 512 draws g
 
 
 def gaussian_of(score: Score, condition: Condition | None = None) -> Moments:
-    r"""Return the moments of 512 draws of a score, made by Heun's method in $\sigma/\alpha$.
+    r"""Return the moments of 512 draws of $x_\epsilon / \alpha_\epsilon$, made by Heun's method.
+
+    The independent variable of the method is $\sigma/\alpha$.
 
     Args:
         score: A score whose facts have an SDE and an event shape.

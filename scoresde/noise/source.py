@@ -42,6 +42,10 @@ class Noise:
             same in every batch.
         horizon: The last time of the Brownian path, which starts at 0.
 
+    Raises:
+        InvalidTypeError: The seeds or the indices are not a sequence of integers.
+        InvalidValueError: There are more seeds than indices or fewer, or one is out of range.
+
     Examples:
         >>> noise = Noise.of(seed=0, n=4)
         >>> z = noise.normal(torch.empty(4, 2), t=0.5)
@@ -124,7 +128,7 @@ class Noise:
         All increments belong to one path, in whatever order they are drawn. Increments over the
         intervals of one grid are independent. W at one time is computed from about twenty 16-bit
         numbers. Values that the next step will need, at an earlier time, are cached, so that a step
-        of a grid draws 9 to 14 numbers, or about 3 if its times are `path.rounded`.
+        of a grid draws 8 to 12 numbers on average, or about 3 if its times are `path.rounded`.
 
         Args:
             like: A tensor `(B, *)` with the shape, dtype and device of the result.

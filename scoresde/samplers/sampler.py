@@ -84,8 +84,8 @@ class State:
 class Sampler(abc.ABC):
     """Define a sampling method as a frozen dataclass of its hyperparameters.
 
-    What a run must know of a method, such as its order, are attributes of the class, or properties
-    if they depend on the hyperparameters.
+    Facts about a method that a run needs, such as its order, are attributes of the class, or
+    properties if they depend on the hyperparameters.
 
     Attributes:
         steps: The default number of steps.
@@ -189,7 +189,7 @@ class Sampler(abc.ABC):
     # Budgets and grids
 
     def cost(self, steps: int) -> int:
-        """Return an upper bound of the evaluations in a run; `steps_for` takes it as linear."""
+        """Return an upper bound of the evaluations in a run; `steps_for` needs it to be linear."""
         return steps * self.nfe_per_step
 
     def states(self, steps: int) -> int:

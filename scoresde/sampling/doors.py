@@ -104,7 +104,9 @@ def sample(
         MemoryLimitError: A chunk does not fit into memory.
 
     Warns:
-        UserWarning: The score has named classes, but no class is given.
+        UserWarning: The score has named classes, but no class is given; it hides the facts of a
+            score inside it; the noise at T is far too large, or the noise at eps larger than the
+            data; or the samples are much larger than the data.
 
     Examples:
         >>> import scoresde

@@ -209,6 +209,7 @@ class Run:
 
         Raises:
             NonFiniteError: The score has a NaN or an infinity, or samples overflow the dtype.
+            ConvergenceError: An adaptive sampler needs more evaluations than it may take.
             DeviceError: The score and the states are on different devices.
             MemoryLimitError: A chunk does not fit into memory.
         """

@@ -74,8 +74,8 @@ class Centred(Wrapped):
             InvalidTypeError, ShapeError: The shift is not a tensor that broadcasts to the states.
         """
         centre = self._centre(x, t, condition)
-        start = self._centre(x, torch.zeros_like(t), condition).detach().abs().amax()
-        if not start <= _ROUNDING * centre.detach().abs().amax():
+        start = _largest(self._centre(x, torch.zeros_like(t), condition))
+        if not start <= _ROUNDING * _largest(centre):
             raise InvalidValueError(
                 f"the shift must be 0 at t = 0, where u = x_0, but is up to {float(start):.3g}; "
                 "correct the shift"
@@ -99,3 +99,8 @@ class Centred(Wrapped):
                 f"the shift must return the shape of the states, {tuple(x.shape)}, or a shape that "
                 f"broadcasts to it; got {tuple(value.shape)}"
             ) from error
+
+
+def _largest(value: Tensor) -> Tensor:
+    """Return the largest absolute value, or 0 if there is none."""
+    return value.detach().abs().amax() if value.numel() else value.new_zeros(())

@@ -169,7 +169,8 @@ def in_evaluation(layers: Iterable[nn.Module], thread: int | None = None) -> Ite
     """
     listed, here = list(layers), threading.get_ident() if thread is None else thread
     block, changed = object(), list[nn.Module]()
-    # an interrupt may come at any line, so half a beginning is undone too, and half an end finished
+    # an interrupt may come at any line, even in `finally`; so the end also undoes a block that has
+    # begun only in part, and is made twice
     try:
         with _alone():
             if any(_learning.get(layer, here) != here for layer in listed):
@@ -240,7 +241,7 @@ def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _forget_other_threads() -> None:
-    """Leave the blocks of all threads but this one, which alone lives on in a forked process."""
+    """End the blocks of all other threads, which do not exist in a forked process."""
     here = threading.get_ident()
     for layer, (blocks, mode) in list(_running.items()):
         for block in [block for block, thread in blocks.items() if thread != here]:

@@ -165,17 +165,17 @@ class _Weights:
         return cls(plain, [torch.stack(parts).tolist() for parts in sums.values()], changes)
 
     def numbers(self) -> _Weights:
-        """Return weights to compare by their checksums, SDEs and strings, as in a copy.
+        """Return the checksums, SDEs and strings, by which a copy of the module is compared.
 
-        Hooks and other attributes, such as `autocast` and counts of calls, are not compared.
+        Hooks and other attributes, such as `autocast` and counts of calls, are left out.
         """
         plain = {key: v for key, v in self.plain.items() if isinstance(v, SDE | str)}
         return _Weights(plain, self.sums, None)
 
     def kept_by(self, later: _Weights) -> _Weights:
-        """Return these weights, where attributes that differ later are not compared.
+        """Return these weights, to be compared without the attributes that differ in `later`.
 
-        A measurement may change such an attribute itself, as it does a count of calls.
+        The measurement itself may have changed these attributes, such as a count of calls.
         """
         old, new = self.plain, later.plain
         ignored = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}

@@ -106,6 +106,7 @@ class ScoreModel(Saved):
         self._moments: tuple[list[Tensor], list[object], Moments] | None = None
         var = moments.var
         if moments.cov is not None:
+            moments.check_event(torch.empty(0, *self.event_shape))
             var = moments.cov.diagonal().reshape(self.event_shape)
         for name, value in (("mean", moments.mean), ("var", var)):
             self.register_buffer(name, as_moment(name, value, self.event_shape))
@@ -161,7 +162,7 @@ class ScoreModel(Saved):
 
         Args:
             num_classes: The new number of classes of `label`, or a mapping from names of conditions
-                to new numbers.
+                to new numbers. A name that the network does not have becomes a further condition.
 
         Raises:
             InvalidTypeError: The network has no method `grown`; networks of `scoresde.nn` have it.

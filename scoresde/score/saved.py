@@ -88,7 +88,7 @@ class Saved(Piloted):
 
         Raises:
             InvalidValueError, InvalidTypeError: `meta` uses a name of the description, is not JSON,
-                or names an unknown `license`; or `dtype` is not a floating-point dtype.
+                or has a `license` that is not a name; or `dtype` is not a floating-point dtype.
             NonFiniteError: A weight is NaN or infinite, or becomes so in `dtype`.
             CheckpointError: The folder cannot be written.
         """

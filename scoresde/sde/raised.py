@@ -21,7 +21,9 @@ def changed_in_place(name: str) -> InvalidValueError:
 
 
 def explained(error: RuntimeError, x: Tensor) -> ScoreSDEError | None:
-    """Return an error that says what to do, or None after a note on the shape of the states.
+    """Return an error that says what to do; if the cause is unknown, add a note and return None.
+
+    The note gives the shape of the states.
 
     Args:
         error: The error that a score raised.

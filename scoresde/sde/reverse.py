@@ -173,7 +173,8 @@ class ReverseSDE:
         two, a proxy and a wrapper get None.
 
         Args:
-            name: A method of `(x, t)` or `(x, t, condition)`, which returns `(B,)` or a tuple.
+            name: A method of `(x, t)` or `(x, t, condition)`, which returns `(B,)`, or a tuple of
+                tensors `(B,)` and `(B, *)`.
 
         Returns:
             A function of states `(B, *)` and a time `()` or `(B,)`, whose calls count as
@@ -252,7 +253,7 @@ class ReverseSDE:
     ) -> Any:
         """Evaluate a function at `x` and `t`, count the evaluation, and check the result.
 
-        The result must have the shape of `like`; without it `(B,)`, or be a tuple as in `method`.
+        The result must have the shape of `like`. If `like` is None, the result is as in `method`.
         """
         time = self.sde.cpu_time(t)
         check_times(time, x)

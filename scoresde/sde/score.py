@@ -226,9 +226,9 @@ def _check_call(score: Any, arguments: tuple[Any, ...], error: TypeError) -> Non
     except ValueError:  # it has no signature
         return
     except TypeError:
-        given = "(x, t)" if len(arguments) == 2 else "(x, t, condition), by position,"
+        given = "(x, t)" if len(arguments) == 2 else "(x, t, condition)"
         raise InvalidTypeError(
-            f"a score is called as {given}, and this one does not accept that: {error}"
+            f"a score is called as {given} by position, and this one does not accept that: {error}"
         ) from error
 
 

@@ -61,8 +61,8 @@ class Uniform(TimeLaw):
 class _Located(TimeLaw):
     r"""Draw $\log(\sigma_t / \alpha_t)$ as a location plus a scale times a standard variable.
 
-    A subclass has two fields, the location and the positive scale. It is part of the objective, so
-    the weights are one.
+    A subclass has two fields, the location and the positive scale. The law is part of the
+    objective, so the weights are one.
     """
 
     def __post_init__(self) -> None:
@@ -85,8 +85,8 @@ class _Located(TimeLaw):
 class LogNormal(_Located):
     r"""Draw $\log(\sigma_t / \alpha_t) \sim N(\text{mean}, \text{std}^2)$.
 
-    Karras et al. (2022), table 1, arXiv:2206.00364. It is part of the objective, so the weights are
-    one. Values outside the range of the SDE become its values at T and eps.
+    Karras et al. (2022), table 1, arXiv:2206.00364. The law is part of the objective, so the
+    weights are one. Values outside the range of the SDE become its values at T and eps.
 
     Args:
         mean: $P_\text{mean}$ of the paper.
@@ -115,9 +115,9 @@ class Logistic(_Located):
     r"""Draw $\log(\sigma_t / \alpha_t)$ from a logistic distribution.
 
     With the defaults, t is uniform if $\sigma / \alpha = \sqrt{t / (1 - t)}$, as under
-    `BrownianBridgeSDE(1)`; under other SDEs the noise levels have the same distribution. It is part
-    of the objective, so the weights are one. Values outside the range of the SDE become its values
-    at T and eps.
+    `BrownianBridgeSDE(1)`; under other SDEs the noise levels have the same distribution. The law is
+    part of the objective, so the weights are one. Values outside the range of the SDE become its
+    values at T and eps.
 
     Args:
         mean: The mean of $\log(\sigma / \alpha)$.
@@ -148,7 +148,7 @@ class Laplace(_Located):
     r"""Draw $\log(\sigma_t / \alpha_t)$ from a Laplace distribution.
 
     Hang et al. (2024), arXiv:2407.03297. The default is their best distribution: mean 0 and scale
-    .5 in $\log(\alpha^2 / \sigma^2)$. It is part of the objective, so the weights are one.
+    .5 in $\log(\alpha^2 / \sigma^2)$. The law is part of the objective, so the weights are one.
     Values outside the range of the SDE become its values at T and eps.
 
     Args:
@@ -175,10 +175,10 @@ class Laplace(_Located):
 class Importance(TimeLaw):
     r"""Draw t with the density $p(t) \propto g(t)^2 / \sigma_t^2$.
 
-    It reduces the variance of a loss with the weight $g^2$. Since
+    This law reduces the variance of a loss with the weight $g^2$. Since
     $g^2 / \sigma^2 = -\frac{d}{dt} \log(\alpha^2 / \sigma^2)$, the log signal-to-noise ratio is
-    uniform (Song et al. 2021, arXiv:2101.09258; Kingma et al. 2021, arXiv:2107.00630). It needs
-    $\sigma_\epsilon > 0$.
+    uniform (Song et al. 2021, arXiv:2101.09258; Kingma et al. 2021, arXiv:2107.00630). The noise
+    $\sigma_\epsilon$ must be positive.
 
     Examples:
         >>> from scoresde.sde import VESDE

@@ -105,7 +105,7 @@ class ExponentialMultistep(Sampler):
     def reach(self, ell: Tensor) -> Tensor:
         r"""Return the $\ell$ up to which each step is integrated, by default its end.
 
-        After the integration noise is added, which leads back to the end.
+        If it is beyond the end, noise is added afterwards up to the noise level of the end.
 
         Args:
             ell: The $\ell$ at the start and the end of each step, `(N, 2)`.

@@ -102,9 +102,9 @@ class Measured(Interpolation):
     degree 1, so the residual begins with degree 2, and the covariance is multiplied by $\kappa^2$.
 
     The noise of a step is added after it, so the states within the step lack this noise. In a long
-    step they are treated as if they were at its start. Otherwise the correction would count on a
-    residual at the end that has other noise, and samples would leave a mode that is much narrower
-    than the noise at the start.
+    step they are treated as if they were at its start. Otherwise the corrector would give a large
+    weight to the residual at the end, which belongs to other noise, and samples would leave a mode
+    that is much narrower than the noise at the start.
 
     Args:
         pilot: The pilot, or a pilot that is assumed if none was measured.
