@@ -636,6 +636,13 @@ def says(*words: str) -> str:
     return "(?s)" + ".*".join(re.escape(word) for word in words)
 
 
+@pytest.mark.parametrize("make", [lambda: UNet(1, channels=(4,)), lambda: DiT(1, width=8, heads=2)])
+def test_images_without_pixels_are_refused(make):
+    net = built(make)
+    with pytest.raises(InvalidValueError, match=says("(B, 1, L, L)", "L >= 1", "(2, 1, 0, 4)")):
+        net(torch.zeros(2, 1, 0, 4), torch.zeros(2))
+
+
 def test_inputs_of_another_shape_are_refused_with_expected_and_got():
     net, c = small(), normal(1, 2)
     with pytest.raises(ValueError, match=says("(B, 1, L, L)", "(2, 3, 8, 8)", "in_channels")):

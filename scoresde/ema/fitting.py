@@ -44,9 +44,9 @@ class Fit(NamedTuple):
 
     Attributes:
         weights: $x_i$ of shape `(K,)`, float64; their sum is 1.
-        error: The expected error of the sum, with the penalty for rounding, divided by the expected
-            distance between the wanted average and the weights one update later, both for a random
-            walk $\theta_k$. 0 is exact; at 1 the weights themselves would be as good.
+        error: The expected error of the sum, with the penalty for rounding. It is divided by the
+            expected distance between the wanted average and the weights one update later. Both are
+            for a random walk $\theta_k$. 0 is exact; at 1 the weights themselves are as good.
     """
 
     weights: Tensor

@@ -64,8 +64,8 @@ def to_azula(score: Score, *, units: bool = False) -> nn.Module:
 
     Raises:
         MissingExtraError: azula is not installed.
-        InvalidValueError: The score's `facts` have no SDE, or, with `units=True`, no transform to
-            units of one common scale.
+        InvalidValueError: The score's `facts` have no SDE, or, with `units=True`, their
+            transform is unknown or has several scales.
     """
     score = in_units(score, units)
     process = process_of(score, None)

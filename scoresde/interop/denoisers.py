@@ -201,8 +201,8 @@ def to_denoiser(score: Score, *, units: bool = False) -> SigmaDenoiser:
         units: True if states, noise and denoised states are in the user's units, such as bytes.
 
     Raises:
-        InvalidValueError: The score's `facts` have no SDE, or, with `units=True`, no transform to
-            units of one common scale.
+        InvalidValueError: The score's `facts` have no SDE, or, with `units=True`, their
+            transform is unknown or has several scales.
 
     Examples:
         >>> import scoresde

@@ -203,8 +203,8 @@ def to_diffusers(
 
     Raises:
         MissingExtraError: diffusers is not installed.
-        InvalidValueError: The score's `facts` have no SDE, or, with `units=True`, no transform to
-            units of one common scale; or `levels` is below 2 or above 100,000.
+        InvalidValueError: The score's `facts` have no SDE, or, with `units=True`, their
+            transform is unknown or has several scales; or `levels` is below 2 or above 100,000.
     """
     score = in_units(score, units)
     process = process_of(score, None)

@@ -37,9 +37,9 @@ def to_onnx(score: nn.Module, path: str | os.PathLike[str], *, units: bool = Fal
     Raises:
         MissingExtraError: The extra `onnx` is not installed.
         InvalidTypeError: The score is not a module.
-        InvalidValueError: The event shape or the SDE is unknown, the units are unknown and `units`
-            is True, a condition has the name of another input or of the output, or the score cannot
-            be exported, for example since its Python code branches on values.
+        InvalidValueError: The event shape, the SDE or, with `units=True`, the units are unknown; a
+            condition is called x, t or score; or the score cannot be exported, for example since
+            its Python code branches on values.
         CheckpointError: The file cannot be written.
 
     Examples:

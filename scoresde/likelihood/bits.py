@@ -105,8 +105,8 @@ class Dequantization:
 
         Data that are still quantised lie at the same position in every cell, or repeat a few
         values. A density at such points can be arbitrarily large, so it gives no bound on a
-        probability. At most about 8,000 entries are tested. With fewer than 4 entries only the
-        range is tested, and with fewer than 8 not the repetition.
+        probability. At most about 8,000 entries are tested. The positions are compared from 4
+        entries on, the values from 8 on.
 
         Raises:
             InvalidValueError: The data are still quantised, or lie outside all cells.

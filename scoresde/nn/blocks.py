@@ -121,8 +121,8 @@ class Attention(nn.Module):
     """Add self-attention over all positions (Vaswani et al. 2017, arXiv 1706.03762) to the input.
 
     Args:
-        channels: The number of input and of output channels. There are at most `channels / 32`
-            heads, as many as divide the channels, and at least one.
+        channels: The number of input and of output channels. The number of heads is the largest
+            divisor of it up to `channels / 32`, or 1.
         spatial: 1, 2 or 3.
     """
 

@@ -19,10 +19,10 @@ def check_dtype(x: Tensor, weights: torch.dtype) -> None:
 
 
 def check_grid(x: Tensor, c: Tensor, channels: int, spatial: int, weights: torch.dtype) -> None:
-    """Raise an error unless `x` is `(B, channels, *)` with `spatial` sides, and `c` `(B,)`."""
-    if x.ndim != spatial + 2 or x.shape[1] != channels:
+    """Raise an error unless `x` is `(B, channels, *)` with `spatial` sides >= 1, and `c` `(B,)`."""
+    if x.ndim != spatial + 2 or x.shape[1] != channels or 0 in x.shape[2:]:
         raise InvalidValueError(
-            f"expected x of shape (B, {channels}{', L' * spatial}), got {tuple(x.shape)}; "
+            f"expected x of shape (B, {channels}{', L' * spatial}), L >= 1, got {tuple(x.shape)}; "
             "build the network with the in_channels= and spatial= of x"
         )
     check_dtype(x, weights)

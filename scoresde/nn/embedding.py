@@ -130,8 +130,8 @@ class Embedding(nn.Module):
 
     Raises:
         InvalidValueError: `kind` is unknown, labels are not `(B,)`, or a label lies outside
-            $-1 \ldots K - 1$. On other devices than the CPU the lookup of such a label fails with
-            an error of torch, since reading the labels would wait for the device.
+            $-1 \ldots K - 1$. On other devices than the CPU such a label raises an error of torch,
+            since this check would wait for the device.
         InvalidTypeError: Labels are not integers, or vectors are not floating point.
         ShapeError: A vector has another length or number of rows.
     """

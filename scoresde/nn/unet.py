@@ -129,9 +129,9 @@ class UNet(Network):
             numbers of classes; None for no labels. The output for the label -1, or without a label,
             is unconditional.
         dropout: The dropout probability in the residual blocks.
-        padding: `"zeros"`, or `"circular"` for periodic data. With `"circular"`, a cyclic shift of
-            `x` and its fields causes the same shift of the output, if the shift is a multiple of m
-            = `patch * 2 ** (len(channels) - 1)` and m divides the size.
+        padding: `"zeros"`, or `"circular"` for periodic data. With `"circular"`, let m be
+            `patch * 2 ** (len(channels) - 1)`. If m divides the size, a cyclic shift of `x` and its
+            fields by a multiple of m shifts the output in the same way.
         bounded: Divide the result y of the coarser resolutions by sqrt(1 + mean(y^2)) before adding
             it. Without this, y may grow by orders of magnitude at a high learning rate, and
             dominate the finer features.

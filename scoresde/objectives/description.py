@@ -15,10 +15,10 @@ __all__ = ["described"]
 def described(part: object) -> str:
     """Return a string for a loss or a weight and its bound arguments, equal in every process.
 
-    A function is described by its qualified name and the numbers in its closure, a partial by its
-    function and arguments, lists and mappings by their entries, and anything else by its repr. If
-    the repr contains a memory address, the class is named instead, with the `extra_repr` of a
-    module, or else with the public attributes that are numbers.
+    A function is described by its qualified name and the numbers in its closure, and a partial by
+    its function and arguments. Lists and mappings are described by their entries, and anything else
+    by its repr. If the repr contains a memory address, the class is named instead, with the
+    `extra_repr` of a module, or else with the public attributes that are numbers.
 
     Args:
         part: A loss, a weight, or an argument bound in one.

@@ -96,12 +96,11 @@ def ism_loss(
             score, sde, x, t=t, noise=noise, condition=condition, weight=weight, law=law,
             generator=generator,
         )  # fmt: skip
-    p = _check_weighted(
-        perturb(
-            score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
-            generator=generator, further=lambda sigma, scale: (scale,),
-        )
+    p = perturb(
+        score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
+        generator=generator,
     )  # fmt: skip
+    _check_weighted(p)
     value, trace = _differentiate(p, _trace)
     return p.weighted(2 * trace + event_sum(value**2), *p.further)
 
@@ -155,12 +154,11 @@ def ssm_loss(
         >>> ssm_loss(lambda x, t: -x, VPSDE(), torch.zeros(8, 2), noise=Noise.of(0, 8)).shape
         torch.Size([8])
     """
-    p = _check_weighted(
-        perturb(
-            score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
-            generator=generator, further=lambda sigma, scale: (scale,),
-        )
+    p = perturb(
+        score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
+        generator=generator,
     )  # fmt: skip
+    _check_weighted(p)
     v = _direction(x, projection, p.noise)
 
     def slope(value: Tensor, state: Tensor) -> Tensor:
@@ -227,12 +225,11 @@ def fd_ssm_loss(
     def further(sigma: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         return step * torch.where(sigma > 0, sigma, 1.0), scale
 
-    p = _check_weighted(
-        perturb(
-            score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
-            generator=generator, further=further,
-        )
+    p = perturb(
+        score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
+        generator=generator, further=further,
     )  # fmt: skip
+    _check_weighted(p)
     h, scale = p.further
     v = _direction(x, projection, p.noise)
     # clone the first output, since a network may reuse its memory for the second
@@ -241,14 +238,13 @@ def fd_ssm_loss(
     return p.weighted(slope + event_sum(((plus + minus) / 2) ** 2), scale)
 
 
-def _check_weighted(p: Perturbed) -> Perturbed:
-    """Return a perturbed batch; raise if its weight is 0 because there is no noise."""
+def _check_weighted(p: Perturbed) -> None:
+    """Raise InvalidValueError if a weight is 0 because there is no noise."""
     if ((p.sigma == 0) & (p.scale == 0)).any():
         raise InvalidValueError(
             f"at t = {quoted(p.time)} there is no noise, so the weight is 0 and nothing would be "
             "learned; pass weight=power(0)"
         )
-    return p
 
 
 def _differentiate(

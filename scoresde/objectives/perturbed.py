@@ -50,7 +50,7 @@ class Perturbed:
         clean: $\alpha_t x_0$, `(B, *)`.
         sigma: $\sigma_t$, `()` or `(B,)`, float64.
         scale: $\lambda(t)$ times the importance weight of t, `()` or `(B,)`, float64.
-        further: Further coefficients that the loss needs, ready to multiply `x`.
+        further: What the loss needs besides, ready to multiply `x`; by default `scale` alone.
         noise: The source of further random numbers.
         score: A function of states `(B, *)` that returns the checked score at these times.
     """
@@ -121,7 +121,7 @@ def perturb(
     condition: Mapping[str, Any] | None = None,
     weight: Weight = sigma2,
     generator: torch.Generator | None = None,
-    further: Callable[[Tensor, Tensor], Sequence[Tensor]] = lambda sigma, scale: (),
+    further: Callable[[Tensor, Tensor], Sequence[Tensor]] = lambda sigma, scale: (scale,),
 ) -> Perturbed:
     r"""Perturb a batch; the arguments and errors are those of the losses.
 

@@ -41,10 +41,10 @@ def locate(folder: str | Path) -> Path:
     """Return the file of a model, given its folder, the file itself, or its name.
 
     The name of a packaged model means that model, unless there is a file with this name, or a
-    folder that holds a model or a run. Any other name means the file or folder, if it exists. A
-    name such as `runs/exp1` for which there is neither is looked up on the hub, unless there is a
-    folder `runs`; with a revision, as in `runs/exp1@main`, it is looked up in any case. For the
-    folder of a diffusers pipeline, the file that lists its parts is returned.
+    folder that holds a model or a run. Any other name means the file or folder, if it exists. If
+    not, a name such as `runs/exp1` is looked up on the hub, unless there is a folder `runs`. With a
+    revision, as in `runs/exp1@main`, it is looked up in any case. For the folder of a diffusers
+    pipeline, the file that lists its parts is returned.
 
     Raises:
         CheckpointError: There is no such model, or the hub cannot be reached.

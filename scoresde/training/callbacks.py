@@ -25,8 +25,8 @@ class Callback:
     """Define the methods that a run calls; each does nothing until a subclass overrides it.
 
     All arguments, including the model, are copies. A callback that raises an error is removed with
-    a warning, and the run continues without it. A KeyboardInterrupt, however, ends the run; if
-    `on_log` or `on_checkpoint` raises it in a run of one process, with a checkpoint.
+    a warning, and the run continues without it. A KeyboardInterrupt ends the run. If it is raised
+    by `on_log` or `on_checkpoint` in a run of one process, a checkpoint is written first.
     """
 
     def on_data(self, data: Data) -> None:

@@ -1,8 +1,8 @@
 """Configure a training run with plain values that JSON and a command line can express.
 
-A `TrainConfig` has basic fields, such as the number of steps, and four parts with further fields:
-the optimiser (`Optimiser`), the averages of the weights (`Averages`), how a step is computed
-(`Compute`), and checkpoints, log and early stopping (`Keeping`). All fields of all parts have
+A `TrainConfig` has basic fields, such as the number of steps, and four parts with further fields.
+`Optimiser` sets the optimiser, `Averages` the averages of the weights, `Compute` how a step is
+computed, and `Keeping` checkpoints, log and early stopping. All fields of all parts have
 different names. So each is an option of the command line, and `TrainConfig.changed` takes any of
 them.
 """
