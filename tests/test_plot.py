@@ -26,6 +26,7 @@ from scoresde.errors import (
     ShapeError,
 )
 from scoresde.plot import paper, sets
+from scoresde.plot.states import paths
 from scoresde.plot.stretch import is_far, stretch
 from scoresde.samplers import State
 from scoresde.targets import Gaussian, TwoMoons
@@ -668,6 +669,19 @@ def test_curves_of_a_later_panel_only_are_in_the_legend_of_an_axes_too():
     plot.pareto({"a": {}, "b": {"curve": [(1.0, 1.0, 0.5, 2.0)]}}, ax=panel)
     legends = [axes.get_legend() for axes in panel.child_axes]
     assert [t.get_text() for legend in legends if legend for t in legend.get_texts()] == ["curve"]
+
+
+def test_curves_without_labels_in_one_axes_have_different_colours():
+    panel = plot.curve([2.0] * 60).axes[0]
+    plot.curve([1.0], ax=panel)
+    plot.curve([3.0], ax=panel)
+    assert len({line.get_color() for line in panel.lines}) == 3
+
+
+@pytest.mark.parametrize(("shape", "n"), [((2,), 60), ((1, 8, 8), 4), ((2, 30), 4)])
+def test_a_trajectory_keeps_no_more_samples_than_it_draws(shape, n):
+    states = [State(torch.tensor(t), normal(70, *shape)) for t in (1.0, 0.5)]
+    assert paths(states, None, None)[1].shape == (2, n, *shape)
 
 
 def test_a_curve_joins_axes_of_any_scale():

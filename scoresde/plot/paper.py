@@ -62,7 +62,7 @@ def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
 
 
 def finite(name: str, x: Tensor) -> Tensor:
-    """Return a batch as finite float64 on the CPU, detached; integers are converted.
+    """Check that a batch is finite, and return it as float64 on the CPU, detached.
 
     Raises:
         NonFiniteError: A number is NaN or infinite.
@@ -106,7 +106,9 @@ def span(numbers: Tensor, share: float = 0.01) -> tuple[float, float]:
 
 
 def tones(labels: Iterable[str], *, data: bool = False) -> dict[str, str]:
-    """Return the colours of sets by their labels: blue for data, red for samples, else others.
+    """Return the colours of sets by their labels: blue for data and floor, red for samples.
+
+    Other labels get other colours, in turn.
 
     Args:
         labels: The labels; the label of a single set is empty.
@@ -282,13 +284,14 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
     Args:
         figure: The result of a function of this module, or any matplotlib figure.
-        path: The file, with the suffix .png, .jpg, .pdf or .svg; its folder is created.
+        path: The file, with the suffix .png, .jpg, .jpeg, .pdf or .svg; its folder is created.
 
     Returns:
         The path.
 
     Raises:
-        InvalidValueError: The file cannot be written, or has another suffix.
+        InvalidValueError: The file cannot be written, or has another suffix; or matplotlib cannot
+            draw the figure.
 
     Examples:
         >>> import tempfile

@@ -58,9 +58,9 @@ class Given:
 def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
     """Return checked samples in the units of the data.
 
-    `Data` are converted by their own transform, bytes are unchanged, and the inverse of `transform`
-    is applied to other samples. If samples are drawn beside data and no `transform` is given,
-    samples in model units are recognised by their mean and spread, and converted.
+    Samples of `Data` and bytes are in these units already. The inverse of `transform` converts
+    other samples. If no `transform` is given, and samples are drawn beside data, samples in model
+    units are recognised by their mean and spread, and converted.
 
     Args:
         name: The name of the samples in errors.
