@@ -661,6 +661,10 @@ def test_images_of_large_folders_are_not_kept_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "_ROOM", 4 * 30 - 1)
     assert not isinstance(load(folder).store, InMemory)
     assert isinstance(load(folder, lazy=False).store, InMemory)
+    deep = store(tmp_path / "deep", [image.astype(np.uint16) for image in pictures(4)])
+    monkeypatch.setattr(images, "_ROOM", 4 * 4 * 30 - 1)  # float32 has four bytes
+    assert not isinstance(load(deep).store, InMemory)
+    assert isinstance(load(folder).store, InMemory)
 
 
 def test_a_lazy_image_that_breaks_or_changes_later_is_named(tmp_path):

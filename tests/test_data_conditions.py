@@ -41,6 +41,15 @@ def same(one, two):
     return torch.equal(one.nan_to_num(7e7), two.nan_to_num(7e7))
 
 
+@pytest.mark.parametrize("suffix", ["csv", "npy", "parquet"])
+def test_a_missing_file_of_a_condition_is_named(tmp_path, suffix):
+    with pytest.raises(DataError, match=rf"ages\.{suffix} does not exist"):
+        load(normal(0, 4, 2), condition={"age": tmp_path / f"ages.{suffix}"})
+    (tmp_path / f"ages.{suffix}").mkdir()
+    with pytest.raises(DataError, match=rf"cannot read .*ages\.{suffix}"):
+        load(normal(0, 4, 2), condition={"age": tmp_path / f"ages.{suffix}"})
+
+
 @given(samples(), st.data())
 def test_conditions_stay_with_their_samples(found, data):
     x, conditions = found

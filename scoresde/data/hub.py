@@ -86,6 +86,8 @@ def from_table(
 ) -> Data:
     """Return the samples in a column of a table, with the labels or the wanted conditions.
 
+    A data set that has only numbers and text is read like a pandas table.
+
     Args:
         table: The data set.
         column: The column of the samples, which must be images, or arrays of the same shape. By
@@ -93,8 +95,6 @@ def from_table(
         size: The size that images are resized to.
         wanted: The conditions; by default the labels, if there are any.
         lazy: As for a folder of images.
-
-    A data set that has only numbers and text is read like a pandas table.
 
     Raises:
         UnknownNameError: There is no such column.

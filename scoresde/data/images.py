@@ -1,8 +1,8 @@
 r"""Decode images when they are needed, or keep them in memory if they are small enough.
 
 Images become bytes `(C, H, W)`, RGB if any image has colours, else grey. If all images have one
-channel of 16 bits or floats, they become float32. All faults are found at the start: every header
-is read to find different sizes and modes, and every image is decoded once to find damaged images.
+channel of 16 bits or floats, they become float32. `load` finds all faults: it reads every header to
+find different sizes and modes, and decodes every image once to find damaged images.
 """
 
 from __future__ import annotations
@@ -202,9 +202,10 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
 
 def keep(store: Store, lazy: bool | None) -> Store:
     """Read a store into memory if `lazy` is False, or if it is None and samples take <= 1 GiB."""
-    if lazy or (lazy is None and math.prod(store.shape) > _ROOM):
+    dtype = store.read(slice(0, 0)).dtype
+    if lazy or (lazy is None and math.prod(store.shape) * dtype.itemsize > _ROOM):
         return store
-    x = torch.empty(store.shape, dtype=store.read(slice(0, 0)).dtype)
+    x = torch.empty(store.shape, dtype=dtype)
     for rows, samples in pieces(store):
         x[rows] = samples
     return InMemory(x)
@@ -235,7 +236,7 @@ def mode_of(items: Items, headers: Sequence[Header]) -> str:
     """Return the common mode of images: "L" or "RGB" for bytes, or "I;16" or "F" for one channel.
 
     Raises:
-        DataError: Some images have 16 bits or floats, and others do not.
+        DataError: Some images have 16 bits or floats, and others have another mode.
     """
     modes = {i: found.mode for i, found in enumerate(headers) if not found.error}
     deep = [i for i, mode in modes.items() if mode in (DEEP_MODE, FLOAT_MODE)]
@@ -287,22 +288,14 @@ def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:
 
 
 def check_no_images(**options: object) -> None:
-    """Raise an error if an option for images is given for other data.
-
-    Raises:
-        InvalidValueError: An option is not None.
-    """
+    """Raise InvalidValueError if an option for images is given for other data, and is not None."""
     for name, value in options.items():
         if value is not None:
             raise InvalidValueError(f"{name}={value!r} is for images; leave it out for arrays")
 
 
 def check_size(size: Size) -> None:
-    """Raise an error unless the sides of a size are positive.
-
-    Raises:
-        InvalidValueError: A side is below 1.
-    """
+    """Raise InvalidValueError unless the sides of a size are integers of at least 1."""
     for side in size if isinstance(size, tuple) else (1 if size is None else size,):
         check_integer("each side in size", side, 1)
 

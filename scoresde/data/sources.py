@@ -62,9 +62,10 @@ def load(
               further conditions; or a dictionary of columns `(N,)`, read as a table;
             - a path: a `Path`, or a string. A string without a dot or a separator is a path only if
               no data set has this name. A `.npy` file above 256 MiB is read when samples are
-              needed; a `.npz` or `.pt` file is read as a dictionary of arrays; the columns of a
-              `.csv` or `.parquet` file, except those in `condition`, are the entries of samples; if
-              all images of a folder are in subfolders, the subfolders are the classes;
+              needed; a `.npz` file is read as a dictionary of arrays, and a `.pt` file as the
+              tensor, dictionary or tuple that it holds; the columns of a `.csv` or `.parquet` file,
+              except those in `condition`, are the entries of samples; if all images of a folder are
+              in subfolders, the subfolders are the classes;
             - a DataFrame of pandas or polars, or a table of pyarrow, read as a `.csv` file;
             - a torch data set, iterable data set or loader, whose items are samples, dictionaries,
               or pairs of a sample and its condition (a label or floats)
@@ -100,7 +101,8 @@ def load(
             or channel of other samples, by the transform of the data.
         on_bad_image: `"raise"` raises an error for a damaged image, `"skip"` leaves out up to a
             tenth of a folder's images, with a warning.
-        lazy: decode images when they are needed; None does so only above 1 GiB of images.
+        lazy: decode images when they are needed; None does so only above 1 GiB of images. For a
+            torch data set, read samples when they are needed; None does so above 256 MiB.
         root: the folder of torchvision's files, `~/.cache/scoresde` by default.
 
     Returns:
@@ -109,7 +111,8 @@ def load(
 
     Raises:
         DataError: the source does not exist or cannot be used, or a download failed.
-        InvalidTypeError: the samples are integers but not bytes, or the source has a wrong type.
+        InvalidTypeError: the samples are an array of integers other than unsigned 8-bit or 16-bit
+            ones, or the source has a wrong type.
         InvalidValueError: an argument is wrong, or cannot be used with this source.
         UnknownNameError: there is no data set, array or column with a given name.
         MissingExtraError: the package datasets, which `"hf:..."` needs, is not installed.
@@ -133,7 +136,11 @@ def load(
 
 
 def standardized(data: Data, source: object) -> Data:
-    """Return the data of a source in units of mean 0 and variance 1, or raise if they are bytes."""
+    """Return the data of a source, standardized.
+
+    Raises:
+        InvalidValueError: The data are bytes or other integers, which are scaled to [-1, 1].
+    """
     if data.transform.levels is not None:
         raise InvalidValueError(
             f"{quoted(source)} holds bytes, which are scaled to [-1, 1]; standardize= is for floats"
@@ -228,7 +235,10 @@ def find(
 
 
 def doubt_of(data: Data) -> str:
-    """Return a sentence if the axes of floats may be in another order, or ""."""
+    """Return a sentence if the axes of floats may be in another order, else "".
+
+    It is also given for vectors that look like signals.
+    """
     if data.transform.levels is not None:
         return ""
     if len(data.event_shape) == 1 and not data.columns:
