@@ -25,7 +25,7 @@ __all__ = [
 
 
 class MisreadError(Exception):
-    """Report a value that cannot be read, or that is not allowed."""
+    """Report options that cannot be parsed."""
 
 
 _HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
