@@ -53,6 +53,7 @@ __all__ = [
     "joined",
     "keep",
     "mode_of",
+    "opened",
     "pixels",
     "shape_of",
     "usable",
@@ -137,10 +138,9 @@ class Images:
             DataError: An image, which is named, cannot be read.
         """
         dtype = torch.float32 if self.mode in (DEEP_MODE, FLOAT_MODE) else torch.uint8
-        pixels = torch.empty(0, *self.shape[1:], dtype=dtype)
         chosen = numbers(len(self.items), index)
         if not chosen:
-            return pixels
+            return torch.empty(0, *self.shape[1:], dtype=dtype)
         return torch.from_numpy(np.stack([self._decoded(i) for i in chosen]))
 
     def error(self, i: int) -> str:
@@ -278,6 +278,19 @@ def joined(items: Items, headers: Sequence[Header], size: Size) -> Images:
                 stacklevel=outside(),
             )
     return Images(items, size, shape, mode_of(items, headers))
+
+
+def opened(items: Items, size: Size) -> Images:
+    """Read the headers of images, and make a store of the images, as `joined` does.
+
+    Raises:
+        DataError: A header cannot be read, or sizes differ and `size` is None.
+    """
+    headers = list(in_threads(partial(header_of, items), range(len(items))))
+    for i, found in enumerate(headers):
+        if found.error:
+            raise DataError(f"cannot read the image {items.name(i)}: {found.error}")
+    return joined(items, headers, size)
 
 
 def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:

@@ -92,6 +92,9 @@ class Rows:
         get: A function that maps an index to a sample, an object that numpy can convert.
         what: The name of the source, for errors.
         random: True if reading the same row again gives a different sample.
+
+    Raises:
+        DataError: The samples are neither floats nor unsigned integers of 8 or 16 bits.
     """
 
     def __init__(
@@ -122,7 +125,8 @@ class Rows:
                     f"{self.shape[1:]}; all samples must have the same shape"
                 )
             rows.append(row)
-        return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, *self.shape[1:])
+        empty = np.empty((0, *self.shape[1:]), self._dtype)
+        return torch.from_numpy(np.stack(rows) if rows else empty)
 
 
 class Part:

@@ -80,8 +80,7 @@ def curve(
     _widened(axes)
     paper.decades(axes.yaxis)
     axes.grid(alpha=0.3, color=paper.GREY)
-    if title is not None:
-        axes.set_title(title, fontsize="medium")
+    paper.headline(drawn, title, axes)
     paper.legend(axes)
     return drawn
 
@@ -227,8 +226,5 @@ def bars(
         axes.set_axisbelow(True)
     for axes in grid_of_axes[len(panels) :]:
         axes.remove()
-    if title is not None and ax is None:
-        drawn.suptitle(title, fontsize="medium", color=paper.INK)
-    elif title is not None and ax is not None:
-        ax.set_title(title, fontsize="medium")
+    paper.headline(drawn, title, ax)
     return drawn

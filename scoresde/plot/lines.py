@@ -105,8 +105,7 @@ def signals(
             panel.plot(times, dots[c], ".", color=paper.ink(panel), markersize=4, label="known")
     _finish(panels, times, names, channels, "step" if at is None else "")
     _legend(panels[0])
-    if title is not None:
-        (panels[0] if ax is None else ax).set_title(title, fontsize="medium")
+    paper.headline(drawn, title, panels[0] if ax is None else ax)
     return drawn
 
 
@@ -141,8 +140,7 @@ def beside(
             panel.set_ylim(min(low), max(high))
     # the columns have different colours
     _legend(panels[count - 1], tone=None if words else paper.GREY)
-    if title is not None:
-        drawn.suptitle(title, fontsize="medium", color=paper.INK)
+    paper.headline(drawn, title, None)
     return drawn
 
 

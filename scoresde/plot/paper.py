@@ -30,8 +30,8 @@ else:  # so that annotations are read without importing matplotlib
 
 __all__ = [
     "BLUE", "COLOURS", "DPI", "GREY", "INK", "OTHERS", "RED", "SHADE", "Axes", "Figure",
-    "check_suffix", "decades", "dress", "encoded", "figure", "finite", "ink", "interval",
-    "legend", "plain", "save", "sheet", "span", "tones", "vector", "write",
+    "check_suffix", "decades", "dress", "encoded", "figure", "finite", "headline", "ink",
+    "interval", "legend", "plain", "save", "sheet", "span", "tones", "vector", "write",
 ]  # fmt: skip
 
 # A power of two, so that a picture of pixels is exact.
@@ -54,7 +54,7 @@ _LARGEST = 1e150
 
 
 def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
-    """Return numbers as a float64 vector; raise unless there are some and all are finite."""
+    """Check that numbers are a vector, finite and not empty, and return it as float64."""
     tensor = as_numbers(name, values, dtype=torch.float64)
     if tensor.ndim != 1 or len(tensor) == 0:
         raise ShapeError(f"{name} must be a vector of numbers, got shape {tuple(tensor.shape)}")
@@ -206,6 +206,14 @@ def sheet(
         for c in range(columns)
     ]  # fmt: skip
     return drawn, panels
+
+
+def headline(drawn: Figure, title: str | None, ax: Axes | None) -> None:
+    """Write a title, if there is one, above an Axes, or above the whole figure for None."""
+    if title is not None and ax is None:
+        drawn.suptitle(title, fontsize="medium", color=INK)
+    elif title is not None and ax is not None:
+        ax.set_title(title, fontsize="medium")
 
 
 def ink(ax: Axes) -> Any:

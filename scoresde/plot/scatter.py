@@ -136,10 +136,7 @@ def points(
             drawn.supxlabel(text, fontsize="medium", color=paper.INK)
         elif note:
             below(panels[count * (count - 1) + count // 2], note.removesuffix("; "))
-    if title is not None and ax is None and d > 2:
-        drawn.suptitle(title, fontsize="medium", color=paper.INK)
-    elif title is not None:
-        (panels[0] if ax is None else ax).set_title(title, fontsize="medium")
+    paper.headline(drawn, title, ax if d > 2 else panels[0])
     return drawn
 
 

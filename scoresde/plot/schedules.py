@@ -127,8 +127,7 @@ def loss_by_noise(
     paper.decades(panel.xaxis)
     paper.decades(panel.yaxis)
     panel.grid(alpha=0.3, color=paper.GREY)
-    if title is not None:
-        panel.set_title(title, fontsize="medium")
+    paper.headline(drawn, title, panel)
     paper.legend(panel)
     return drawn
 

@@ -132,6 +132,5 @@ def samples(
             panel.legend_ = None  # only the last panel has a legend
         elif not words:
             panel.collections[-1].set_facecolor(tones[label])
-    if title is not None:
-        drawn.suptitle(title, fontsize="medium", color=paper.INK)
+    paper.headline(drawn, title, None)
     return drawn

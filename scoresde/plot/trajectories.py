@@ -198,8 +198,7 @@ def trajectory(
             panel.set(ylabel=paper.plain(both[1]) if names else both[1])
         paper.legend(panel)
     below(panel, "; ".join(notes))
-    if title is not None:
-        panel.set_title(title, fontsize="medium")
+    paper.headline(drawn, title, panel)
     return drawn
 
 
@@ -286,8 +285,5 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
         panel.set_yticklabels([])
     below(panels[len(panels) // 2], "; ".join(notes))
     paper.legend(panels[-1])
-    if title is not None and ax is None:
-        drawn.suptitle(title, fontsize="medium", color=paper.INK)
-    elif title is not None and ax is not None:
-        ax.set_title(title, fontsize="medium")
+    paper.headline(drawn, title, ax)
     return drawn
