@@ -905,6 +905,11 @@ def run_of(*shapes):
         (lambda: plot.samples("moons"), InvalidTypeError, r"got 'moons'; for a table or a file"),
         (lambda: plot.images(torch.zeros(9, 2, 50)), ShapeError, "signals of 2 channels"),
         (lambda: plot.images(IMAGES, labels="ab"), InvalidTypeError, "labels must be a sequence"),
+        (
+            lambda: plot.images(IMAGES, labels=torch.zeros(len(IMAGES), 1)),
+            InvalidTypeError,
+            "labels must be a sequence",
+        ),
         (lambda: plot.volumes({"a": IMAGES[None]}, labels=[1, 2]), ShapeError, "got 2 labels"),
         (lambda: plot.trajectory(POINTS), InvalidTypeError, "the states of a run.*plot.samples"),
         (lambda: plot.animate(POINTS, "a.gif"), InvalidTypeError, "the states of a run"),

@@ -177,7 +177,7 @@ class Data:
         """Return some samples as a `Data`, without a copy, with the same transform and kinds."""
         try:
             rows = torch.arange(len(self))[index]
-        except IndexError as error:
+        except (IndexError, TypeError) as error:
             raise InvalidValueError(_no_such(len(self), error)) from error
         if rows.ndim != 1:
             raise InvalidTypeError(
@@ -346,5 +346,5 @@ class Data:
         return digest.hexdigest()
 
 
-def _no_such(n: int, error: IndexError) -> str:
+def _no_such(n: int, error: Exception) -> str:
     return f"the indices of the {n} samples are 0 to {n - 1}: {error}"

@@ -243,14 +243,13 @@ def _mosaic(
     sheet = np.full((total, columns * (wide + _GAP) + _GAP, 3), 255, np.uint8)
     words, top = [], 0
     for r, head in enumerate(heads):
-        sheet[top : top + head] = 255
         for c in range(columns):
             if (i := r * columns + c) >= len(big):
                 break
             left, above = _GAP + c * (wide + _GAP), top + head + _GAP
             sheet[above - _GAP : above + high_ + _GAP, left - _GAP : left + wide + _GAP] = _GREY
             sheet[above : above + high_, left : left + wide] = big[i]
-            if head and i < len(labels) and labels[i]:
+            if head and labels[i]:
                 words.append(
                     (left + wide // 2, above - _GAP - 5, paper.plain(labels[i], max(2, wide // 9)))
                 )

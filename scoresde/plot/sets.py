@@ -128,7 +128,7 @@ def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> Words:
     """Return the labels as strings; for data, return the names of their classes.
 
     Raises:
-        InvalidTypeError: The labels are not a sequence.
+        InvalidTypeError: The labels are not a sequence with a word or an integer for each sample.
         InvalidValueError: The data have no classes.
         ShapeError: A set has more or fewer samples than there are labels.
     """
@@ -137,7 +137,8 @@ def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> Words:
         labels, classes = _of_classes(labels)
     if isinstance(labels, (Tensor, np.ndarray)):
         labels = labels.tolist()
-    if isinstance(labels, str) or not isinstance(labels, Sequence):
+    listed = isinstance(labels, Sequence) and not isinstance(labels, str)
+    if not listed or any(isinstance(label, list | tuple) for label in labels):
         raise InvalidTypeError(
             f"labels must be a sequence of words or integers, one for each sample, or data with "
             f"classes; got {quoted(labels)}"
