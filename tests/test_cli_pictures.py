@@ -52,6 +52,15 @@ def test_a_run_is_a_film_and_a_picture_of_other_kinds(suffix, tmp_path):
     assert out.read_bytes().startswith(start)
 
 
+def test_a_film_takes_a_condition_for_each_sample_of_its_default_number(tmp_path, capsys):
+    saved(tmp_path / "model", (2, 24), condition={"y": 1})
+    np.save(tmp_path / "y.npy", np.zeros((12, 1), np.float32))
+    words = ["sample", str(tmp_path / "model"), "--steps", "1", "--sampler", "ddim"]
+    words += ["--condition", f"y={tmp_path / 'y.npy'}", "--out", str(tmp_path / "x.gif")]
+    assert main(words) == 0
+    assert "the trajectory of 12 samples" in capsys.readouterr().out
+
+
 def test_scale_and_columns_are_those_of_the_picture(tmp_path):
     saved(tmp_path / "model", (3, 5, 7))
     out = tmp_path / "x.png"

@@ -33,6 +33,14 @@ def tables(tmp_path):
     return tmp_path
 
 
+def test_the_moments_of_a_condition_are_in_the_order_of_the_model():
+    data = Data(ROWS, y=ROWS, kinds={"y": Field((2,), NAMES)})
+    before = data.condition_moments()["y"].mean
+    moved = data.as_kinds({"y": Field((2,), SWAPPED)})
+    assert torch.equal(moved.condition_moments()["y"].mean, before.flip(0))
+    assert torch.equal(data.condition_moments()["y"].mean, before)
+
+
 @pytest.fixture(params=[True, False], ids=["standardised", "as given"])
 def model(request):
     with torch.random.fork_rng(devices=[]):

@@ -656,11 +656,21 @@ def test_a_copied_folder_in_another_format_is_the_same_data_set(tmp_path):
     assert load(store(tmp_path / "c", raw[::-1])).fingerprint() != first.fingerprint()
 
 
+@pytest.mark.parametrize("index", [7, [7], "first", 1.5])
+def test_an_index_that_no_sample_has_is_refused(index):
+    with pytest.raises(InvalidValueError, match="the indices of the 6 samples are 0 to 5"):
+        Data(torch.zeros(6, 2))[index]
+
+
 def test_images_of_large_folders_are_not_kept_in_memory(tmp_path, monkeypatch):
     folder = store(tmp_path / "x", pictures(4))
     monkeypatch.setattr(images, "_ROOM", 4 * 30 - 1)
     assert not isinstance(load(folder).store, InMemory)
     assert isinstance(load(folder, lazy=False).store, InMemory)
+    deep = store(tmp_path / "deep", [image.astype(np.uint16) for image in pictures(4)])
+    monkeypatch.setattr(images, "_ROOM", 4 * 4 * 30 - 1)  # float32 has four bytes
+    assert not isinstance(load(deep).store, InMemory)
+    assert isinstance(load(folder).store, InMemory)
 
 
 def test_a_lazy_image_that_breaks_or_changes_later_is_named(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from scoresde.data import Data, load, stores
 from scoresde.data.classes import classes_of
-from scoresde.data.stores import InMemory
+from scoresde.data.stores import InMemory, Rows
 from scoresde.errors import (
     DataError,
     InvalidTypeError,
@@ -39,6 +39,22 @@ def samples(draw):
 
 def same(one, two):
     return torch.equal(one.nan_to_num(7e7), two.nan_to_num(7e7))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npy", "parquet"])
+def test_a_missing_file_of_a_condition_is_named(tmp_path, suffix):
+    with pytest.raises(DataError, match=rf"ages\.{suffix} does not exist"):
+        load(normal(0, 4, 2), condition={"age": tmp_path / f"ages.{suffix}"})
+    (tmp_path / f"ages.{suffix}").mkdir()
+    with pytest.raises(DataError, match=rf"cannot read .*ages\.{suffix}"):
+        load(normal(0, 4, 2), condition={"age": tmp_path / f"ages.{suffix}"})
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_no_rows_have_the_dtype_of_the_others(dtype):
+    rows = Rows(3, lambda i: np.full(2, i, dtype), "rows")
+    assert rows.read(slice(0, 0)).dtype == rows.read(slice(0, 1)).dtype
+    assert rows.read(slice(0, 0)).shape == (0, 2)
 
 
 @given(samples(), st.data())

@@ -26,6 +26,7 @@ from scoresde.errors import (
     ShapeError,
 )
 from scoresde.plot import paper, sets
+from scoresde.plot.states import paths
 from scoresde.plot.stretch import is_far, stretch
 from scoresde.samplers import State
 from scoresde.targets import Gaussian, TwoMoons
@@ -670,6 +671,19 @@ def test_curves_of_a_later_panel_only_are_in_the_legend_of_an_axes_too():
     assert [t.get_text() for legend in legends if legend for t in legend.get_texts()] == ["curve"]
 
 
+def test_curves_without_labels_in_one_axes_have_different_colours():
+    panel = plot.curve([2.0] * 60).axes[0]
+    plot.curve([1.0], ax=panel)
+    plot.curve([3.0], ax=panel)
+    assert len({line.get_color() for line in panel.lines}) == 3
+
+
+@pytest.mark.parametrize(("shape", "n"), [((2,), 60), ((1, 8, 8), 4), ((2, 30), 4)])
+def test_a_trajectory_keeps_no_more_samples_than_it_draws(shape, n):
+    states = [State(torch.tensor(t), normal(70, *shape)) for t in (1.0, 0.5)]
+    assert paths(states, None, None)[1].shape == (2, n, *shape)
+
+
 def test_a_curve_joins_axes_of_any_scale():
     panel = plot.figure((3, 3)).subplots()
     panel.set_xscale("log")
@@ -891,6 +905,11 @@ def run_of(*shapes):
         (lambda: plot.samples("moons"), InvalidTypeError, r"got 'moons'; for a table or a file"),
         (lambda: plot.images(torch.zeros(9, 2, 50)), ShapeError, "signals of 2 channels"),
         (lambda: plot.images(IMAGES, labels="ab"), InvalidTypeError, "labels must be a sequence"),
+        (
+            lambda: plot.images(IMAGES, labels=torch.zeros(len(IMAGES), 1)),
+            InvalidTypeError,
+            "labels must be a sequence",
+        ),
         (lambda: plot.volumes({"a": IMAGES[None]}, labels=[1, 2]), ShapeError, "got 2 labels"),
         (lambda: plot.trajectory(POINTS), InvalidTypeError, "the states of a run.*plot.samples"),
         (lambda: plot.animate(POINTS, "a.gif"), InvalidTypeError, "the states of a run"),

@@ -46,12 +46,13 @@ class Audit:
     size: Size = None
     train_data: TrainData = None
     n: int = 512
-    """The number of data to test with, chosen at random, at least 16."""
+    """The number of data to test with, chosen at random, at least 16; all data if they are
+    fewer."""
     levels: int = 13
     """The number of noise scales, at least 2."""
     draws: int = 128
     """The number of samples drawn by the reverse SDE, and again by the probability flow, at least
-    2."""
+    2; not more than --n are drawn."""
     steps: int = 48
     """The number of steps with which both draw, at least the number of noise scales minus one."""
     seed: Seed = 0

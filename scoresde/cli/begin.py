@@ -30,7 +30,8 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
     Raises:
         CheckpointError: There is no such model.
         ShapeError: The samples have another shape than the model's.
-        InvalidValueError: The data have a transform, and the model has none.
+        InvalidValueError: The data have a transform, and the model has none; or the data have
+            other columns than the model, or numbers outside the range of its transform.
 
     Warns:
         UserWarning: The classes of the data have names, but the classes of the model have none.

@@ -33,7 +33,7 @@ class Bench:
     """Measure the error of samplers against the exact answer, at equal numbers of evaluations."""
 
     samplers: Annotated[tuple[str, ...], _ALL] = ()
-    """Names of samplers."""
+    """The names of the samplers to compare."""
     by: Literal["flow", "law"] = "flow"
     """The kind of error. flow: the distance of each sample to the exact flow map, for deterministic
     samplers. law: the errors of the distribution of the samples.
@@ -57,9 +57,9 @@ class Bench:
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 256; learned: 16)")
     ] = None
-    """The number of samples of one run, at least 2; --by law needs 1,000 or more."""
+    """The number of samples of one run, at least 2, or 4 with --by law, which should have 1,000."""
     repeats: int = 4
-    """The number of runs for each problem, at least 1."""
+    """The number of runs for each problem with --by law, at least 1; --by flow makes one run."""
     seed: Seed = 0
     peers: bool = False
     """Also run the samplers of azula, diffusers and k-diffusion if they are installed."""
@@ -69,7 +69,8 @@ class Bench:
     """The folder of the result: all numbers in bench.csv, and in bench.png the errors against the
     number of evaluations."""
     short: bool = False
-    """Use few samples and few numbers of evaluations, to test in seconds that the command works."""
+    """Use few samples, problems and numbers of evaluations, to test in seconds that the command
+    works; this replaces --n, --repeats and --budgets."""
 
     def run(self) -> None:
         """Compare, and print tables."""

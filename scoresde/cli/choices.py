@@ -19,7 +19,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.objectives import LOSSES, WEIGHTS, Weight
 from scoresde.sde import LAWS, TimeLaw
 
-__all__ = ["Choice", "LawChoice", "LossChoice", "WeightChoice", "parameters_of", "words"]
+__all__ = ["Choice", "LawChoice", "LossChoice", "WeightChoice", "parameters_of", "typed", "words"]
 
 # The parameters of losses that the trainer or other options set.
 _COMMON = {"score", "sde", "x", "t", "noise", "condition", "weight", "law", "generator"}
@@ -56,7 +56,7 @@ class Choice:
             if not known:
                 raise InvalidValueError(f"{self.name} has no parameters, got {key}={value!r}")
             check_name("parameter", key, known)
-            given[key] = _typed(known[key], value, f"{self.name}.{key}")
+            given[key] = typed(known[key], value, f"{self.name}.{key}")
         object.__setattr__(self, "parameters", given)
         self.make()
 
@@ -135,7 +135,7 @@ def words(kind: type[Choice], *, optional: bool = False) -> Any:
 
 
 def parameters_of(entry: object) -> dict[str, Any]:
-    """Return the parameters of an entry with their types, without those that all losses have."""
+    """Return the parameters of an entry with their types, without those that the trainer sets."""
     if is_dataclass(entry):
         kind = entry if isinstance(entry, type) else type(entry)
         hints = typing.get_type_hints(kind)
@@ -153,13 +153,25 @@ def parameters_of(entry: object) -> dict[str, Any]:
     return {name: hints[name] for name in names if name not in _COMMON}
 
 
-def _typed(hint: Any, value: Any, what: str) -> Any:
-    """Return a value checked against the type of a parameter; int is accepted for float."""
+def typed(hint: Any, value: Any, what: str) -> Any:
+    """Return a value checked against a type; a list becomes a tuple, and an int for float a float.
+
+    Args:
+        hint: The type.
+        value: The value, as read from a command or from TOML.
+        what: The name of the value, for the error.
+
+    Raises:
+        InvalidTypeError: The value has another type.
+    """
+    value = tuple(value) if isinstance(value, list) else value
     try:
-        if isinstance(value, bool) and hint is not bool:
+        if isinstance(value, bool) and bool not in (hint, *typing.get_args(hint)):
             raise typeguard.TypeCheckError("True is not a number here")
-        typeguard.check_type(value, hint)
+        every = typeguard.CollectionCheckStrategy.ALL_ITEMS
+        typeguard.check_type(value, hint, collection_check_strategy=every)
     except typeguard.TypeCheckError as error:
         name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        name = name.removesuffix(" | None")  # neither a command nor TOML has a word for None
         raise InvalidTypeError(f"{what} must be {name}, got {value!r}") from error
     return float(value) if hint is float else value

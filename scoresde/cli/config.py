@@ -24,7 +24,7 @@ from scoresde.cli import toml
 from scoresde.cli.begin import begin
 from scoresde.cli.choices import LawChoice, LossChoice, WeightChoice, words
 from scoresde.cli.open import PLAIN
-from scoresde.cli.sdes import SDE_WORDS, sde_words, words_of
+from scoresde.cli.sdes import sde_words, words_of
 from scoresde.cli.source import DataConfig
 from scoresde.cli.train_options import NetOptions, TrainOptions
 from scoresde.data import Data
@@ -46,7 +46,7 @@ from scoresde.training import (
 )
 from scoresde.training.update import Loss
 
-__all__ = ["SDE_WORDS", "NetOptions", "ObjectiveConfig", "RunConfig", "TrainOptions"]
+__all__ = ["NetOptions", "ObjectiveConfig", "RunConfig", "TrainOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,13 +269,14 @@ class RunConfig:
     def begun(
         self, data: Data, tell: Callable[[str], None] = lambda line: None
     ) -> tuple[Self, ScoreModel, Data]:
-        """Return the run with all open options chosen, its model, and the data in its units.
+        """Return the run with all open options chosen, its model, and the data in model units.
 
         A new model is untrained, and its weights depend only on the seed.
 
         Args:
             data: The data to be learnt.
-            tell: A function that receives a line for each choice, with its reason.
+            tell: A function that receives a line for each choice, with its reason, and a line if
+                the given number of steps is far below the suggested one.
 
         Raises:
             InvalidValueError, ShapeError: The model `init` does not fit the options or the data, or

@@ -107,7 +107,10 @@ def fingerprint(model: ScoreModel) -> str:
 def write(
     path: Path, tensors: dict[str, Tensor], model: ScoreModel, options: PictureOptions | None = None
 ) -> None:
-    """Write samples and labels in the format of the suffix; a .csv also has all conditions."""
+    """Write samples in the format of the suffix, with their labels, except in a .npy file.
+
+    A .csv file also has the conditions that `as_csv` writes.
+    """
     if path.suffix in PICTURES:
         plot.save(picture(tensors, model, options or PictureOptions()), path)
         return

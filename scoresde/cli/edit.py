@@ -47,7 +47,8 @@ class Edit:
 
     checkpoint: Checkpoint
     out: Path
-    """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz or .safetensors."""
+    """The file to write: a picture (.png, .jpg, .pdf or .svg) or numbers (.npy, .npz or
+    .safetensors)."""
     data: Annotated[
         str | None,
         tyro.conf.arg(

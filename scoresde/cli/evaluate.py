@@ -62,9 +62,9 @@ class Evaluate:
     size: Size = None
     train_data: TrainData = None
     n: int = 1000
-    """The number of samples to compare. It is reduced to half the number of held-out data if this
-    half is smaller. The metric neighbours needs at least 12 samples, every other metric at least 4.
-    If --resamples is 0, neighbours needs 6 and every other metric 2."""
+    """The number of samples to compare, at most half the number of held-out data; a larger number
+    is reduced. The metric neighbours needs at least 12 samples, every other metric at least 4. If
+    --resamples is 0, neighbours needs 6 and every other metric 2."""
     samples: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """A file or a folder that `scoresde sample` wrote, instead of drawing samples."""
     features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
@@ -76,7 +76,8 @@ class Evaluate:
         tuple[str, ...],
         tyro.conf.arg(
             metavar="{" + ",".join(METRICS) + "}",
-            help_behavior_hint="(default: all; kid only if the features are not pixels)",
+            help_behavior_hint="(default: all that the number of samples allows; kid only if the "
+            "features are not pixels)",
         ),
     ] = _USUAL
     """The metrics to compute."""
@@ -85,7 +86,7 @@ class Evaluate:
     seed: Seed = 0
     resamples: int = 100
     """The number of times that the metrics are computed again for a random half of the samples and
-    of the data, to find their intervals; 0 computes no intervals."""
+    of the data, to find their intervals: at least 2, or 0 for no intervals."""
     batch_size: BatchSize = 64
     out: Annotated[
         Path | None,

@@ -138,7 +138,7 @@ class Given:
         return classifier_free(score, self.guidance, interval=self.interval)
 
     def request(self) -> dict[str, Any]:
-        """Return the conditions and the guidance as JSON values, with None for missing entries."""
+        """Return the conditions' checksum and the guidance as JSON values; None if not given."""
         tensors = {name: value.contiguous() for name, value in self.values.items()}
         return {
             "condition": checkpoint.digest(tensors, "", 0)[:16] if tensors else None,

@@ -243,7 +243,7 @@ def _of_model(model: ScoreModel) -> list[str]:
 def condition_words(
     command: Asks, run: RunConfig | None, source: str, model: ScoreModel
 ) -> Sequence[str]:
-    """Return the columns of the conditions: the given columns, or else the columns of the run."""
+    """Return the columns of the conditions: as given, else as in the run, else as in the model."""
     if command.condition:
         return command.condition
     if run is None:

@@ -66,7 +66,8 @@ class Likelihood:
     """The number of samples, at least 1."""
     method: Literal["auto", "exact", "hutchinson"] = "auto"
     """How the trace of the Jacobian is computed: exact; hutchinson, by random probes; or auto,
-    which is exact up to 64 dimensions."""
+    which is exact up to 64 dimensions. If there are at least as many probes as dimensions, every
+    method is exact."""
     probes: int = 16
     """The number of random probes for each sample; with fewer than 8 the error is not estimated."""
     at: Literal["data", "eps"] = "data"

@@ -23,7 +23,6 @@ __all__ = [
     "SamplerName",
     "Seed",
     "Size",
-    "Split",
     "Steps",
     "TrainData",
     "columns_of",
@@ -56,8 +55,8 @@ TrainData = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="SOURCE",
-        help="The training data. With it the report counts how many samples copy a training "
-        "sample. Of a torchvision data set the training part is used.",
+        help="The training data, to measure whether the model has memorised them. Of a torchvision "
+        "data set the training part is used.",
     ),
 ]
 Seed = Annotated[
@@ -112,9 +111,6 @@ Missing = Annotated[
         "samples. A sample in which only a condition is missing is kept, and is used to learn the "
         "distribution without this condition."
     ),
-]
-Split = Annotated[
-    str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
 ]
 HeldOutSplit = Annotated[
     str | None,

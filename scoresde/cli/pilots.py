@@ -26,7 +26,7 @@ def steps_of(model: ScoreModel) -> int:
 
 
 def seconds(model: ScoreModel, steps: int) -> float:
-    """Return the approximate seconds of the measurement, from the time of two evaluations."""
+    """Return the approximate seconds of the measurement, from the time of one evaluation."""
     x = torch.zeros(SAMPLES, *model.event_shape, device=device_of(model))
     with torch.no_grad(), evaluating(model):
         for _ in range(2):  # the first call takes longer than later calls

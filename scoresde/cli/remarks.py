@@ -8,11 +8,12 @@ from scoresde.cli.terminal import tell
 
 __all__ = ["tell_costs"]
 
-_LONG = 5.0  # if drawing few samples takes longer, in seconds, a smaller batch is proposed
+# If drawing at most half a batch took longer than this, in seconds, a smaller batch is proposed.
+_LONG = 5.0
 
 
 def tell_costs(n: int, batch_size: int, seconds: float, whole: Sequence[str] = ()) -> None:
-    """Print that a smaller batch is faster, and which columns were rounded, where this is so.
+    """Print that a smaller batch is faster, if drawing took long, and which columns were rounded.
 
     Args:
         n: The number of samples.

@@ -27,7 +27,7 @@ from scoresde.cli.given import (
 from scoresde.cli.held_out import Asked, Question, conditions_of, named, run_of
 from scoresde.cli.open import PLAIN
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
-from scoresde.cli.outputs import ARRAYS, FILMS, check_folder, check_out, check_replaced
+from scoresde.cli.outputs import FILMS, check_folder, check_out, check_replaced
 from scoresde.cli.pilots import announce
 from scoresde.cli.remarks import tell_costs
 from scoresde.cli.sample_picture import (
@@ -49,8 +49,8 @@ from scoresde.sde import facts
 
 __all__ = ["Sample"]
 
-# The default number of points in a picture, and of other samples.
-_POINTS, _OTHERS = 1000, 64
+# The default number of samples, other than points in a picture or samples in an animation.
+_USUAL = 64
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,11 @@ class Sample:
     fit into memory: a folder, whose name has no suffix, with a .safetensors file for each batch."""
     n: Annotated[
         int | None,
-        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 64; 1000 points of a picture)"),
+        tyro.conf.arg(
+            metavar="INT",
+            help_behavior_hint="(default: 64; 1000 points in a picture; in a .gif or .html 1000 "
+            "points, 16 images, 12 signals or 4 volumes)",
+        ),
     ] = None
     """The number of samples, at least 1 (in Python the default of `sample` is 1)."""
     sampler: SamplerName = "fast"
@@ -104,8 +108,8 @@ class Sample:
         str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
     ] = None
     """Data to show beside the samples in a picture, given as for train. If no condition is given,
-    the samples are drawn given the conditions of these data. As many data as samples are
-    shown, chosen at random, or all data if they are fewer."""
+    and these data have the conditions of the model, the samples are drawn given these. As many data
+    as samples are shown, chosen at random, or all data if they are fewer."""
     like: Annotated[
         str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
     ] = None
@@ -134,7 +138,7 @@ class Sample:
         check_vectors(self.out, model)
         run = run_of(self.checkpoint)
         like = "DATA" if run is None else run.data.source
-        n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
+        n = self.n or self._usual(model)
         beside = self._beside(model)
         given, source = self._given(model, n, beside)
         lines = left_open(model, self.condition, self.class_, like)
@@ -144,7 +148,7 @@ class Sample:
             announce(model, self.steps)
         other = None if beside is None else data_beside(beside, model, given.values)[:n]
         if self.out.suffix in FILMS:
-            self._film(model, n)
+            self._film(model, n, given)
             return
         folder = self.out.with_name(f"{self.out.name}.shards") if in_file else self.out
         shards = Shards(folder, n, self.batch_size)
@@ -222,14 +226,14 @@ class Sample:
         rows = order(len(asked.data), seed=self.seed, epoch=0)[rows]
         return replace(given, values={**known.rows(rows), **given.values}), asked.source
 
-    def _of_points(self, model: ScoreModel) -> bool:
-        """Return True if the output is a picture of points."""
-        return self.out.suffix not in ("", *ARRAYS) and plot.kind(model.event_shape) == "points"
+    def _usual(self, model: ScoreModel) -> int:
+        """Return the default number of samples in the output."""
+        kind = plot.kind(model.event_shape)
+        points = kind == "points" and self.out.suffix in PICTURES
+        return USUAL[kind] if points or self.out.suffix in FILMS else _USUAL
 
-    def _film(self, model: ScoreModel, n: int) -> None:
+    def _film(self, model: ScoreModel, n: int, given: Given) -> None:
         """Write the trajectory from noise to samples as an animation."""
-        n = n if self.n is not None else USUAL[plot.kind(model.event_shape)]
-        given, _ = self._given(model, n, None)
         start = time.perf_counter()
         condition = in_turn(model, given, n, self.first)
         run = Run.of(

@@ -12,7 +12,7 @@ from scoresde.cli import toml
 from scoresde.errors import InvalidValueError
 from scoresde.sde import SDE, SDES
 
-__all__ = ["SDE_WORDS", "sde_of", "sde_words", "words_of"]
+__all__ = ["sde_of", "sde_words", "words_of"]
 
 
 def sde_of(words: list[str]) -> SDE:
@@ -54,6 +54,3 @@ def sde_words(*, optional: bool) -> Any:
         is_instance=lambda value: isinstance(value, SDE) or (optional and value is None),
         str_from_instance=lambda value: ["auto"] if value is None else words_of(value),
     )
-
-
-SDE_WORDS = sde_words(optional=False)

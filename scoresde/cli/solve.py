@@ -52,8 +52,8 @@ class Solve:
 
     checkpoint: Checkpoint
     out: Path
-    """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz, .safetensors,
-    or for vectors .csv."""
+    """The file to write: a picture (.png, .jpg, .pdf or .svg) or numbers (.npy, .npz,
+    .safetensors, or for vectors .csv)."""
     operator: str
     """The operator of the measurement: mask=FILE.npy (1 where a number is measured, else 0),
     blur=WIDTH, downsample=FACTOR, grey, fourier=FILE.npy (the frequencies that are kept), or
@@ -92,7 +92,7 @@ class Solve:
         y = torch.as_tensor(array(self.y)).float()
         options = PictureOptions(given=given.values)
         whole = with_channel(y, model)
-        if self.operator.startswith("mask=") and whole.shape == operator.keep.shape:
+        if isinstance(operator, Mask) and whole.shape == operator.keep.shape:
             known = whole.where(operator.keep, torch.nan)
             y, options = operator(whole[None])[0], replace(options, known=known)
         run = Run.of(
@@ -111,15 +111,13 @@ class Solve:
 
 
 def _operator(text: str, model: ScoreModel) -> Any:
-    """Return the operator of the text `NAME=VALUE`, for events of a model."""
+    """Return the operator of the text `NAME=VALUE`, or `grey`, for events of a model."""
     name, _, value = text.partition("=")
     check_name("operator", name, _OPERATORS)
     kind, read = _OPERATORS[name]
     if (read is None) != (not value):
-        raise InvalidValueError(
-            f"cannot read the operator {text!r}; write grey without a value, and others as "
-            f"{name}=VALUE"
-        )
+        way = f"{name} without a value" if read is None else f"{name}=VALUE"
+        raise InvalidValueError(f"cannot read the operator {text!r}; write {way}")
     if read is None:
         return kind()
     try:

@@ -23,7 +23,7 @@ __all__ = ["Suggest"]
 class Suggest:
     """Choose noise scales, samplers, a network and training settings for data, and say why.
 
-    The last line is a command that trains with these choices; `scoresde train` without further
+    A command that trains with these choices is printed at the end; `scoresde train` without further
     options makes the same choices.
     """
 

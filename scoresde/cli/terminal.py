@@ -26,7 +26,7 @@ __all__ = [
 
 
 class MisreadError(Exception):
-    """Report a value that cannot be read, or that is not allowed."""
+    """Report options that cannot be parsed."""
 
 
 # errors of streams that lost a line about the work and were then redirected to the null device

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-import typeguard
 
 from scoresde import checkpoint
-from scoresde.cli.choices import Choice
+from scoresde.cli.choices import Choice, typed
 from scoresde.errors import (
     CheckpointError,
     InvalidTypeError,
@@ -140,14 +139,4 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, dict):
             raise InvalidTypeError(f"{key} must be a table, got {value!r}")
         return build(hint, value, f"{key}.")
-    value = tuple(value) if isinstance(value, list) else value
-    try:
-        if isinstance(value, bool) and bool not in (hint, *typing.get_args(hint)):
-            raise typeguard.TypeCheckError("true is not a number here")
-        every = typeguard.CollectionCheckStrategy.ALL_ITEMS
-        typeguard.check_type(value, hint, collection_check_strategy=every)
-    except typeguard.TypeCheckError as error:
-        name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-        name = name.removesuffix(" | None")  # TOML has no null
-        raise InvalidTypeError(f"{key} must be {name}, got {value!r}") from error
-    return float(value) if hint is float else value
+    return typed(hint, value, key)

@@ -93,17 +93,17 @@ class Train:
         check_folder(self.out)
         callbacks = self.settings.callbacks(self.out) if distributed.is_main() else ()
         data = self._data()
-        _say(described(data, self.settings.data.source))
+        tell(described(data, self.settings.data.source))
         chosen: list[str] = []
         run, model, data = self._settings().begun(data, chosen.append)
         if chosen:
-            _say("chosen for these data, each an option:")
+            tell("chosen for these data, each an option:")
             for line in chosen:
-                _say(line)
+                tell(line)
         model = model.to(distributed.device())
         parameters = sum(p.numel() for p in model.net.parameters())
-        _say(f"model: {type(model.net).__name__}, {parameters:,} parameters")
-        _say(f"noise: {sde_in_words(model.sde)}")
+        tell(f"model: {type(model.net).__name__}, {parameters:,} parameters")
+        tell(f"noise: {sde_in_words(model.sde)}")
         config = run.config
         self._choose_threads(model, config.batch_size)
         with self._explained():
@@ -111,26 +111,26 @@ class Train:
                 model, data, config, loss=run.loss(model), folder=self.out, callbacks=callbacks
             )
         for remark in remarks(data, model.sde):
-            _say(f"remark: {remark}")
+            tell(f"remark: {remark}")
         distributed.on_main(lambda: run.write(self.out / _FILE))
         steps = f"{config.steps:,}"
         if (held := trainer.held_out) is not None and len(held.data) < _SURE:
-            _say(_few(len(held.data), len(data)))
+            tell(_few(len(held.data), len(data)))
         if trainer.finished:
             trainer.train(progress=False)
             if trainer.step < config.steps:
-                _say(f"finished: {_early(trainer)}; a larger --patience continues")
+                tell(f"finished: {_early(trainer)}; a larger --patience continues")
             else:
-                _say(f"finished: all {steps} steps are done; a larger --steps continues")
+                tell(f"finished: all {steps} steps are done; a larger --steps continues")
             then("see samples", "sample", better_of(self.out), "--out", "samples.png")
             return
-        _say(f"{'resuming' if trainer.step else 'starting'} at step {trainer.step:,} of {steps}")
+        tell(f"{'resuming' if trainer.step else 'starting'} at step {trainer.step:,} of {steps}")
         first, start = trainer.step, time.perf_counter()
         try:
             trainer.train()
         except SystemExit as end:
             name = signal.Signals(int(end.code or 0) - 128).name
-            _say(f"stopped by {name} at step {trainer.step:,}; the same command resumes")
+            tell(f"stopped by {name} at step {trainer.step:,}; the same command resumes")
             raise
         seconds = time.perf_counter() - start
         ways: list[str] = []
@@ -139,23 +139,23 @@ class Train:
         )
         distributed.on_main(self._describe)
         if trainer.step < config.steps:
-            _say(_early(trainer))
+            tell(_early(trainer))
         done, last = f"{trainer.step:,}", f"{trainer.step - first:,}"
         numbers = "".join(
             f"; {name.replace('_', '-')} {value:.3g}"
             for name, value in trainer.history.latest.items()
         )
-        _say(f"done: {done} steps, the last {last} in {duration(seconds)}{numbers}")
+        tell(f"done: {done} steps, the last {last} in {duration(seconds)}{numbers}")
         known = trainer.history.latest
         if known.get("held_out", math.inf) < known.get("loss", -math.inf):
-            _say(
+            tell(
                 "the held-out loss is often lower than the training loss, because it is computed "
                 "with the averaged weights"
             )
         better = better_of(self.out)
         if (held := trainer.held_out) is not None and held.at is not None and held.waited:
             clearly = better != self.out
-            _say(
+            tell(
                 f"{self.out} has the averaged weights at the end; {self.out / 'best'} has those of "
                 f"the checkpoint with the lowest held-out loss, {held.best:.3g}, after step "
                 f"{held.at:,}; the loss at the end is {'clearly' if clearly else 'hardly'} higher, "
@@ -188,7 +188,7 @@ class Train:
         if not before:
             usual = torch.get_num_threads()
             if (best := choose(model, min(batch, 64))) != usual:
-                _say(f"threads: {best}, which is now faster than {usual}")
+                tell(f"threads: {best}, which is now faster than {usual}")
             return
         with contextlib.suppress(CheckpointError):  # the training raises the same error
             threads = checkpoint.load_tensors(before[-1][1])[1].get("threads")
@@ -214,7 +214,7 @@ class Train:
             first = seconds(found[0][1], steps)
             return ["--sampler", "dpmpp_2m"] if first > SLOW_PILOT else []
         spent = sum(seconds(model, steps) for _, model in found)
-        _say(f"{TASK}: about {max(spent, 1):.0f} s; --no-pilot leaves it for the first samples")
+        tell(f"{TASK}: about {max(spent, 1):.0f} s; --no-pilot leaves it for the first samples")
         for folder, model in found:
             if model.measured_pilot(steps=steps) is not None:
                 described = {"pilot", *model.description()}
@@ -286,7 +286,3 @@ def _few(held: int, n: int) -> str:
         f"held out: {held} samples, with which the held-out loss and `scoresde evaluate` show only "
         f"large errors and strong overfitting; to see smaller ones, {cure}"
     )
-
-
-def _say(line: str) -> None:
-    tell(line)

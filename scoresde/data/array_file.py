@@ -25,7 +25,7 @@ from scoresde.data.stores import channels_first, numbers, plain
 from scoresde.errors import DataError, MemoryLimitError
 from scoresde.locks import ThreadLock
 
-__all__ = ["ArrayFile", "Header", "load_npy", "read_array"]
+__all__ = ["ArrayFile", "Header", "check_file", "load_npy", "read_array"]
 
 _LARGEST = 2**31  # the largest number of entries of a sample
 _ALONE = ThreadLock()
@@ -108,13 +108,21 @@ def load_npy(path: Path, *, as_is: bool = False) -> np.ndarray[Any, Any] | Array
     Raises:
         DataError: The file is missing or damaged, or holds Python objects.
     """
+    check_file(path)
+    with checkpoint.open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        small = size <= stores.IN_MEMORY
+        return read_array(file, str(path), size) if small else ArrayFile(path, as_is=as_is)
+
+
+def check_file(path: Path) -> None:
+    """Raise DataError unless a path is a regular file that can be opened; a pipe would block."""
     try:
-        with checkpoint.open_file(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            small = size <= stores.IN_MEMORY
-            return read_array(file, str(path), size) if small else ArrayFile(path, as_is=as_is)
+        checkpoint.open_file(path).close()
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
 
 
 class ArrayFile:

@@ -29,8 +29,8 @@ def array_file(path: Path, wanted: Wanted) -> Data:
     """Return the samples in a file, read by the reader in `READERS` for its suffix.
 
     Raises:
-        DataError: The file is missing, damaged or pickled, or none of its arrays is called 'x' or
-            'images', the usual names of samples.
+        DataError: The file is missing, damaged or pickled; or no name of an array is given, and
+            none of its arrays is called 'x' or 'images', the usual names of samples.
         ShapeError: The samples have no event dimension.
         InvalidTypeError: The samples are not floats, bytes or unsigned 16-bit integers.
     """
@@ -67,7 +67,7 @@ def npy(path: Path, wanted: Wanted) -> Data:
 
 
 def npz(path: Path, wanted: Wanted) -> Data:
-    """Return the samples in a `.npz` file; other arrays with as many rows become conditions."""
+    """Return the samples in a `.npz` file, with the conditions that `from_arrays` finds in it."""
     with checkpoint.open_file(path) as file, zipfile.ZipFile(file) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         key = key_of(list(members), wanted, str(path))

@@ -35,7 +35,7 @@ def classes_of(text: Iterable[Any], what: str) -> Named:
     """Convert text to labels, with the classes in sorted order; an empty cell becomes -1.
 
     Raises:
-        InvalidTypeError: Most of the cells are numbers.
+        InvalidTypeError: More than half of the different texts are numbers.
     """
     cells = [None if cell in (None, "") else str(cell) for cell in text]
     names = sorted({cell for cell in cells if cell is not None})

@@ -41,7 +41,9 @@ class _Seen:
 
 
 def describe_columns(report: Report, data: Data) -> None:
-    """Report columns that are constant, integer, one-hot, equal, or of very different scales.
+    """Report columns that are constant, integer, one-hot, equal or of very different scales.
+
+    Vectors without column names are also reported if they look like signals.
 
     Args:
         report: The report that receives the remarks.

@@ -14,7 +14,9 @@ from scoresde.sde import Classes
 
 __all__ = ["describe_conditions"]
 
-_FEW = 100  # at most this many different integers are reported as possible classes
+# At most this many different integers are reported as possible classes, and the classes of more
+# samples than this as possible identifiers.
+_FEW = 100
 
 
 def describe_conditions(report: Report, data: Data) -> None:

@@ -226,7 +226,7 @@ def _describe(report: Report, data: Data) -> None:
 
 
 def _samples(report: Report, data: Data) -> Data | None:
-    """Return the samples without NaN and infinity; report all others, copies, constant samples."""
+    """Return the samples without NaN and infinity; report the others, copies, constant samples."""
     finite, constant = [], []
     first: dict[bytes, int] = {}
     copies = []

@@ -84,7 +84,7 @@ def rows_of(series: Any, what: str) -> object:
 
 
 def column_of(name: str, cells: Iterable[Any]) -> np.ndarray[Any, Any]:
-    """Convert the cells of a column to an array; None in a column of numbers becomes NaN."""
+    """Convert the cells of a column to an array; None among floats becomes NaN."""
     listed = list(cells)
     known = [cell for cell in listed if cell is not None]
     if any(isinstance(cell, str) for cell in known):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,10 @@ import torch
 from scoresde.checks import check_name
 from scoresde.data.classes import Named
 from scoresde.data.frames import column_of, table_of
-from scoresde.data.images import Size, header_of, joined, keep
+from scoresde.data.images import Size, keep, opened
 from scoresde.data.keyed import key_of, units_of
 from scoresde.data.samples import Data
-from scoresde.data.stores import Rows, in_threads
+from scoresde.data.stores import Rows
 from scoresde.data.values import of_table
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidValueError, MissingExtraError
@@ -86,6 +86,8 @@ def from_table(
 ) -> Data:
     """Return the samples in a column of a table, with the labels or the wanted conditions.
 
+    A data set that has only numbers and text is read like a pandas table.
+
     Args:
         table: The data set.
         column: The column of the samples, which must be images, or arrays of the same shape. By
@@ -93,8 +95,6 @@ def from_table(
         size: The size that images are resized to.
         wanted: The conditions; by default the labels, if there are any.
         lazy: As for a folder of images.
-
-    A data set that has only numbers and text is read like a pandas table.
 
     Raises:
         UnknownNameError: There is no such column.
@@ -124,11 +124,7 @@ def from_table(
     if not _is_image(row[column]):
         rows = Rows(len(table), cells.get, f"the column {column!r}")
         return wanted.data(rows, stored, unasked=unasked, transform=units_of(rows.given))
-    headers = list(in_threads(partial(header_of, cells), range(len(table))))
-    for i, seen in enumerate(headers):
-        if seen.error:
-            raise DataError(f"cannot read the image {cells.name(i)}: {seen.error}")
-    found = joined(cells, headers, size)
+    found = opened(cells, size)
     images = keep(found, lazy)
     return wanted.images(images, stored, unasked=unasked, transform=found.units)
 

@@ -1,8 +1,8 @@
 r"""Decode images when they are needed, or keep them in memory if they are small enough.
 
 Images become bytes `(C, H, W)`, RGB if any image has colours, else grey. If all images have one
-channel of 16 bits or floats, they become float32. All faults are found at the start: every header
-is read to find different sizes and modes, and every image is decoded once to find damaged images.
+channel of 16 bits or floats, they become float32. `load` finds all faults: it reads every header to
+find different sizes and modes, and decodes every image once to find damaged images.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ __all__ = [
     "joined",
     "keep",
     "mode_of",
+    "opened",
     "pixels",
     "shape_of",
     "usable",
@@ -137,10 +138,9 @@ class Images:
             DataError: An image, which is named, cannot be read.
         """
         dtype = torch.float32 if self.mode in (DEEP_MODE, FLOAT_MODE) else torch.uint8
-        pixels = torch.empty(0, *self.shape[1:], dtype=dtype)
         chosen = numbers(len(self.items), index)
         if not chosen:
-            return pixels
+            return torch.empty(0, *self.shape[1:], dtype=dtype)
         return torch.from_numpy(np.stack([self._decoded(i) for i in chosen]))
 
     def error(self, i: int) -> str:
@@ -202,9 +202,10 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
 
 def keep(store: Store, lazy: bool | None) -> Store:
     """Read a store into memory if `lazy` is False, or if it is None and samples take <= 1 GiB."""
-    if lazy or (lazy is None and math.prod(store.shape) > _ROOM):
+    dtype = store.read(slice(0, 0)).dtype
+    if lazy or (lazy is None and math.prod(store.shape) * dtype.itemsize > _ROOM):
         return store
-    x = torch.empty(store.shape, dtype=store.read(slice(0, 0)).dtype)
+    x = torch.empty(store.shape, dtype=dtype)
     for rows, samples in pieces(store):
         x[rows] = samples
     return InMemory(x)
@@ -235,7 +236,7 @@ def mode_of(items: Items, headers: Sequence[Header]) -> str:
     """Return the common mode of images: "L" or "RGB" for bytes, or "I;16" or "F" for one channel.
 
     Raises:
-        DataError: Some images have 16 bits or floats, and others do not.
+        DataError: Some images have 16 bits or floats, and others have another mode.
     """
     modes = {i: found.mode for i, found in enumerate(headers) if not found.error}
     deep = [i for i, mode in modes.items() if mode in (DEEP_MODE, FLOAT_MODE)]
@@ -279,6 +280,19 @@ def joined(items: Items, headers: Sequence[Header], size: Size) -> Images:
     return Images(items, size, shape, mode_of(items, headers))
 
 
+def opened(items: Items, size: Size) -> Images:
+    """Read the headers of images, and make a store of the images, as `joined` does.
+
+    Raises:
+        DataError: A header cannot be read, or sizes differ and `size` is None.
+    """
+    headers = list(in_threads(partial(header_of, items), range(len(items))))
+    for i, found in enumerate(headers):
+        if found.error:
+            raise DataError(f"cannot read the image {items.name(i)}: {found.error}")
+    return joined(items, headers, size)
+
+
 def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:
     """Decode the images without a known error; return all errors by the number of the image."""
     rest = [i for i in range(len(images.items)) if i not in errors]
@@ -287,22 +301,14 @@ def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:
 
 
 def check_no_images(**options: object) -> None:
-    """Raise an error if an option for images is given for other data.
-
-    Raises:
-        InvalidValueError: An option is not None.
-    """
+    """Raise InvalidValueError if an option for images is given for other data, and is not None."""
     for name, value in options.items():
         if value is not None:
             raise InvalidValueError(f"{name}={value!r} is for images; leave it out for arrays")
 
 
 def check_size(size: Size) -> None:
-    """Raise an error unless the sides of a size are positive.
-
-    Raises:
-        InvalidValueError: A side is below 1.
-    """
+    """Raise InvalidValueError unless the sides of a size are integers of at least 1."""
     for side in size if isinstance(size, tuple) else (1 if size is None else size,):
         check_integer("each side in size", side, 1)
 

@@ -57,8 +57,9 @@ def from_arrays(
 ) -> Data:
     """Return the data of named arrays: one array as the samples, others as their conditions.
 
-    The conditions are the other arrays with the same number of rows. Integers called "y" or
-    "labels" are the condition `label`.
+    If the user names no array as a condition, the conditions are the other arrays with the same
+    number of rows that hold labels, text, floats or images. Integers called "y" or "labels" are the
+    condition `label`.
 
     Args:
         what: The name of the source, for errors.
@@ -71,7 +72,7 @@ def from_arrays(
         DataError: There are no samples, or several arrays have a name of labels.
         InvalidTypeError: The samples are not numbers, or are integers other than unsigned 8-bit or
             16-bit ones.
-        ShapeError: A wanted condition has another number of rows.
+        ShapeError: The samples are one number, or a wanted condition has another number of rows.
     """
     key = key_of(list(arrays), wanted, what)
     x = arrays[key]

@@ -23,7 +23,7 @@ __all__ = ["Laid", "check_layout", "doubt", "is_smooth", "laid_as"]
 
 _LETTERS = "CTDHW"
 _SPACE = {1: "T", 2: "HW", 3: "DHW"}
-# A warning is given if a series has more than _FEW channels with fewer than _FLAT steps each.
+# A warning is given if a series has more than _FEW channels, and fewer than _FLAT steps for each.
 _FEW, _FLAT = 4, 8
 # Vectors with at least _LONG entries are taken for signals if the mean square of the differences
 # between neighbours is below the share _ALIKE of the mean square for any two entries.
@@ -73,7 +73,7 @@ class Laid:
 
     @property
     def random(self) -> bool:
-        """Return True if each reading gives other samples."""
+        """Return True if reading the same row again gives a different sample."""
         return is_random(self.store)
 
     def read(self, index: Tensor | slice) -> Tensor:
@@ -89,9 +89,8 @@ class Laid:
 def laid_as(data: Data, event_shape: tuple[int, ...]) -> Data:
     """Move the channels of samples first if samples then have a model's event shape.
 
-    Otherwise return the data unchanged.
-
-    Grey images `(H, W)` become `(1, H, W)`, and `(H, W, C)` becomes `(C, H, W)`.
+    Grey images `(H, W)` become `(1, H, W)`, and `(H, W, C)` becomes `(C, H, W)`. Other data are
+    returned unchanged.
     """
     event, space = data.event_shape, _SPACE.get(len(event_shape) - 1)
     if space is None or event == event_shape:

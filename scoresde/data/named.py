@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,8 @@ import torch
 
 from scoresde import checkpoint
 from scoresde.data.classes import Named
-from scoresde.data.images import Size, header_of, joined, keep
+from scoresde.data.images import Size, keep, opened
 from scoresde.data.samples import Data
-from scoresde.data.stores import in_threads
 from scoresde.data.torch_sets import class_names
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidValueError, UnknownNameError
@@ -87,11 +85,7 @@ def torchvision_set(
     """
     pairs = _download(name, split, root)
     items = Pairs(pairs, name)
-    headers = list(in_threads(partial(header_of, items), range(len(items))))
-    errors = [f"{items.name(i)}: {found.error}" for i, found in enumerate(headers) if found.error]
-    if errors:
-        raise DataError(f"cannot read the image {errors[0]}")
-    found = joined(items, headers, size)
+    found = opened(items, size)
     targets = [pairs[i][1] for i in range(len(pairs))]
     known = all(isinstance(target, int) for target in targets)
     names = class_names(pairs)

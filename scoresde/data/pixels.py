@@ -61,7 +61,10 @@ def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
 
 
 def pillow_mode(image: Image) -> str:
-    """Return Pillow's name for the type of a pixel; a palette of greys is "L"."""
+    """Return Pillow's name for the type of a pixel; a palette of greys is "L".
+
+    Every mode of integers with more than 8 bits is called "I;16".
+    """
     if image.mode.startswith("I"):
         return DEEP_MODE
     if image.mode == "P" and "transparency" not in image.info:

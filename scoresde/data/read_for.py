@@ -29,7 +29,7 @@ def read_for(
 
     Raises:
         InvalidValueError: The data have a class or a column that the score does not have, or
-            numbers outside the range of the score's transform.
+            numbers outside the range of the score's transform of bytes or other integers.
     """
     if not isinstance(x, Data):
         return x, condition

@@ -163,10 +163,10 @@ class Data:
     def condition(self, index: Tensor | slice) -> Condition | None:
         """Return the conditions of the samples that `batch` returns for this index, or None.
 
-        Returns:
-            The conditions by name, `(B, *)`: labels as integers, other conditions as float32.
+        Labels are integers `(B,)`, other conditions are float32 `(B, *)`.
 
-        Errors are those of `batch`.
+        Raises:
+            DataError, InvalidValueError: As for `batch`.
         """
         rows = {name: self._read(kept, index) for name, kept in self.conditions.items()}
         label = {name for name, kind in self.kinds.items() if isinstance(kind, Classes)}
@@ -174,10 +174,10 @@ class Data:
         return Condition(rows) if rows else None
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Data:
-        """Return a `Data` of some samples, without a copy, with the same transform and kinds."""
+        """Return some samples as a `Data`, without a copy, with the same transform and kinds."""
         try:
             rows = torch.arange(len(self))[index]
-        except IndexError as error:
+        except (IndexError, TypeError) as error:
             raise InvalidValueError(_no_such(len(self), error)) from error
         if rows.ndim != 1:
             raise InvalidTypeError(
@@ -202,10 +202,10 @@ class Data:
             raise InvalidValueError(_no_such(len(self), error)) from error
 
     def _with(self, **changed: Any) -> Data:
-        """Return a copy with changed attributes; a new `raw` clears the cached surveys."""
+        """Return a copy with changed attributes, without the cached surveys of what has changed."""
         data = copy.copy(self)
-        found = ("survey", "surveys") if "raw" in changed else ()
-        data.__dict__ = {k: v for k, v in vars(self).items() if k not in found} | changed
+        old = {{"raw": "survey", "conditions": "surveys"}.get(name) for name in changed}
+        data.__dict__ = {k: v for k, v in vars(self).items() if k not in old} | changed
         return data
 
     def kept(self, store: Store, **changed: Any) -> Data:
@@ -231,27 +231,27 @@ class Data:
         return self.only(self.conditions.keys() - set(names))
 
     def as_kinds(self, known: Mapping[str, Kind]) -> Data:
-        """Return the same samples with labels renumbered to a model's classes, by name.
+        """Return the same samples with labels and vectors in the order of a model, by their names.
 
         Args:
-            known: The conditions of the model, `facts(model).conditions`. Labels do not change if
-                the data or the model have no class names.
+            known: The conditions of the model, `facts(model).conditions`. A condition does not
+                change if the data or the model have no names for it.
 
         Raises:
-            InvalidValueError: The model does not have a class of the data.
+            InvalidValueError: The model does not have a class of the data, or has other columns.
         """
         conditions, kinds = renumbered(self.conditions, self.kinds, known)
         return self._with(conditions=conditions, kinds=kinds)
 
     def standardized(self) -> Data:
-        """Return the same samples with dimensions or channels of mean 0 and variance 1."""
+        """Return the same samples, with dimensions or channels scaled to mean 0 and variance 1."""
         return self._with(transform=Standardize.of(self.survey.mean, self.survey.var))
 
     def units_of(self, transform: Transform) -> Data:
         """Return the same raw samples with a model's transform, unless it is the identity.
 
         Raises:
-            InvalidValueError: The samples are outside the range of the model's transform.
+            InvalidValueError: The samples are outside the range of a transform of integers.
         """
         if transform in (Identity(), self.transform):
             return self
@@ -297,9 +297,9 @@ class Data:
         }
 
     def changed(self, turn: int) -> str:
-        """Return a sentence if a part of the data, at least 16 MiB, has changed, or "".
+        """Return a sentence if a part of the data has changed since their survey, or "".
 
-        Its checksum is compared with the old checksum. Turns 0, 1, ... take one part after another.
+        Turns 0, 1, ... compare the checksums of one part after another, of at least 16 MiB or all.
 
         Raises:
             DataError: The data can no longer be read.
@@ -346,5 +346,5 @@ class Data:
         return digest.hexdigest()
 
 
-def _no_such(n: int, error: IndexError) -> str:
+def _no_such(n: int, error: Exception) -> str:
     return f"the indices of the {n} samples are 0 to {n - 1}: {error}"

@@ -53,7 +53,7 @@ def load(
     """Load data, and read all of it once.
 
     Args:
-        source: one of
+        source: One of
 
             - a tensor, an array or nested lists `(N, *event)` of floats or of bytes (images); a
               list of samples, of pairs or of dictionaries; a tuple of arrays `(x, y)`; or a `Data`;
@@ -62,9 +62,10 @@ def load(
               further conditions; or a dictionary of columns `(N,)`, read as a table;
             - a path: a `Path`, or a string. A string without a dot or a separator is a path only if
               no data set has this name. A `.npy` file above 256 MiB is read when samples are
-              needed; a `.npz` or `.pt` file is read as a dictionary of arrays; the columns of a
-              `.csv` or `.parquet` file, except those in `condition`, are the entries of samples; if
-              all images of a folder are in subfolders, the subfolders are the classes;
+              needed; a `.npz` file is read as a dictionary of arrays, and a `.pt` file as the
+              tensor, dictionary or tuple that it holds; the columns of a `.csv` or `.parquet` file,
+              except those in `condition`, are the entries of samples; if all images of a folder are
+              in subfolders, the subfolders are the classes;
             - a DataFrame of pandas or polars, or a table of pyarrow, read as a `.csv` file;
             - a torch data set, iterable data set or loader, whose items are samples, dictionaries,
               or pairs of a sample and its condition (a label or floats)
@@ -73,7 +74,7 @@ def load(
               torchvision downloads (`"mnist"`, `"fashion_mnist"`, `"cifar10"` ...);
             - `"hf:name"`, `"hf:name:split"` or `"hf:name:split:column"`, a data set on the Hugging
               Face Hub or a folder that `save_to_disk` wrote; or such a data set as an object.
-        condition: the conditions: the name of a column of the source, or several names, each for a
+        condition: The conditions: the name of a column of the source, or several names, each for a
             separate condition; or a mapping from names of conditions to their values. A value is a
             tensor or an array with one row for each sample; the path of a `.npy` or `.csv` file of
             such rows (for a folder of images, a `.csv` file may have the file names in a column
@@ -81,38 +82,40 @@ def load(
             text gives labels, with -1 for missing labels. Floats or several columns give a vector,
             with NaN for missing numbers. If you name columns of the source, the other conditions of
             the source are not used.
-        kinds: the kinds of conditions by name, `Classes(10)` or `Field((1,))`, if they do not
+        kinds: The kinds of conditions by name, `Classes(10)` or `Field((1,))`, if they do not
             follow from the values.
-        sample: the name of the array with the samples, such as `"theta"` for p(theta | x); or the
+        sample: The name of the array with the samples, such as `"theta"` for p(theta | x); or the
             names of the columns that are the samples. Columns in neither `sample` nor `condition`
             are not used.
         split: `"train"` (the default) or `"test"` of a torchvision data set, or a split of a data
             set on the hub.
-        size: the size `(height, width)`, or the side of a square, to which images are cropped about
+        size: The size `(height, width)`, or the side of a square, to which images are cropped about
             their centre and resized.
-        layout: the order of the axes of a sample, if channels do not come first: `"T"` for signals
+        layout: The order of the axes of a sample, if channels do not come first: `"T"` for signals
             with one number at each time, `"TC"` for signals with several numbers at each time,
             `"HW"` for grey images, `"HWC"` for colour images, `"DHW"` for volumes. The loaded data
             have channels first.
         missing: `"raise"` raises an error for samples with a NaN or an empty cell, `"drop"` leaves
             them out.
-        standardize: shift and scale floats to mean 0 and variance 1, for each dimension of vectors
+        standardize: Shift and scale floats to mean 0 and variance 1, for each dimension of vectors
             or channel of other samples, by the transform of the data.
         on_bad_image: `"raise"` raises an error for a damaged image, `"skip"` leaves out up to a
             tenth of a folder's images, with a warning.
-        lazy: decode images when they are needed; None does so only above 1 GiB of images.
-        root: the folder of torchvision's files, `~/.cache/scoresde` by default.
+        lazy: Decode images when they are needed; None does so only above 1 GiB of images. For a
+            torch data set, read samples when they are needed; None does so above 256 MiB.
+        root: The folder of torchvision's files, `~/.cache/scoresde` by default.
 
     Returns:
         The data. The transform to model units is `x / 127.5 - 1` for bytes, `x / 8 - 1` for the
         digits, a similar map to [-1, 1] for 16-bit integers, and the identity for other numbers.
 
     Raises:
-        DataError: the source does not exist or cannot be used, or a download failed.
-        InvalidTypeError: the samples are integers but not bytes, or the source has a wrong type.
-        InvalidValueError: an argument is wrong, or cannot be used with this source.
-        UnknownNameError: there is no data set, array or column with a given name.
-        MissingExtraError: the package datasets, which `"hf:..."` needs, is not installed.
+        DataError: The source does not exist or cannot be used, or a download failed.
+        InvalidTypeError: The samples are an array of integers other than unsigned 8-bit or 16-bit
+            ones, or the source has a wrong type.
+        InvalidValueError: An argument is wrong, or cannot be used with this source.
+        UnknownNameError: There is no data set, array or column with a given name.
+        MissingExtraError: The package datasets, which `"hf:..."` needs, is not installed.
 
     Warns:
         UserWarning: Samples were left out, the axes of a sample may be in another order than
@@ -133,7 +136,11 @@ def load(
 
 
 def standardized(data: Data, source: object) -> Data:
-    """Return the data of a source in units of mean 0 and variance 1, or raise if they are bytes."""
+    """Return the data of a source, standardized.
+
+    Raises:
+        InvalidValueError: The data are bytes or other integers, which are scaled to [-1, 1].
+    """
     if data.transform.levels is not None:
         raise InvalidValueError(
             f"{quoted(source)} holds bytes, which are scaled to [-1, 1]; standardize= is for floats"
@@ -228,7 +235,10 @@ def find(
 
 
 def doubt_of(data: Data) -> str:
-    """Return a sentence if the axes of floats may be in another order, or ""."""
+    """Return a sentence if the axes of floats may be in another order, else "".
+
+    It is also given for vectors that look like signals.
+    """
     if data.transform.levels is not None:
         return ""
     if len(data.event_shape) == 1 and not data.columns:

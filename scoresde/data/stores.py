@@ -44,7 +44,7 @@ IN_MEMORY = 2**28
 PACKED = 100
 """The largest compression ratio of real data; a larger ratio is treated as an attack."""
 PIECE = 2**24
-"""The largest number of bytes in one piece of samples."""
+"""The largest size of one piece of float32 samples, 16 MiB."""
 _THREADS = min(8, os.cpu_count() or 1)
 
 A = TypeVar("A")
@@ -92,6 +92,9 @@ class Rows:
         get: A function that maps an index to a sample, an object that numpy can convert.
         what: The name of the source, for errors.
         random: True if reading the same row again gives a different sample.
+
+    Raises:
+        DataError: The samples are neither floats nor unsigned integers of 8 or 16 bits.
     """
 
     def __init__(
@@ -122,7 +125,8 @@ class Rows:
                     f"{self.shape[1:]}; all samples must have the same shape"
                 )
             rows.append(row)
-        return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, *self.shape[1:])
+        empty = np.empty((0, *self.shape[1:]), self._dtype)
+        return torch.from_numpy(np.stack(rows) if rows else empty)
 
 
 class Part:
@@ -164,14 +168,17 @@ def numbers(n: int, index: Tensor | slice) -> Sequence[int]:
 
 
 def parts_of(shape: Sequence[int]) -> list[slice]:
-    """Return consecutive slices of the rows of samples `(N, *event)`, a few megabytes each."""
+    """Return consecutive slices of the rows of samples `(N, *event)`.
+
+    A slice of float32 samples has at most 16 MiB, or is one sample.
+    """
     n, size = shape[0], 4 * math.prod(shape[1:])
     rows = max(1, min(PIECE // max(1, size), -(-n // _THREADS)))
     return [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
 
 
 def pieces(store: Store) -> Iterator[tuple[slice, Tensor]]:
-    """Yield all samples in order, as (rows, samples) of a few megabytes each.
+    """Yield all samples in order, as (rows, samples) for the slices of `parts_of`.
 
     Several threads read at the same time; progress is shown after two seconds.
     """
@@ -183,7 +190,7 @@ def pieces(store: Store) -> Iterator[tuple[slice, Tensor]]:
 
 
 def in_threads(function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
-    """Yield `function(item)` for all items, computed by several threads a few items ahead."""
+    """Yield `function(item)` for all items in order, computed by several threads."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for i in range(0, len(items), 2 * _THREADS):
             yield from pool.map(function, items[i : i + 2 * _THREADS])
@@ -218,9 +225,10 @@ def channels_first(
 
 
 def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype in which torch stores numbers of a dtype: uint8, float32 or float64.
+    """Return the dtype in which numbers are stored: float32, or float64 for wider floats.
 
     float64 is kept, since float32 is too coarse for times in seconds since 1970, for example.
+    Unsigned 16-bit integers become float32, and other integers keep their dtype.
     """
     if dtype == np.uint16:
         return np.dtype(np.float32)
@@ -233,7 +241,8 @@ def narrow(x: np.ndarray[Any, Any], *, exact: bool = False) -> np.ndarray[Any, A
     """Convert numbers `(N, *)` to float32 if this is precise enough, else to float64.
 
     float32 is precise enough if no number changes by more than 1e-5 of the range of its column, or,
-    with `exact`, if no number changes at all.
+    with `exact`, if no number changes at all. In a column of equal numbers any change is small
+    enough, unless a number overflows.
     """
     wide = x.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -118,7 +118,7 @@ def survey(store: Store, *, what: str = "", missing: bool = False) -> Survey:
 def differing(store: Store, found: Survey, turn: int) -> slice | None:
     """Return the rows of a piece whose checksum differs from the checksum in the survey, or None.
 
-    Turns 0, 1, ... compare one part after another, each of at least 16 MiB.
+    Turns 0, 1, ... compare one part after another, each of at least 16 MiB or all samples.
 
     Raises:
         DataError: Samples can no longer be read.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scoresde import checkpoint
+from scoresde.data.array_file import check_file
 from scoresde.data.classes import is_number
 from scoresde.data.commas import grouped, has_comma, with_points
 from scoresde.data.frames import frame
@@ -39,7 +39,7 @@ def read_csv(path: Path) -> Table:
         DataError: The file is missing, is not text, its lines have different numbers of cells, or
             points may be decimal or separate thousands.
     """
-    checkpoint.open_file(path).close()  # raises an error for a pipe, for which open would wait
+    check_file(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             first = file.readline()
@@ -161,7 +161,7 @@ def read_parquet(path: Path) -> Table:
         MissingExtraError: pandas or pyarrow is not installed.
         DataError: The file is missing or damaged.
     """
-    checkpoint.open_file(path).close()
+    check_file(path)
     try:
         import pandas
     except ImportError as error:

@@ -210,7 +210,7 @@ def split_item(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[st
         called: The keys that the sample may have.
 
     Raises:
-        DataError: The item has no sample, or values without a name.
+        DataError: The item has no sample, or two values would have the same name.
     """
     if isinstance(item, tuple) and hasattr(item, "_asdict"):
         fields = item._asdict()
@@ -281,7 +281,7 @@ def _nbytes(value: Any) -> int:
 
 
 def as_array(value: Any) -> np.ndarray[Any, Any]:
-    """Convert a value to an array, and a Pillow image to bytes `(C, H, W)`."""
+    """Convert a value to an array, and a Pillow image to its pixels `(C, H, W)`."""
     if isinstance(value, Tensor):
         check_dense("a value of a data set", value)
         value = value.detach().cpu()

@@ -1,9 +1,9 @@
 """Read the samples and conditions of torch data sets and loaders.
 
 An item has one of three forms. It can be a sample, which is an array or an image. It can be a pair
-of a sample and an integer (the condition "label") or floats (the condition "y"). Or it can be a
-dictionary with the sample as "x", "images" or "image", and with conditions by name, in which None
-or a missing key is a missing value.
+of a sample and an integer or text (the condition "label") or floats (the condition "y"). Or it can
+be a dictionary with the sample as "x", "images" or "image", and with conditions by name, in which
+None or a missing key is a missing value.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def from_torch(source: Any, size: Size, wanted: Wanted, *, lazy: bool | None) ->
     Raises:
         DataError: There are no samples, or too many in an iterable data set; shapes differ; or a
             sample cannot be read, which the message names.
-        InvalidTypeError: Samples are not numbers, or a condition is text.
+        InvalidTypeError: Samples are not numbers, or a condition other than the label is text.
         InvalidValueError: The sampler of a loader may leave out samples, or `lazy` is True for an
             iterable data set.
     """
@@ -113,7 +113,7 @@ def _data(
     lazy: bool | None = None,
     random: bool = False,
 ) -> Data:
-    """Return the data of items, with samples in memory if they are in `held`."""
+    """Return the data of items; `held` keeps arrays in memory, and `lazy` is as for images."""
     is_picture = is_image(items[0][SAMPLE])
     if not is_picture:
         check_no_images(size=size)

@@ -33,7 +33,7 @@ def from_rows(rows: object, what: str, wanted: Wanted) -> Data:
     Unsigned integers of 8 or 16 bits are read as images.
 
     Raises:
-        InvalidTypeError: The samples are not numbers, or are integers of another width.
+        InvalidTypeError: The samples are not numbers, or are an array of integers of another width.
         ShapeError: The samples have no event dimension.
     """
     if isinstance(rows, np.ndarray) and rows.dtype.names:
@@ -105,8 +105,8 @@ def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
     """Make data of a list of arrays or numbers, or of a tuple `(x, y)` of arrays.
 
     Raises:
-        ShapeError: It is not clear whether arrays of the same shape are samples, or samples and a
-            condition.
+        ShapeError: The arrays of a tuple have different numbers of rows; or they have the same
+            shape, so that all of them may be samples, or only the first.
     """
     shapes = [_shape(one) for one in given] if isinstance(given, tuple) else []
     if len(shapes) > 1 and len(shapes[0]) > 1 and all(shapes):
@@ -130,7 +130,7 @@ def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
 
 
 def from_file(path: Path, wanted: Wanted) -> Data:
-    """Make data of a `.pt` file that holds a tensor, or a dictionary or tuple of tensors.
+    """Make data of a `.pt` file that holds a tensor, or a dictionary, list or tuple of tensors.
 
     Raises:
         DataError: The file is damaged, or holds something else.

@@ -1,8 +1,9 @@
 """Draw samples of any shape, scores, trajectories, noise levels, curves, bars and animations.
 
-Every function draws into the Axes `ax`, or into a new figure, and returns the matplotlib figure. A
-notebook shows it, and `save` writes it to a file. A new figure is white with dark text in any style
-or theme. pyplot, with its global state and windows, is not used.
+A function with an argument `ax` draws into these Axes, or into a new figure, and returns the
+matplotlib figure. A notebook shows it, and `save` writes it to a file. `animate` writes a file
+itself. A new figure is white with dark text in any style or theme. pyplot, with its global state
+and windows, is not used.
 """
 
 from scoresde.plot.animation import animate

@@ -52,21 +52,22 @@ def animate(
 
     The axes are the same in all frames. If the noise is far wider than the data, the axes of
     signals and of points in the plane are logarithmic outside the range of the data, and the axes
-    of other points end at twice the range of the samples. The limits of images and volumes are
-    chosen for each frame. States are read one by one. At most 2 * `frames` states are kept in
+    of other points span twice the range of the samples. The limits of images and volumes are
+    chosen for each frame. States are read one by one. At most 2 * `frames` + 1 states are kept in
     memory, each with the shown samples only.
 
     Args:
         states: The states that `scoresde.trajectory` yields.
         path: The file: .gif, or .html for a page with a slider and all frames inside.
-        transform: The transform of the data, such as `model.transform`; samples are drawn in the
-            units of the data.
+        transform: The transform of the data, such as `model.transform`; points and signals are
+            drawn in the units of the data.
         names: The names of the entries of points, or of the channels of signals; by default the
             names that the model of the run knows.
         frames: The largest number of frames, at least 2, evenly spaced among the states.
-        seconds: The duration, at most 600.
+        seconds: The duration without the pause at the end, at most 600; a frame lasts at least
+            0.02 s.
         n: The number of samples shown; by default 1,000 points, 16 images, 12 signals, 4 volumes.
-        columns: Images per row.
+        columns: The number of images per row.
         scale: The magnification of an image's pixels; by default enough for 600 pixels.
         labels: A label of each sample of the run, strings or integers. Labels are shown as colours
             of points and signals, and as words above images.
@@ -77,8 +78,8 @@ def animate(
 
     Raises:
         InvalidTypeError: `states` holds something else.
-        InvalidValueError: There is no state (a run can be read only once), a number is out of
-            range, or the file has another suffix or cannot be written.
+        InvalidValueError: There is no state (a run can be read only once), an option or a state is
+            out of range, or the file has another suffix or cannot be written.
         NonFiniteError: A state is not finite.
         ShapeError: The states have different shapes.
 
@@ -127,7 +128,7 @@ class _View:
     words: list[str]
 
     def frames(self, states: list[Tensor]) -> list[_Axes]:
-        """Return the axes of each state, which are the same for all states except for images."""
+        """Return the axes of each state: equal ones, except for images and volumes."""
         ends = [self._ends(x) for x in states]
         what, whole = kind(states[0].shape[1:]), [*map(_around, zip(*ends, strict=True))]
         if what in ("images", "volumes"):

@@ -30,10 +30,10 @@ def curve(
 ) -> Figure:
     """Draw a noisy curve and its running mean over a fiftieth of its length.
 
-    The vertical axis is logarithmic if all values are positive; its label then ends in
-    "logarithmic". The range of the axis is at least half of the largest absolute value (on a
-    logarithmic axis at least a factor of 1.7), so that small changes look small. Curves in one Axes
-    have different colours.
+    The vertical axis is logarithmic if the values of all its curves are positive; its label then
+    ends in "logarithmic". The length of the axis is at least half of the largest absolute value (on
+    a logarithmic axis at least a factor of 1.69), so that small changes look small. Up to ten
+    curves in one Axes have different colours.
 
     Args:
         values: One number per step, `(N,)`.
@@ -66,7 +66,7 @@ def curve(
 
     drawn, (axes,) = paper.sheet(ax, (7, 4))
     first = not axes.lines
-    tone = paper.OTHERS[len(axes.get_legend_handles_labels()[1]) % len(paper.OTHERS)]
+    tone = paper.OTHERS[len({line.get_color() for line in axes.lines}) % len(paper.OTHERS)]
     if window > 1:
         axes.plot(x, y, color=tone, alpha=0.25, linewidth=0.8)
     axes.plot(x[window - 1 :], mean, color=tone, marker="." * (len(y) < 20), label=label)
@@ -80,17 +80,13 @@ def curve(
     _widened(axes)
     paper.decades(axes.yaxis)
     axes.grid(alpha=0.3, color=paper.GREY)
-    if title is not None:
-        axes.set_title(title, fontsize="medium")
+    paper.headline(drawn, title, axes)
     paper.legend(axes)
     return drawn
 
 
 def _widened(axes: Axes) -> None:
-    """Set the limits of the vertical axis so that they include all curves with a margin.
-
-    The distance between the limits is at least half of the largest absolute value.
-    """
+    """Set the limits of the vertical axis as `curve` describes, around all curves with a margin."""
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
     low, high = float(values.min()), float(values.max())
     if axes.get_yscale() == "log":
@@ -115,7 +111,8 @@ def pareto(
     Both axes are logarithmic. An error below 1e-8 times the largest error of its panel may be
     rounding, so it is drawn at 1e-8 times that largest error. An error that is not positive, such
     as an estimate that chance made negative, is drawn as a triangle at the upper end of its
-    interval. Points whose cost or upper end is not positive are left out.
+    interval. A point is left out if its cost or its upper end is not positive, or if its error is
+    not finite.
 
     Args:
         panels: A mapping from the title of each panel to its curves. The curves are a mapping from
@@ -229,8 +226,5 @@ def bars(
         axes.set_axisbelow(True)
     for axes in grid_of_axes[len(panels) :]:
         axes.remove()
-    if title is not None and ax is None:
-        drawn.suptitle(title, fontsize="medium", color=paper.INK)
-    elif title is not None and ax is not None:
-        ax.set_title(title, fontsize="medium")
+    paper.headline(drawn, title, ax)
     return drawn

@@ -15,7 +15,7 @@ MOST = 6
 Kind = Literal["points", "signals", "images", "volumes"]
 
 USUAL: Mapping[Kind, int] = {"points": 1000, "signals": 12, "images": 16, "volumes": 4}
-"""The default number of samples in a picture of each kind."""
+"""The default number of samples in an animation, and in a picture of a training or a notebook."""
 
 
 @door

@@ -42,9 +42,10 @@ def signals(
 ) -> Figure:
     """Draw up to 12 signals as lines, and more signals as bands of quantiles.
 
-    Each channel has a panel. The bands contain 50 and 90 % of the values at each time; the thick
-    line is the median. Quantiles are computed for each time separately, so the median need not
-    resemble any signal.
+    Each channel has a panel. The bands contain 50 and 90 % of the values at each time. The thick
+    line is the median, and the thin lines are the first three signals. Quantiles are computed for
+    each time separately, so the median need not resemble any signal. Several sets, or signals with
+    several labels, each have lines or bands of their own.
 
     Args:
         x: `(N, C, T)`, or `(N, T)` for one channel; or several sets by name. At most the first six
@@ -104,8 +105,7 @@ def signals(
             panel.plot(times, dots[c], ".", color=paper.ink(panel), markersize=4, label="known")
     _finish(panels, times, names, channels, "step" if at is None else "")
     _legend(panels[0])
-    if title is not None:
-        (panels[0] if ax is None else ax).set_title(title, fontsize="medium")
+    paper.headline(drawn, title, panels[0] if ax is None else ax)
     return drawn
 
 
@@ -140,8 +140,7 @@ def beside(
             panel.set_ylim(min(low), max(high))
     # the columns have different colours
     _legend(panels[count - 1], tone=None if words else paper.GREY)
-    if title is not None:
-        drawn.suptitle(title, fontsize="medium", color=paper.INK)
+    paper.headline(drawn, title, None)
     return drawn
 
 
@@ -165,7 +164,7 @@ def _legend(panel: Axes, *, tone: str | None = None) -> None:
 def _finish(
     panels: list[Axes], times: Tensor, names: Sequence[str], channels: int, along: str
 ) -> None:
-    """Write the names of the channels beside the panels, and the times below the last panel."""
+    """Write the names of the channels beside the panels, and `along` below the last panel."""
     for c, panel in enumerate(panels):
         panel.set_ylabel(paper.plain(names[c]) if names else f"channel {c}" if channels > 1 else "")
         panel.grid(alpha=0.3, color=paper.GREY)

@@ -44,7 +44,7 @@ def images(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw images side by side, row by row; `save` writes exactly their pixels.
+    """Draw images side by side, row by row; a .png that `save` writes has exactly their pixels.
 
     Args:
         x: `(N, 1, H, W)` grey or `(N, 3, H, W)` colour; `(N, H, W)` is grey too. If
@@ -53,13 +53,12 @@ def images(
         transform: The transform of the data; images are drawn in the units of the data.
         columns: The number of images in a row of a set; by default the set is about a square.
         scale: The factor by which each image is enlarged, without blur; by default the longest side
-            of the picture has at least 600 pixels. If the picture would have more than 4,096
-            pixels, the last images are left out, with a note.
+            of the picture has at least 600 pixels. If a side would have more than 4,096 pixels, the
+            last images are left out, with a note.
         limits: The values of black and white. The default is the limits of the transform if it has
-            any; else 0 and 255 for bytes; else -1 and 1 if the largest absolute value is between
-            0.5 and 1.5; else an interval with 99 % of the values. For such an interval grey images
-            are drawn in colours with a colour scale, and the limits of colour images are written
-            below them.
+            any; else 0 and 255 for bytes. Else let [a, b] hold 99 % of the values: the default is
+            -1 and 1 if max(|a|, |b|) is from 0.5 to 1.5, else a and b. With a and b grey images are
+            drawn in colours with a colour scale; for colour images a and b are written below them.
         labels: A label of each image, `(N,)`, strings or integers, written above the image unless
             the label is empty. The same labels are used for every set.
         title: The title.
@@ -244,14 +243,13 @@ def _mosaic(
     sheet = np.full((total, columns * (wide + _GAP) + _GAP, 3), 255, np.uint8)
     words, top = [], 0
     for r, head in enumerate(heads):
-        sheet[top : top + head] = 255
         for c in range(columns):
             if (i := r * columns + c) >= len(big):
                 break
             left, above = _GAP + c * (wide + _GAP), top + head + _GAP
             sheet[above - _GAP : above + high_ + _GAP, left - _GAP : left + wide + _GAP] = _GREY
             sheet[above : above + high_, left : left + wide] = big[i]
-            if head and i < len(labels) and labels[i]:
+            if head and labels[i]:
                 words.append(
                     (left + wide // 2, above - _GAP - 5, paper.plain(labels[i], max(2, wide // 9)))
                 )

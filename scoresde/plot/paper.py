@@ -30,8 +30,8 @@ else:  # so that annotations are read without importing matplotlib
 
 __all__ = [
     "BLUE", "COLOURS", "DPI", "GREY", "INK", "OTHERS", "RED", "SHADE", "Axes", "Figure",
-    "check_suffix", "decades", "dress", "encoded", "figure", "finite", "ink", "interval",
-    "legend", "plain", "save", "sheet", "span", "tones", "vector", "write",
+    "check_suffix", "decades", "dress", "encoded", "figure", "finite", "headline", "ink",
+    "interval", "legend", "plain", "save", "sheet", "span", "tones", "vector", "write",
 ]  # fmt: skip
 
 # A power of two, so that a picture of pixels is exact.
@@ -54,7 +54,7 @@ _LARGEST = 1e150
 
 
 def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
-    """Return numbers as a float64 vector; raise unless there are some and all are finite."""
+    """Check that numbers are a vector, finite and not empty, and return it as float64."""
     tensor = as_numbers(name, values, dtype=torch.float64)
     if tensor.ndim != 1 or len(tensor) == 0:
         raise ShapeError(f"{name} must be a vector of numbers, got shape {tuple(tensor.shape)}")
@@ -62,7 +62,7 @@ def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
 
 
 def finite(name: str, x: Tensor) -> Tensor:
-    """Return a batch as finite float64 on the CPU, detached; integers are converted.
+    """Check that a batch is finite, and return it as float64 on the CPU, detached.
 
     Raises:
         NonFiniteError: A number is NaN or infinite.
@@ -106,7 +106,9 @@ def span(numbers: Tensor, share: float = 0.01) -> tuple[float, float]:
 
 
 def tones(labels: Iterable[str], *, data: bool = False) -> dict[str, str]:
-    """Return the colours of sets by their labels: blue for data, red for samples, else others.
+    """Return the colours of sets by their labels: blue for data and floor, red for samples.
+
+    Other labels get other colours, in turn.
 
     Args:
         labels: The labels; the label of a single set is empty.
@@ -206,6 +208,14 @@ def sheet(
     return drawn, panels
 
 
+def headline(drawn: Figure, title: str | None, ax: Axes | None) -> None:
+    """Write a title, if there is one, above an Axes, or above the whole figure for None."""
+    if title is not None and ax is None:
+        drawn.suptitle(title, fontsize="medium", color=INK)
+    elif title is not None and ax is not None:
+        ax.set_title(title, fontsize="medium")
+
+
 def ink(ax: Axes) -> Any:
     """Return the colour of the text of an Axes."""
     return ax.xaxis.label.get_color()
@@ -282,13 +292,14 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
     Args:
         figure: The result of a function of this module, or any matplotlib figure.
-        path: The file, with the suffix .png, .jpg, .pdf or .svg; its folder is created.
+        path: The file, with the suffix .png, .jpg, .jpeg, .pdf or .svg; its folder is created.
 
     Returns:
         The path.
 
     Raises:
-        InvalidValueError: The file cannot be written, or has another suffix.
+        InvalidValueError: The file cannot be written, or has another suffix; or matplotlib cannot
+            draw the figure.
 
     Examples:
         >>> import tempfile

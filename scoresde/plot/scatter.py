@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from scoresde.units import Transform
 
 __all__ = ["Frame", "below", "frame_of", "points", "squared"]
 
-# The largest number of dots of a scatter.
+# The largest number of dots of a set in a scatter.
 _DOTS = 20_000
 # If the ratio of the sides of a plane is at most this, both axes have the same scale. Beyond it
 # more than half of the panel would be empty, and the entries may have different units.
@@ -44,16 +44,17 @@ def points(
 ) -> Figure:
     """Draw vectors: a histogram, a scatter in the plane, or marginals and pairs of up to 6 entries.
 
-    The axes contain 99 % of every set, so that outliers do not determine the scale. The number of
-    points outside is written below. In a plane both axes have the same scale, so that a circle is
-    round. The scales differ if one range is more than 2.5 times the other.
+    Each axis contains 99 % of the numbers of every set, so that outliers do not determine the
+    scale. The number of points outside is written below. In a plane both axes have the same scale,
+    so that a circle is round, unless one range is more than 2.5 times the other.
 
     Args:
         x: `(N, d)` or `(N,)`; or several sets with the same d by name, such as data and samples.
-        transform: The transform of the data; points are drawn in the units of the data, as are
-            density, truth and frame.
-        density: The true distribution, of event shape `(1,)` or `(2,)`, drawn in the background.
-            The axes then span four standard deviations of its components.
+        transform: The transform of the data; points are drawn in the units of the data, in which
+            density, truth and frame are given.
+        density: The true distribution, of event shape `(1,)` or `(2,)`, drawn as a curve or in the
+            background. The axes then end four standard deviations beyond the means of its
+            components.
         truth: A point to mark, `(d,)`.
         names: The names of the entries, beside the axes.
         labels: A label of each sample, `(N,)`, strings or integers: each has its own colour. The
@@ -70,7 +71,7 @@ def points(
             fewer names than entries, or labels than samples.
         InvalidTypeError: `x` has another type.
         NonFiniteError: A number is NaN or infinite.
-        InvalidValueError: `x` is an empty mapping.
+        InvalidValueError: `x` is an empty mapping, or the frame has more or fewer pairs than axes.
 
     Examples:
         >>> from scoresde import plot, targets
@@ -107,7 +108,8 @@ def points(
     axis_names = [paper.plain(name, 40 if d <= 2 else 18) for name in names[:shown]]
 
     beside = 0.0 if list(sets) == [""] else 0.5 + 0.075 * min(40, max(map(len, sets)))
-    size = (5.2 + beside, 3.6) if d == 1 else (5.0 + beside, 5.0) if d == 2 else _corner_size(shown)
+    side = 1.0 + 1.6 * shown
+    size = (5.2 + beside, 3.6) if d == 1 else (5.0 + beside, 5.0) if d == 2 else (side, side)
     count = 1 if d <= 2 else shown
     drawn, panels = paper.sheet(ax, size, count, count)
     note = f"the first {shown} of {d} entries; " if d > shown else ""
@@ -134,8 +136,7 @@ def points(
             drawn.supxlabel(text, fontsize="medium", color=paper.INK)
         elif note:
             below(panels[count * (count - 1) + count // 2], note.removesuffix("; "))
-    if title is not None:
-        _title(drawn, panels, title, whole=ax is None and d > 2, ax=ax)
+    paper.headline(drawn, title, ax if d > 2 else panels[0])
     return drawn
 
 
@@ -177,11 +178,6 @@ def _is_even(frame: Frame) -> bool:
     return max(sides) <= _EVEN * min(sides)
 
 
-def _corner_size(shown: int) -> tuple[float, float]:
-    """Return the size of a figure of pairs, in inches."""
-    return 1.0 + 1.6 * shown, 1.0 + 1.6 * shown
-
-
 def _outside(sets: dict[str, Tensor], ends: Frame) -> str:
     """Return a text with the number of points outside the frame."""
     low, high = (torch.tensor(side, dtype=torch.float64) for side in zip(*ends, strict=True))
@@ -197,13 +193,6 @@ def below(ax: Axes, note: str) -> None:
     """Write a note below the label of the horizontal axis."""
     if note:
         ax.set_xlabel(f"{ax.get_xlabel()}\n({note})".strip())
-
-
-def _title(drawn: Figure, panels: list[Axes], title: str, *, whole: bool, ax: Axes | None) -> None:
-    if whole:
-        drawn.suptitle(title, fontsize="medium", color=paper.INK)
-    else:
-        (panels[0] if ax is None else ax).set_title(title, fontsize="medium")
 
 
 def _histogram(
@@ -232,7 +221,7 @@ def _histogram(
 
 
 def _of_whole(sets: dict[str, Tensor], column: int, ends: tuple[float, float]) -> list[float]:
-    """Return the edges of bins around integers if a set holds only integers, else nothing."""
+    """Return the edges of 3 to 60 bins around integers if a set holds only integers, else none."""
     low, high = math.floor(ends[0]), math.ceil(ends[1])
     whole = any(bool((part[:, column] == part[:, column].round()).all()) for part in sets.values())
     count = high - low + 1
@@ -264,9 +253,8 @@ def _plane(
         )  # fmt: skip
 
 
-def shade(ax: Axes, log_prob: object, ends: Frame) -> None:
+def shade(ax: Axes, log_prob: Callable[[Tensor], Tensor], ends: Frame) -> None:
     """Draw a density of the plane in pale blue, in the background."""
-    assert callable(log_prob)
     x, y = (torch.linspace(a, b, 240, dtype=torch.float64) for a, b in ends)
     values = log_prob(torch.cartesian_prod(x, y)).exp().reshape(240, 240)
     # The darkest blue is left out, since samples would be hard to see on it.

@@ -30,7 +30,8 @@ def ladder(
 ) -> Figure:
     r"""Draw signal $\alpha_t$, noise $\sigma_t$ and their squared ratio, the SNR, against time.
 
-    The vertical axis is logarithmic, so that the third curve shows the log-SNR in powers of ten.
+    The vertical axis is logarithmic, so the third curve is the log-SNR. The time axis is
+    logarithmic if T is more than 10,000 times eps, as for EDM.
 
     Args:
         sde: An SDE or a ladder.
@@ -55,7 +56,6 @@ def ladder(
     if sde.levels is not None:
         t = sde.times().flip(0)
         times = t if times is None else times
-    # True for example for EDM, where time is the noise scale and ranges over decades
     wide = sde.T > 1e4 * sde.eps > 0
     if wide and sde.levels is None:
         t = torch.linspace(math.log(sde.eps), math.log(sde.T), 400, dtype=torch.float64).exp()
@@ -89,7 +89,7 @@ def loss_by_noise(
 
     Args:
         curves: The points `(sigma / alpha, loss, low, high)` of each curve, by name.
-        floor: The points of the smallest possible loss.
+        floor: The points of the smallest possible loss, whose intervals are not drawn.
         name: The name of the values, beside the axis.
         title: The title.
         ax: The Axes to draw into; by default a new figure.
@@ -127,8 +127,7 @@ def loss_by_noise(
     paper.decades(panel.xaxis)
     paper.decades(panel.yaxis)
     panel.grid(alpha=0.3, color=paper.GREY)
-    if title is not None:
-        panel.set_title(title, fontsize="medium")
+    paper.headline(drawn, title, panel)
     paper.legend(panel)
     return drawn
 

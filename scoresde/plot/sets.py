@@ -58,9 +58,9 @@ class Given:
 def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
     """Return checked samples in the units of the data.
 
-    `Data` are converted by their own transform, bytes are unchanged, and the inverse of `transform`
-    is applied to other samples. If samples are drawn beside data and no `transform` is given,
-    samples in model units are recognised by their mean and spread, and converted.
+    Samples of `Data` and bytes are in these units already. The inverse of `transform` converts
+    other samples. If no `transform` is given, and samples are drawn beside data, samples in model
+    units are recognised by their mean and spread, and converted.
 
     Args:
         name: The name of the samples in errors.
@@ -128,7 +128,7 @@ def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> Words:
     """Return the labels as strings; for data, return the names of their classes.
 
     Raises:
-        InvalidTypeError: The labels are not a sequence.
+        InvalidTypeError: The labels are not a sequence with a word or an integer for each sample.
         InvalidValueError: The data have no classes.
         ShapeError: A set has more or fewer samples than there are labels.
     """
@@ -137,7 +137,8 @@ def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> Words:
         labels, classes = _of_classes(labels)
     if isinstance(labels, (Tensor, np.ndarray)):
         labels = labels.tolist()
-    if isinstance(labels, str) or not isinstance(labels, Sequence):
+    listed = isinstance(labels, Sequence) and not isinstance(labels, str)
+    if not listed or any(isinstance(label, list | tuple) for label in labels):
         raise InvalidTypeError(
             f"labels must be a sequence of words or integers, one for each sample, or data with "
             f"classes; got {quoted(labels)}"

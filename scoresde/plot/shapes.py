@@ -21,7 +21,7 @@ from scoresde.units import Transform
 
 __all__ = ["USUAL", "kind", "samples"]
 
-# If there are at most this many classes of signals, each class has a panel of its own.
+# Bands of at most this many classes of signals are drawn side by side.
 _BESIDE = 4
 
 
@@ -53,8 +53,10 @@ def samples(
             units of the data.
         density: The true distribution of points on the line or in the plane.
         known: The known values of one signal or image, in the units of the data, NaN where nothing
-            is known: dots over the signals, or the first of the images.
-        names: The names of the entries of points, or of the channels of signals.
+            is known. They are drawn as dots over the signals, or as the first of the images of a
+            single set.
+        names: The names of the entries of points, or of the channels of signals. For signals they
+            are ignored if there are more or fewer names than channels.
         labels: A label of each sample, `(N,)`, strings or integers, or data with these classes.
             Labels are written above images, and shown as colours of points and signals. The same
             labels are used for every set.
@@ -130,6 +132,5 @@ def samples(
             panel.legend_ = None  # only the last panel has a legend
         elif not words:
             panel.collections[-1].set_facecolor(tones[label])
-    if title is not None:
-        drawn.suptitle(title, fontsize="medium", color=paper.INK)
+    paper.headline(drawn, title, None)
     return drawn

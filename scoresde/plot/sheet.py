@@ -1,4 +1,4 @@
-"""Define a figure that a notebook shows without pyplot."""
+"""Define the figure that the pictures are drawn into."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from scoresde.units import Transform
 
 __all__ = ["StateLike", "checked_states", "paths", "share_axis", "single", "words"]
 
-# Differences of numbers up to this size are finite in float32.
+# The largest absolute value in a picture: differences of such numbers are finite in float32.
 _LARGEST = 1e37
 
 
@@ -44,19 +44,25 @@ class StateLike(Protocol):
 
 
 def paths(
-    states: Iterable[StateLike], n: int, transform: Transform | None
+    states: Iterable[StateLike], n: int | None, transform: Transform | None
 ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Return the times `(K,)`, the paths of the first n samples, `(K, n, *)`, and their columns.
 
     If a state has denoised samples, they replace its samples. Points and signals are converted to
     the units of the data.
+
+    Args:
+        states: The states of a run.
+        n: The number of samples that are kept; None for 60 points, or 4 other samples.
+        transform: The transform of the data.
     """
     times, path = [], []
     columns: tuple[str, ...] = ()
     for t, x, columns in checked_states(states):  # noqa: B007
         times.append(t)
-        inner = kind(x.shape[1:]) in ("points", "signals")
-        path.append(single(x[:n], transform if inner else None))
+        what = kind(x.shape[1:])
+        first = x[: n or (60 if what == "points" else 4)]
+        path.append(single(first, transform if what in ("points", "signals") else None))
     return torch.tensor(times), torch.stack(path), columns
 
 
@@ -80,7 +86,7 @@ def single(x: Tensor, transform: Transform | None = None) -> Tensor:
 def checked_states(
     states: Iterable[StateLike],
 ) -> Iterator[tuple[float, Tensor, tuple[str, ...]]]:
-    """Yield the time, the samples and the names of their entries of each state of a run.
+    """Yield, for each state of a run, its time, its samples and the names of their entries.
 
     If a state has denoised samples, they replace its samples.
 

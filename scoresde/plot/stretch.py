@@ -25,7 +25,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 def ends_of(x: Tensor, margin: float = 0.1) -> Ends:
-    """Return the smallest and the largest number of x, moved apart by a share of their distance."""
+    """Return the smallest and the largest number of x, each moved outwards by a margin."""
     low, high = float(x.min()), float(x.max())
     edge = margin * (high - low) or 1e-3 * (1 + abs(low))
     return low - edge, high + edge
@@ -39,8 +39,8 @@ def is_far(inner: Ends, outer: Ends) -> bool:
 def stretch(axis: Any, inner: Ends, outer: Ends) -> list[str]:
     """Make an axis contain `outer`, and logarithmic outside `inner` if `outer` is far wider.
 
-    Dotted lines mark the two ends of `inner`. With the centre c and half the width h of `inner`,
-    the place of a number is (x - c) / h up to 1, and 1 + k log((x - c) / h) beyond.
+    Dotted lines mark the two ends of `inner`. Let c be the centre of `inner`, h half its width and
+    u = (x - c) / h. A number x is drawn at u if |u| <= 1, else at sign(u) (1 + 0.2 log|u|).
 
     Args:
         axis: The axis of matplotlib, as `panel.xaxis`.
@@ -83,7 +83,8 @@ def stretch(axis: Any, inner: Ends, outer: Ends) -> list[str]:
 def _ticks(inner: Ends, outer: Ends) -> Sequence[float]:
     """Return ticks at round numbers in the inner interval, and at powers of ten outside it.
 
-    If no power of ten lies on one side, there is one tick at 1, 2 or 5 times a power of ten.
+    If no power of ten fits on one side, the largest of 1, 2 and 5 times a power of ten that fits is
+    taken.
     """
     from matplotlib.ticker import MaxNLocator
 

@@ -46,7 +46,7 @@ def field(
 
     Args:
         score: A score of event shape (2,).
-        x: Points of $p_t$, `(N, 2)`, which set the axes.
+        x: Points of $p_t$, `(N, 2)`, which set the axes; the first 2,000 are drawn.
         t: The time.
         density: The distribution of the data. Its $p_t$ under the score's SDE is drawn in the
             background.
@@ -62,7 +62,8 @@ def field(
         ShapeError: `x` is not `(N, 2)`, the density is not in the plane, or there are not two
             names.
         NonFiniteError: The score, or a point, is not finite.
-        InvalidValueError: A density is given, but the SDE of the score is unknown.
+        InvalidValueError: A density is given, but the SDE of the score is unknown; or `arrows` is
+            below 2.
 
     Examples:
         >>> import scoresde
@@ -128,12 +129,14 @@ def trajectory(
     range of the last states.
 
     Args:
-        states: The states that `scoresde.trajectory` yields, read once; only what is drawn is kept.
+        states: The states that `scoresde.trajectory` yields, read once. The drawn samples of all
+            states are kept in memory.
         transform: The transform of the data, such as `model.transform`; points and signals are
             drawn in the units of the data. Leave it out for states of `trajectory(units=True)`.
         density: The distribution of the data in the plane, drawn in the background.
         n: The number of samples; by default 60 particles, or 4 rows of a strip.
-        names: The names of the entries; by default the names that the model of the run knows.
+        names: The names of the entries of particles, of which the first two are drawn; by default
+            the names that the model of the run knows.
         title: The title.
         ax: The Axes to draw into; by default a new figure.
 
@@ -154,9 +157,11 @@ def trajectory(
         >>> run = scoresde.trajectory(moons.at(scoresde.VPSDE()), sampler="heun", n=60, seed=0)
         >>> picture = plot.trajectory(run, density=moons)
     """
-    times, path, columns = paths(states, 60 if n is None else check_integer("n", n, 1), transform)
+    if n is not None:
+        check_integer("n", n, 1)
+    times, path, columns = paths(states, n, transform)
     if path.ndim > 3 or kind(path.shape[2:]) != "points":
-        return _strip(times, path[:, : 4 if n is None else n], 8, title, ax)
+        return _strip(times, path, 8, title, ax)
     path = path.reshape(len(path), path.shape[1], -1)
     size, names = path.shape[2], names or columns
     _check_plane(size, density, names)
@@ -193,8 +198,7 @@ def trajectory(
             panel.set(ylabel=paper.plain(both[1]) if names else both[1])
         paper.legend(panel)
     below(panel, "; ".join(notes))
-    if title is not None:
-        panel.set_title(title, fontsize="medium")
+    paper.headline(drawn, title, panel)
     return drawn
 
 
@@ -281,8 +285,5 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
         panel.set_yticklabels([])
     below(panels[len(panels) // 2], "; ".join(notes))
     paper.legend(panels[-1])
-    if title is not None and ax is None:
-        drawn.suptitle(title, fontsize="medium", color=paper.INK)
-    elif title is not None and ax is not None:
-        ax.set_title(title, fontsize="medium")
+    paper.headline(drawn, title, ax)
     return drawn
