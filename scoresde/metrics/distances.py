@@ -24,16 +24,16 @@ def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
     them, also compute the distances of held-out data, and compare the low quantiles.
 
     Args:
-        x: samples, `(N, *)`.
-        y: the possible neighbours, `(M, *)`, M at least 1.
+        x: Samples, `(N, *)`.
+        y: The possible neighbours, `(M, *)`, M at least 1.
 
     Returns:
         The distances, `(N,)`, float64.
 
     Raises:
         ShapeError: `y` is empty, or the events of `x` and `y` differ in shape.
-        InvalidTypeError: a set is not a tensor of real numbers.
-        NonFiniteError: a set holds a NaN or an infinity.
+        InvalidTypeError: A set is not a tensor of real numbers.
+        NonFiniteError: A set holds a NaN or an infinity.
     """
     points, others = pair(x, y, 0)
     if len(others) == 0:
@@ -57,17 +57,17 @@ def total_variation(p: Tensor, q: Tensor) -> float:
     r"""Return the total variation $\frac12 \sum_k |p_k - q_k|$ between two histograms.
 
     Args:
-        p: counts or probabilities, `(K,)`, non-negative; divided by their sum.
-        q: the second histogram, in the same form.
+        p: Counts or probabilities, `(K,)`, non-negative; divided by their sum.
+        q: The second histogram, in the same form.
 
     Returns:
         A number in [0, 1]: 0 for equal histograms, 1 for disjoint ones.
 
     Raises:
         ShapeError: `p` and `q` are not vectors of the same length.
-        InvalidTypeError: a histogram is not a tensor of real numbers.
-        InvalidValueError: a histogram has a negative entry, or its sum is 0.
-        NonFiniteError: a histogram holds a NaN or an infinity.
+        InvalidTypeError: A histogram is not a tensor of real numbers.
+        InvalidValueError: A histogram has a negative entry, or its sum is 0.
+        NonFiniteError: A histogram holds a NaN or an infinity.
     """
     fractions = []
     for name, value in (("p", p), ("q", q)):
