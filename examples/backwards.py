@@ -1,6 +1,6 @@
-"""Noise becomes two moons: particles that run back along the score, which is known exactly.
+"""Draw samples of two moons by predictor-corrector sampling, with the exact score.
 
-At four times of one run the particles lie over the score, whose arrows carry them to the data.
+The picture shows the samples at four times of one run, over the arrows of the score.
 
     python examples/backwards.py --out backwards.png
 """
@@ -17,7 +17,7 @@ from scoresde import plot
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("backwards.png")
     """The picture."""

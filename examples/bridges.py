@@ -1,10 +1,11 @@
-r"""Blurred digits become sharp ones: a bridge, a conditional model and a posterior side by side.
+r"""Restore blurred digits by a bridge, by a conditional model and by a posterior.
 
-Digits of 8x8 pixels are blurred and get noise. The bridge learns what to add to the blurred digit,
-the conditional model draws the digit from noise given the blurred one, and the posterior sampler
-knows digits alone and the formula of the blur. All have one network, one training and one budget
-of passes for each draw. For each the output is how far a draw, and the mean of draws, are from the
-true digit, and whether draws spread as much as they err; the picture has the truth beside them.
+Digits of 8x8 pixels are blurred, and noise is added. The bridge learns the difference of the sharp
+and the blurred digit. The conditional model draws the digit from noise, given the blurred one. The
+posterior sampler uses a model of sharp digits and the formula of the blur. All three have the same
+network, the same training and the same budget of passes for each draw. For each the script prints
+the distance of a draw, and of the mean of the draws, to the true digit. Their ratio shows whether
+the draws vary as much as they err. The picture shows the true digits and the draws.
 
     python examples/bridges.py --out figures
 """
@@ -33,7 +34,7 @@ BLUR, STD = Blur(1.0), 0.1
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""
@@ -50,7 +51,7 @@ class Options:
 
 
 def blurred(x: Tensor, seed: int) -> Tensor:
-    """Return what is seen of digits."""
+    """Return the blurred digits, with noise."""
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
     return BLUR(x) + STD * noise
 
@@ -61,7 +62,7 @@ def size(x: Tensor) -> float:
 
 
 def train(data: Data, sde: SDE, steps: int) -> ScoreModel:
-    """Learn the law of data given their conditions."""
+    """Return a model of the data given their conditions."""
     torch.manual_seed(0)  # the first weights
     kinds = {"y": 1} if data.kinds else None
     moments = Moments(*data.moments())

@@ -1,8 +1,9 @@
-"""An unconditional model of the 8x8 digits, guided by a classifier of noisy digits.
+"""Guide an unconditional model of the 8x8 digits by a classifier of noisy digits.
 
-Trains a score without labels, and a small classifier that sees a digit at any noise level. Its
-gradient leads the samples to a class (Dhariwal & Nichol 2021, arXiv:2105.05233). Prints how many
-samples a second classifier, which saw other real digits without noise, takes for what was asked.
+The script trains a score without labels, and a small classifier of digits at any noise level. The
+gradient of the classifier guides the samples to a class (Dhariwal & Nichol 2021, arXiv:2105.05233).
+A second classifier, trained on other digits without noise, gives the class of each sample; the
+script prints the share of samples with the class that was asked for.
 
     python examples/classifier_guidance.py --out figures
 """
@@ -30,7 +31,7 @@ from scoresde.training import Optimiser, TrainConfig, Trainer
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""
@@ -41,7 +42,7 @@ class Options:
 
 
 class NoisyClassifier(torch.nn.Module):
-    """log p(label | x, t) of 64 pixels: called as classifier guidance calls it."""
+    """Compute log p(label | x, t) of 64 pixels, with the signature of classifier guidance."""
 
     def __init__(self, sde: SDE) -> None:
         super().__init__()
@@ -53,23 +54,23 @@ class NoisyClassifier(torch.nn.Module):
 
     @property
     def facts(self) -> Facts:
-        """It takes a label, which the score inside the guidance need not know."""
+        """Return the facts: the classifier takes a label, and the guided score does not."""
         return Facts(sde=self.sde, conditions={"label": Classes(10)}, passes=1)
 
     def logits(self, x: Tensor, t: Tensor) -> Tensor:
-        """Scores of the classes, from the state at unit variance and the noise level."""
+        """Return the logits of the classes, from the scaled state and the noise level."""
         ratio = (-self.sde.log_snr(t) / 2).exp().to(x)[:, None]
         alpha = self.sde.alpha(t).to(x)[:, None]
         return self.net(torch.cat([x.flatten(1) / alpha / (1 + ratio**2).sqrt(), ratio.log()], 1))
 
     def forward(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        """The log-probability of each label; 0 where it is missing."""
+        """Return the log-probability of each label, or 0 if it is missing."""
         label = condition["label"]
         found = self.logits(x, t).log_softmax(1).gather(1, label.clamp(min=0)[:, None])[:, 0]
         return torch.where(label < 0, 0.0, found)
 
     def fit(self, data: Data, steps: int) -> None:
-        """Train on digits at the noise levels that the score is trained at."""
+        """Train on digits with the same distribution of noise levels as the score."""
         optimiser = torch.optim.AdamW(self.parameters(), lr=2e-3, weight_decay=0.05)
         generator, law = torch.Generator().manual_seed(0), LogNormal(-0.5, 1.2)
         for step in range(steps):

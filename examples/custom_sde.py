@@ -1,7 +1,7 @@
-"""A new SDE in a dozen lines: two functions of time, and everything else follows.
+"""Define a new SDE by two functions of time, the signal scale and the noise scale.
 
-The cubic schedule below is nobody's: drift, diffusion, transition, prior and time grid are derived
-from it, and every sampler runs. Shown on a target whose score is exact.
+Drift, diffusion, transition, prior and time grid are derived from them, and every sampler runs. The
+script draws from a target with an exact score under a cubic schedule.
 
     python examples/custom_sde.py --out figures
 """
@@ -22,24 +22,24 @@ from scoresde.targets import EightGaussians
 
 @dataclass(frozen=True)
 class CubicSDE(scoresde.SDE):
-    r"""Variance exploding with $\sigma_t = \sigma_0 + (\sigma_T - \sigma_0) t^3$."""
+    r"""Define the variance exploding SDE with $\sigma_t = \sigma_0 + (\sigma_T - \sigma_0) t^3$."""
 
     sigma_0: float = 0.01
     sigma_T: float = 10.0
     eps: float = 0.0
 
     def alpha(self, t: Tensor) -> Tensor:
-        """The signal scale."""
+        """Return the signal scale."""
         return torch.ones_like(t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """The noise scale."""
+        """Return the noise scale."""
         return self.sigma_0 + (self.sigma_T - self.sigma_0) * t**3
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""

@@ -1,4 +1,4 @@
-"""A density out of a score: two moons, learnt from points, and the log-density with its error.
+"""Learn two moons from points, and compute the log-density of the model with its error bar.
 
 python examples/density.py --out figures
 """
@@ -18,7 +18,7 @@ from scoresde.targets import TwoMoons
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""

@@ -1,6 +1,7 @@
-"""The 8x8 handwritten digits, from nothing to a readable grid in about two minutes.
+"""Train a model of the 8x8 handwritten digits, and draw digits, in about two minutes.
 
-Prints the Fréchet distance in pixels to held-out digits, beside that of real training digits.
+The script prints the Fréchet distance in pixels of samples to held-out digits, and the same
+distance for real training digits.
 
     python examples/digits.py --out figures
 """
@@ -25,7 +26,7 @@ from scoresde.training import Optimiser, TrainConfig, Trainer
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""

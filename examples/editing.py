@@ -1,8 +1,9 @@
-"""Crude sketches become digits: SDEdit with the packaged model.
+"""Turn sketches into digits by SDEdit with the packaged model.
 
-A sketch is perturbed to an intermediate time and sampled down from there (Meng et al. 2022,
-arXiv:2108.01073). Much noise gives digits that are likely, little noise ones that are like the
-sketch. Prints the distance to the sketch for each of five noise levels, the rows of the picture.
+A sketch is perturbed to an intermediate time, and sampling starts there (Meng et al. 2022,
+arXiv:2108.01073). With much noise the results are likely digits, with little noise they are close
+to the sketch. The script prints the distance to the sketch for each of five noise levels, which are
+the rows of the picture below the sketches.
 
     python examples/editing.py --out figures
 """
@@ -38,7 +39,7 @@ LINES = [
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""
@@ -47,7 +48,7 @@ class Options:
 
 
 def sketches() -> torch.Tensor:
-    """Lines of one width, `(10, 1, 28, 28)` in [-1, 1]."""
+    """Return one drawing of lines for each digit, `(10, 1, 28, 28)` in [-1, 1]."""
     drawn = []
     for line in LINES:
         image = Image.new("L", (28, 28))

@@ -1,11 +1,11 @@
-r"""The next state of a field on a circle, as an ensemble, beside the law that is known.
+r"""Forecast the next state of a field on a circle by an ensemble, and compare with the exact law.
 
-The field is carried along, spreads out and is forced at random,
-du = (-c u_x + nu u_xx) dt + dW, so that the next state given this one is Gaussian with a mean and a
-spread in closed form. A periodic U-Net that is given this state learns it from pairs. With
-`--burgers` the field carries itself, -u u_x, and the law is that of many runs of the simulator.
-Prints how far the mean and the spread of ensembles are off, for states that were not trained on,
-beside those of as many runs of the simulator.
+The field follows an advection-diffusion equation with random forcing,
+du = (-c u_x + nu u_xx) dt + dW. So the next state given this one is Gaussian, with a mean and a
+spread in closed form. A periodic U-Net learns its distribution from pairs of states. With
+`--burgers` the field is advected by itself, -u u_x, and mean and spread are estimated from 1,000
+runs of the simulator. The script prints the errors of the mean and the spread of ensembles, for
+states that were not trained on, and the same errors for as many runs of the simulator.
 
     python examples/forecast.py --out figures
 """
@@ -33,12 +33,12 @@ FORCE = 0.6 * torch.exp(-K / 4) * (K > 0) * (K < CELLS // 2)  # the forcing of a
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""
     burgers: bool = False
-    """The field carries itself."""
+    """Simulate Burgers' equation: the field is advected by itself."""
     steps: int = 2_000
     """Training steps, of 64 pairs each."""
     members: int = 100
@@ -60,7 +60,7 @@ def later(u: Tensor, g: torch.Generator, burgers: bool) -> Tensor:
 
 
 def law(u: Tensor, burgers: bool) -> tuple[Tensor, Tensor]:
-    """The mean and the spread of the next state of each field."""
+    """Return the mean and the standard deviation of the next state of each field."""
     if burgers:
         g = torch.Generator().manual_seed(9)
         runs = torch.stack([later(u, g, burgers) for _ in range(1_000)])
@@ -71,7 +71,7 @@ def law(u: Tensor, burgers: bool) -> tuple[Tensor, Tensor]:
 
 
 def pairs(paths: int, steps: int, seed: int, burgers: bool) -> tuple[Tensor, Tensor]:
-    """States of several runs of the simulator, and those that come next."""
+    """Return states of several runs of the simulator, and the next state of each."""
     g, states = torch.Generator().manual_seed(seed), [torch.zeros(paths, 1, CELLS)]
     for _ in range(50 + steps):  # 50 to forget where they began
         states.append(later(states[-1], g, burgers))
@@ -79,7 +79,7 @@ def pairs(paths: int, steps: int, seed: int, burgers: bool) -> tuple[Tensor, Ten
 
 
 def train(before: Tensor, after: Tensor, steps: int) -> ScoreModel:
-    """Learn the law of the next state given the previous one."""
+    """Return a model of the next state given the previous one."""
     torch.manual_seed(0)  # the first weights
     data = Data(after, previous=before)
     net = nn.UNet(

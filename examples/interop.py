@@ -1,19 +1,19 @@
-"""A model of another library: say what it is, sample it, give likelihoods, audit it.
+"""Open a model of another library, describe it, sample it, compute likelihoods and audit it.
 
     python examples/interop.py azula
     python examples/interop.py path/of/a/folder
     python examples/interop.py checkpoint_26.pth --config cifar10_ncsnpp_continuous.py
     python examples/interop.py path/of/a/folder --data images/
 
-For a name the script makes a tiny model in that library's own form. Those of points have the score
-of a mixture of two Gaussians, so that likelihoods and the audit have a truth to agree with; the one
-of sbi is trained in a few seconds. Those of images are trained on the 8x8 digits of the package,
-too shortly to be good, written as their library does, and read as yours are.
+For a name the script makes a tiny model in the form of that library. Models of points have the
+exact score of a mixture of two Gaussians, so that likelihoods and the audit can be checked; only
+the model of sbi is trained, in a few seconds. Models of images are trained on the 8x8 digits of the
+package, too shortly to be good, written to a file in the format of their library, and read from it.
 
-A path is that of a model that scoresde saved, of a pipeline that diffusers saved, or of a
+A path may lead to a model that scoresde saved, to a pipeline that diffusers saved, or to a
 checkpoint of score_sde_pytorch or ncsnv2 with its configuration. Likelihoods and the audit need
-held-out data; without --data they are those of the model's own samples. Without a name all kinds
-are run.
+held-out data; without --data the samples of the model are used. Without a name all kinds of models
+are made and described.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DATA = scoresde.targets.GaussianMixture([0.4, 0.6], [[-1.0, 0.5], [1.0, 0.0]], s
 
 @dataclass(frozen=True)
 class Options:
-    """What to open."""
+    """Choose what to open."""
 
     model: Annotated[str, tyro.conf.Positional] = "all"
     """A name (azula, ddpmpp, ddpmpp_discrete, ddpmpp_subvp, deepinv, diffusers, edm, folder,
@@ -62,23 +62,23 @@ class Options:
 
 
 def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-    """The mean of the data behind x = x0 + sigma z."""
+    """Return the mean of the data x0 given x = x0 + sigma z."""
     return DATA.denoise(x, EDMSDE(T=1e3, eps=0.0), sigma)
 
 
 def eps(x: Tensor, t: Tensor) -> Tensor:
-    """The noise in x under a variance preserving SDE."""
+    """Return the predicted noise in x under a variance preserving SDE."""
     sde = VPSDE()
     return -sde.at(t, x)[1] * DATA.at(sde)(x, t)
 
 
 def velocity(x: Tensor, tau: Tensor) -> Tensor:
-    """The direction from noise at tau = 0 to data at tau = 1."""
+    """Return the velocity of the flow from noise at tau = 0 to data at tau = 1."""
     return (DATA.denoise(x, FlowSDE(), 1 - tau) - x) / (1 - tau)[:, None]
 
 
 class EDMNetwork(nn.Module):
-    """A network with the calling convention of EDM."""
+    """Compute the exact denoiser with the signature of networks of EDM."""
 
     sigma_data = 1.0
 
@@ -88,7 +88,7 @@ class EDMNetwork(nn.Module):
 
 
 class DiffusersNetwork(nn.Module):
-    """A network with the calling convention of diffusers."""
+    """Compute the exact noise with the signature of networks of diffusers."""
 
     def __init__(self, ladder: BetaLadder) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ def of_azula() -> scoresde.Score:
 
 
 class Observed(scoresde.Wrapped):
-    """The score of a posterior at one observation."""
+    """Evaluate the score of a posterior at one observation."""
 
     def __init__(self, score: scoresde.Score, x: Tensor) -> None:
         super().__init__(score)
@@ -134,7 +134,7 @@ def of_sbi() -> scoresde.Score:
     from sbi.neural_nets.net_builders.vector_field_nets import build_vector_field_estimator
 
     torch.manual_seed(0)
-    y = torch.randn(4096, 2)  # observations that say nothing: the posterior is the law DATA
+    y = torch.randn(4096, 2)  # independent of theta, so that the posterior is DATA
     theta = DATA.sample(4096, generator=torch.Generator().manual_seed(1))
     estimator = build_vector_field_estimator(theta, y, estimator_type="score", sde_type="vp")
     optimiser = torch.optim.Adam(estimator.parameters(), 2e-3)
@@ -335,7 +335,7 @@ def read_config(path: Path) -> Any:
 def held_out(
     score: scoresde.Score, name: str, path: Path | None, drawn: Tensor
 ) -> tuple[Tensor, dict[str, Tensor] | None]:
-    """Return data in the numbers of the score, or the samples drawn where there are none."""
+    """Return data in model units and their labels, or the samples if there are no data."""
     if name in MODELS:
         return DATA.sample(64, generator=torch.Generator().manual_seed(0)), None
     kinds = (scoresde.facts(score).conditions or {}).items()
@@ -357,7 +357,7 @@ def held_out(
 
 
 def describe(name: str, score: Any, data: Path | None, *, short: bool) -> None:
-    """Say what a model is, and how good."""
+    """Print what a model is, its samples, log-densities and audit."""
     known = scoresde.facts(score)
     print(f"\n{name}: {score!r:.200}")
     print(f"a sample has the shape {known.event_shape}, conditions: {known.conditions}")

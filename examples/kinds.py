@@ -1,7 +1,7 @@
-"""A model of your own data, from a file to a picture: points, signals, images, volumes.
+"""Train a model of your own data, from a file to a picture: points, signals, images, volumes.
 
-Four kinds of data lie where data usually lie: points in a .csv, signals in a torch Dataset, grey
-images of 37x53 pixels in a folder, volumes in a .npy. The same four lines make a model of each.
+The data are points in a .csv file, signals in a torch Dataset, grey images of 37x53 pixels in a
+folder, and volumes in a .npy file. The same four lines train a model of each and draw samples.
 
     python examples/kinds.py --out figures
 """
@@ -26,7 +26,7 @@ from scoresde.data import load
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""
@@ -35,7 +35,7 @@ class Options:
 
 
 class Ringing(Dataset[Tensor]):
-    """Signals of one channel and 100 steps that ring at a pitch of their own, and die away."""
+    """Hold signals of one channel and 100 steps: sines with a random pitch and decay."""
 
     def __len__(self) -> int:
         return 1_000

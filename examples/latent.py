@@ -1,7 +1,8 @@
-"""A score in the latent space of an autoencoder: 8x8 digits as codes of 8 numbers.
+"""Train a score in the latent space of an autoencoder: 8x8 digits as codes of 8 numbers.
 
-A small variational autoencoder is trained, then a score of the codes that its encoder draws. Prints
-the spread of the codes, how good the decoded samples are, and a bound of the likelihood.
+The script trains a small variational autoencoder, then a score of the codes that its encoder draws.
+It prints the standard deviation of the codes, the Fréchet distance of decoded samples to held-out
+digits, and a lower bound of the log-density.
 
     python examples/latent.py --out figures
 """
@@ -28,7 +29,7 @@ CODE, NOISE = 8, 0.2  # numbers of a code, and the standard deviation of the dec
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""

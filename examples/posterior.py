@@ -1,9 +1,9 @@
-r"""Simulation-based inference: which parameters made the data? Beside the exact answer.
+r"""Learn the posterior of a simulator's parameters, and compare with the exact posterior.
 
-In the problem "two moons" (Lueckmann et al. 2021, arXiv:2101.04653) a parameter theta, uniform on
-the square, moves a crescent of noise, and two crescents of parameters explain each datum y. One
-network learns p(theta | y) for all y from simulations alone. Prints how far its draws are from
-exact ones, and what `calibrate` says of them; draws both pictures.
+In the problem "two moons" (Lueckmann et al. 2021, arXiv:2101.04653) a parameter theta, uniform on a
+square, shifts noise of the shape of a crescent. The posterior of theta given y consists of two
+crescents. One network learns p(theta | y) for all y from simulations. The script prints the energy
+distance of its draws to exact draws and the verdict of `calibrate`, and writes two pictures.
 
     python examples/posterior.py --out figures
 """
@@ -28,7 +28,7 @@ from scoresde.training import Averages, Optimiser, TrainConfig, Trainer
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the pictures go."""
@@ -43,26 +43,26 @@ class Options:
 
 
 def middle(theta: Tensor) -> Tensor:
-    """Where the simulator puts the crescent."""
+    """Return the shift of the crescent."""
     return torch.stack([-theta.sum(1).abs(), theta[:, 1] - theta[:, 0]], 1) / math.sqrt(2)
 
 
 def crescent(n: int, g: torch.Generator) -> Tensor:
-    """The noise of the simulator."""
+    """Draw the noise of the simulator."""
     angle = math.pi * (torch.rand(n, generator=g) - 0.5)
     radius = 0.1 + 0.01 * torch.randn(n, generator=g)
     return torch.stack([radius * angle.cos() + 0.25, radius * angle.sin()], 1)
 
 
 def simulate(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw parameters, and data for each."""
+    """Draw parameters from the prior, and data for each."""
     g = torch.Generator().manual_seed(seed)
     theta = 2 * torch.rand(n, 2, generator=g) - 1
     return theta, middle(theta) + crescent(n, g)
 
 
 def log_likelihood(theta: Tensor, y: Tensor) -> Tensor:
-    """The log-density of data, up to a constant."""
+    """Return the log-density of data given parameters, up to a constant."""
     x = y - middle(theta) - torch.tensor([0.25, 0.0])
     radius = x.norm(dim=1)
     inside = -(((radius - 0.1) / 0.01) ** 2) / 2 - radius.log()
@@ -70,7 +70,7 @@ def log_likelihood(theta: Tensor, y: Tensor) -> Tensor:
 
 
 def exact(y: Tensor, k: int, seed: int) -> Tensor:
-    """Draw k times from the exact posterior of each row: undo a crescent, keep the square."""
+    """Draw k times from the exact posterior of each row, by rejection outside the square."""
     g, rows = torch.Generator().manual_seed(seed), []
     for one in y:
         found = torch.zeros(0, 2)
@@ -84,7 +84,7 @@ def exact(y: Tensor, k: int, seed: int) -> Tensor:
 
 
 def train(options: Options) -> ScoreModel:
-    """Learn p(theta | y) from simulations."""
+    """Return a model of p(theta | y), trained on simulations."""
     torch.manual_seed(0)  # the first weights
     data = load(TensorDataset(*simulate(options.simulations, 1)), standardize=True)
     net = nn.MLP(2, hidden=(128,) * 3, condition={"y": 2})

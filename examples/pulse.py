@@ -1,17 +1,17 @@
-"""The pulse at a finger, 2.5 seconds at a time: what made the model `scoresde.load("pulse")`.
+"""Train the packaged model of the pulse at a finger, which `scoresde.load("pulse")` reads.
 
-Learns windows of a recording of 11 minutes, which the package heartpy ships (van Gent et al. 2019,
-doi:10.1016/j.trf.2019.09.015, MIT licence), as `scoresde.suggest` proposes. Every fifth piece of
-ten seconds is held out. Then it measures
+The data are windows of 2.5 seconds of a recording of 11 minutes, which the package heartpy ships
+(van Gent et al. 2019, doi:10.1016/j.trf.2019.09.015, MIT licence). The training is as
+`scoresde.suggest` proposes. Every fifth piece of ten seconds is held out. Then the script prints
 
-- how samples compare with the held-out windows, beside windows that were learnt;
+- a comparison of samples with held-out windows, and of training windows with held-out windows;
 - the heart rates of samples and data;
-- a second that is missing from held-out windows, drawn from its posterior: the share of the missing
-  values that lies within 90 % of the draws.
+- for a second that is removed from held-out windows and drawn from its posterior, the share of the
+  removed values within the central 90 % of the draws.
 
     python examples/pulse.py --out runs/pulse
 
-The same command again continues where it was stopped. About half an hour on one core.
+It takes about half an hour on one core. If it is stopped, the same command continues the training.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ GAP = slice(100, 202)  # a second
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("runs/pulse")
     """Where the run and the picture are kept; the same command again continues with it."""
@@ -50,7 +50,7 @@ class Options:
 
 
 def recording() -> Tensor:
-    """Return the light that a finger lets through, in numbers from 0 to 1,023."""
+    """Return the light that passes through a finger, in numbers from 0 to 1,023."""
     found = find_spec("heartpy")  # its file is read; the package is not imported
     if found is None or not found.submodule_search_locations:
         raise SystemExit("the recording comes with heartpy: pip install --no-deps heartpy")
@@ -148,7 +148,7 @@ def main(options: Options) -> None:
     train, held = data()
     folder = options.out / "short" if options.short else options.out
     print(f"{len(train):,} windows are learnt, {len(held):,} held out")
-    # windows overlap, so that the tenth that is held out by default would be no test
+    # no random tenth is held out, since it would overlap with the training windows
     trainer = scoresde.suggest(train).trainer(
         folder, held_out=0.0, steps=20 if options.short else options.steps
     )

@@ -1,6 +1,6 @@
-"""Two moons from nothing: an MLP, denoising score matching, predictor-corrector sampling.
+"""Train an MLP on two moons by denoising score matching, and draw by predictor-corrector sampling.
 
-The target is a mixture of Gaussians, so the learned score can be held against the exact one.
+The target is a mixture of Gaussians, so the learned score can be compared with the exact score.
 
     python examples/quickstart.py --out figures
 """
@@ -22,7 +22,7 @@ from scoresde.training import Averages, Optimiser, TrainConfig, Trainer
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""

@@ -1,9 +1,9 @@
-r"""Digits of 4x4 pixels become digits of 8x8: many of them, since much is lost.
+r"""Draw digits of 8x8 pixels given digits of 4x4 pixels, which have several solutions.
 
-A U-Net is given the means of 2x2 pixels, and learns the law of the digit behind them. Beside the
-true digit, which it has not seen, the picture has several draws. Prints how far the draws, made
-coarse again, are from what was given; how much fine detail they have, beside true ones and beside
-their own mean; and whether their spread fits their error.
+A U-Net is given the means of 2x2 pixels, and learns the distribution of the fine digit. The picture
+shows held-out digits and several draws. The script prints the distance of the coarsened draws to
+the given digits; the size of the fine detail of true digits, of draws and of their mean; and
+whether the variation of the draws fits their error.
 
     python examples/super_resolution.py --out figures
 """
@@ -29,7 +29,7 @@ from scoresde.training import Optimiser, TrainConfig, Trainer
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""
@@ -42,22 +42,22 @@ class Options:
 
 
 def coarse(x: Tensor) -> Tensor:
-    """The means of 2x2 pixels, `(n, 1, 4, 4)`."""
+    """Return the means of 2x2 pixels, `(n, 1, 4, 4)`."""
     return F.avg_pool2d(x, 2)
 
 
 def large(x: Tensor) -> Tensor:
-    """Each pixel as 2x2 equal ones."""
+    """Return images in which each pixel becomes 2x2 equal pixels."""
     return F.interpolate(x, scale_factor=2)
 
 
 def size(x: Tensor) -> float:
-    """The root of the mean square of all numbers."""
+    """Return the root of the mean square of all numbers."""
     return float(x.square().mean().sqrt())
 
 
 def train(data: Data, steps: int) -> ScoreModel:
-    """Learn the law of digits given their coarse ones."""
+    """Return a model of digits given their coarse versions."""
     torch.manual_seed(0)  # the first weights
     data = Data(data, label=None, coarse=coarse(data.x))
     # 1,198 digits are few: in 1,500 steps without dropout the draws become too alike

@@ -105,7 +105,7 @@ def as_double(value: Tensor | float) -> Tensor:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Return True if a device supports bfloat16 without slow emulation."""
+    """Return True if a CPU or CUDA device supports bfloat16 without slow emulation."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":

@@ -1,8 +1,8 @@
 """Show the progress of long work.
 
 In a terminal and in a notebook the progress is a bar. Elsewhere, for example in a log file or a
-pipe, lines are written to stderr: the first after 10 seconds, and each further line at least 30
-seconds later. So short work writes nothing.
+pipe, lines are written to stderr: the first after 10 seconds, each further line at least 30 seconds
+later, and a last line at the end. Work of less than 10 seconds writes nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def showing(
         unit: The name of one unit.
         done: The number of units that are already done.
         show: True always shows a bar, False shows nothing, and None shows a bar in a terminal or a
-            notebook and lines elsewhere. If there are several processes, only the first shows its
+            notebook and lines elsewhere. With None and several processes, only the first shows its
             progress.
         keep: Leave a finished bar on the screen.
         delay: Seconds before the bar appears.

@@ -1,4 +1,4 @@
-"""Kernel, neighbour and memorisation metrics against closed forms and brute force."""
+"""Test kernel, neighbour and memorisation metrics against closed forms and brute force."""
 
 import math
 from fractions import Fraction
@@ -95,7 +95,7 @@ def test_a_table_that_is_made_in_parts_has_the_same_sums(kind, monkeypatch):
     x, y = randn(23, 3, seed=1), 0.5 + randn(19, 3, seed=2)
     rows, others = halves(23, 3, seed=1), halves(19, 3, seed=2)
     (want,) = Kernel(kind)(x, y, rows, others).values()
-    monkeypatch.setattr("scoresde.metrics.kernels._ENTRIES", 60)  # two or three rows at a time
+    monkeypatch.setattr("scoresde.metrics.distances._ENTRIES", 60)  # two or three rows at a time
     (found,) = Kernel(kind)(x, y, rows, others).values()
     assert torch.allclose(found, want, rtol=1e-10, atol=1e-12)
 
@@ -177,7 +177,7 @@ def test_support_agrees_with_its_definition(n, m, d, k, seed):
 
 def test_halves_of_many_rows_use_their_own_neighbours(monkeypatch):
     n = 120  # of which 44 neighbours are kept
-    monkeypatch.setattr("scoresde.metrics.neighbours._ENTRIES", 1000)  # several chunks
+    monkeypatch.setattr("scoresde.metrics.distances._ENTRIES", 1000)  # several chunks
     x, y = randn(n, 2, seed=1), 0.3 + randn(n, 2, seed=2)
     rows, others = (halves(n, 4, seed=3, stream=i) for i in range(2))
     found = Neighbours(1)(x, y, rows, others)

@@ -1,8 +1,8 @@
-r"""The bias of `"adaptive"`: the variance of its samples of Gaussian data, over the exact one.
+r"""Measure the bias of `"adaptive"`: the variance of samples of Gaussian data over the exact one.
 
-The score is exact, the starts are draws of p_T, and there is no last denoising. The variance about
-the known mean is that of independent samples, all dimensions together, with a 99 % interval. Paths
-are drawn for all samples at once, by Brownian bridges between the times seen so far.
+The score is exact, the starts are draws of p_T, and there is no denoising at the end. The variance
+about the known mean is averaged over samples and dimensions, with a 99 % interval. The Brownian
+paths of all samples are drawn together, by Brownian bridges between the times drawn so far.
 
     python examples/benchmarks/adaptive.py            # 200,000 samples a row: a quarter of an hour
     python examples/benchmarks/adaptive.py --short    # seconds
@@ -29,7 +29,7 @@ _SIDE = 2.576
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     n: int = 200_000
     """Samples of each row, in batches of 20,000."""
@@ -46,8 +46,8 @@ class Options:
 class Paths:
     """Draw the increments of independent Brownian paths, each over an interval of its own.
 
-    A path is drawn where it is asked for: beyond the times seen so far it continues, between two of
-    them it is a Brownian bridge. Times are those since the start of the run, `T - t`.
+    Beyond the times drawn so far a path is continued; between two of them it is drawn as a Brownian
+    bridge. Times count from the start of the run, `T - t`.
     """
 
     def __init__(self, n: int, size: int, horizon: float, generator: torch.Generator) -> None:
@@ -87,7 +87,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class Many(AdaptiveSDE):
-    """The adaptive method with the paths of all samples drawn at once."""
+    """Run the adaptive method with the paths of all samples drawn together."""
 
     def increments(self, noise: Noise, n: int) -> Paths:
         """Return how the increments of n samples are drawn."""
@@ -97,7 +97,7 @@ class Many(AdaptiveSDE):
 
 @dataclass(frozen=True)
 class Source:
-    """What `Many` needs in place of a `Noise`."""
+    """Hold what `Many` needs instead of a `Noise`."""
 
     like: Tensor
     horizon: float

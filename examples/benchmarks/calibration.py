@@ -1,9 +1,9 @@
-r"""How often `calibrate` raises an alarm: on exact draws, where it should not, and on wrong ones.
+r"""Count how often `calibrate` raises an alarm, for exact draws and for wrong draws.
 
-The posterior is known: $\theta \sim N(0, I)$ in d dimensions, $y = A \theta$ plus noise. For exact
-draws, draws of .9 of their width and draws moved by a tenth of the spread in one entry, each with
-6,000 data sets and 99 draws, the share of runs with an alarm, and its 95 % interval
-(Clopper & Pearson 1934). Draws of the prior, of .8 of the width, and for another data set follow.
+The posterior is known: $\theta \sim N(0, I)$ in d dimensions, $y = A \theta$ plus noise. Each run
+has 6,000 data sets and 99 draws of each. The table has the share of runs with an alarm, and its 95
+% interval (Clopper & Pearson 1934), for exact draws; draws of .9 and .8 of the exact width; draws
+shifted by a tenth of the width in one entry; draws for another data set; and draws from the prior.
 
     python examples/benchmarks/calibration.py            # half an hour on one core
     python examples/benchmarks/calibration.py --short    # seconds, to see that all runs
@@ -26,14 +26,14 @@ from scoresde.metrics import calibrate
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear Gaussian problem, whose posterior is exact."""
+    """Define a linear Gaussian problem, whose posterior is exact."""
 
     d: int = 2
     noise: float = 0.5
 
     @property
     def a(self) -> Tensor:
-        """The map from parameters to data."""
+        """Return the matrix that maps parameters to data."""
         at = torch.arange(self.d, dtype=torch.float64)
         return 0.5 ** (at[:, None] - at).abs()
 
@@ -48,7 +48,7 @@ class Linear:
         return -(y - theta @ self.a.T).square().sum(1) / (2 * self.noise)
 
     def draws(self, scale: float = 1.0, shift: float = 0.0) -> Callable[[Tensor, int, int], Tensor]:
-        """Return draws of the posterior, narrower or moved in the first entry."""
+        """Return a function that draws from the scaled and shifted posterior."""
         precision = torch.eye(self.d, dtype=torch.float64) + self.a.T @ self.a / self.noise
         cov = torch.linalg.inv(precision)
         gain, root = cov @ self.a.T / self.noise, torch.linalg.cholesky(cov)
@@ -64,7 +64,7 @@ class Linear:
 
 
 def cases(problem: Linear) -> dict[str, Callable[[Tensor, int, int], Tensor]]:
-    """The draws that are judged, by name."""
+    """Return the tested functions of draws by name."""
     exact = problem.draws()
 
     def prior(y: Tensor, k: int, seed: int) -> Tensor:
@@ -82,7 +82,7 @@ def cases(problem: Linear) -> dict[str, Callable[[Tensor, int, int], Tensor]]:
 
 @dataclass(frozen=True)
 class Options:
-    """What to count."""
+    """Choose what to count."""
 
     n: int = 6000
     """Data sets of a run."""

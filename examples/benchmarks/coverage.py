@@ -1,7 +1,7 @@
-r"""How often error bars and intervals hold the truth, and how wide they are.
+r"""Count how often error bars and intervals contain the exact value, and measure their width.
 
-Two tables, of log-densities and of the figures of metrics and of the arena, on problems whose exact
-values are known (`intervals/likelihoods.py` and `intervals/metrics.py` say how).
+There are two tables, for log-densities and for the figures of metrics and of the arena, on problems
+with known exact values (see `intervals/likelihoods.py` and `intervals/metrics.py`).
 
     python examples/benchmarks/coverage.py                   # an hour on one core
     python examples/benchmarks/coverage.py likelihoods       # minutes, the first table
@@ -19,7 +19,7 @@ from intervals import likelihoods, metrics
 
 @dataclass(frozen=True)
 class Options:
-    """What to count."""
+    """Choose what to count."""
 
     table: tyro.conf.Positional[Literal["likelihoods", "metrics", "both"]] = "both"
     """Of log-densities, of metrics and the arena, or both."""

@@ -1,14 +1,14 @@
-r"""`"fast"` beside the samplers of other libraries, on densities of images and in low dimensions.
+r"""Compare `"fast"` with samplers of other libraries, on densities of images and in low dimensions.
 
-All start from the same draws of p_T, and the error is the distance to the exact flow map in units
-of the data's standard deviation, the root mean square over all samples but the worst tenth: a plain
-one is decided by a single sample that ends at another image. The share of samples whose nearest
-mode is another one than the exact flow's stands beside it.
+All samplers start from the same draws of p_T. The error is the distance to the exact flow map in
+units of the data's standard deviation, the root mean square over samples. The worst tenth of the
+samples is left out, since a single sample that ends at another image would determine the mean. A
+second figure is the share of samples that end at another mode than the exact flow.
 
-`"fast"` knows the mean and one variance, and has measured its pilot and chosen its setting on 32
-starts of its own. A peer is one of 15 settings below: "best" is the best of them in hindsight for
-each problem and budget, "chosen" the one that was best on the first third of the starts; both are
-judged, as all are, on the others. Ratios are geometric means over the
+`"fast"` knows the mean and one variance. It measures its pilot and chooses its settings on 32
+starts of its own. The peers are the 15 settings below. The "best peer" has the smallest error for a
+problem and a budget; the "peer chosen on other starts" had the smallest error on the first third of
+the starts. All errors are measured on the other starts. Ratios are geometric means over the
 problems, with 95 % intervals from resampled problems and starts.
 
     pip install 'scoresde[peers]' && pip install --no-deps k-diffusion
@@ -61,7 +61,7 @@ _LEFT_OUT, _FIRST = 0.1, 1 / 3
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     part: Literal["tuning", "judging"] = "judging"
     """The half of the problems."""
@@ -79,7 +79,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Run:
-    """The squared errors of a contender and whether its samples ended in another mode, `(n,)`."""
+    """Hold squared errors of a contender, and 1 for samples that end in another mode, `(n,)`."""
 
     squares: Tensor
     other: Tensor

@@ -1,10 +1,10 @@
-r"""What sampling and training cost beside the network, on any device.
+r"""Measure the cost of sampling and training besides the network, on any device.
 
-The score is -x, one operation, called once a step. A step is compared with one of
-DPM-Solver++(2M) written by hand, with numbers in place of schedules, the same score and, for
-samplers with noise, torch's noise. Times are those of
-one process: its own on the CPU, in one thread, and of the wall elsewhere, after the device has done
-all its work. Peaks are counted in states: what is alive at once, divided by the size of a state.
+The score is -x, a single operation. A step of a sampler is compared with a step of DPM-Solver++(2M)
+written by hand, with the same score, numbers instead of schedules and, for samplers with noise,
+torch's noise. On the CPU the time is that of the process, in one thread; on other devices it is the
+elapsed time until the device has finished. The peak is the largest memory in use at once, divided
+by the size of a state.
 
     python examples/benchmarks/device.py                  # ten minutes on a CPU
     python examples/benchmarks/device.py --short          # seconds
@@ -39,7 +39,7 @@ NOISY = ("ancestral", "pc", "dpmpp_2m_sde", "fast_sde", "em")
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     device: str = "cpu"
     """The device."""
@@ -48,7 +48,7 @@ class Options:
 
 
 def spent(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Seconds of the fastest of some calls."""
+    """Return the seconds of the fastest of several calls."""
     best = math.inf
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     for _ in range(repeats):
@@ -81,12 +81,12 @@ class Peak(TorchDispatchMode):
 
 
 def score(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """The score of standard normal data."""
+    """Return the score of standard normal data."""
     return -x
 
 
 def by_hand(x: torch.Tensor, steps: int, noisy: bool) -> torch.Tensor:
-    """Steps of DPM-Solver++(2M), with numbers in place of schedules, and with noise if asked."""
+    """Make steps of DPM-Solver++(2M) with numbers instead of schedules, and noise if `noisy`."""
     before = x
     for i in range(steps):
         x0 = (x + 0.5 * score(x, x)) / (1 + 1e-3 * i)
@@ -98,7 +98,7 @@ def by_hand(x: torch.Tensor, steps: int, noisy: bool) -> torch.Tensor:
 
 
 def drawing(name: str, shape: tuple[int, ...], steps: int, device: torch.device) -> Run:
-    """A run of a sampler."""
+    """Return a run of a sampler."""
     return Run.of(
         score, SDE, name, n=shape[0], shape=shape[1:], steps=steps, seed=0, device=device,
         denoise=False, moments=Moments(0.0, var=1.0), progress=False,
@@ -106,7 +106,7 @@ def drawing(name: str, shape: tuple[int, ...], steps: int, device: torch.device)
 
 
 def noise_at(shape: tuple[int, int], device: torch.device) -> str:
-    """A line of nanoseconds a number at a shape."""
+    """Return a line with the nanoseconds for a random number at one shape."""
     x = torch.empty(shape, device=device)
     source, grid = Noise.of(0, shape[0]), EulerMaruyama().times(SDE, 40).tolist()
     calls = 200 if x.numel() < 10_000 else 5
@@ -140,9 +140,9 @@ def noise(device: torch.device, short: bool) -> None:
 def step_at(
     name: str, shape: tuple[int, ...], counts: tuple[int, int], device: torch.device
 ) -> str:
-    """A step over one by hand, and the milliseconds that begin a run.
+    """Return the time of a step over that of a step by hand, and the set-up time of a run in ms.
 
-    Both counts must be runs of one method: "fast" without a pilot is another one up to 44 steps.
+    Both `counts` of steps must give the same method: "fast" without a pilot changes after 44 steps.
     """
     few, many = counts
     x = torch.randn(shape, device=device)

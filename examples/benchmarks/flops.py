@@ -1,8 +1,8 @@
-r"""What a U-Net's step takes beside its own convolutions, and its operations per second.
+r"""Measure a U-Net's step over the time of its convolutions, and its operations per second.
 
 1. Ratio. The time of a forward and a backward pass of our U-Net, over the sum of the times of its
    convolutions and matrix products alone: the same shapes, strides, layout and threads, in the
-   precision in which they are computed, each forward and backward. Of forward passes alone too.
+   precision in which they are computed, each forward and backward; and the same for forward passes.
 2. Presets. The parameters of `UNet.small`, `.base` and `.large`, and the milliseconds that an image
    takes in a forward pass, and in a forward and a backward pass.
 3. Layout. The operations per second (`torch.utils.flop_counter`: those of convolutions and matrix
@@ -13,8 +13,8 @@ r"""What a U-Net's step takes beside its own convolutions, and its operations pe
    in its own layout. All have three resolutions of the same widths, but not the same convolutions:
    azula and diffusers concatenate skips, where our U-Net adds them.
 
-All take turns, so that a change in the speed of the machine meets all of them alike. A figure is
-the median over the turns, in seconds of the thread; a ratio is the median of the ratios within a
+All networks take turns, so that a change in the speed of the machine affects all of them. A figure
+is the median over the turns, in seconds of the thread; a ratio is the median of the ratios within a
 turn, with its quartiles.
 
     pip install 'scoresde[peers,test]'
@@ -51,7 +51,7 @@ WIDTHS = (32, 64, 96)
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     parts: tuple[Literal["ratio", "presets", "layout", "speed"], ...] = (
         "ratio", "presets", "layout", "speed",
@@ -70,12 +70,12 @@ class Options:
 
 
 def half(options: Options) -> Any:
-    """The context in which networks run."""
+    """Return the context in which networks run."""
     return torch.autocast("cpu", torch.bfloat16) if options.bf16 else contextlib.nullcontext()
 
 
 def step_of(net: nn.Module, x: Tensor, options: Options) -> Callable[[], None]:
-    """A forward and a backward pass."""
+    """Return a function that makes a forward and a backward pass."""
     c, g = torch.zeros(len(x)), torch.randn(x.shape)
     weights = [p for p in net.parameters() if p.requires_grad]
 
@@ -88,7 +88,7 @@ def step_of(net: nn.Module, x: Tensor, options: Options) -> Callable[[], None]:
 
 
 def forward_of(net: nn.Module, x: Tensor, options: Options) -> Callable[[], None]:
-    """A forward pass."""
+    """Return a function that makes a forward pass."""
     c = torch.zeros(len(x))
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ def forward_of(net: nn.Module, x: Tensor, options: Options) -> Callable[[], None
 
 
 def layers_of(net: nn.Module, x: Tensor, options: Options) -> list[tuple[nn.Module, Tensor, int]]:
-    """Layers of different shapes, each with an input as the network gives it, and their number."""
+    """Return the different layers of a network, each with its input and the number of its calls."""
     calls: list[tuple[nn.Module, Tensor]] = []
     hooks = [
         layer.register_forward_pre_hook(lambda layer, given: calls.append((layer, given[0])))
@@ -130,7 +130,7 @@ def layers_of(net: nn.Module, x: Tensor, options: Options) -> list[tuple[nn.Modu
 def alone(
     layer: nn.Module, given: Tensor, options: Options
 ) -> tuple[Callable[[], None], Callable[[], None]]:
-    """The step and the forward pass of one layer."""
+    """Return functions that make a step and a forward pass of one layer."""
     dtype = torch.bfloat16 if options.bf16 else torch.float32
     own = copy.deepcopy(layer).to(dtype)
     x = given.detach().to(dtype).requires_grad_(given.requires_grad)
@@ -151,14 +151,14 @@ def alone(
 
 
 def seconds(call: Callable[[], None]) -> float:
-    """Seconds of the thread that one call takes."""
+    """Return the seconds of the thread for one call."""
     start = time.thread_time()
     call()
     return time.thread_time() - start
 
 
 def quartiles(values: list[float]) -> str:
-    """The median, with the quartiles."""
+    """Return the median, with the quartiles, as text."""
     if len(values) < 2:
         return f"{values[0]:.2f}"
     low, middle, high = statistics.quantiles(values, n=4)
@@ -201,7 +201,7 @@ def presets(options: Options) -> None:
 
 
 def flops_of(call: Callable[[], None]) -> float:
-    """Giga-operations of convolutions and matrix products in one call."""
+    """Return the number of operations of convolutions and matrix products in a call, in 1e9."""
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops() / 1e9
@@ -237,7 +237,7 @@ def layout(options: Options) -> None:
 
 
 def contenders(shape: tuple[int, ...]) -> dict[str, nn.Module]:
-    """Networks of the same widths for samples of a shape."""
+    """Return networks of the same widths for samples of a shape."""
     channels, spatial = shape[0], len(shape) - 1
     found: dict[str, nn.Module] = {
         "scoresde": UNet(channels, channels=WIDTHS, spatial=spatial, bounded=True),

@@ -1,13 +1,14 @@
-r"""What guidance does: the law it draws from, and digits over its scale.
+r"""Measure the distribution of guided samples, and guided digits for several scales.
 
-Two Gaussians, N(0, 1) without a condition and N(1, .25) under it: samples by the probability flow
-and by the reverse SDE at the scale 3, beside the tempered product p(x) (p(x | y) / p(x))^3.
+The first part has two Gaussians, N(0, 1) without a condition and N(1, .25) with it. Samples of the
+probability flow and of the reverse SDE at the scale 3 are compared with the tempered product
+p(x) (p(x | y) / p(x))^3.
 
-The packaged digits: how many samples a classifier takes for the class that was asked, and their
-Fréchet distance to real digits in its features, beside that of as many other real ones, both with
-95 % intervals of the samples. The classifier saw half of the other real digits. Each setting is
-given the same passes of the network, so that guidance, which takes two for an evaluation, has fewer
-evaluations.
+The second part has the packaged digits. The script prints the share of samples with the class that
+was asked for, by a classifier, and the Fréchet distance of the samples to real digits in the
+features of the classifier, both with 95 % intervals; and the same distance of as many other real
+digits. The classifier is trained on other real digits. Each setting has the same number of passes
+of the network. Guidance takes two passes for an evaluation, so it has fewer evaluations.
 
     python examples/benchmarks/guidance.py --out figures     # some minutes
     python examples/benchmarks/guidance.py --short           # seconds
@@ -41,7 +42,7 @@ COLORS = ("#30638e", "#d1495b", "#edae49")
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the two pictures go."""
@@ -54,12 +55,12 @@ class Options:
 
 
 def normal(x: Tensor, mean: float, var: float) -> Tensor:
-    """The density of N(mean, var)."""
+    """Return the density of N(mean, var)."""
     return (-((x - mean) ** 2) / 2 / var).exp() / (2 * np.pi * var) ** 0.5
 
 
 def law(out: Path, n: int) -> None:
-    """Draw from the guided law of two Gaussians, and picture it beside the tempered product."""
+    """Draw guided samples of two Gaussians, and plot them and the tempered product."""
     sde, scale = scoresde.VESDE(1e-3, 300.0), 3.0
     zero, one = (Gaussian([mean], var=var).at(sde) for mean, var in ((0.0, 1.0), (1.0, 0.25)))
     guided = autoguidance(one, zero, scale)
@@ -90,7 +91,7 @@ def law(out: Path, n: int) -> None:
 
 
 def digits(out: Path, n: int, passes: int, short: bool) -> None:
-    """Measure and picture digits of the packaged model over the scale, with intervals."""
+    """Measure and plot digits of the packaged model for several scales, with intervals."""
     raw, y = mnist_data()
     x = torch.from_numpy(raw).float().reshape(-1, 1, 28, 28) / 127.5 - 1
     real = Data(x, label=torch.from_numpy(y).long())
@@ -141,14 +142,14 @@ def digits(out: Path, n: int, passes: int, short: bool) -> None:
 
 
 def share(right: Tensor) -> Estimate:
-    """The share that is right, with its interval (Clopper & Pearson 1934)."""
+    """Return the share that is right, with its interval (Clopper & Pearson 1934)."""
     n, k = len(right), int(right.sum())
     low = float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
     return Estimate(k / n, low, float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0)
 
 
 def distance(x: Tensor, reference: Tensor) -> Estimate:
-    """The Fréchet distance of features, with its interval from random halves of the samples."""
+    """Return the Fréchet distance of features, with an interval from halves of the samples."""
     rows = halves(len(x), 100, seed=0)
     whole = torch.ones(len(rows), len(reference), dtype=torch.bool)
     values = Frechet()(x.double(), reference.double(), rows, whole)["frechet"]
@@ -158,7 +159,7 @@ def distance(x: Tensor, reference: Tensor) -> Estimate:
 def affordable(
     model: ScoreModel, scale: float, interval: tuple[float, float] | None, n: int, passes: int
 ) -> Run:
-    """The run of most evaluations whose passes are paid for."""
+    """Return the run with the most evaluations that costs at most `passes` passes."""
     made = classifier_free(model, scale, interval=interval)
     for nfe in range(passes, 2, -1):
         label = torch.arange(n) % 10

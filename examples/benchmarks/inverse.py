@@ -1,19 +1,21 @@
-r"""Posteriors of linear measurements beside those of azula and deepinv, against the exact ones.
+r"""Compare posteriors of linear measurements with those of azula and deepinv, and with exact ones.
 
-Two priors with exact scores over fields of 8 x 8 pixels, a correlated Gaussian and a mixture, under
-three operators. Every method has one denoiser and one noise schedule ($\sigma$ from .02 to 30).
-The cost of a sample is counted in forward equivalents: a pass of the network is 1, and a pass back
-2. The seconds are the process's own. `fields` says what a method knows of the prior.
+There are two priors with exact scores over fields of 8 x 8 pixels, a correlated Gaussian and a
+mixture, and three operators. All methods have the same denoiser and the same noise schedule
+($\sigma$ from .02 to 30). The cost of a sample is counted in forward equivalents: a forward pass of
+the network is 1, and a backward pass is 2. Seconds are processor time. `fields` describes what a
+method knows about the prior.
 
-The error of a Gaussian is that of means and standard deviations of the pixels, in exact standard
-deviations, root mean square; for exact draws it would be sqrt(1.5 / n). That of a mixture is the
-error of the modes' weights, in total variation, about sqrt(.25 / n) for exact draws; beside it
-stands the energy distance. Ratios are those of one of our methods, `CHOSEN`, to the peer, with the
-paired interval of 95 % over measurements; an error below that of exact draws counts as that.
+For the Gaussian the error is the root mean square error of the means and standard deviations of the
+pixels, in exact standard deviations; for exact draws it is sqrt(1.5 / n). For the mixture it is the
+total variation of the modes' weights, about sqrt(.25 / n) for exact draws. A second figure is the
+energy distance. The ratios are the error of one of our methods, `CHOSEN`, over the error of the
+peer, with the paired 95 % interval over measurements; smaller errors are replaced by that of exact
+draws.
 
-The first tables are at equal cost. Then follows what an equal error costs for the Gaussian: every
-method runs at the `BUDGETS`, and the cost from which on its error is at most `ERROR` is
-interpolated between two of them, in logarithms.
+The first tables are at equal cost. The next tables have the cost of an equal error for the
+Gaussian. Every method runs at the `BUDGETS`, and the cost at which its error falls to `ERROR` is
+interpolated between two budgets, in logarithms.
 
     pip install azula deepinv
     python examples/benchmarks/inverse.py            # an hour on one core
@@ -42,10 +44,10 @@ from scoresde.guidance import Linear, posterior
 from scoresde.samplers import Ancestral, Particles
 from scoresde.targets import GaussianMixture
 
-# Which of ours are compared with the peers: what the page recommends.
+# Our methods that are compared with the peers, as the page recommends them.
 CHOSEN = {"field": ("mmps, 3",), "mixture": ("Particles(4)", "Particles(4), SplitGibbs")}
 CHEAP = ("mmps, 1, cov., multistep", "mmps, 3, multistep")
-# Passes at which the cost of an error is looked for, and the error.
+# The numbers of passes between which the cost of an error is interpolated, and the error.
 BUDGETS = (16, 24, 36, 54, 80, 120)
 ERROR = 0.12
 
@@ -54,7 +56,7 @@ Method = Callable[[Problem], Tensor]
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     n: int = 200
     """Samples of each posterior."""
@@ -72,7 +74,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Tried:
-    """What a method reached on one measurement."""
+    """Hold the errors and the cost of a method on one measurement."""
 
     error: float
     energy: float
@@ -90,12 +92,12 @@ def tried(method: Method, at: Problem, truth: Truth) -> Tried:
         found = method(at).detach().double().reshape(-1, *EVENT)
     seconds, passes = time.process_time() - start, at.prior.count.passes / at.n
     if not found.isfinite().all() or found.abs().max() > 1e4:
-        found = torch.full_like(found, 1e4)  # it ran away
+        found = torch.full_like(found, 1e4)  # the method diverged
     return Tried(truth.error(found), truth.energy(found), passes, seconds)
 
 
 def methods(options: Options, always: Sequence[str]) -> dict[str, Method]:
-    """Our methods and those of the libraries that are there, by name."""
+    """Return our methods and those of the installed libraries, by name."""
     found = {f"ours: {k}": v for k, v in OURS.items()}
     for library, theirs in PEERS.items():
         if find_spec(library):
@@ -105,7 +107,7 @@ def methods(options: Options, always: Sequence[str]) -> dict[str, Method]:
 
 
 def interval(logs: Sequence[float]) -> str:
-    """A geometric mean of paired ratios, given their logarithms, with its interval of 95 %."""
+    """Return the geometric mean of paired ratios with a 95 % interval, from their logarithms."""
     mean, n = statistics.fmean(logs), len(logs)
     if n == 1:
         return f"{math.exp(mean):.2f}"
@@ -149,7 +151,7 @@ def _log_ratio(a: float, b: float, least: float) -> float:
 
 
 def cost(method: Method, operator: str, i: int, options: Options) -> tuple[float, float]:
-    """Passes and seconds from which on an error is at most `ERROR`; infinite if it never is."""
+    """Return the passes and seconds at which the error falls to `ERROR`, or infinity."""
     budgets, least = (BUDGETS[:3], 0.5) if options.short else (BUDGETS, ERROR)
     truth = Truth(problem("field", operator, i, options.n, budgets[-1]))
     later = None
@@ -163,7 +165,7 @@ def cost(method: Method, operator: str, i: int, options: Options) -> tuple[float
 
 
 def _between(a: Tried, b: Tried, least: float) -> tuple[float, float]:
-    """Passes and seconds at which the error is `least`, between those of two runs."""
+    """Interpolate the passes and seconds of two runs to the error `least`."""
     share = math.log(a.error / least) / math.log(a.error / b.error)
     return a.passes * (b.passes / a.passes) ** share, a.seconds * (b.seconds / a.seconds) ** share
 

@@ -1,9 +1,9 @@
-r"""Which methods for inverse problems have calibrated posteriors, in one table.
+r"""Test which methods for inverse problems have calibrated posteriors.
 
 The priors and operators are those of `fields`: a correlated Gaussian field and a mixture in 64
-dimensions. For each data set a truth is drawn from the prior and measured, and each method draws
-from the posterior of that measurement. `scoresde.metrics.calibrate` tests ranks, coverage and a
-distance that depends on y (TARP). All but the rows with more steps cost 240 passes a sample.
+dimensions. For each data set a field is drawn from the prior and measured, and each method draws
+from the posterior of the measurement. `scoresde.metrics.calibrate` tests ranks, coverage and a
+distance that depends on y (TARP). A sample costs at most 240 passes, except in rows that say so.
 
     python examples/benchmarks/inverse_calibration.py            # half an hour on one core
     python examples/benchmarks/inverse_calibration.py --short    # seconds, to see that all runs
@@ -26,7 +26,7 @@ from scoresde.targets.target import Target
 
 @dataclass(frozen=True)
 class Options:
-    """What to test."""
+    """Choose what to test."""
 
     n: int = 500
     """Data sets."""
@@ -59,12 +59,12 @@ Method = Callable[[Problem], Tensor]
 
 
 def longer(method: Method, times: int) -> Method:
-    """A method with so many times the budget."""
+    """Return a method with `times` times the budget."""
     return lambda problem: method(replace(problem, budget=times * problem.budget))
 
 
 def methods(name: str) -> dict[str, Method]:
-    """What is tested on a prior, by name."""
+    """Return the methods that are tested on a prior, by name."""
     found = {"exact draws": exact}
     if name == "field":
         found |= {k: OURS[k] for k in ("mmps, 1, cov., multistep", "mmps, 3, multistep")}

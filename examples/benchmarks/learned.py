@@ -1,7 +1,7 @@
-r"""`"fast"` beside the samplers of other libraries on learned models: digits, and colour patches.
+r"""Compare `"fast"` with samplers of other libraries on models of digits and of colour patches.
 
-The digits are the packaged model. The other network is trained here, for some minutes of one core
-as `scoresde train` does it, on 32x32 patches of the left three quarters of a photograph. Peers,
+The model of digits is the packaged one. The other model is trained first, for some minutes on one
+core as by `scoresde train`, on 32x32 patches of the left three quarters of a photograph. Peers,
 errors and tables are those of `densities.py`; the reference is Runge-Kutta's method of order four.
 
     pip install 'scoresde[peers,test]' && pip install --no-deps k-diffusion
@@ -31,7 +31,7 @@ from scoresde.data import Data
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     seconds: float = 180.0
     """Seconds of one core for the training."""

@@ -1,12 +1,11 @@
-r"""How long to train, and how long to average: the measurements of docs/how-long.md.
+r"""Measure how long to train, and how long to average, for docs/how-long.md.
 
 1. Stop. One run on few samples (8x8 digits of five classes), longer than `suggest` chooses: the
    training loss and the held-out loss of the log, over the passes through the data.
 2. Average. Runs of equal CPU time under three schedules of the rate, each with averages of several
    lengths: the held-out loss of each as in `recipes.py`, and of the last weights (decay 0).
-
-3. Pictures. Runs of several lengths on 800 grey images of 37x53 pixels: the held-out loss, and
-   samples, of which it is counted how many are an ellipse as the data are.
+3. Pictures. Runs of several lengths on 800 grey images of 37x53 pixels: the held-out loss, and the
+   share of samples that show an ellipse, as the data do.
 
 How the loss falls with the time of a run is measured by `networks.py --seconds 15`, `30`, ...
 
@@ -41,7 +40,7 @@ SCHEDULES = ("cosine", "wsd", "constant")
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     parts: tuple[Literal["stop", "average", "pictures"], ...] = ("stop", "average", "pictures")
     """What to measure."""
@@ -58,7 +57,7 @@ class Options:
 
 
 def images(problem: str, short: bool) -> tuple[Data, Data]:
-    """The judging variant without labels."""
+    """Return the judging variant of a problem, without labels."""
     learnt, held = PROBLEMS[problem](True, short)
     if "label" in learnt.kinds:
         learnt, held = Data(learnt.without("label")), Data(held.without("label"))
@@ -66,7 +65,7 @@ def images(problem: str, short: bool) -> tuple[Data, Data]:
 
 
 def stop(options: Options) -> None:
-    """Print a log that overfits."""
+    """Print the log of a run that overfits."""
     learnt, _ = images("digits", options.short)
     found = suggest(learnt)
     steps = int(0.8 * len(learnt) * options.passes / found.config.batch_size)

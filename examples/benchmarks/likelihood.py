@@ -1,9 +1,9 @@
-"""Log-densities against exact ones, beside the usual recipe.
+"""Compare the errors of log-densities with those of the usual method.
 
-Targets whose score and density are known: eight modes in the plane, and a Gaussian in 16 dimensions
-whose axes are no coordinates. The usual recipe is scipy's RK45 at rtol = atol = 1e-5 on the
-whole batch in x and t, from eps = 1e-5 to T, under N(0, prior_std²). Both sides are judged
-against the exact log-density at their own eps, with the exact trace and with K Rademacher probes.
+The targets have known scores and densities: eight modes in the plane, and a Gaussian in 16
+dimensions with a full covariance. The usual method is scipy's RK45 at rtol = atol = 1e-5, on the
+whole batch in x and t, from eps = 1e-5 to T, with the prior of the SDE. Both methods are compared
+with the exact log-density at their own eps, with the exact trace and with K Rademacher probes.
 
     python examples/benchmarks/likelihood.py          # a minute
 """
@@ -27,7 +27,7 @@ TOLERANCE = 1.5e-5
 
 
 def targets() -> dict[str, Target]:
-    """The two problems."""
+    """Return the two problems."""
     angle = 2 * math.pi * torch.arange(8, dtype=torch.float64) / 8
     ring = 4 * torch.stack([angle.cos(), angle.sin()], 1)
     generator = torch.Generator().manual_seed(0)
@@ -42,7 +42,7 @@ def targets() -> dict[str, Target]:
 def classical(
     target: Target, sde: SDE, x: Tensor, eps: float = 1e-5, probes: Tensor | None = None
 ) -> tuple[Tensor, int]:
-    """The usual recipe: the log-densities `(B,)` and the evaluations of the batch."""
+    """Return the log-densities `(B,)` of the usual method, and its evaluations of the batch."""
     score, shape, size = target.at(sde), x.shape, x[0].numel()
 
     def field(t: float, state: object) -> object:
@@ -66,7 +66,7 @@ def classical(
 
 @dataclass(frozen=True)
 class Row:
-    """One problem under one SDE; errors in nats per sample."""
+    """Hold the results of one problem under one SDE; errors are in nats per sample."""
 
     target: str
     sde: str
@@ -79,7 +79,7 @@ class Row:
 
 
 def compare(n: int, probes: tuple[int, ...] = (1, 4, 16)) -> Iterator[Row]:
-    """Every problem under every SDE, with the exact trace and with probes."""
+    """Yield a row for every problem, SDE and trace (exact or with K probes)."""
     for name, target in targets().items():
         for sde in (VESDE(), VPSDE(), SubVPSDE()):
             generator = torch.Generator().manual_seed(1)
@@ -110,7 +110,7 @@ def compare(n: int, probes: tuple[int, ...] = (1, 4, 16)) -> Iterator[Row]:
 
 
 def data_density(n: int) -> Iterator[tuple[str, str, float, float]]:
-    """The error of log p_0 and its bar, for every problem."""
+    """Yield the mean error of log p_0 and its mean bar, for every problem and SDE."""
     for name, target in targets().items():
         x = target.sample(n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         for sde in (VESDE(), VPSDE(), SubVPSDE()):

@@ -1,4 +1,4 @@
-r"""Our NCSN++ and DDPM++ beside the authors' own, trained alike on small images.
+r"""Compare our NCSN++ and DDPM++ with the authors' networks, in equal trainings on small images.
 
 The authors' code is read from a checkout of score_sde_pytorch, whose path is the argument; its
 CUDA operation is replaced by plain PyTorch. Both networks have the same configuration, and so the
@@ -63,7 +63,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     reference: Annotated[Path | None, tyro.conf.Positional] = None
     """A checkout of score_sde_pytorch; a short run without one compares ours with itself."""
@@ -118,7 +118,7 @@ def config_of(kind: str, width: int, shape: tuple[int, ...]) -> Any:
 
 
 class Theirs(nn.Module):
-    """The authors' network, without the table of noise levels in its state."""
+    """Wrap the authors' network."""
 
     def __init__(self, module: Any, config: Any) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-r"""Our U-Net beside EDM's, azula's and diffusers' on images: equal CPU time, one recipe.
+r"""Compare our U-Net with those of EDM, azula and diffusers after equal CPU time on images.
 
-`scoresde` is `UNet.small`, `base` is `UNet.base`, and `default` what `train` chooses for the data
-where nothing is named. `edm` is the DDPM++ and `adm` the ADM of Karras et al. (2022,
+`scoresde` is `UNet.small`, `base` is `UNet.base`, and `default` is the network that `train` chooses
+for the data. `edm` is the DDPM++ and `adm` the ADM of Karras et al. (2022,
 arXiv:2206.00364, appendix F). All but `default` and `base` have about as many parameters, and
 `--network ablations` is our U-Net with one thing changed at a time. All are trained by the same
 optimiser, rate, law of times, weight and precision, for the same seconds of one core, of which each
@@ -47,7 +47,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     problem: tuple[str, ...] = ("patches", "mnist")
     """Which images: patches (3x32x32) and mnist (1x28x28), as in recipes.py."""
@@ -68,7 +68,7 @@ class Options:
 
 
 def recipe_of(make: Make, rule: str) -> Recipe:
-    """What `scoresde.suggest` says, with another network."""
+    """Return the recipe of `scoresde.suggest` with another network."""
 
     def recipe(problem: str, data: Data, steps: int) -> tuple[Any, ...]:
         found = suggest(data).adapted(rule=rule)
@@ -79,7 +79,7 @@ def recipe_of(make: Make, rule: str) -> Recipe:
 
 @cache
 def images(problem: str, judging: bool, short: bool) -> tuple[Data, Data]:
-    """The images to learn and those held out, without labels."""
+    """Return training and held-out images without labels."""
     learnt, held = (
         data.without("label") if "label" in data.kinds else data
         for data in PROBLEMS[problem](judging, short)
@@ -88,7 +88,7 @@ def images(problem: str, judging: bool, short: bool) -> tuple[Data, Data]:
 
 
 def measured(key: Key, options: Options) -> list[float]:
-    """Train one network: its parameters, steps, ms a step, and losses: the mean, four parts."""
+    """Train a network; return its size, steps, ms a step, mean loss and the four parts."""
     variant, problem, rule, name, seconds, seed = key
     learnt, held = images(problem, variant == "judging", options.short)
     make = (NETWORKS | ABLATIONS)[name]
@@ -104,7 +104,7 @@ def measured(key: Key, options: Options) -> list[float]:
 
 
 def interval(values: Sequence[float]) -> str:
-    """The mean, with the half-width of its 95 % interval where there are several."""
+    """Return the mean as text, with the half-width of its 95 % interval if there are several."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return f"{mean:.4f}"

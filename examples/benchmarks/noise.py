@@ -1,10 +1,10 @@
-r"""What noise costs beside the network: a Brownian path, fresh draws, and one evaluation.
+r"""Measure the cost of noise: a Brownian path and independent draws, beside one evaluation.
 
-`increment` promises one path per sample, the same at any number of steps; `normal` is a fresh draw
-keyed by time. Both are asked for down the grid of "em" for each SDE, at the shape of a batch of
-images, and compared with one evaluation of the packaged digits model at that batch. All take turns
-step by step, so that a change in the speed of the machine meets them alike; milliseconds are the
-process's own on one core, means over the grid.
+`increment` draws from one path for each sample, which does not depend on the number of steps;
+`normal` draws independent numbers for each time. Both are called along the grid of "em" for each
+SDE, at the shape of a batch of images, and compared with one evaluation of the packaged digits
+model. They take turns at each step, so that a change in the speed of the machine affects all of
+them. Milliseconds are processor time on one core, averaged over the grid.
 
     python examples/benchmarks/noise.py               # a minute
     python examples/benchmarks/noise.py --short       # seconds
@@ -29,7 +29,7 @@ from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, FlowSDE
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     batch: int = 64
     """Images in a batch."""
@@ -40,7 +40,7 @@ class Options:
 
 
 def measure(sde: SDE, batch: int, steps: int) -> dict[str, float]:
-    """Milliseconds of a step, the mean over those down the grid."""
+    """Return the mean milliseconds of a step over the grid, by name."""
     model = load("mnist").eval()
     x = torch.zeros(batch, *model.event_shape)
     t = torch.full((batch,), 0.5)

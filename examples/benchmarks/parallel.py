@@ -1,4 +1,4 @@
-"""Rounds of `Parallel` beside the evaluations of the sampler itself, on the model of the package.
+"""Compare the rounds of `Parallel` with the evaluations of the sampler, on the packaged digits.
 
 For each sampler and tolerance: the evaluations of the sampler alone, the rounds that follow one
 another, the evaluations in all, and how far the samples are from the sampler's own, as the root
@@ -21,7 +21,7 @@ from scoresde.samplers import Parallel
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     samplers: tuple[str, ...] = ("ddim", "dpmpp_2m", "ancestral", "pc", "dpmpp_2m_sde")
     """Names of samplers."""

@@ -1,10 +1,10 @@
-r"""Posteriors of simulators beside those of sbi, against exact ones.
+r"""Compare posteriors of simulators with those of sbi, and with exact ones.
 
-Three simulators with exact posteriors, 10,000 simulations, the same processor time of training for
-both: a conditional `ScoreModel` with its own sampler, and NPSE of sbi (Geffner et al. 2023,
-arXiv:2209.14249) with its defaults. The figure is C2ST, how often a classifier tells the draws from
-exact ones (.5 is perfect), the mean over observations of the prior predictive; sbi's own function
-computes it. The last columns are those of `scoresde.metrics.calibrate` for ours.
+There are three simulators with exact posteriors. A conditional `ScoreModel`, and NPSE of sbi
+(Geffner et al. 2023, arXiv:2209.14249) with its defaults, are trained on 10,000 simulations for the
+same processor time. The figure is C2ST, the accuracy of a classifier that separates draws from
+exact draws (.5 is best), by the function of sbi, averaged over observations. The last column is the
+verdict of `scoresde.metrics.calibrate` on our model.
 
     pip install sbi
     python examples/benchmarks/posteriors.py            # an hour and a half on one core
@@ -34,7 +34,7 @@ Draw = Callable[[Tensor, int, int], Tensor]
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     seconds: float = 120.0
     """Processor time of each training."""
@@ -57,7 +57,7 @@ class Options:
 
 
 def ours(theta: Tensor, y: Tensor, seconds: float, seed: int) -> Draw:
-    """Train a conditional score model for so long, and return what draws from it."""
+    """Train a conditional score model for some seconds; return a function that draws from it."""
     data = Data(theta, y=y).standardized()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -93,7 +93,7 @@ def ours(theta: Tensor, y: Tensor, seconds: float, seed: int) -> Draw:
 
 
 def theirs(task: Task, theta: Tensor, y: Tensor, seconds: float, seed: int) -> Draw:
-    """Train NPSE for so long, or until its own rule stops it, and return what draws from it."""
+    """Train NPSE for some seconds or until it stops; return a function that draws from it."""
     from sbi.inference import NPSE
 
     torch.manual_seed(seed)
@@ -106,7 +106,7 @@ def theirs(task: Task, theta: Tensor, y: Tensor, seconds: float, seed: int) -> D
         epochs += 10
         inference.train(max_num_epochs=epochs, resume_training=True)
         if time.process_time() - before < 0.05:
-            break  # it has stopped by itself
+            break  # it has met its own criterion
     posterior = inference.build_posterior()
 
     def draw(y: Tensor, k: int, seed: int) -> Tensor:
@@ -119,14 +119,14 @@ def theirs(task: Task, theta: Tensor, y: Tensor, seconds: float, seed: int) -> D
 
 
 def c2st(draws: Tensor, exact: Tensor) -> float:
-    """Return how often a classifier tells draws from exact ones."""
+    """Return the accuracy of a classifier that separates draws from exact draws."""
     from sbi.utils.metrics import c2st as accuracy
 
     return float(accuracy(draws, exact))
 
 
 def compare(task: Task, options: Options, seed: int) -> tuple[list[float], Draw]:
-    """Return the C2ST of ours and theirs for one training of each, and what draws from ours."""
+    """Return the C2ST of ours and theirs for one training of each, and the draws of ours."""
     theta, y = task.simulate(options.simulations, seed)
     _, observed = task.simulate(options.observations, 10_000 + seed)
     methods = [ours(theta, y, options.seconds, seed)]

@@ -1,28 +1,29 @@
-r"""Recipes for training beside each other: the held-out loss after equal CPU time.
+r"""Compare recipes for training by the held-out loss after equal CPU time.
 
-A recipe makes of data a network, an SDE, a loss and the numbers of the training. Each is granted
-the same seconds of one core, of which it makes as many steps as it can; its cosine ends with them.
+A recipe returns a network, an SDE, a loss and the settings of the training for given data. All
+recipes are trained for the same seconds of one core. The number of steps is chosen for this time,
+and the learning rate falls to 0 at its end.
 
-Losses of different SDEs and objectives are not comparable, so all models are asked for the same
-thing: to denoise held-out samples $x_0$ of variance $v$ under common noise, at common ratios
-$\rho = \sigma / \alpha$. The loss is
-$\frac{\rho^2 + v}{\rho^2 v} \|D(x_t, t) - x_0\|^2 / d$, which is 1 where nothing is known of the
-data but mean and variance. The ratios are those of twelve bins of equal width in $\log\rho$, from
-$.02\sqrt v$ to $10\sqrt v$; the table has each bin's loss, and the mean over all. A model is asked
-at the time of its own SDE that has the ratio. Below its smallest noise it leaves a sample as it is,
-and above its largest it knows the mean of the data: losses $1 + \rho^2 / v$ and $1 + v / \rho^2$.
+Losses of different SDEs and objectives are not comparable. So all models denoise the same held-out
+samples $x_0$ of variance $v$ with the same noise, at common ratios $\rho = \sigma / \alpha$. The
+loss is $\frac{\rho^2 + v}{\rho^2 v} \|D(x_t, t) - x_0\|^2 / d$, which is 1 for a denoiser that
+knows only the mean and the variance of the data. The ratios lie in twelve bins of equal width in
+$\log\rho$, from $.02\sqrt v$ to $10\sqrt v$; the table has the loss of each bin, and the mean over
+all bins. A model is evaluated at the time of its own SDE with this ratio. For ratios below its
+smallest noise the noisy sample is used as the denoised one, and for ratios above its largest noise
+the mean of the data, with the losses $1 + \rho^2 / v$ and $1 + v / \rho^2$.
 
-Every problem has two variants, of other seeds, shapes, classes or pictures: constants are chosen on
-the one for tuning, and recipes judged on the other.
+Every problem has two variants with different seeds, shapes, classes or pictures. Constants are
+chosen on the variant "tuning", and recipes are compared on the variant "judging".
 
     python examples/benchmarks/recipes.py --recipe old auto --problem digits --seconds 60 --seeds 2
     python examples/benchmarks/recipes.py --custom mine.py --variant judging
     python examples/benchmarks/recipes.py --short     # seconds: does it run?
 
 The file of `--custom` has a function `recipe(problem, data, steps)`: the name of a problem, its
-`scoresde.data.Data`, and how many steps there is time for (while that is being found out, a guess).
+`scoresde.data.Data`, and the number of steps that fit into the time (at the first call, a guess).
 It returns a network `net(x, c, **condition)`, an SDE, a loss or None, a `TrainConfig`, whose steps
-are replaced by those there is time for, and optionally the name of what the network predicts.
+are replaced, and optionally the name of what the network predicts.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ Recipe = Callable[[str, Data, int], tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     recipe: tuple[str, ...] = ("old", "auto", "packaged")
     """Which recipes: old, auto, packaged (where it fits), custom."""
@@ -85,7 +86,7 @@ class Options:
 
 
 def known(data: Data) -> dict[str, Any]:
-    """Arguments of a network for the conditions of the data."""
+    """Return the arguments of a network for the conditions of the data."""
     kinds = data.kinds
     return dict(
         num_classes={k: kind.n for k, kind in kinds.items() if isinstance(kind, Classes)},
@@ -94,7 +95,7 @@ def known(data: Data) -> dict[str, Any]:
 
 
 def old(problem: str, data: Data, steps: int) -> tuple[Any, ...]:
-    """What `scoresde train` did before it looked at the data."""
+    """Return fixed settings that do not depend on the data, except on their shape."""
     shape = data.event_shape
     if len(shape) == 3:
         patch = 2 if min(shape[1:]) >= 16 else 1
@@ -105,7 +106,7 @@ def old(problem: str, data: Data, steps: int) -> tuple[Any, ...]:
 
 
 def packaged(problem: str, data: Data, steps: int) -> tuple[Any, ...]:
-    """The recipes by hand of examples/digits.py, and of the model that the package carries."""
+    """Return the settings of examples/digits.py, or of the packaged model of MNIST."""
     weight = edm(Moments(*data.moments()).mean_variance())
     small = problem == "digits"
     if small:
@@ -118,7 +119,7 @@ def packaged(problem: str, data: Data, steps: int) -> tuple[Any, ...]:
 
 
 def auto(problem: str, data: Data, steps: int) -> tuple[Any, ...]:
-    """What `scoresde.suggest` says, as `scoresde train` does by itself."""
+    """Return the settings of `scoresde.suggest`, which `scoresde train` uses by default."""
     found = suggest(data)
     return found.net.build(data.event_shape, data.kinds), found.sde(), found.loss(), found.config
 
@@ -127,7 +128,7 @@ FITS = {"packaged": ("digits", "mnist")}
 
 
 def recipes(options: Options) -> dict[str, Recipe]:
-    """The recipes asked for, by name."""
+    """Return the chosen recipes by name."""
     found: dict[str, Recipe] = {"old": old, "auto": auto, "packaged": packaged}
     chosen = list(options.recipe)
     if options.custom is not None:
@@ -142,7 +143,7 @@ def recipes(options: Options) -> dict[str, Recipe]:
 
 
 def begun(recipe: Recipe, problem: str, data: Data, steps: int, seed: int) -> Trainer[ScoreModel]:
-    """A trainer of a recipe for so many steps."""
+    """Return a trainer of a recipe for a number of steps."""
     torch.manual_seed(seed)  # the first weights
     net, sde, loss, config, *predicts = recipe(problem, data, steps)
     if not isinstance(sde, SDE):
@@ -158,7 +159,7 @@ def begun(recipe: Recipe, problem: str, data: Data, steps: int, seed: int) -> Tr
 def trained(
     recipe: Recipe, problem: str, data: Data, seconds: float, seed: int
 ) -> tuple[ScoreModel, int, float]:
-    """The model after so many seconds of the processor, its steps, and the seconds that it took."""
+    """Train for some seconds of the processor; return the model, its steps and its seconds."""
     trial = begun(recipe, problem, data, 1000, seed)
     trial.train(2, progress=False)
     count, start = 0, time.process_time()
@@ -177,7 +178,7 @@ def trained(
 
 @torch.no_grad()
 def judged(model: ScoreModel, held: Data, var: float, most: int, repeats: int = 4) -> list[float]:
-    """The loss of every bin; each sample is noised so often, small ones more often."""
+    """Return the loss of every bin, from `repeats` noises of each sample, more for small ones."""
     rows = slice(min(len(held), most))
     x0 = held.batch(rows).float()
     condition = held.condition(rows)
@@ -207,7 +208,7 @@ def judged(model: ScoreModel, held: Data, var: float, most: int, repeats: int = 
 
 
 def in_parts(model: ScoreModel, x: Tensor, t: Tensor, condition: Any, size: int = 250) -> Tensor:
-    """The score of a large batch."""
+    """Return the score of a large batch, computed in parts."""
     parts = []
     for i in range(0, len(x), size):
         rows = slice(i, i + size)

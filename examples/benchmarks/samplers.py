@@ -1,13 +1,13 @@
-r"""Samplers of this package beside those of azula, diffusers and k-diffusion.
+r"""Compare samplers of this package with those of azula, diffusers and k-diffusion.
 
-Three comparisons, each with a `--short` form of seconds that shows that everything works:
+There are three comparisons; `--short` runs all of them in seconds, to see that they work:
 
 1. by default, the error at equal numbers of evaluations, on problems whose exact score is known:
    `scoresde bench samplers --peers`, whose other options are described there;
-2. `--pc`, predictor-corrector sampling as published, in the words of Song et al. (2021, algorithm 1
-   and appendix G, arXiv:2011.13456), whose Langevin step is set by norms averaged over the batch,
-   beside `sampler="pc"` at no more evaluations: errors of the variance and of the modes' shares;
-3. `--cost`, the time that a loop takes besides its network, as a ratio to a minimal loop of
+2. `--pc`, the errors of the variance and of the modes' shares by predictor-corrector sampling as
+   published (Song et al. 2021, algorithm 1 and appendix G, arXiv:2011.13456), with a Langevin step
+   from norms averaged over the batch, and by `sampler="pc"` with at most as many evaluations;
+3. `--cost`, the time of a loop besides its network, as a ratio to the time of a minimal loop of
    DPM-Solver++(2M) written by hand.
 
     pip install 'scoresde[peers]' && pip install --no-deps k-diffusion
@@ -42,7 +42,7 @@ from scoresde.targets import GaussianMixture, SongMixture
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     pc: bool = False
     """Compare predictor-corrector sampling with the published algorithm."""
@@ -60,10 +60,10 @@ class Options:
 
 
 def published(problem: Problem, x: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-    """Langevin steps with snr .16 and norms averaged over the batch, then reverse diffusion.
+    """Draw samples by Langevin steps with snr .16 and batch-mean norms, and reverse diffusion.
 
-    The predictor's N steps are those of the N levels, for VE down to no noise at all, for VP with
-    beta(t) / N each; the grid is `linspace(T, eps, N)`, and the last step adds no noise.
+    The grid is `linspace(T, eps, N)`. The predictor makes N steps: for VE to the next level, the
+    last one to no noise, and for VP with beta(t) / N each. The last step adds no noise.
     """
     sde, mean = problem.sde, x
     times = torch.linspace(sde.T, sde.eps, steps, dtype=torch.float64)
@@ -88,13 +88,13 @@ def published(problem: Problem, x: Tensor, steps: int, generator: torch.Generato
 
 
 def own(problem: Problem, x: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-    """`sampler="pc"` for at most as many evaluations."""
+    """Draw samples by `sampler="pc"` with at most as many evaluations."""
     seed = int(torch.randint(2**62, (), generator=generator))
     return sample(problem.score, problem.sde, "pc", x=x, nfe=2 * steps, seed=seed, progress=False)
 
 
 def compare_pc(options: Options) -> None:
-    """Errors of the variance, that within modes, and the first mode's share."""
+    """Print the errors of the variance, the variance within modes and the first mode's share."""
     blobs = GaussianMixture(
         [0.4, 0.3, 0.2, 0.1], [[-2.0, -1.0], [2.0, 0.5], [0.0, 2.5], [1.0, -2.5]],
         stds=[0.5, 0.25, 0.2, 0.15],
@@ -136,7 +136,7 @@ def _pc_errors(
 
 
 def _facts(problem: Problem, x: Tensor) -> tuple[float, float, float]:
-    """Squared distances to the data's mean and to that of the nearest mode, and a mode's share."""
+    """Return mean squared distances to the data's mean and the modes, and a mode's share."""
     mode = problem.target.assign(x)
     total = (x - problem.moments.mean).square().sum(1).mean()
     within = (x - problem.target.means[mode]).square().sum(1).mean()
@@ -147,7 +147,7 @@ def _facts(problem: Problem, x: Tensor) -> tuple[float, float, float]:
 
 
 def by_hand(denoiser: Callable[..., Tensor], rho: Tensor, y: Tensor) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095), with nothing around it."""
+    """Run DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095) in a minimal loop."""
     h = (rho[:-1] / rho[1:]).log().tolist()
     shrink = (rho[1:] / rho[:-1]).tolist()
     levels, before = rho.unbind(), None
@@ -163,8 +163,8 @@ def by_hand(denoiser: Callable[..., Tensor], rho: Tensor, y: Tensor) -> Tensor:
 
 
 def compare_cost(options: Options) -> None:
-    """Medians over interleaved repeats; ratios to the loop written by hand."""
-    torch.set_num_threads(1)  # so that the thread's own time is all of it, on a busy machine too
+    """Print median times over interleaved repeats, and ratios to the loop written by hand."""
+    torch.set_num_threads(1)  # so that the time of this thread is the whole time
     steps, repeats = 50, 3 if options.short else 41
     sde = EDMSDE()
     rho = sde.times(steps)

@@ -1,17 +1,17 @@
-r"""What a training step costs: the trainer beside a loop written by hand, and each of its options.
+r"""Measure the cost of a training step, beside a loop written by hand and with each option.
 
 1. Overhead. The same network, optimiser, average and loss, once in a `Trainer` and once in thirty
    lines of plain torch, for a U-Net of realistic size and for a tiny MLP, where whatever a step
    does beside the network shows most.
 2. Options. The U-Net's step with each option of `TrainConfig` that changes how it is computed:
    time, and the memory that a step needs on top of what is there before it.
-3. Batches. The same step on images that are decoded, resized and augmented for every batch, which
-   the process itself does, or others do ahead of it.
+3. Batches. The same step on images that are decoded, resized and augmented for every batch, in the
+   training process or in worker processes.
 
-All take turns, so that a change in the speed of the machine meets all of them alike, and seconds
-are those of the thread, or, where others make the batches, of the process that trains: what a step
-takes where other cores are free. A figure is the median over the turns; an overhead is that of the
-ratios within a turn, with a 95 % interval of the median.
+All contenders take turns, so that a change in the speed of the machine affects all of them. Seconds
+are processor time of the thread, or, with workers, of the training process, which is the time of a
+step if other cores are free. A figure is the median over the turns; an overhead is the median of
+the ratios within a turn, with its 95 % interval.
 
     python examples/benchmarks/training.py                    # a quarter of an hour
     python examples/benchmarks/training.py --parts options    # one of the three
@@ -53,7 +53,7 @@ LOSS = partial(dsm_loss, weight=edm(1.0), law=LogNormal(0.0, 1.2))
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     parts: tuple[Literal["overhead", "options", "batches"], ...] = (
         "overhead", "options", "batches",
@@ -72,17 +72,17 @@ class Options:
 
 
 def unet() -> nn.Module:
-    """1.6 million parameters, for images of 28 x 28."""
+    """Return a U-Net with 1.6 million parameters, for images of 28 x 28."""
     return UNet(1, patch=2, channels=(48, 80, 104, 112))
 
 
 def mlp() -> nn.Module:
-    """A network for points of the plane."""
+    """Return a network for points of the plane."""
     return MLP(2, hidden=(64, 64))
 
 
 def built(make: Callable[[], nn.Module], x: Tensor) -> ScoreModel:
-    """A score model with the same first weights every time."""
+    """Return a score model with the same initial weights at every call."""
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(torch.Generator().manual_seed(0).get_state())
         return ScoreModel(make(), EDMSDE(), x.shape[1:], moments=Moments(0.0, var=1.0))
@@ -94,20 +94,20 @@ Contender = Callable[[int], Any]
 
 
 def configured(batch: int, **options: Any) -> TrainConfig:
-    """The numbers of every run."""
+    """Return the settings of every run."""
     return TrainConfig(steps=10**6, batch_size=batch).changed(
         lr=LR, clip=CLIP, ema=DECAY, decay="constant", warmup=0, **options
     )
 
 
 def trainer(make: Callable[[], nn.Module], x: Tensor, batch: int, **options: Any) -> Contender:
-    """The steps of a `Trainer`."""
+    """Return a function that makes steps of a `Trainer`."""
     run = Trainer(built(make, x), x, configured(batch, **options), loss=LOSS)
     return lambda steps: run.train(steps, progress=False)
 
 
 def by_hand(make: Callable[[], nn.Module], x: Tensor, batch: int) -> Contender:
-    """The same in plain torch: EDM's preconditioning and loss (Karras et al. 2022, table 1)."""
+    """Return a function that makes the same steps in plain torch (Karras et al. 2022, table 1)."""
     net = built(make, x).net.train()
     weights = list(net.parameters())
     average = [p.detach().clone() for p in weights]
@@ -138,7 +138,7 @@ def by_hand(make: Callable[[], nn.Module], x: Tensor, batch: int) -> Contender:
 
 
 def turns(contenders: Mapping[str, Contender], steps: int, n: int) -> dict[str, list[float]]:
-    """Milliseconds a step of each contender in each of `n` turns."""
+    """Return the milliseconds of a step of each contender in each of `n` turns but the first."""
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(n):
         for name, run in contenders.items():
@@ -150,7 +150,7 @@ def turns(contenders: Mapping[str, Contender], steps: int, n: int) -> dict[str, 
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """An interval that holds the median with 95 % confidence, from the order of the values."""
+    """Return a 95 % interval of the median, from the order of the values."""
     n, ordered = len(values), sorted(values)
     k = max(0, math.floor((n - 1.96 * math.sqrt(n)) / 2))
     return ordered[k], ordered[n - 1 - k]
@@ -168,7 +168,7 @@ def overhead(name: str, ms: Mapping[str, list[float]]) -> None:
 
 
 def memory(make: Callable[[], Contender]) -> float:
-    """Megabytes that two steps need on top of what was there, in a process of their own."""
+    """Return the additional megabytes of two steps, in a process of their own."""
     if sys.platform != "linux":
         return math.nan
     context = multiprocessing.get_context("fork")
@@ -187,18 +187,18 @@ def memory(make: Callable[[], Contender]) -> float:
 
 
 class Clock(Callback):
-    """The processor's time of this process, whenever some steps are done."""
+    """Record the processor time of this process at every row of the log."""
 
     def __init__(self) -> None:
         self.ticks: list[float] = []
 
     def on_log(self, row: Mapping[str, float]) -> None:
-        """Read it."""
+        """Append the processor time."""
         self.ticks.append(time.process_time())
 
 
 def in_files(folder: Path, n: int) -> Data:
-    """Smooth random pictures of 256 x 256, one JPEG each, that are learnt as 28 x 28."""
+    """Write smooth random pictures of 256 x 256 as JPEG; return them as data of 28 x 28."""
     rng = np.random.default_rng(0)
     for i in range(n):
         small = Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8))
@@ -221,7 +221,7 @@ def overheads(options: Options, images: Tensor, points: Tensor) -> None:
 
 
 def kinds(options: Options, images: Tensor) -> Rows:
-    """The step with each option that changes how it is computed."""
+    """Return the table of a step with each option that changes how it is computed."""
     chosen: dict[str, dict[str, Any]] = {
         "as it is": {},
         "bf16": dict(bf16=True),
@@ -238,7 +238,7 @@ def kinds(options: Options, images: Tensor) -> Rows:
     def made(kind: Mapping[str, Any]) -> Contender:
         return trainer(unet, images, options.batch, **kind)
 
-    # first of all, while the process is small
+    # measure memory first, while the process is small
     megabytes = {
         name: memory(partial(made, kind)) for name, kind in chosen.items() if "compile" not in kind
     }
@@ -251,7 +251,7 @@ def kinds(options: Options, images: Tensor) -> Rows:
 
 
 def batches(options: Options) -> Rows:
-    """The step with each number of workers, once they have begun."""
+    """Return the table of a step with each number of workers, after the first steps."""
     every = 1 if options.short else 5
     with tempfile.TemporaryDirectory() as folder:
         data = in_files(Path(folder), options.batch if options.short else 1024)
@@ -277,7 +277,7 @@ def batches(options: Options) -> Rows:
 
 
 def beside(what: str, found: Mapping[str, list[float]]) -> Rows:
-    """The median of every contender, and that of its ratios to the first."""
+    """Return the median of every contender, and the median of its ratios to the first."""
     first = next(iter(found.values()))
     rows: Rows = [(what, "ms a step", "times the first")]
     for name, ms in found.items():

@@ -1,8 +1,8 @@
 """Chapter 0. Three kinds of generative models.
 
-A normalising flow, trained by likelihood; a generator, trained against an adversary; and a score.
-Each has about as many parameters as the others, learns from the same 5,000 points for the same
-time of one core, and is asked for samples and for a density.
+The chapter compares a normalising flow, trained by likelihood; a generator, trained against an
+adversary; and a score. All have about the same number of parameters, and are trained on the same
+5,000 points for the same time of one core. Their samples and densities are compared.
 
     python examples/chapters/00_three_kinds.py --out figures
 """

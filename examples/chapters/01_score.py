@@ -1,7 +1,7 @@
 """Chapter 1. The score needs no normaliser.
 
-A density known up to a factor, p = exp(-E) / Z, has a score that does not know Z. In the plane Z
-is a sum over a grid; in twenty dimensions neither a grid nor a million random points find it.
+The score of a density p = exp(-E) / Z does not depend on Z. In the plane Z can be computed on a
+grid; in twenty dimensions a grid is too large, and 100,000 random points miss the modes.
 
     python examples/chapters/01_score.py --out figures
 """

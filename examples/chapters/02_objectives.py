@@ -1,8 +1,8 @@
-"""Chapter 2. Four ways to match a score that nobody knows.
+"""Chapter 2. Four ways to match an unknown score.
 
-The Fisher divergence E |s_model - s|^2 asks for the unknown s. Implicit, sliced, finite-
-difference and denoising score matching all have its gradient, and differ in noise and cost. Each
-trains the same network at the same noise level for the same time.
+The Fisher divergence E |s_model - s|^2 contains the unknown s. Implicit, sliced and denoising
+score matching have the same gradient in expectation, finite differences nearly so; they differ in
+noise and cost. Each trains the same network at the same noise level for the same time.
 
     python examples/chapters/02_objectives.py --out figures
 """

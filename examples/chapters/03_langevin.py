@@ -1,8 +1,8 @@
 """Chapter 3. Langevin dynamics: the score alone is enough to draw samples.
 
-From any start, x <- x + eps s(x) + sqrt(2 eps) z walks to the density whose score is s. A finite
-step leaves a bias, which for a Gaussian of variance v is known: the walk settles at v / (1 - eps
-/ 2v). On the line the law after K steps is computed, and with it its error for any K.
+From any start, x <- x + eps s(x) + sqrt(2 eps) z converges to the density with the score s. A
+finite step has a bias: for a Gaussian of variance v the variance converges to v / (1 - eps / 2v).
+On the line the distribution after K steps is computed exactly, and so is its error for any K.
 
     python examples/chapters/03_langevin.py --out figures
 """

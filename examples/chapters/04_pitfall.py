@@ -1,8 +1,8 @@
-"""Chapter 4. The pitfall: data say nothing of the score where there are none.
+"""Chapter 4. The pitfall: the score cannot be learnt where there are no data.
 
 A network learns the score of Song's mixture, .8 N((5, 5), I) + .2 N((-5, -5), I), from clean data.
-Langevin dynamics from noise then fails for two reasons, which are measured apart: chains do not
-cross between the modes even under the exact score, and the score is wrong on the way.
+Langevin dynamics from noise then fails for two reasons, which are measured separately: chains do
+not cross between the modes even with the exact score, and the score is wrong between the modes.
 
     python examples/chapters/04_pitfall.py --out figures
 """

@@ -1,9 +1,9 @@
-"""Chapter 5. One noise level: the desert fills, and the samples blur.
+"""Chapter 5. One noise level: the score is learnt everywhere, and the samples are blurred.
 
-Noise of variance sigma^2 carries data into the empty parts, so that the score becomes learnable
-there; what Langevin dynamics then draws is p_sigma, whose modes are wider by exactly sigma^2. No
-single level is good at both. Small levels have one more trouble, and a cure: the gradient's
-variance.
+With noise of variance sigma^2 there are data between the modes, so that the score can be learnt
+there. But Langevin dynamics then draws from p_sigma, whose modes are wider by sigma^2. No single
+level is good at both. At small levels the variance of the gradient is large; a control variate
+reduces it.
 
     python examples/chapters/05_one_level.py --out figures
 """

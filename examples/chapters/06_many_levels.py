@@ -1,8 +1,8 @@
 """Chapter 6. Many levels, one kernel, and the weight that makes them equal.
 
-Noise added step by step, x_1 ... x_10, is noise added once: the variances telescope. One network
-is told its level and taught all of them. Unweighted, the loss is nearly all that of the smallest
-level; with lambda = sigma^2 every level counts the same, and every level is learned.
+Noise added in several steps has the same distribution as noise added once, since the variances
+add up. One network is given the level and trained on all levels. Without weights most of the loss
+is that of the smallest level; with lambda = sigma^2 all levels count equally and are learnt.
 
     python examples/chapters/06_many_levels.py --out figures
 """

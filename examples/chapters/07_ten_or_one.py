@@ -1,8 +1,8 @@
 """Chapter 7. Ten networks or one.
 
-L separate networks, one for each level, against one network that is told its level: first with as
-many parameters in all and as much arithmetic in all, then with L networks of its size at the same
-arithmetic. On two moons, where the error is exact, and on the 8x8 digits.
+L separate networks, one for each level, are compared with one network that is given the level:
+first with as many parameters in all, then with L networks of its size, both with as much
+arithmetic in all. The data are two moons, where the error is exact, and the 8x8 digits.
 
     python examples/chapters/07_ten_or_one.py --out figures
 """
@@ -25,7 +25,7 @@ from scoresde.targets import TwoMoons
 
 
 def compare(data: Tensor, ladder: VESDE, hidden: int, samples: int, batch: int) -> dict:
-    """The three models, trained with as much arithmetic; also what each cost."""
+    """Return the three models, trained with the same amount of arithmetic; print the cost."""
     shape, times = tuple(data.shape[1:]), ladder.times().flip(0)
     levels, size = len(times), math.prod(shape)
     moments = Moments(data.mean(0), var=float((data - data.mean(0)).pow(2).mean()))

@@ -1,9 +1,9 @@
-"""Chapter 7b. Why a U-Net, and why it is told the noise level.
+"""Chapter 7b. Why a U-Net, and why it is given the noise level.
 
 Networks of different shapes learn the score of 8x8 digits, each for the same seconds of one core:
 the gradient of one number, an MLP, convolutions at one resolution, at three without and with skips
-(a U-Net), and a U-Net that is not told the noise level. Then four ways of telling the level on two
-moons, where the error is exact, and what noise and chance do to images.
+(a U-Net), and a U-Net without the noise level. Then three embeddings of the level, and none, are
+compared on two moons, where the error is exact; and noised digits with images of random pixels.
 
     python examples/chapters/07b_why_a_unet.py --out figures
 """
@@ -22,7 +22,7 @@ from scoresde.targets import TwoMoons
 
 
 def nearest(x: Tensor, data: Tensor) -> Tensor:
-    """The root mean square difference of each event to the nearest one of the data."""
+    """Return the root mean square difference of each event from the nearest datum."""
     return torch.cdist(x.flatten(1), data.flatten(1)).amin(1) / x[0].numel() ** 0.5
 
 

@@ -1,8 +1,8 @@
 """Chapter 8. Annealed Langevin dynamics: from the largest noise down the ladder.
 
-The same network, the same number of evaluations: plain Langevin dynamics at the smallest level
-gets the weights of Song's mixture wrong, annealed Langevin dynamics gets them right. Then digits,
-on a ladder with a few more levels than 64 dimensions need.
+With the same network and the same number of evaluations, plain Langevin dynamics at the smallest
+level gets the weights of Song's mixture wrong, and annealed Langevin dynamics gets them right. Then
+digits are drawn, on a ladder with a few more levels than 64 dimensions need.
 
     python examples/chapters/08_annealed.py --out figures
 """

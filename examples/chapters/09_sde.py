@@ -1,8 +1,8 @@
 """Chapter 9. From the ladder to the SDE.
 
-With more levels the ladder's step becomes the step of the reverse SDE: their means and variances
-differ by O(1 / L^2) a step. One network, taught at every time, is then sampled in three ways:
-predictor-corrector, reverse SDE, probability flow.
+With more levels L the ladder's step converges to the step of the reverse SDE: their means and
+variances differ by O(1 / L^2) in a step. One network, trained at all times, is then sampled in
+three ways: predictor-corrector, reverse SDE, probability flow.
 
     python examples/chapters/09_sde.py --out figures
 """

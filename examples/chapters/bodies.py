@@ -1,4 +1,4 @@
-"""Build networks of one size and of different shapes, which chapter 7b sets beside each other."""
+"""Build networks of about one size and of different shapes, which chapter 7b compares."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class Block(nn.Module):
 class Convolutions(nn.Module):
     """Map an image to an image at three resolutions: down by halves, and up again.
 
-    With `skips` each resolution on the way up also sees that of the way down: a U-Net. Without
-    them everything passes through the coarsest one. `levels=1` stays at the finest resolution.
+    With `skips` the features of each resolution on the way down are added on the way up, as in a
+    U-Net. Without skips all information passes through the coarsest resolution. `levels=1` has only
+    the finest resolution.
     """
 
     def __init__(self, width: int, levels: int = 3, skips: bool = True) -> None:
@@ -63,7 +64,7 @@ class Convolutions(nn.Module):
 
 
 class Energy(nn.Module):
-    """Answer with the gradient of one number: the second half of the network is its derivative."""
+    """Return the gradient of one number, which the first half of a network computes."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -82,18 +83,18 @@ class Energy(nn.Module):
 
 
 class Untold(nn.Module):
-    """Keep the noise level from a network."""
+    """Evaluate a network without its noise level."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Map `(B, *)` to itself, at whatever level."""
+        """Map `(B, *)` to `(B, *)`, with the level replaced by 0."""
         return self.net(x, torch.zeros_like(c))
 
 
-# the best of two or three widths of each, after 12 seconds
+# for each shape the best of two or three widths, after 12 seconds
 SHAPES = {
     "gradient of a number": lambda: Energy(28),
     "MLP": lambda: MLP((1, 8, 8), hidden=(112,) * 3),

@@ -1,4 +1,4 @@
-"""What the chapters share: options, data, small networks and their training."""
+"""Define options, data, small networks and their training for all chapters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOX = 8.0  # the chains of Song's mixture start in [-8, 8]^2
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Choose what to run."""
 
     out: Path = Path("figures")
     """Where the picture goes."""
@@ -33,25 +33,25 @@ class Options:
 
 
 class Objective(Protocol):
-    """A loss of a batch, to be made small."""
+    """Define a loss of a batch, which is minimised."""
 
     def __call__(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
-        """`(B, *)` to `(B,)`."""
+        """Map `(B, *)` to `(B,)`."""
 
 
 def seeded(seed: int) -> torch.Generator:
-    """A random stream of its own."""
+    """Return a new generator with a seed."""
     return torch.Generator().manual_seed(seed)
 
 
 def three_modes() -> GaussianMixture:
-    """The density of the first chapters."""
+    """Return the density of the first chapters."""
     means = [[-1.5, -1.0], [1.8, -0.5], [0.0, 1.8]]
     return GaussianMixture([0.5, 0.3, 0.2], means, stds=[0.6, 0.8, 0.5])
 
 
 def network(width: int = 64, seed: int = 0) -> nn.Module:
-    """A plain network from the plane to the plane, which knows no noise level."""
+    """Return a network from the plane to the plane, without a noise level."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Linear(2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
@@ -60,9 +60,9 @@ def network(width: int = 64, seed: int = 0) -> nn.Module:
 
 
 class OneLevel(nn.Module):
-    """A network that needs not be told its level: three layers, as wide as the parameters allow.
+    """Define a network for one noise level, with three hidden layers.
 
-    There are 2 w^2 + (2 size + 3) w + size of them at width w.
+    The width w is the largest for which 2 w^2 + (2 size + 3) w + size is at most `parameters`.
     """
 
     def __init__(self, size: int, parameters: float) -> None:
@@ -75,17 +75,17 @@ class OneLevel(nn.Module):
         self.body = nn.Sequential(*layers, nn.Linear(width, size))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Map `(B, *)` to itself; `c` is always the same."""
+        """Map `(B, *)` to `(B, *)`; `c` is not used."""
         return self.body(x.flatten(1)).reshape(x.shape)
 
 
 def weights_of(net: nn.Module) -> int:
-    """How many parameters a network has."""
+    """Return the number of parameters of a network."""
     return sum(p.numel() for p in net.parameters())
 
 
 def levels_for(d: int, low: float, high: float) -> int:
-    """How many levels technique 2 of Song & Ermon (2020, arXiv:2006.09011) asks for.
+    """Return the number of levels by technique 2 of Song & Ermon (2020, arXiv:2006.09011).
 
     Neighbouring levels of ratio r overlap by Phi(sqrt(2 d) (r - 1) + 3 r) - Phi(sqrt(2 d) (r - 1) -
     3 r), which should be about a half.
@@ -100,14 +100,14 @@ def levels_for(d: int, low: float, high: float) -> int:
 
 
 def batches(data: Tensor, loss: Objective, size: int = 512) -> Callable[[torch.Generator], Tensor]:
-    """The loss of random batches of the data, as `train` wants it."""
+    """Return a function of a generator that computes the loss of a random batch, for `train`."""
     return lambda g: loss(data[torch.randint(len(data), (size,), generator=g)], generator=g)
 
 
 def teach(
     data: Tensor, sde: SDE, hidden: tuple[int, ...], steps: int, lr: float = 2e-3
 ) -> ScoreModel:
-    """The score of points of the plane at every noise level, by denoising score matching."""
+    """Return a model of points of the plane, trained by denoising score matching."""
     moments = Moments(data.mean(0), var=float(data.var(0).mean()))
     model = ScoreModel(scoresde.nn.MLP(2, hidden=hidden), sde, (2,), moments=moments)
     train(model, batches(data, partial(dsm_loss, model, sde)), steps=steps, lr=lr)
@@ -123,9 +123,9 @@ def train(
     lr: float = 2e-3,
     seed: int = 0,
 ) -> int:
-    """Adam on `loss(generator)` for so many steps, or seconds of one core; returns the steps.
+    """Minimise `loss(generator)` by Adam for some steps or seconds; return the number of steps.
 
-    The learning rate falls to 0 as the cosine of the share that has been used up.
+    The learning rate falls to 0 as a cosine of the used share of steps or seconds.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(net.parameters(), lr=lr)
@@ -143,29 +143,29 @@ def train(
 
 @torch.no_grad()
 def relative_error(score: Tensor, exact: Tensor) -> float:
-    """E |s_model - s|^2 / E |s|^2 over the batch."""
+    """Return E |s_model - s|^2 / E |s|^2 over the batch."""
     return float((score - exact).pow(2).sum() / exact.pow(2).sum())
 
 
 class Unit:
-    """Noise that is one, or none: it reads the map x' = A x + b + C z off a step."""
+    """Return constant noise, to determine A, b and C of a step x' = A x + b + C z."""
 
     def __init__(self, z: float) -> None:
         self.z = z
 
     def normal(self, like: Tensor, t: Tensor, k: int = 0) -> Tensor:
-        """The number, as a draw."""
+        """Return the constant in place of a draw."""
         return torch.full_like(like, self.z)
 
     def increment(self, like: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        """The number, as an increment."""
+        """Return the constant in place of an increment."""
         return torch.full_like(like, self.z)
 
 
 def step_moments(
     sampler: Sampler, rsde: ReverseSDE, t: Tensor, s: Tensor, mean: float, var: float
 ) -> tuple[float, float]:
-    """Exact mean and variance after a step that is affine, of a Gaussian before it."""
+    """Return the exact mean and variance of a Gaussian after an affine step."""
     zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
     b = sampler.step(rsde, zero, t, s, Unit(0.0))
     a = sampler.step(rsde, one, t, s, Unit(0.0)) - b
@@ -177,20 +177,20 @@ def step_moments(
 def chains(
     score: Callable, sde: SDE, sampler: Sampler, steps: int, x: Tensor, t: float | Tensor, seed: int
 ) -> Tensor:
-    """Langevin dynamics at the one noise level of time t: so many steps of every point of x."""
+    """Make Langevin steps at the noise level of time t from every point of x."""
     return correct(sampler, steps, sde.reverse(score), x, t, Noise.of(seed, len(x)))
 
 
 def in_the_box(n: int) -> Tensor:
-    """Points anywhere in the box, for chains to start from."""
+    """Return uniform points of the box, from which chains start."""
     return BOX * (2 * torch.rand(n, 2, generator=seeded(2)) - 1)
 
 
 def upper(x: Tensor) -> float:
-    """The share of the points above the diagonal that parts the modes of Song's mixture."""
+    """Return the share of points above the diagonal between the modes of Song's mixture."""
     return float((x.sum(1) > 0).float().mean())
 
 
 def interval(share: float, n: int) -> float:
-    """Half the width of a 95 % interval of a share of n."""
+    """Return half the width of a 95 % interval of a share of n."""
     return 1.96 * math.sqrt(max(share * (1 - share), 1 / n) / n)

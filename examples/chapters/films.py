@@ -1,4 +1,4 @@
-"""The films of the chapters: clouds that move over a density."""
+"""Write the films of the chapters: clouds of points that move over a density."""
 
 from __future__ import annotations
 

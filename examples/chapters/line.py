@@ -1,4 +1,4 @@
-"""Langevin dynamics on the line, where the law after any number of steps can be computed."""
+"""Compute the exact distribution of Langevin dynamics on the line after any number of steps."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ REACH, POINTS, START = 6.0, 601, -4.0
 
 
 def places() -> Tensor:
-    """Points of the line, `(n, 1)`, close together beside the width of a step's noise."""
+    """Return points of the line, `(n, 1)`, much closer than the width of a step's noise."""
     return torch.linspace(-REACH, REACH, POINTS, dtype=torch.float64)[:, None]
 
 
 def errors(target: GaussianMixture, eps: float, doublings: int) -> list[float]:
-    """The total variation between the target and the law after 1, 2, 4, ... steps of size eps.
+    """Return the total variation from the target after 1, 2, 4, ... steps of size eps.
 
-    The matrix of one step's transition probabilities is squared again and again, so that no draw
-    is made and the last law is that after 2^(doublings - 1) steps from one point.
+    The matrix of transition probabilities of a step is squared repeatedly, up to 2^(doublings - 1)
+    steps from one point. No samples are drawn.
     """
     x = places()
     wanted = target.log_prob(x).softmax(0)

@@ -1,4 +1,4 @@
-"""The figures of the chapters: maps, clouds, arrows, curves, bars, digits."""
+"""Draw the figures of the chapters: maps, clouds, arrows, curves, bars, digits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLUE, RED, GREY, GOLD, GREEN = "#30638e", "#d1495b", "#8d99ae", "#edae49", "#3d7
 
 
 def grid(reach: float, points: int = 120) -> Tensor:
-    """Points of a square around the origin, `(points^2, 2)`, row by row of y."""
+    """Return points of a square around the origin, `(points^2, 2)`, row by row of y."""
     axis = torch.linspace(-reach, reach, points)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return torch.stack([x, y], -1).reshape(-1, 2)
@@ -26,13 +26,13 @@ def grid(reach: float, points: int = 120) -> Tensor:
 def panels(
     columns: int, rows: int = 1, size: tuple[float, float] = (3.6, 3.6)
 ) -> tuple[Figure, list[Axes]]:
-    """A figure and its panels, row by row."""
+    """Return a figure and its panels, row by row."""
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=90, layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def strip_over_pair(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure with a row of square panels over two wide ones."""
+    """Return a figure with a row of square panels over two wide ones, and the panels."""
     figure = Figure(figsize=size, dpi=90, layout="constrained")
     top, bottom = figure.add_gridspec(2, 1, height_ratios=(1, 1.25))
     cells = [*top.subgridspec(1, count), *bottom.subgridspec(1, 2)]
@@ -96,7 +96,7 @@ def curves(
     axes: Axes, x: Sequence[float] | Tensor, lines: Mapping[str, Sequence[float] | Tensor],
     colors: Sequence[str] = (BLUE, RED, GOLD), style: str = "o-", **options: object,
 ) -> None:  # fmt: skip
-    """Named lines over one x, with a legend; options are the axes' own."""
+    """Draw named lines over one x, with a legend; `options` are passed to `axes.set`."""
     for (name, y), color in zip(lines.items(), colors, strict=False):
         axes.plot(x, y, style, ms=4, color=color, label=name)
     axes.set(**options)
@@ -107,19 +107,19 @@ def by_level(
     axes: Axes, sigma: Tensor, lines: Mapping[str, Sequence[float]], title: str,
     colors: Sequence[str] = (RED, BLUE), **options: object,
 ) -> None:  # fmt: skip
-    """Named lines over the noise level, both axes logarithmic."""
+    """Draw named lines over the noise level, with two logarithmic axes."""
     options = dict(xscale="log", yscale="log", xlabel="σ", title=title) | options
     curves(axes, sigma, lines, colors, **options)
 
 
 def tick(axes: Axes, x: Sequence[float]) -> None:
-    """Ticks on a logarithmic axis at these values, and none between."""
+    """Set the ticks of a logarithmic axis to these values."""
     axes.set_xticks(x, [f"{value:g}" for value in x])
     axes.minorticks_off()
 
 
 def level_line(axes: Axes, y: float, text: str) -> None:
-    """A dashed line near the top of a logarithmic axis, and above it what it means."""
+    """Draw a dashed line with a text above it, and limit the logarithmic axis there."""
     axes.axhline(y, color=GREY, lw=1, ls="--")
     axes.text(0.03, 1.2 * y, text, color="#5c677d", fontsize=8, va="bottom",
               transform=axes.get_yaxis_transform())  # fmt: skip
@@ -129,7 +129,7 @@ def level_line(axes: Axes, y: float, text: str) -> None:
 def bars(
     axes: Axes, values: Mapping[str, float], title: str, colors: Sequence[str] | str = GREY
 ) -> None:
-    """Horizontal bars from the top down, each with its name inside."""
+    """Draw horizontal bars from the top down, each with its name inside."""
     axes.barh(list(values), list(values.values()), color=colors)
     axes.invert_yaxis()
     axes.set_title(title, fontsize=10)
@@ -140,7 +140,7 @@ def bars(
 
 
 def tiles(axes: Axes, images: Tensor, title: str, side: int = 6) -> None:
-    """The first `side^2` grey images `(B, 1, H, W)`, in a square."""
+    """Draw the first `side^2` grey images `(B, 1, H, W)` in a square."""
     padded = torch.nn.functional.pad(images[: side**2, 0], (1, 1, 1, 1), value=-0.5)
     h, w = padded.shape[1:]
     image = padded.reshape(side, side, h, w).permute(0, 2, 1, 3).reshape(side * h, side * w)
@@ -150,7 +150,7 @@ def tiles(axes: Axes, images: Tensor, title: str, side: int = 6) -> None:
 
 
 def strips(axes: Axes, rows: Mapping[str, Tensor], titles: Sequence[str]) -> None:
-    """Rows of grey images `(B, 1, H, W)`, each scaled to its own extremes, named at the left."""
+    """Draw named rows of grey images `(B, 1, H, W)`, each scaled to its own extremes."""
     images = torch.cat(list(rows.values())).detach()
     low, high = (f(images, (1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
     cells = torch.nn.functional.pad((images - low) / (high - low), (1, 1, 1, 1), value=1.0)[:, 0]
@@ -165,7 +165,7 @@ def strips(axes: Axes, rows: Mapping[str, Tensor], titles: Sequence[str]) -> Non
 def counts(
     axes: Axes, values: Mapping[str, Tensor], colors: Sequence[str], **options: object
 ) -> None:
-    """Named histograms over one axis, each of area 1."""
+    """Draw named histograms over one axis, each of area 1."""
     for (name, x), color in zip(values.items(), colors, strict=True):
         axes.hist(np.asarray(x), bins=60, density=True, color=color, alpha=0.6, label=name)
     axes.set(yticks=[], **options)

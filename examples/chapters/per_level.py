@@ -1,4 +1,4 @@
-"""One network for each noise level, behind the interface of one network."""
+"""Join the networks of several noise levels into one network."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from scoresde.sde.coordinates import c_noise
 
 
 class PerLevel(nn.ModuleList):
-    """`net(x, c)` answered by the network of the level nearest in `c`; rows of one go together."""
+    """Evaluate for each row the network of the level nearest to `c`."""
 
     levels: Tensor
 

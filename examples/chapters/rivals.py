@@ -1,4 +1,4 @@
-"""Fit a flow by likelihood and a generator by an adversary, which chapter 0 sets beside a score."""
+"""Fit a flow by likelihood and a generator by an adversary, for chapter 0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def mlp(inputs: int, outputs: int, width: int, hidden: int = 2) -> nn.Sequential:
-    """Make a network with so many hidden layers."""
+    """Return a network with a number of hidden layers."""
     sizes = [inputs] + [width] * hidden
     layers = [(nn.Linear(a, b), nn.LeakyReLU(0.2)) for a, b in itertools.pairwise(sizes)]
     return nn.Sequential(*itertools.chain(*layers), nn.Linear(width, outputs))

@@ -1,4 +1,4 @@
-"""Teach the networks of chapter 7b the score, and measure them at every noise level."""
+"""Train the networks of chapter 7b, and measure them at every noise level."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def shapes(digits: Tensor, held: Tensor, seconds: float) -> tuple[dict[str, Tens
 
 
 def telling(steps: int) -> dict[str, list[float]]:
-    """Return the errors on two moons by level, of networks that are told the level in four ways."""
+    """Return the errors on two moons by level, for three embeddings of the level and none."""
     target, errors = TwoMoons(), {}
     data = target.sample(20_000, generator=seeded(0))
     print(f"two moons, {steps:,} steps each, relative Fisher error, mean over the same levels")

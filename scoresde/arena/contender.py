@@ -74,7 +74,7 @@ class Informed:
         sampler: The sampler.
         facts: What the sampler is told about the data: "nothing"; "variance", the mean and one
             variance for all dimensions; or "covariance", the mean and the full covariance.
-        pilot: Make a pilot run, once for each problem.
+        pilot: Make a pilot run.
         choose: Choose the sampler's settings for each budget by runs from the pilot's initial
             states, and fit its weights.
     """
@@ -86,7 +86,7 @@ class Informed:
 
     @property
     def pilot_nfe(self) -> int:
-        """Return the number of evaluations of the pilot run, which is made once."""
+        """Return the number of evaluations of the pilot run, without those that choose settings."""
         return _PILOT + 1 if self.pilot else 0
 
     @torch.no_grad()

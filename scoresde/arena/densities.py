@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scoresde.arena.problem import Problem, generator_of
+from scoresde.arena.problem import Problem, generator_of, rotation
 from scoresde.arena.reference import DOP853
 from scoresde.checks import door
 from scoresde.errors import MissingExtraError
@@ -159,12 +159,6 @@ def _sklearn() -> Any:
         raise MissingExtraError.by("scikit-learn", install, "its sample images") from error
 
 
-def _rotation(d: int, generator: torch.Generator) -> Tensor:
-    z = torch.randn(d, d, generator=generator, dtype=torch.float64)
-    q: Tensor = torch.linalg.qr(z)[0]
-    return q
-
-
 def _widths(d: int, seed: int) -> Target:
     """Return six modes of widths from 1 to .01, where the axes of each mode differ as much."""
     g = generator_of(_SEED, d, seed)
@@ -172,7 +166,7 @@ def _widths(d: int, seed: int) -> Target:
     spectrum = torch.logspace(0, -4, d, dtype=torch.float64)
     covs = []
     for width in largest:
-        q = _rotation(d, g)
+        q = rotation(d, g)
         covs.append(width**2 * (q * spectrum) @ q.T)
     means = torch.randn(6, d, generator=g, dtype=torch.float64) / math.sqrt(4)
     weights = torch.arange(1, 7, dtype=torch.float64)
@@ -184,7 +178,7 @@ def _sheets(seed: int, d: int = 144) -> Target:
     g = generator_of(_SEED, d, 100 + seed)
     covs = []
     for k in range(12):
-        q, wide = _rotation(d, g), 4 + k % 5
+        q, wide = rotation(d, g), 4 + k % 5
         spectrum = torch.full((d,), 4e-4, dtype=torch.float64)
         spectrum[:wide] = torch.linspace(1.0, 0.1, wide, dtype=torch.float64)
         covs.append((q * spectrum) @ q.T)

@@ -124,3 +124,10 @@ def generator_of(*key: int) -> torch.Generator:
     """Return a generator for a tuple of integers, by a hash, so that keys do not collide."""
     (state,) = np.random.SeedSequence(key).generate_state(1)
     return torch.Generator().manual_seed(int(state))
+
+
+def rotation(d: int, generator: torch.Generator) -> Tensor:
+    """Return a random orthogonal matrix `(d, d)`, float64."""
+    z = torch.randn(d, d, generator=generator, dtype=torch.float64)
+    q: Tensor = torch.linalg.qr(z)[0]
+    return q

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scoresde.arena.problem import Problem, generator_of
+from scoresde.arena.problem import Problem, generator_of, rotation
 from scoresde.arena.reference import RungeKutta4
 from scoresde.checks import check_integer, check_range, door
 from scoresde.score import Wrapped, load
@@ -65,12 +65,6 @@ def digits(evaluations: int = 10_000, labels: int = 10) -> Problem:
     )
 
 
-def _rotation(d: int, generator: torch.Generator) -> Tensor:
-    z = torch.randn(d, d, generator=generator, dtype=torch.float64)
-    q: Tensor = torch.linalg.qr(z)[0]
-    return q
-
-
 def _blobs() -> Target:
     """Return four modes in the plane, of unequal weights and widths."""
     weights = [0.4, 0.3, 0.2, 0.1]
@@ -81,7 +75,7 @@ def _blobs() -> Target:
 def _gaussian() -> Target:
     """Return a Gaussian in 16 dimensions with variances .01 to 4 along rotated axes."""
     g = generator_of(16)
-    q = _rotation(16, g)
+    q = rotation(16, g)
     variances = torch.logspace(math.log10(0.01), math.log10(4), 16, dtype=torch.float64)
     return Gaussian(torch.randn(16, generator=g, dtype=torch.float64), cov=(q * variances) @ q.T)
 
@@ -90,7 +84,7 @@ def _images() -> Target:
     """Return eight modes in 64 dimensions with spectra that fall as 1 / k^2, as for images."""
     g = generator_of(64)
     spectrum = torch.arange(1, 65, dtype=torch.float64) ** -2
-    bases = [_rotation(64, g) for _ in range(8)]
+    bases = [rotation(64, g) for _ in range(8)]
     means = 0.5 * torch.randn(8, 64, generator=g, dtype=torch.float64)
     weights = torch.arange(1, 9, dtype=torch.float64)
     return GaussianMixture(
@@ -102,7 +96,7 @@ def _planes() -> Target:
     """Return five modes in 32 dimensions, each wide in four dimensions and .05 wide in the rest."""
     g = generator_of(32)
     spectrum = torch.cat([torch.tensor([1.0, 0.7, 0.5, 0.3]), torch.full((28,), 0.0025)]).double()
-    bases = [_rotation(32, g) for _ in range(5)]
+    bases = [rotation(32, g) for _ in range(5)]
     means = torch.randn(5, 32, generator=g, dtype=torch.float64)
     return GaussianMixture(
         [0.3, 0.25, 0.2, 0.15, 0.1], means, torch.stack([(q * spectrum) @ q.T for q in bases])

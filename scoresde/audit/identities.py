@@ -36,7 +36,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["ROUNDING", "Estimate", "Findings", "examine", "matched", "mean", "products"]
+__all__ = [
+    "ROUNDING", "Estimate", "Findings", "deviation", "examine", "matched", "mean", "products",
+]  # fmt: skip
 
 ROUNDING = 5e-7
 """The relative rounding error of a float32 score; smaller deviations are ignored."""
@@ -126,9 +128,9 @@ def examine(table: Tensor, errors: Tensor) -> Findings:
         bias=bias,
         avoidable=_avoidable(table),
         z={
-            "calibration": _deviation(e_e - z_e),
-            "stein": _deviation(-u_e),
-            "slope": _deviation(-y_e),
+            "calibration": deviation(mean(e_e - z_e)),
+            "stein": deviation(mean(-u_e)),
+            "slope": deviation(mean(-y_e)),
             "bias": deviate,
         },
     )
@@ -157,9 +159,8 @@ def _denoiser_products(table: Tensor) -> tuple[Tensor, Tensor]:
     return u_e - (z_e - e_e), u_u - 2 * eps_u + eps_eps
 
 
-def _deviation(values: Tensor) -> float:
-    """Return the mean of values in standard errors; their expectation should be 0."""
-    estimate = mean(values)
+def deviation(estimate: Estimate) -> float:
+    """Return a value in standard errors, with at least the rounding error of a score."""
     return estimate.value / math.hypot(estimate.stderr, ROUNDING)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde.audit.agreement import Agreement
-from scoresde.audit.identities import ROUNDING, Estimate, examine, mean
+from scoresde.audit.identities import ROUNDING, Estimate, deviation, examine, mean
 from scoresde.audit.references import Linear
 from scoresde.audit.result import Level, Memory, limit
 from scoresde.audit.subject import Evaluated
@@ -61,8 +61,8 @@ def levels_of(
                 agreement=drawn[i],
                 z={
                     **findings.z,
-                    "linear": _deviate(above),
-                    "memory": 0.0 if memory is None else _deviate(memory.gap),
+                    "linear": deviation(above),
+                    "memory": 0.0 if memory is None else deviation(memory.gap),
                 },
                 limit=limit(len(times)),
             )
@@ -81,7 +81,3 @@ def _memory(held: Evaluated, learnt: Evaluated) -> Memory:
         gap.stderr / room if room > ROUNDING else math.inf,
     )
     return Memory(old, floor, gap, share)
-
-
-def _deviate(estimate: Estimate) -> float:
-    return estimate.value / math.hypot(estimate.stderr, ROUNDING)

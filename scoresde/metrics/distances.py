@@ -2,6 +2,8 @@ r"""Compute distances from samples to the nearest data, and between histograms o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,9 @@ from scoresde.checks import door
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.metrics.checks import finite, pair
 
-__all__ = ["nearest_distance", "total_variation"]
+__all__ = ["chunks", "nearest_distance", "total_variation"]
 
-# The largest number of distances in memory at one time.
+# The largest number of pairs of rows in memory at one time.
 _ENTRIES = 2**22
 
 
@@ -24,16 +26,16 @@ def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
     them, also compute the distances of held-out data, and compare the low quantiles.
 
     Args:
-        x: samples, `(N, *)`.
-        y: the possible neighbours, `(M, *)`, M at least 1.
+        x: Samples, `(N, *)`.
+        y: The possible neighbours, `(M, *)`, M at least 1.
 
     Returns:
         The distances, `(N,)`, float64.
 
     Raises:
         ShapeError: `y` is empty, or the events of `x` and `y` differ in shape.
-        InvalidTypeError: a set is not a tensor of real numbers.
-        NonFiniteError: a set holds a NaN or an infinity.
+        InvalidTypeError: A set is not a tensor of real numbers.
+        NonFiniteError: A set holds a NaN or an infinity.
     """
     points, others = pair(x, y, 0)
     if len(others) == 0:
@@ -42,9 +44,8 @@ def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
     centre = others.mean(0)
     points, others = points - centre, others - centre
     norms = others.square().sum(1)
-    rows = max(1, _ENTRIES // len(others))
-    distances = []
-    for part in torch.split(points, rows):
+    distances = [points.new_zeros(0)]
+    for _, part in chunks(points, len(others)):
         # Find the neighbour by products, then compute its distance by differences, which lose no
         # digits.
         nearest = (norms - 2 * part @ others.mT).argmin(1)
@@ -57,17 +58,17 @@ def total_variation(p: Tensor, q: Tensor) -> float:
     r"""Return the total variation $\frac12 \sum_k |p_k - q_k|$ between two histograms.
 
     Args:
-        p: counts or probabilities, `(K,)`, non-negative; divided by their sum.
-        q: the second histogram, in the same form.
+        p: Counts or probabilities, `(K,)`, non-negative; divided by their sum.
+        q: The second histogram, in the same form.
 
     Returns:
         A number in [0, 1]: 0 for equal histograms, 1 for disjoint ones.
 
     Raises:
         ShapeError: `p` and `q` are not vectors of the same length.
-        InvalidTypeError: a histogram is not a tensor of real numbers.
-        InvalidValueError: a histogram has a negative entry, or its sum is 0.
-        NonFiniteError: a histogram holds a NaN or an infinity.
+        InvalidTypeError: A histogram is not a tensor of real numbers.
+        InvalidValueError: A histogram has a negative entry, or its sum is 0.
+        NonFiniteError: A histogram holds a NaN or an infinity.
     """
     fractions = []
     for name, value in (("p", p), ("q", q)):
@@ -83,3 +84,13 @@ def total_variation(p: Tensor, q: Tensor) -> float:
             f"{tuple(q.shape)}; count classes with labels.bincount(minlength=K)"
         )
     return float(0.5 * (fractions[0] - fractions[1].to(fractions[0].device)).abs().sum())
+
+
+def chunks(a: Tensor, others: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the rows of `a` in parts, each with the index of its first row.
+
+    The size of a part limits the memory for its pairs with `others` other rows.
+    """
+    rows = max(1, _ENTRIES // others)
+    for start in range(0, len(a), rows):
+        yield start, a[start : start + rows]

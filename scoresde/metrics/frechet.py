@@ -129,18 +129,18 @@ def frechet_distance(
     real data.
 
     Args:
-        x: samples, `(N, *)`, N at least 2; or a fit.
-        y: samples, `(M, *)`, M at least 2; or a fit.
-        features: a map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
+        x: Samples, `(N, *)`, N at least 2; or a fit.
+        y: Samples, `(M, *)`, M at least 2; or a fit.
+        features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
             samples at a time; without it the samples themselves, flattened, are the features.
 
     Returns:
         $d^2 \ge 0$, computed in float64.
 
     Raises:
-        ShapeError: fewer than two samples, or `x` and `y` have features of different size.
-        InvalidTypeError: a sample or a feature is not a tensor of real numbers.
-        NonFiniteError: a feature is NaN or infinite.
+        ShapeError: Fewer than two samples, or `x` and `y` have features of different size.
+        InvalidTypeError: A sample or a feature is not a tensor of real numbers.
+        NonFiniteError: A feature is NaN or infinite.
     """
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         same_bytes(x=x, y=y)

@@ -39,7 +39,7 @@ def mean_interval(values: Tensor, *, level: float = 0.95) -> tuple[float, float]
 
     Args:
         values: `(n,)`, n at least 1.
-        level: the confidence of the interval, in (0, 1).
+        level: The confidence of the interval, in (0, 1).
 
     Returns:
         Both ends, in float64. They are infinite if n is 1, and equal if all values are equal. In

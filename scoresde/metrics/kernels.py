@@ -24,7 +24,7 @@ $$ k(a, b) - k(a, c) - k(c, b) + k(c, c) = p^3 + 3 p^2 G + 3 p G^2 + 3 u w (G + 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -35,11 +35,10 @@ from torch import Tensor
 from scoresde.checks import check_fields, check_range, door
 from scoresde.errors import NonFiniteError
 from scoresde.metrics.checks import pair, whole
+from scoresde.metrics.distances import chunks
 
 __all__ = ["Kernel", "kernel_distance", "median_distance"]
 
-# The largest number of kernel values in memory at one time.
-_ENTRIES = 2**22
 # The number of rows from which the bandwidth is computed.
 _ROWS = 1000
 
@@ -147,7 +146,7 @@ def _sums(
 ) -> Tensor:
     r"""Return $\sum_{ij} v_i w_j k(a_i, b_j)$ for each v and w; if `same`, leave out i = j."""
     total = v.new_zeros(len(v))
-    for start, part in _chunks(a, len(b)):
+    for start, part in chunks(a, len(b)):
         k = kernel(part, b)
         if same:
             i = torch.arange(len(part))
@@ -169,9 +168,3 @@ def _cubic(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
     # in place, since the tables are large
     k = (3 * g * p).addcmul_(p, p).addcmul_(g, g, value=3).mul_(p)
     return k.addcmul_(3 * u * w, g + at)
-
-
-def _chunks(a: Tensor, others: int) -> Iterator[tuple[int, Tensor]]:
-    rows = max(1, _ENTRIES // others)
-    for start in range(0, len(a), rows):
-        yield start, a[start : start + rows]

@@ -25,11 +25,9 @@ from torch import Tensor
 from scoresde.checks import check_fields, check_integer, door
 from scoresde.errors import ShapeError
 from scoresde.metrics.checks import pair, whole
+from scoresde.metrics.distances import chunks
 
 __all__ = ["Neighbours", "Support", "precision_recall"]
-
-# The largest number of distances in memory at one time.
-_ENTRIES = 2**22
 
 
 class Support(NamedTuple):
@@ -125,7 +123,7 @@ class _BallOverlaps:
         to_neighbours, neighbours = [], []
         # pairs of a centre and a point that may lie in its ball, and their distances
         pairs, between = [], []
-        for start, part in _chunks(centres, max(self.sizes)):
+        for start, part in chunks(centres, max(self.sizes)):
             i = torch.arange(len(part))
             among_centres = _distances(part, centres)
             among_centres[i, start + i] = torch.inf
@@ -164,8 +162,3 @@ class _BallOverlaps:
 def _distances(a: Tensor, b: Tensor) -> Tensor:
     """Return distances computed by differences, so that equal rows are at distance 0."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def _chunks(a: Tensor, others: int) -> list[tuple[int, Tensor]]:
-    rows = max(1, _ENTRIES // others)
-    return [(start, a[start : start + rows]) for start in range(0, len(a), rows)]

@@ -29,16 +29,16 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     distance of each sample to itself, so the estimate is unbiased (a U-statistic).
 
     Args:
-        x: samples, `(N, *)`, N at least 2.
-        y: samples, `(M, *)`, M at least 2.
+        x: Samples, `(N, *)`, N at least 2.
+        y: Samples, `(M, *)`, M at least 2.
 
     Returns:
         An unbiased estimate, which may be negative.
 
     Raises:
-        ShapeError: fewer than two samples, or events of different shape.
-        InvalidTypeError: a set is not a tensor of real numbers.
-        NonFiniteError: a set holds a NaN or an infinity.
+        ShapeError: Fewer than two samples, or events of different shape.
+        InvalidTypeError: A set is not a tensor of real numbers.
+        NonFiniteError: A set holds a NaN or an infinity.
     """
     a, b = pair(x, y, 2)
     return float(Kernel("distance")(a, b, *whole(a, b))["energy"])
@@ -64,19 +64,19 @@ def sliced_wasserstein(
     independent.
 
     Args:
-        x: samples, `(N, *)`, N at least 2; one is left out if N is odd.
-        y: samples, `(N, *)`.
-        projections: number of directions, at least 1.
-        generator: the generator of the directions, on the CPU; by default torch's global one.
+        x: Samples, `(N, *)`, N at least 2; one is left out if N is odd.
+        y: Samples, `(N, *)`.
+        projections: The number of directions, at least 1.
+        generator: The generator of the directions, on the CPU; by default torch's global one.
 
     Returns:
         The mean over directions, which may be negative, in squared units of the samples.
 
     Raises:
-        ShapeError: the two sets have events of different shapes, or fewer than two samples.
+        ShapeError: The two sets have events of different shapes, or fewer than two samples.
         InvalidValueError: `projections` is below 1.
-        InvalidTypeError: a set is not a tensor of real numbers.
-        NonFiniteError: a set holds a NaN or an infinity.
+        InvalidTypeError: A set is not a tensor of real numbers.
+        NonFiniteError: A set holds a NaN or an infinity.
     """
     a, b = pair(x, y, 2)
     if len(a) != len(b):
@@ -97,7 +97,7 @@ class Sliced:
     directions the value depends on the seed.
 
     Args:
-        projections: Number of directions, at least 1.
+        projections: The number of directions, at least 1.
         seed: The seed of the directions.
 
     Raises:

@@ -1,8 +1,8 @@
-r"""Priors over fields of 8 x 8 pixels with exact scores, measurements of them, and our methods.
+r"""Define priors over fields of 8 x 8 pixels with exact scores, measurements, and our methods.
 
-Of its prior a method knows the score and the variances of the pixels, as those of a trained model;
-in the rows with a known covariance that too, which the data would tell. A prior counts the forward
-equivalents of its calls: a pass is 1, and a pass back 2.
+A method knows the score of its prior and the variances of the pixels, as for a trained model. Rows
+with "cov" in their name also know the covariance, which could be estimated from data. A prior
+counts the forward equivalents of its calls: a forward pass is 1, and a backward pass is 2.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from scoresde.targets.target import Target
 SIDE = 8
 EVENT = (1, SIDE, SIDE)
 SDE = scoresde.VESDE(0.02, 30.0)
-# The noise of the measurements, which leaves several modes of the mixture in doubt.
+# The noise of the measurements; several modes of the mixture remain possible.
 STD = {"field": 0.2, "mixture": 1.0}
 
 
 class Count:
-    """Forward equivalents so far."""
+    """Count forward equivalents."""
 
     passes = 0
 
@@ -54,7 +54,7 @@ class _Counted(torch.autograd.Function):
 
 
 class Prior(Wrapped):
-    """The exact score of a target, of which only the variances are known; it counts its passes."""
+    """Evaluate the exact score of a target, and count passes; only the variances are known."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target.at(SDE))
@@ -82,7 +82,7 @@ class Prior(Wrapped):
 
 @dataclass(frozen=True)
 class Problem:
-    """A measurement of a draw of a prior."""
+    """Hold a measurement of a draw from a prior."""
 
     prior: Prior
     scanner: Linear
@@ -93,14 +93,14 @@ class Problem:
 
 
 def field(length: float) -> Tensor:
-    """The covariance of a smooth field over the flattened pixels."""
+    """Return the covariance of a smooth field over the flattened pixels."""
     axis = torch.arange(float(SIDE), dtype=torch.float64)
     one = torch.exp(-0.5 * ((axis[:, None] - axis) / length) ** 2)
     return torch.kron(one, one) + 1e-2 * torch.eye(SIDE**2, dtype=torch.float64)
 
 
 def problem(name: str, operator: str, i: int, n: int, budget: int) -> Problem:
-    """The i-th measurement of a draw of a prior."""
+    """Return the i-th measurement of a draw from a prior."""
     target, scanner = priors()[name], Linear(operators()[operator], STD[name])
     draw = torch.Generator().manual_seed(100 + i)
     clean = scanner(target.sample(1, generator=draw).double())[0]
@@ -109,7 +109,7 @@ def problem(name: str, operator: str, i: int, n: int, budget: int) -> Problem:
 
 
 def priors() -> dict[str, Target]:
-    """A field, and a mixture of four others about means of their own."""
+    """Return a Gaussian field, and a mixture of four Gaussian fields with different means."""
     draw = torch.Generator().manual_seed(0)
     root = torch.linalg.cholesky(field(3.0))
     means = torch.randn(4, SIDE**2, generator=draw, dtype=torch.float64) @ root.T
@@ -121,7 +121,7 @@ def priors() -> dict[str, Target]:
 
 
 def operators() -> dict[str, Callable[[Tensor], Tensor]]:
-    """What is measured: a tenth of the pixels, means of blocks, and random projections."""
+    """Return the operators: a tenth of the pixels, means of blocks, and random projections."""
     keep = torch.rand(EVENT, generator=torch.Generator().manual_seed(1)) < 0.1
     return {"mask": Mask(keep), "blocks": Downsample(4), "projection": Projection(6)}
 
@@ -166,11 +166,11 @@ OURS: dict[str, Callable[[Problem], Tensor]] = {
     "SplitGibbs": ours(SplitGibbs(Ancestral("moments"), rho=0.3, k=5)),
 }
 
-# What is measured of them
+# The exact posterior
 
 
 class Truth:
-    """An exact posterior, to which draws are compared."""
+    """Hold an exact posterior, with which draws are compared."""
 
     def __init__(self, problem: Problem) -> None:
         scanner = problem.scanner
@@ -178,12 +178,12 @@ class Truth:
         self.n = problem.n
 
     def draws(self, n: int, seed: int) -> Tensor:
-        """Exact draws, `(n, *EVENT)`."""
+        """Return exact draws, `(n, *EVENT)`."""
         draw = torch.Generator().manual_seed(seed)
         return self.exact.sample(n, generator=draw).double()
 
     def error(self, found: Tensor) -> float:
-        """How far draws are: of moments in exact deviations, or of the weights of the modes."""
+        """Return the error of means and deviations, or of the weights of a mixture's modes."""
         if len(self.exact.weights) == 1:
             moments, rows = self.exact.moments(), found.flatten(1)
             std = moments.cov.diagonal().sqrt()
@@ -192,7 +192,7 @@ class Truth:
         return float((self._shares(found) - self._right).abs().sum() / 2)
 
     def energy(self, found: Tensor, seed: int = 3) -> float:
-        """The energy distance to as many exact draws, of which the sampling error is taken away."""
+        """Return the unbiased estimate of the energy distance to as many exact draws."""
         x, y = found.flatten(1), self.draws(len(found), seed).flatten(1)
         n = len(x)
         inner = [torch.cdist(v, v).sum() / (n * (n - 1)) for v in (x, y)]
@@ -200,7 +200,7 @@ class Truth:
 
     @cached_property
     def least(self) -> tuple[float, float]:
-        """Error and energy distance that exact draws have."""
+        """Return the error and the energy distance of exact draws."""
         error = math.sqrt((1.5 if len(self.exact.weights) == 1 else 0.25) / self.n)
         pairs = [self.energy(self.draws(self.n, 10 + i), 30 + i) for i in range(10)]
         return error, statistics.fmean(map(abs, pairs))

@@ -1,10 +1,10 @@
-r"""Whether error bars are true: how often they hold the exact value, and how wide they are.
+r"""Count how often error bars of log-densities contain the exact value, and measure their width.
 
-Every quantity with an error bar is asked where the truth is known, in many settings, with many
-points in each. A row of the table says how often the bar held the truth, the one-sided lower 99 %
-bound of that (Clopper & Pearson 1934), the least of a single setting, and the median of the bar
-over the error. Of bars of 95 % that are neither too short nor too long, that median is about 3.
-The bars were made on other problems than these.
+Each quantity with an error bar is computed at many points in many settings with a known exact
+value. A row of the table has the share of bars that contain the exact value, its one-sided lower 99
+% bound (Clopper & Pearson 1934), the smallest share of a single setting, and the median of the bar
+over the error. If 95 % bars have the right length, this median is about 3. The constants of the
+error bars were chosen on other problems.
 
 A new row is a function that yields a `Setting` for each of its settings, and a name in
 `LIKELIHOODS`.
@@ -27,7 +27,7 @@ from scoresde.targets.target import Target
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a quantity: for each of its points whether the bar held, and bar / error."""
+    """Hold for each point of a setting whether the bar contains the value, and bar / error."""
 
     name: str
     held: Tensor
@@ -35,14 +35,14 @@ class Setting:
 
     @classmethod
     def of(cls, name: str, bar: Tensor, error: Tensor) -> "Setting":
-        """From the half-widths and the errors of the points, `(n,)` each."""
+        """Return the setting for half-widths and errors of the points, `(n,)` each."""
         error = error.abs().clamp(min=1e-300)
         return cls(name, bar >= error, bar / error)
 
 
 @dataclass(frozen=True)
 class Row:
-    """All settings of a quantity together."""
+    """Hold the results of all settings of a quantity."""
 
     quantity: str
     settings: int
@@ -55,7 +55,7 @@ class Row:
 
     @classmethod
     def of(cls, quantity: str, settings: list[Setting]) -> "Row":
-        """From its settings."""
+        """Return the row of a quantity from its settings."""
         held = torch.cat([setting.held for setting in settings]).double()
         n, k = len(held), int(held.sum())
         least = min(settings, key=lambda setting: float(setting.held.double().mean()))
@@ -75,7 +75,7 @@ class Row:
 
 
 def skewed(d: int, seed: int) -> GaussianMixture:
-    """Three modes in d dimensions whose covariances no axis diagonalises."""
+    """Return three modes in d dimensions, with covariances that are not diagonal."""
     generator = torch.Generator().manual_seed(seed)
     a = torch.randn(3, d, d, generator=generator, dtype=torch.float64) / math.sqrt(d)
     scale = torch.tensor([0.4, 0.8, 1.2], dtype=torch.float64)[:, None, None]
@@ -84,7 +84,7 @@ def skewed(d: int, seed: int) -> GaussianMixture:
 
 
 def targets(short: bool) -> dict[str, Target]:
-    """The problems, of one to six dimensions."""
+    """Return the problems, of one to six dimensions."""
     line = GaussianMixture([0.1, 0.6, 0.3], [[-2.0], [0.0], [1.2]], stds=[0.2, 0.5, 0.1])
     if short:
         return {"three modes": line}
@@ -98,24 +98,24 @@ def targets(short: bool) -> dict[str, Target]:
 
 
 def sdes(short: bool) -> dict[str, SDE]:
-    """The processes."""
+    """Return the processes."""
     some: dict[str, SDE] = {"VP": VPSDE()}
     return some if short else some | {"VE": VESDE(), "EDM": EDMSDE(), "cosine": CosineSDE()}
 
 
 def compared(name: str, found: LogProb, truth: Tensor) -> Setting:
-    """A setting of log-densities whose truth is known."""
+    """Return a setting of log-densities with known exact values."""
     return Setting.of(name, found.error, found.value - truth)
 
 
 def draws(target: Target, n: int, seed: int, *at: object) -> Tensor:
-    """Points of a target, or of its p_t."""
+    """Draw points from a target, or from its p_t."""
     generator = torch.Generator().manual_seed(seed)
     return target.sample(n, *at, generator=generator, dtype=torch.float64)
 
 
 def solver(short: bool) -> Iterator[Setting]:
-    """The density at eps, where only the solver errs, at tolerances from loose to tight."""
+    """Yield densities at eps, where only the solver has an error, at several tolerances."""
     for target_name, target in targets(short).items():
         for sde_name, sde in sdes(short).items():
             x = draws(target, 100, 1, sde, sde.eps)
@@ -126,7 +126,7 @@ def solver(short: bool) -> Iterator[Setting]:
 
 
 def data(short: bool) -> Iterator[Setting]:
-    """The density of the data, with the way to them from several eps."""
+    """Yield densities of the data, for two values of eps."""
     for target_name, target in targets(short).items():
         x = draws(target, 100, 2)
         truth = target.log_prob(x)
@@ -137,7 +137,7 @@ def data(short: bool) -> Iterator[Setting]:
 
 
 def prior(short: bool) -> Iterator[Setting]:
-    """The density at T of processes that end too early, each point with a seed of its own."""
+    """Yield densities at T of processes that end too early; each point has its own seed."""
     for target_name, target in targets(short).items():
         if len(target.weights) == 1:
             continue  # a Gaussian's prior is exact
@@ -146,14 +146,14 @@ def prior(short: bool) -> Iterator[Setting]:
             x = draws(target, 40 if short else 170, 3, sde, T)
             for i in range(len(x)):
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # T is too small, and said to be
+                    warnings.simplefilter("ignore")  # a warning says that T is too small
                     parts.append(log_prob(target.at(sde), sde, x[i : i + 1], t=T, seed=i))
             truth = target.log_prob(x, sde, T)
             yield compared(f"{target_name}, T = {T}", LogProb.cat(parts), truth)
 
 
 def probes(short: bool) -> Iterator[Setting]:
-    """The density at eps with a random trace, whose probes err far more than the solver."""
+    """Yield densities at eps with a random trace, whose error is larger than the solver's."""
     n, dimensions = (60, (20,)) if short else (300, (20, 40))
     for d in dimensions:
         target = skewed(d, 7)
@@ -169,7 +169,7 @@ def probes(short: bool) -> Iterator[Setting]:
 
 
 def bound(short: bool) -> Iterator[Setting]:
-    """The variational bound, which is tight for exact scores."""
+    """Yield variational bounds, which are tight for exact scores."""
     for target_name, target in targets(short).items():
         for sde_name, sde in sdes(short).items():
             x = draws(target, 200, 5)
@@ -189,12 +189,12 @@ LIKELIHOODS: dict[str, Callable[[bool], Iterator[Setting]]] = {
 
 
 def likelihood_rows(short: bool = False) -> list[Row]:
-    """The rows of log-densities."""
+    """Return the rows of log-densities."""
     return [Row.of(name, list(found(short))) for name, found in LIKELIHOODS.items()]
 
 
 def table(short: bool, settings: bool) -> Iterator[str]:
-    """The lines of the table, and below each those of its settings."""
+    """Yield the lines of the table, each followed by those of its settings if `settings`."""
     yield "| quantity | settings | pairs | held | at least | least | where | bar / error |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for name, found in LIKELIHOODS.items():

@@ -1,9 +1,10 @@
-r"""How often the intervals of metrics and of the arena hold the truth, and how wide they are.
+r"""Count how often intervals of metrics and of the arena contain the exact value.
 
-Pairs of laws whose distances are known in closed form, none of which were looked at when the
-constants of the intervals were chosen. Of each setting: the share of repetitions whose 95 %
-interval held the truth, its one-sided lower 99 % bound (Clopper & Pearson 1934), and the median
-width over that of the normal interval, 3.92 standard deviations of the figure over the repetitions.
+The widths of the intervals are measured too. The distances of the pairs of distributions are known
+in closed form. These pairs were not used to choose the constants of the intervals. For each setting
+the table has the share of repetitions whose 95 % interval contains the exact value, its one-sided
+lower 99 % bound (Clopper & Pearson 1934), and the median width over that of the normal interval,
+3.92 standard deviations over the repetitions.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from scoresde.targets import GaussianMixture
 
 @dataclass(frozen=True)
 class Row:
-    """How the intervals of one quantity did in one setting."""
+    """Hold the coverage and the width of the intervals of one quantity in one setting."""
 
     quantity: str
     setting: str
@@ -45,7 +46,7 @@ class Row:
     def of(
         cls, quantity: str, setting: str, n: int, found: list[Estimate], truth: list[float]
     ) -> Row:
-        """The row of what was found in all repetitions, and what was true in each."""
+        """Return the row for the estimates and the exact values of all repetitions."""
         pairs = list(zip(found, truth, strict=True))
         held = sum(e.low <= true <= e.high for e, true in pairs)
         bound = float(beta.ppf(0.01, held, len(pairs) - held + 1)) if held else 0.0
@@ -72,7 +73,7 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Law:
-    """A mixture of Gaussians: weights `(K,)`, means `(K, d)` and covariances `(K, d, d)`."""
+    """Hold a mixture of Gaussians: weights `(K,)`, means `(K, d)`, covariances `(K, d, d)`."""
 
     weights: Tensor
     means: Tensor
@@ -80,19 +81,19 @@ class Law:
 
     @cached_property
     def target(self) -> GaussianMixture:
-        """What draws from it."""
+        """Return the mixture as a target, which can be sampled."""
         return GaussianMixture(self.weights, self.means, self.covs)
 
     @property
     def d(self) -> int:
-        """The dimension."""
+        """Return the dimension."""
         return self.means.shape[1]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         return iter(zip(self.weights, self.means, self.covs, strict=True))
 
     def moments(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The first three moments about 0."""
+        """Return the first three moments about 0."""
         first, second, third = [], [], []
         for w, m, c in self:
             mixed = torch.einsum("i,jk->ijk", m, c)
@@ -104,14 +105,14 @@ class Law:
 
 
 def gaussian(d: int, shift: float = 0.0, scale: float = 1.0, tilt: float = 0.6) -> Law:
-    """A correlated Gaussian, moved and widened."""
+    """Return a correlated Gaussian, shifted and scaled."""
     at = torch.arange(d, dtype=torch.float64)
     cov = scale**2 * tilt ** (at[:, None] - at).abs()
     return Law(torch.ones(1).double(), torch.full((1, d), shift).double(), cov[None])
 
 
 def modes(*weights: float) -> Law:
-    """Three modes in the plane."""
+    """Return three modes in the plane."""
     means = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
     stds = torch.tensor([0.5, 0.3, 0.8], dtype=torch.float64)
     covs = stds[:, None, None] ** 2 * torch.eye(2, dtype=torch.float64)
@@ -131,7 +132,7 @@ PAIRS: dict[str, tuple[Law, Law]] = {
 
 
 def kid(p: Law, q: Law) -> float:
-    """The squared discrepancy under (a^T b / d + 1)^3, of three moments."""
+    """Return the squared discrepancy under (a^T b / d + 1)^3, from three moments."""
     gaps = [a - b for a, b in zip(p.moments(), q.moments(), strict=True)]
     d = len(gaps[0])
     return sum(
@@ -141,7 +142,7 @@ def kid(p: Law, q: Law) -> float:
 
 
 def mmd(p: Law, q: Law, bandwidth: float) -> float:
-    """The squared discrepancy under a Gaussian kernel."""
+    """Return the squared discrepancy under a Gaussian kernel."""
 
     def mean(a: Law, b: Law) -> float:
         total = 0.0
@@ -157,7 +158,7 @@ def mmd(p: Law, q: Law, bandwidth: float) -> float:
 
 
 def frechet(p: Law, q: Law) -> float:
-    """The squared distance of the Gaussians with the laws' moments."""
+    """Return the squared Fréchet distance of Gaussians with these moments."""
     (m, a, _), (n, b, _) = p.moments(), q.moments()
     a, b = a - m[:, None] * m, b - n[:, None] * n
     common = torch.linalg.svdvals(torch.linalg.cholesky(a).mT @ torch.linalg.cholesky(b)).sum()
@@ -165,7 +166,7 @@ def frechet(p: Law, q: Law) -> float:
 
 
 def energy(d: int, shift: float, scale: float) -> float:
-    """The energy distance of N(shift, scale² I) from N(0, I), by the mean of a length."""
+    """Return the energy distance of N(shift, scale² I) from N(0, I), from mean lengths."""
 
     def length(mean: float, variance: float) -> float:
         chi = math.sqrt(2) * gamma((d + 1) / 2) / gamma(d / 2)
@@ -175,7 +176,7 @@ def energy(d: int, shift: float, scale: float) -> float:
 
 
 def sliced(p: Law, q: Law, directions: Tensor) -> float:
-    """The squared Wasserstein distance of two Gaussians along directions `(d, P)`."""
+    """Return the squared Wasserstein distance of two Gaussians along directions `(d, P)`."""
     ((_, m, a),), ((_, n, b),) = p, q
     wide, narrow = (((c @ directions) * directions).sum(0).sqrt() for c in (a, b))
     return float((((m - n) @ directions).square() + (wide - narrow).square()).mean())
@@ -187,7 +188,7 @@ def sliced(p: Law, q: Law, directions: Tensor) -> float:
 def compared(
     metric: Callable[..., Mapping[str, Tensor]], p: Law, q: Law, n: int, repetitions: int
 ) -> Iterator[tuple[dict[str, Estimate], Tensor]]:
-    """The figures of a metric as `evaluate` finds them, with the reference data."""
+    """Yield the figures of a metric as `evaluate` computes them, with the reference data."""
     for r in range(repetitions):
         g = torch.Generator().manual_seed(r)
         x, y = (law.target.sample(n, generator=g, dtype=torch.float64) for law in (p, q))
@@ -201,12 +202,12 @@ def compared(
 
 @cache
 def _halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Random halves of both sets; they may serve several repetitions, whose data are new."""
+    """Return random halves of both sets, which several repetitions with new data share."""
     return halves(n, 100, seed=seed, stream=1), halves(n, 100, seed=seed, stream=2)
 
 
 def of_metrics(n: int, repetitions: int) -> Iterator[Row]:
-    """The rows of the distances, in pairs of laws where their truth is known."""
+    """Yield the rows of distances, for pairs of distributions."""
     for name, (p, q) in PAIRS.items():
         row, width = partial(_row, name, p, q, n, repetitions), 1.4 * math.sqrt(p.d)
         yield from row(Kernel("cubic"), {"kid": kid(p, q)})
@@ -227,7 +228,7 @@ def _row(
     setting: str, p: Law, q: Law, n: int, repetitions: int,
     metric: Callable[..., Mapping[str, Tensor]], truths: Mapping[str, float | None],
 ) -> Iterator[Row]:  # fmt: skip
-    """Rows of the figures of one metric; without a truth it is the mean over the repetitions."""
+    """Yield the rows of one metric; the mean over repetitions stands in for a truth of None."""
     found = [figures for figures, _ in compared(metric, p, q, n, repetitions)]
     for name, truth in truths.items():
         estimates = [figures[name] for figures in found]
@@ -237,7 +238,7 @@ def _row(
 
 
 def _directions(d: int, count: int) -> Tensor:
-    """The directions of `Sliced(count)`."""
+    """Return the directions of `Sliced(count)`."""
     u = torch.randn(d, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return u / u.norm(dim=0)
 
@@ -253,11 +254,11 @@ FLOWS: tuple[tuple[Problem, str, int], ...] = (
     (TUNING[0], "ddim", 12),
     (TUNING[0], "ddim", 50),
 )
-"""Runs whose errors are from even to those of a few samples in a thousand."""
+"""Runs whose errors range from nearly equal to dominated by a few samples in a thousand."""
 
 
 def of_flows(n: int, repetitions: int, pool: int) -> Iterator[Row]:
-    """The rows of the distance to the flow map, of draws from a pool of samples."""
+    """Yield the rows of the distance to the flow map, for draws from a pool of samples."""
     for problem, name, budget in FLOWS:
         out = contenders([name])[name](problem, problem.start(pool, 0), budget, 0)
         assert out is not None
@@ -275,7 +276,7 @@ def of_flows(n: int, repetitions: int, pool: int) -> Iterator[Row]:
 
 
 def of_laws(n: int, repetitions: int, runs: int = 4) -> Iterator[Row]:
-    """The rows of the errors of a law, over as many runs as `compare` makes."""
+    """Yield the rows of errors of a distribution, over as many runs as `compare` makes."""
     problem = Problem.of(modes(0.5, 0.3, 0.2).target, VESDE())
     for setting, shift, scale in (("exact samples", 0.0, 1.0), ("all .2 to the right", 0.2, 1.0)):
         found: dict[str, list[Estimate]] = {metric: [] for metric in LAW}
@@ -295,7 +296,7 @@ def of_laws(n: int, repetitions: int, runs: int = 4) -> Iterator[Row]:
 
 
 def table(short: bool, n: int) -> Iterator[str]:
-    """The lines of the table, for n samples on either side; few of them in short."""
+    """Yield the lines of the table, for n samples of each set; a few lines if `short`."""
     yield HEAD
     repetitions, lines = (3, 2) if short else (2000, None)
     kinds = (

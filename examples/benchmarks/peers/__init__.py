@@ -1,7 +1,7 @@
-"""Methods of other libraries for the posteriors of linear measurements.
+"""Adapt methods of other libraries for posteriors of linear measurements.
 
-Each is a function of a problem of `inverse.py` that returns draws. A setting without which a method
-is bad is chosen for it: where its default was the worse of two, the better one stands here.
+Each is a function that maps a problem of `inverse.py` to draws. If two settings of a method were
+compared, the better one is used here, even if the other is the default.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""azula's samplers of posteriors."""
+"""Adapt azula's samplers of posteriors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def stacked(problem: Any) -> Tensor:
 
 
 def mmps(iterations: int, kind: str = "HeunSampler", calls: int = 2) -> Callable[[Any], Tensor]:
-    """Return MMPS under a sampler of so many calls a step."""
+    """Return MMPS with a sampler that makes `calls` calls in a step."""
 
     def draw(problem: Any) -> Tensor:
         guidance, sample = import_module("azula.guidance"), import_module("azula.sample")

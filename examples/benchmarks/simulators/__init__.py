@@ -1,7 +1,7 @@
-r"""Simulators whose posteriors can be drawn from exactly, for simulation-based inference.
+r"""Define simulators with exact draws of the posterior, for simulation-based inference.
 
-Three of the problems of Lueckmann et al. (2021, *Benchmarking simulation-based inference*,
-arXiv:2101.04653): the parameters $\theta$ come from the prior, the data $y$ from the simulator.
+They are three of the problems of Lueckmann et al. (2021, *Benchmarking simulation-based inference*,
+arXiv:2101.04653). The parameters $\theta$ are drawn from the prior, the data $y$ by the simulator.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["TASKS", "GaussianLinear", "GaussianMixture", "Task", "TwoMoons"]
 
 
 class Task(abc.ABC):
-    """A prior, a simulator and exact draws of the posterior."""
+    """Define a prior, a simulator and exact draws of the posterior."""
 
     d: int
     """Dimensions of the parameter, and of the data."""
@@ -26,7 +26,7 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def prior(self) -> Distribution:
-        """The law of the parameters."""
+        """Return the distribution of the parameters."""
 
     @abc.abstractmethod
     def data(self, theta: Tensor, g: torch.Generator) -> Tensor:
@@ -49,14 +49,14 @@ class Task(abc.ABC):
 
 @dataclass(frozen=True)
 class GaussianLinear(Task):
-    """Ten Gaussian numbers seen through Gaussian noise of their own width."""
+    """Add Gaussian noise to ten Gaussian numbers of the same variance."""
 
     d: int = 10
     var: float = 0.1
 
     @property
     def prior(self) -> Distribution:
-        """N(0, .1)."""
+        """Return N(0, .1)."""
         return Independent(Normal(torch.zeros(self.d), math.sqrt(self.var)), 1)
 
     def parameters(self, n: int, g: torch.Generator) -> Tensor:
@@ -74,14 +74,14 @@ class GaussianLinear(Task):
 
 @dataclass(frozen=True)
 class GaussianMixture(Task):
-    """The common mean of a wide and a narrow Gaussian, under a uniform prior."""
+    """Draw from a wide or a narrow Gaussian with an unknown mean, under a uniform prior."""
 
     d: int = 2
     reach: float = 10.0
 
     @property
     def prior(self) -> Distribution:
-        """U(-10, 10)."""
+        """Return U(-10, 10)."""
         return Independent(Uniform(torch.full((2,), -self.reach), self.reach), 1)
 
     def parameters(self, n: int, g: torch.Generator) -> Tensor:
@@ -94,7 +94,7 @@ class GaussianMixture(Task):
         return theta + torch.where(wide, 1.0, 0.1) * torch.randn(theta.shape, generator=g)
 
     def posterior(self, y: Tensor, k: int, g: torch.Generator) -> Tensor:
-        """Draw what the likelihood allows, and keep what the prior allows."""
+        """Draw in proportion to the likelihood, and keep draws in the support of the prior."""
         found = torch.zeros(0, 2)
         while len(found) < k:
             more = self.data(y.expand(2 * k, 2), g)
@@ -104,13 +104,13 @@ class GaussianMixture(Task):
 
 @dataclass(frozen=True)
 class TwoMoons(Task):
-    """A crescent of noise about a point that two parameters share: two crescents."""
+    """Shift noise of the shape of a crescent; two parameters give the same shift."""
 
     d: int = 2
 
     @property
     def prior(self) -> Distribution:
-        """U(-1, 1)."""
+        """Return U(-1, 1)."""
         return Independent(Uniform(-torch.ones(2), 1.0), 1)
 
     def parameters(self, n: int, g: torch.Generator) -> Tensor:
@@ -123,7 +123,7 @@ class TwoMoons(Task):
         return self._crescent(len(theta), g) + at
 
     def posterior(self, y: Tensor, k: int, g: torch.Generator) -> Tensor:
-        """Draw the crescent that made the data, and either of the two parameters behind it."""
+        """Draw the noise, and one of the two parameters with which it gives the data."""
         found = torch.zeros(0, 2)
         while len(found) < k:
             at = math.sqrt(2) * (y - self._crescent(4 * k, g))

@@ -1,7 +1,7 @@
-r"""The networks that networks.py and flops.py compare: ours and others', with few parameters.
+r"""Define the networks that networks.py and flops.py compare, ours and others', of small size.
 
-Each is made from data, and is a module `net(x, c)` with c of shape `(B,)`, about
-$\tfrac14 \log\\sigma$ in [-2, 2].
+Each is built for given data, and is a module `net(x, c)` with c of shape `(B,)`, about
+$\tfrac14 \log\sigma$ in [-2, 2].
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Make = Callable[[Data], nn.Module]
 
 
 def default(data: Data) -> nn.Module:
-    """What `train` chooses for these data where nothing is named."""
+    """Return the network that `train` chooses for these data."""
     return suggest(data).net.build(data.event_shape, data.kinds)
 
 

@@ -1,4 +1,4 @@
-"""Our U-Net with one thing changed at a time."""
+"""Define variants of our U-Net with one change each."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def small(**changes: Any) -> Callable[[Data], UNet]:
-    """Return what makes `UNet.small` with other arguments."""
+    """Return a function that builds `UNet.small` with other arguments."""
     return lambda data: UNet.small(data.event_shape[0], **changes)
 
 
 def without_zeros(data: Data) -> UNet:
-    """Draw the last layer of every branch, and of the network, as all others are drawn."""
+    """Initialise the last layers of the branches and of the network like all other layers."""
     net = small()(data)
     for layer in net.modules():
         if isinstance(layer, CONV) and not layer.weight.any():
@@ -31,7 +31,7 @@ def without_zeros(data: Data) -> UNet:
 
 
 class Joined(Level):
-    """A resolution that concatenates the coarser ones to its features; a convolution mixes both."""
+    """Concatenate coarser features to those of a resolution, and mix both by a convolution."""
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Return the features."""

@@ -1,4 +1,4 @@
-r"""ADM, the U-Net of Dhariwal & Nichol (2021, arXiv:2105.05233), as Karras et al. (2022) train it.
+r"""Define ADM, the U-Net of Dhariwal & Nichol (2021, arXiv:2105.05233), as in Karras et al. (2022).
 
 Their appendix F lists its parts: residual blocks, some of which change the resolution, whose second
 norm is scaled and shifted by the embedding; skips that are concatenated; attention at the coarse
@@ -40,7 +40,7 @@ def linear(into: int, out: int) -> nn.Linear:
 
 
 class Block(nn.Module):
-    """A residual block that may halve ("down") or double ("up") the resolution, or attend."""
+    """Apply a residual block; it may halve ("down") or double ("up") the resolution, or attend."""
 
     def __init__(
         self, into: int, out: int, features: int, change: str = "", attention: bool = False
@@ -69,7 +69,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels, added to the features."""
+    """Add self-attention over the pixels to the features."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class ADM(nn.Module):
 
     @property
     def ends(self) -> nn.Module:
-        """The layers that touch the data, and the embedding, which Muon leaves to Adam."""
+        """Return the first and last layers and the embedding, which Adam trains besides Muon."""
         return nn.ModuleList([self.stem, self.head, self.embed])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:

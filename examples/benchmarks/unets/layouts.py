@@ -1,7 +1,7 @@
-"""Parts of our U-Net in the layouts of other packages.
+"""Arrange parts of our U-Net in the layouts of other packages.
 
-They have the same convolutions, and so as many operations as these. What differs is what stands
-between the convolutions.
+The networks have the same convolutions as those of the other packages, and so as many operations.
+They differ in the operations between the convolutions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FEATURES = 128
 
 
 class Joined(Level):
-    """A resolution that concatenates the coarser ones to its features, mixed by a convolution."""
+    """Concatenate coarser features to those of a resolution, and mix both by a convolution."""
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Return the features."""
@@ -48,7 +48,7 @@ def as_azula(channels: int, widths: Sequence[int], spatial: int) -> UNet:
 
 
 class Block(nn.Module):
-    """Our residual block, which may also change the number of channels."""
+    """Apply our residual block, which here may change the number of channels."""
 
     def __init__(self, into: int, out: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Block(nn.Module):
 
 
 class AsDiffusers(nn.Module):
-    """Our blocks and embedding in the layout of diffusers' UNet2DModel without attention."""
+    """Arrange our blocks and embedding like diffusers' UNet2DModel without attention."""
 
     def __init__(self, channels: int, widths: Sequence[int], blocks: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks of other packages, and EDM's DDPM++, with one signature."""
+"""Adapt networks of other packages, and EDM's DDPM++, to one signature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEATURES = 64
 
 
 def peer(name: str) -> ModuleType:
-    """A module of one of the packages compared with."""
+    """Import a module of another package, or exit with a hint."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -23,7 +23,7 @@ def peer(name: str) -> ModuleType:
 
 
 class Azula(nn.Module):
-    """azula's U-Net, modulated by a vector made as in our own network."""
+    """Wrap azula's U-Net, with an embedding of the noise level like that of our network."""
 
     outer = ("embed", "ends")
 
@@ -39,16 +39,16 @@ class Azula(nn.Module):
 
     @property
     def ends(self) -> nn.Module:
-        """The layers that touch the data, which Muon leaves to Adam."""
+        """Return the first and last layers, which Adam trains besides Muon."""
         return nn.ModuleList([self.net.descent[0][0], self.net.ascent[-1][-1]])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """The network's output for one noise level per sample."""
+        """Return the network's output for one noise level per sample."""
         return self.net(x, self.embed(c))
 
 
 class Diffusers(nn.Module):
-    """diffusers' UNet2DModel without attention, as azula's and ours are."""
+    """Wrap diffusers' UNet2DModel without attention, as in azula's network and ours."""
 
     outer = ("ends",)
 
@@ -63,19 +63,19 @@ class Diffusers(nn.Module):
 
     @property
     def ends(self) -> nn.Module:
-        """The layers that touch the data, and the embedding, which Muon leaves to Adam."""
+        """Return the first and last layers and the embedding, which Adam trains besides Muon."""
         net = self.net
         return nn.ModuleList([net.conv_in, net.conv_out, net.time_embedding])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """The network's output; its positional embedding is made for times from 0 to 1000."""
+        """Return the output; `c` is mapped to times from 0 to 1000, for which it is made."""
         return self.net(x, 250 * (c + 2)).sample
 
 
 class EDM(nn.Module):
-    r"""DDPM++ as Karras et al. (2022, appendix F) train it, with few channels.
+    r"""Wrap DDPM++ as in Karras et al. (2022, appendix F), with few channels.
 
-    That is the DDPM++ of Song et al. (2021) with three resolutions, attention at half the side, and
+    It is the DDPM++ of Song et al. (2021) with three resolutions, attention at half the side, and
     the sines and cosines of $c = \tfrac14 \log\sigma$ itself.
     """
 
@@ -93,10 +93,10 @@ class EDM(nn.Module):
 
     @property
     def ends(self) -> nn.Module:
-        """The layers that touch the data, and the embedding, which Muon leaves to Adam."""
+        """Return the first and last layers and the embedding, which Adam trains besides Muon."""
         layers = self.net.all_modules
         return nn.ModuleList([*layers[:3], layers[-1]])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """The network's output for one noise level per sample."""
+        """Return the network's output for one noise level per sample."""
         return self.net(x, c)
