@@ -15,7 +15,7 @@ from strategies import SDES, dtypes, exact_scores, generators, sdes, shapes
 from torch import Tensor
 from torch.testing import assert_close
 
-from scoresde import SAMPLERS, VESDE, VPSDE, Facts, ode, sample, trajectory
+from scoresde import SAMPLERS, VESDE, VPSDE, Facts, log_prob, ode, sample, trajectory
 from scoresde.errors import (
     ConvergenceError,
     InvalidValueError,
@@ -333,6 +333,23 @@ def test_the_budget_of_evaluations_is_kept_and_its_end_is_an_error(max_nfe):
     with pytest.raises(ConvergenceError, match=f"max_nfe = {max_nfe} .*; increase max_nfe"):
         solve(f, torch.zeros(2, 1), 0.0, 1.0, rtol=1e-9, atol=1e-9, max_nfe=max_nfe)
     assert len(calls) <= max_nfe
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", [1e-6, 1e6, 1e17])
+def test_units_of_the_data_are_resolved_or_refused(unit):
+    """At 1e17 a log-density was wrong by 5,000 nats, since all angles rounded to 90 degrees."""
+    sde, target = VESDE(0.01 * unit, 50 * unit), Gaussian([0.0], std=unit)
+    x = torch.tensor([[0.3 * unit]], dtype=torch.float64)
+    if unit < 1e8:
+        assert_close(log_prob(target.at(sde), sde, x).value, target.log_prob(x), rtol=0, atol=1e-3)
+        drawn = [sample(target.at(sde), sde, "dopri5", n=9, seed=0)]
+        drawn.append(sample(Gaussian([0.0], std=1).at(VESDE()), VESDE(), "dopri5", n=9, seed=0))
+        assert_close(drawn[0] / unit, drawn[1], rtol=0, atol=1e-3)
+        return
+    for ask in (log_prob, lambda score, sde, x: sample(score, sde, "dopri5", n=1)):
+        with pytest.raises(InvalidValueError, match=r"sigma / alpha is 1e\+15 at eps"):
+            ask(target.at(sde), sde, x)
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ from scoresde.likelihood.trace import Trace
 from scoresde.ode import DOPRI5, TSIT5, Tableau, Tolerance, rms, solve
 from scoresde.samplers.adaptive.ode import ANGLE
 from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, expand
-from scoresde.sde.coordinates import angle, scale, time_of_angle
+from scoresde.sde.coordinates import angle_range, scale, time_of_angle
 
 __all__ = ["Flow", "Transport", "error_of_two"]
 
@@ -142,8 +142,7 @@ class Flow:
         solution = solve(
             slope,
             torch.cat([z.reshape(len(x), size), z.new_zeros(len(x), count)], 1),
-            angle(sde, t),
-            angle(sde, s),
+            *angle_range(sde, t, s),
             replace(
                 self.solver,
                 rtol=self.solver.rtol * parts,

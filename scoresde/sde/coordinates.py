@@ -21,12 +21,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scoresde.checks import quoted
+from scoresde.errors import InvalidValueError
+
 if TYPE_CHECKING:
     from scoresde.sde.process import SDE
 
 __all__ = [
     "REACH",
     "angle",
+    "angle_range",
     "c_noise",
     "half_log_snr",
     "half_log_snr_range",
@@ -35,6 +39,8 @@ __all__ = [
     "time_of_angle",
     "time_of_half_log_snr",
 ]
+
+_LARGEST_RATIO = 1e8
 
 REACH = 16.0
 """The range of half log-SNR that grids cover at most, from the value at T or from -8, whichever is
@@ -77,6 +83,23 @@ def time_of_half_log_snr(sde: SDE, ell: Tensor) -> Tensor:
 def angle(sde: SDE, t: Tensor) -> Tensor:
     r"""Return $\varphi_t = \arctan(\sigma_t / \alpha_t)$ in $[0, \pi/2)$, increasing in `t`."""
     return torch.atan(torch.exp(-half_log_snr(sde, t)))
+
+
+def angle_range(sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return the angles at two times, between which an adaptive solver may take its steps.
+
+    Raises:
+        InvalidValueError: $\sigma / \alpha$ is above 1e8 already at eps, where float64 no longer
+            tells the angles of two noise levels apart.
+    """
+    least = float(ratio(sde, torch.tensor(sde.eps, dtype=torch.float64)))
+    if least > _LARGEST_RATIO:
+        raise InvalidValueError(
+            f"sigma / alpha is {least:.3g} at eps of {quoted(sde)}, and adaptive solvers and "
+            f"likelihoods need at most {_LARGEST_RATIO:g}; divide the data and sigma by the "
+            "standard deviation of the data"
+        )
+    return angle(sde, t), angle(sde, s)
 
 
 def time_of_angle(sde: SDE, phi: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from scoresde.errors import ConvergenceError, NonFiniteError
 from scoresde.ode import DOPRI5, TSIT5, Tolerance, solve
 from scoresde.samplers.sampler import Adaptive, NoiseLike
 from scoresde.sde import ReverseSDE, expand
-from scoresde.sde.coordinates import angle, scale, time_of_angle
+from scoresde.sde.coordinates import angle, angle_range, scale, time_of_angle
 
 __all__ = ["ANGLE", "TABLEAUS", "ProbabilityFlow", "Scipy", "velocity"]
 
@@ -97,8 +97,7 @@ class ProbabilityFlow(Adaptive):
         solution = solve(
             slope,
             whole.clone(),
-            angle(sde, t),
-            angle(sde, s),
+            *angle_range(sde, t, s),
             Tolerance(self.rtol, self.atol, self.max_nfe),
             tableau=TABLEAUS[self.method],
             variable=ANGLE,
