@@ -25,7 +25,7 @@ __all__ = [
 
 
 class MisreadError(Exception):
-    """Report options that cannot be parsed."""
+    """Report an option that is refused while options are parsed."""
 
 
 _HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
