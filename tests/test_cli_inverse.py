@@ -135,6 +135,7 @@ def test_a_masked_measurement_may_have_the_shape_of_a_whole_sample(tmp_path, cap
         ("grey=3", "write grey without a value"),
         ("blur", "blur=VALUE"),
         ("blur=wide", "takes a number"),
+        ("downsample=2.5", "takes a whole number"),
         ("mask=none.npy", "does not exist"),
         ("downsample=5", "do not divide"),
     ],

@@ -1,8 +1,8 @@
 """Define the command line: `scoresde demo`, `train` and so on, with the terms of the Python API.
 
 Every error is one line on stderr. The exit code is 0 on success, 1 after an error, 2 if there is no
-such command or its options cannot be parsed, and 128 + the number of a signal that ended the
-command. A number out of range is an error.
+such command or an option is refused while options are parsed, and 128 + the number of a signal that
+ended the command.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The words of the command; by default the words given in the shell.
 
     Returns:
-        The exit code. A command or options that cannot be parsed end in `SystemExit(2)`, and
-        SIGTERM or SIGHUP during training in `SystemExit(143)` or `SystemExit(129)`.
+        The exit code. An unknown command, and options refused while they are parsed, end in
+        `SystemExit(2)`; SIGTERM or SIGHUP during training end in `SystemExit(143)` or
+        `SystemExit(129)`.
     """
     open_closed()
     _KIND.set(None)

@@ -125,5 +125,6 @@ def _operator(text: str, model: ScoreModel) -> Any:
     except ScoreSDEError:
         raise
     except ValueError as error:
-        raise InvalidValueError(f"the operator {name} takes a number, got {value!r}") from error
+        what = "a whole number" if read is int else "a number"
+        raise InvalidValueError(f"the operator {name} takes {what}, got {value!r}") from error
     return kind(with_channel(argument, model) if name == "mask" else argument)

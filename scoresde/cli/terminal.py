@@ -26,7 +26,7 @@ __all__ = [
 
 
 class MisreadError(Exception):
-    """Report options that cannot be parsed."""
+    """Report an option that is refused while options are parsed."""
 
 
 # errors of streams that lost a line about the work and were then redirected to the null device
