@@ -52,8 +52,7 @@ class BrownianBridgeSDE(SDE):
         s: The scale of the noise, positive; about the standard deviation of the residuals.
 
     Raises:
-        InvalidValueError: s is not positive or not below 1e150, or T is not below 1 by more than
-            the rounding of a float32.
+        InvalidValueError: A field is out of range, or T is above 1 - 9e-7.
 
     Examples:
         >>> sde = BrownianBridgeSDE()
