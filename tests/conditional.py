@@ -1,4 +1,4 @@
-"""Exact conditional scores: a linear observation of Gaussian data."""
+"""Define exact conditional scores, for a linear observation of Gaussian data."""
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Linear:
         )
 
     def posterior(self, *ys: Tensor) -> Gaussian:
-        """The law of x under observations `(k,)` that are independent given x."""
+        """Return the law of x under observations `(k,)` that are independent given x."""
         pull = self.a.T @ self.noise.inverse()
         precision = self.prior.inverse() + len(ys) * pull @ self.a
         mean = precision.inverse() @ (self.prior.inverse() @ self.mean + pull @ sum(ys))

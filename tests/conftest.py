@@ -1,4 +1,4 @@
-"""How every test runs: one thread per process, no hidden randomness, one budget of examples."""
+"""Set for all tests: one thread per process, no global randomness, one number of examples."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Faults at random instants, and what they leave of a run: `python tests/faults.py --instants 200`.
+"""Cause faults at random instants of a run: `python tests/faults.py --instants 200`.
 
 A fault strikes a child process that trains a tiny model. Afterwards every checkpoint that was
 written before it must be there and good, those apart that the fault itself has damaged, and the
@@ -94,7 +94,7 @@ class End:
 
 
 class Child:
-    """A forked process that trains, and reports through a pipe."""
+    """Define a forked process that trains, and reports through a pipe."""
 
     def __init__(self, make, prepare, steps: int | None):
         source, target = os.pipe()
@@ -160,7 +160,7 @@ def _train(make, prepare, steps, say) -> int:
 
 @dataclass
 class Whole:
-    """The undisturbed run: its result, and its numbers of steps and calls."""
+    """Hold the undisturbed run: its result, and its numbers of steps and calls."""
 
     result: dict[str, dict[str, torch.Tensor]]
     seconds: float
@@ -168,7 +168,7 @@ class Whole:
 
 
 class Scene:
-    """The folder of one run, before, during and after a fault.
+    """Hold the folder of one run, before, during and after a fault.
 
     Attributes:
         config, data, prepare: The configuration and data of the run, and a change of its trainer.
@@ -192,7 +192,7 @@ class Scene:
         self.warned: list[str] = []
 
     def make(self, callbacks=()) -> Trainer:
-        """The trainer of the run."""
+        """Return the trainer of the run."""
         samples = self.data()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
@@ -221,7 +221,7 @@ class Scene:
         return self.end(self.start(prepare, steps))
 
     def result(self) -> dict[str, dict[str, torch.Tensor]]:
-        """The tensors of the finished run."""
+        """Return the tensors of the finished run."""
         last = f"step-{self.config.steps:08d}.safetensors"
         files = {self.folder / last, self.folder / "model.safetensors"}
         files |= set(self.folder.glob("ema*/**/*.safetensors"))
@@ -243,7 +243,7 @@ class Scene:
         return range(i % calls, calls, max(n, math.ceil(calls / 12)))
 
     def lost(self) -> list[int]:
-        """The steps whose checkpoints should exist and be intact, but are not."""
+        """Return the steps whose checkpoints should exist and be intact, but are not."""
         good = {step for step, path in checkpoint.steps_in(self.folder) if self.is_good(path)}
         # a child may be killed after it saved and before it reported this
         expected = sorted(self.saved | good)[-self.config.keeping.keep :]
@@ -319,7 +319,7 @@ class Disk:
 
 
 class File:
-    """An open file whose writes can be interrupted in their middle."""
+    """Define an open file whose writes can be interrupted in their middle."""
 
     def __init__(self, disk: Disk, file):
         self.disk, self.file = disk, file
@@ -342,7 +342,7 @@ class File:
 
 
 class Volatile(Disk):
-    """A disk that loses unflushed data at a power cut.
+    """Define a disk that loses unflushed data at a power cut.
 
     Bytes of a file that was never flushed are cut off anywhere, and renames since the last flush
     of the folder are undone, from some one of them on. What is removed is gone at once.
@@ -457,7 +457,7 @@ class EveryCall(Disk):
 
 
 def kill_at_every_call(scene: Scene) -> str:
-    """The process is killed before or after each of the calls of a save, or in the middle of it."""
+    """Kill the process before, after or within each of the calls of a save."""
     scene.config = CONFIG.changed(ema=(0.9, 0.99), ema_sigma=(0.1,), snapshot_every=3, held_out=0.2)
     scene.compare_with_an_undisturbed_run()
     before = scene.folder.with_suffix(".before")
@@ -481,7 +481,7 @@ def kill_at_every_call(scene: Scene) -> str:
 
 
 def kill_a_command(words: str, scene: Scene) -> str:
-    """A command that writes over earlier files is killed at each of its calls.
+    """Kill a command that writes over earlier files at each of its calls.
 
     Every file must then be that from before or the new one, and the command can be given again.
     """
@@ -575,7 +575,7 @@ def signalled(number: int, code: int, scene: Scene) -> str:
 
 
 def signalled_with_workers(number: int, code: int, scene: Scene) -> str:
-    """The signal reaches all processes of the run at once, as from a cluster."""
+    """Send a signal to all processes of the run at once, as a cluster does."""
     scene.config = CONFIG.changed(workers=2)
     child = scene.start()
     child.wait_until("started")
@@ -634,7 +634,7 @@ def ended_by_the_disk(end: End, number: int) -> str:
 
 
 def full_tmpfs(scene: Scene) -> str:
-    """A real disk that is really full, where this may be mounted."""
+    """Write to a disk that is full, if a small file system can be mounted."""
     scene.folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(scene.folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
@@ -789,7 +789,7 @@ def second_run(scene: Scene) -> str:
 
 
 def terminal_closed(scene: Scene) -> str:
-    """The run shows its bar in a terminal, which is closed."""
+    """Close the terminal in which the run shows its bar."""
     master, slave = os.openpty()
 
     def prepare(trainer, say):
@@ -812,7 +812,7 @@ def terminal_closed(scene: Scene) -> str:
 
 
 def changed_data(spoil: Callable[[Path, random.Random], None], error: str, scene: Scene) -> str:
-    """The file of the data is written to while the run continues."""
+    """Change the file of the data while the run continues."""
     path = scene.folder.with_suffix(".npy")
     np.save(path, np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32))
     good, times = path.read_bytes(), path.stat()
@@ -852,7 +852,7 @@ def written_over_unseen(path: Path, chance: random.Random) -> None:
 
 
 def spoilt_result(scene: Scene) -> str:
-    """The model or the log of a finished run is damaged."""
+    """Damage the model or the log of a finished run."""
     scene.run()
     for name in ("model.safetensors", "config.json", "log.jsonl"):
         path = scene.folder / name
@@ -948,7 +948,7 @@ def dead_workers(scene: Scene) -> str:
 
 
 def broken_image(scene: Scene) -> str:
-    """A file of images that are decoded when they are needed is damaged while the run continues."""
+    """Damage a file of images that are read when needed, while the run continues."""
     images = scene.folder.with_suffix(".images")
     images.mkdir()
     for i in range(8):

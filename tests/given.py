@@ -1,4 +1,4 @@
-"""Noise whose numbers a test chooses."""
+"""Define noise whose numbers a test chooses."""
 
 from torch import Tensor
 

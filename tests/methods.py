@@ -1,4 +1,4 @@
-"""The samplers that the tests go through: every name, and further settings worth a test.
+"""List the samplers that are tested: every name, and further settings.
 
 What a sampler is, it says itself; a name in `SAMPLERS` is held to all laws of `test_samplers.py`
 and to the contract of `test_protocol.py` without an entry here.
@@ -158,13 +158,13 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 def in_the_readme() -> set[str]:
-    """The names of samplers that the README's table explains."""
+    """Return the names of samplers that the README's table explains."""
     rows = (line for line in README.splitlines() if re.match(r'\| `"', line))
     return {name for row in rows for name in re.findall(r'`"(\w+)"`', row.split("|")[1])}
 
 
 def documented(name: str, steps: int) -> int:
-    """The evaluations of N steps in the README's table of samplers."""
+    """Return the evaluations of N steps in the README's table of samplers."""
     row = next(line for line in README.splitlines() if re.match(rf'\|.*`"{name}"`.*\|', line))
     formula = row.strip("| ").split("|")[-1].strip()
     formula = re.sub(r"(?<=[\w)]) (?=[\w(])", " * ", formula)
@@ -175,7 +175,7 @@ def documented(name: str, steps: int) -> int:
 
 
 def scaled(name: str, c: float) -> Sampler:
-    """The sampler for noise and data `c` times as large."""
+    """Return the sampler for noise and data `c` times as large."""
     sampler = (SAMPLERS | ALL)[name]
     if name == "fixed":
         return replace(sampler, epsilon=sampler.epsilon * c**2)

@@ -1,4 +1,4 @@
-"""Run the notebooks of the examples and write them as pages, with what their cells show.
+"""Run the notebooks of the examples and write them as pages, with the output of their cells.
 
 `python tests/notebooks.py` writes `docs/notebooks/NAME.md`, its pictures, and the notebook itself,
 which a reader may download. The tests compare the code of page and notebook, and run the notebook.

@@ -1,4 +1,4 @@
-"""The affine oracle: the exact law of a sampler's output for Gaussian data.
+"""Compute the exact distribution of a sampler's output for Gaussian data: the affine oracle.
 
 With the exact score of Gaussian data every step of every sampler here is x' = A x + b + C z. The
 real code is run once, in float64, on a batch whose rows are x = 0, then x = 1, and then, for each
@@ -21,7 +21,7 @@ from scoresde.targets import Gaussian, TargetScore
 
 @dataclass(frozen=True)
 class Probe:
-    """A source of noise that is zero but for one number in each row from the third on."""
+    """Define a source of noise that is zero but for one number in each row from the third on."""
 
     names: dict = field(default_factory=dict)
     path: tuple = ()
@@ -59,7 +59,7 @@ class Affine:
 
     @property
     def variance(self) -> Tensor:
-        """The variance of the noise."""
+        """Return the variance of the noise."""
         return (self.c**2).sum(0)
 
 
@@ -101,7 +101,7 @@ def run(
 
 
 def gaussian(sde: SDE, mean, var) -> TargetScore:
-    """The exact score of data N(mean, var), independent in each of D dimensions."""
+    """Return the exact score of data N(mean, var), independent in each of D dimensions."""
     mean, var = (torch.as_tensor(v, dtype=torch.float64).reshape(-1) for v in (mean, var))
     mean, var = torch.broadcast_tensors(mean, var)
     return Gaussian(mean, var=var).at(sde)

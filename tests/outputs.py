@@ -1,4 +1,4 @@
-"""The meaning of a network's output for each kind of prediction, by the papers."""
+"""Compute scores from a network's output for each kind of prediction, by the papers' formulas."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Output(nn.Module):
-    """A network with a given output, which records its inputs."""
+    """Define a network with a given output, which records its inputs."""
 
     def __init__(self, out=None):
         super().__init__()
@@ -19,7 +19,7 @@ class Output(nn.Module):
 
 
 def meant(name, sde, t, var, x0, noise):
-    """The output of such a network by the papers, and the size of the terms in it."""
+    """Return the output of such a network by the papers, and the size of the terms in it."""
     u = t.clone().requires_grad_()
     schedule = (sde.alpha(u) + 0 * u, sde.sigma(u) + 0 * u)  # 0 * u: alpha may be constant
     d_alpha, d_sigma = (float(torch.autograd.grad(value, u)[0]) for value in schedule)

@@ -36,7 +36,7 @@ LABELS = torch.arange(16) % 3
 
 
 def model(**conditions: object) -> ScoreModel:
-    """A small network."""
+    """Return a small network."""
     net = nn.MLP(2, hidden=(8,), **conditions)
     return ScoreModel(net, VPSDE(eps=0.1), (2,), moments=Moments(0.0, var=1.0))
 

@@ -1,4 +1,4 @@
-"""What the blocks of a page print, beside what the page says that they print.
+"""Compare what the blocks of a page print with the output that the page shows.
 
 A fence ```output below a block holds what it prints. `python tests/printed.py docs/quickstart.md`
 runs the page and fills these fences; the tests compare them.

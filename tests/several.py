@@ -1,4 +1,4 @@
-"""The program of the processes of `test_distributed.py`; `torchrun` starts it.
+"""Run one case of `test_distributed.py` in several processes, started by `torchrun`.
 
 Every case ends in the same way in every process, or the next one would wait for ever.
 """
@@ -66,7 +66,7 @@ def model(dtype=torch.float32, seed=0, **options):
 
 
 class Acting(nn.Module):
-    """A network that does something at its n-th evaluation."""
+    """Define a network that does something at its n-th evaluation."""
 
     def __init__(self, n, act):
         super().__init__()
@@ -83,7 +83,7 @@ class Acting(nn.Module):
 
 
 def acting(n, act, only=1):
-    """The model whose network acts in one process alone."""
+    """Return the model whose network acts in one process alone."""
     return ScoreModel(Acting(n if distributed.rank() == only else 0, act), VESDE(), (1, 4, 4))
 
 
@@ -167,7 +167,7 @@ def full_disk(folder):
 
 
 def damaged(folder):
-    """A checkpoint that process 0 finds damaged is passed over by all."""
+    """Let all processes pass over a checkpoint that process 0 finds damaged."""
     Trainer(acting(0, None), data(), SHORT, folder=folder / "damaged").train()
     if distributed.is_main():
         newest = folder / "damaged/step-00000008.safetensors"
@@ -280,7 +280,7 @@ EVER = CONFIG.changed(steps=40, save_every=2)
 
 
 def ever(folder):
-    """A run without end, to be killed."""
+    """Return a run without end, to be killed."""
     trainer = Trainer(model(), data(), EVER, folder=folder)
     trainer.train()
     return trainer

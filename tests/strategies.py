@@ -1,4 +1,4 @@
-"""Strategies of hypothesis: SDEs, shapes, times, Gaussian data, generators.
+"""Define strategies of hypothesis: SDEs, shapes, times, Gaussian data, generators.
 
 `KINDS` are the classes of the table of SDEs, and `SDES` holds at least one instance of each, and of
 a user's, for tests that go through all of them by name; `sdes()` draws any of those kinds with its
@@ -31,7 +31,7 @@ from scoresde.sde import SDES as KINDS
 
 @dataclass(frozen=True)
 class UserSDE(SDE):
-    """A user's own SDE: two functions of time, and everything else derived."""
+    """Define a user's own SDE: two functions of time, and everything else derived."""
 
     decay: float = 2.0
     noise: float = 1.5
@@ -72,7 +72,7 @@ SDES |= {name: kind() for name, kind in KINDS.items() if kind not in map(type, S
 
 
 class Exact:
-    """The score of data N(mean, var) in every dimension, with a record of its times."""
+    """Define the score of data N(mean, var) in every dimension, with a record of its times."""
 
     def __init__(self, sde: SDE, mean: float, var: float) -> None:
         self.sde, self.mean, self.var, self.asked = sde, mean, var, []
@@ -173,7 +173,7 @@ def generators() -> st.SearchStrategy[torch.Generator]:
 
 
 def dtypes() -> st.SearchStrategy[torch.dtype]:
-    """The dtypes of a state, half precision left out."""
+    """Return the dtypes of a state, half precision left out."""
     return st.sampled_from([torch.float32, torch.float64])
 
 
@@ -196,5 +196,5 @@ def gaussians(draw, event: tuple[int, ...], full: bool | None = None) -> Moments
 
 @st.composite
 def exact_scores(draw, sde: SDE) -> Exact:
-    """The exact score of data with a mean in [-3, 3] and a variance in [1e-3, 10]."""
+    """Return the exact score of data with a mean in [-3, 3] and a variance in [1e-3, 10]."""
     return Exact(sde, draw(st.floats(-3, 3)), draw(log_floats(1e-3, 10)))

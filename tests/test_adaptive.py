@@ -1,4 +1,4 @@
-"""The adaptive reverse SDE: laws it keeps, paths it converges to, samples that do not meet."""
+"""Test the adaptive reverse SDE: distributions, convergence to paths, independent samples."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The arena: exact references, known errors, and fair counts of evaluations."""
+"""Test the arena: exact references, known errors, and equal counts of evaluations."""
 
 import csv
 import itertools
@@ -43,7 +43,7 @@ def randn(*shape, seed=0):
 
 
 def flow_of_gaussian(problem, x, budget, seed):
-    """The exact flow map of Gaussian data, in closed form, and then Tweedie's estimate."""
+    """Return the exact flow map of Gaussian data, in closed form, and then Tweedie's estimate."""
     sde, (mean, cov) = problem.sde, (problem.moments.mean, problem.moments.cov)
     var, basis = torch.linalg.eigh(problem.moments.var[None] if cov is None else cov)
     ends = torch.tensor([sde.T, sde.eps], dtype=torch.float64)
@@ -211,7 +211,7 @@ def test_the_error_of_exact_samples_is_the_noise_floor():
 
 @dataclass(frozen=True, eq=False)
 class Asked(Problem):
-    """A problem that records which exact samples are drawn."""
+    """Define a problem that records which exact samples are drawn."""
 
     asked: list = field(default_factory=list)
 
@@ -285,7 +285,7 @@ def test_a_lost_mode_is_detected_by_every_measure_of_the_law():
 
 
 def wrong(problem, x, budget, seed):
-    """A sampler with a sign error in its last step."""
+    """Return a sampler with a sign error in its last step."""
     states = list(
         EulerMaruyama(eta=0.0).trajectory(problem.reverse(), x, problem.sde.times(budget - 1), None)
     )

@@ -1,4 +1,4 @@
-"""Losses and scores that contain a derivative of a network with attention can be differentiated."""
+"""Test that losses and scores with a derivative of attention can be differentiated."""
 
 import copy
 
@@ -27,7 +27,7 @@ def normal(shape, seed):
 
 
 class Energy(torch.nn.Module):
-    """The energy (B,) that is the squared norm of a network's output."""
+    """Define the energy (B,) that is the squared norm of a network's output."""
 
     def __init__(self, score):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The audit: perfect scores pass, wrong ones are found where they are wrong and nowhere else."""
+"""Test the audit: exact scores pass, and wrong scores fail at the noise scales with errors."""
 
 import json
 import math
@@ -38,7 +38,7 @@ def modes(dimensions=32):
 
 
 class Bent:
-    """The exact score, changed where sigma / alpha lies in a band."""
+    """Define the exact score, changed where sigma / alpha lies in a band."""
 
     def __init__(self, target, sde, change, low=0.0, high=math.inf):
         self.exact, self.change, self.low, self.high = target.at(sde), change, low, high

@@ -1,4 +1,4 @@
-"""Checkpoints written while training continues: one at a time, whole, and with their errors."""
+"""Test checkpoints written during training: one at a time, complete, with errors reported."""
 
 import os
 import threading
@@ -13,7 +13,7 @@ from scoresde.training.background import Background
 
 
 class Steps(Callback):
-    """A callback that sets an event once the log has a row of a step."""
+    """Define a callback that sets an event once the log has a row of a step."""
 
     def __init__(self, step):
         self.step, self.reached = step, threading.Event()

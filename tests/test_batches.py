@@ -1,4 +1,4 @@
-"""Batches: the same ones however they are made, and what happens when their makers fail."""
+"""Test that batches are the same for any workers, and that failures of workers are reported."""
 
 import contextlib
 import multiprocessing
@@ -46,7 +46,7 @@ def config(**options):
 
 
 def noisy(x, generator):
-    """An augmentation of the user's."""
+    """Return an augmentation of the user's."""
     return x + 0.1 * torch.randn(x.shape, generator=generator)
 
 

@@ -1,4 +1,4 @@
-"""`scoresde bench samplers`: what it prints and writes, and what it refuses."""
+"""Test `scoresde bench samplers`: its output, its files and its errors."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""Bridges between laws of data, given one end: against Gaussian pairs, whose joint law is known."""
+"""Test bridges between data distributions, against Gaussian pairs with a known joint law."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ def normal(generator, *shape):
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The law given y, N(slope y + offset, cov), for y of the law N(0, I)."""
+    """Define the law given y, N(slope y + offset, cov), for y of the law N(0, I)."""
 
     slope: torch.Tensor
     offset: torch.Tensor
@@ -44,7 +44,7 @@ class Pair:
         )
 
     def residual(self):
-        """The law of x_0 - y."""
+        """Return the law of x_0 - y."""
         return replace(self, slope=self.slope - torch.eye(len(self.offset)))
 
     def moments(self):
@@ -55,12 +55,12 @@ class Pair:
         return Pair(alpha * self.slope, alpha * self.offset, alpha**2 * self.cov + sigma**2 * eye)
 
     def score(self, sde):
-        """The exact score given y."""
+        """Return the exact score given y."""
         return Conditional(self, sde)
 
 
 class Conditional:
-    """The score of a pair under an SDE, with y a condition."""
+    """Define the score of a pair under an SDE, with y a condition."""
 
     def __init__(self, pair, sde):
         self.pair, self.sde = pair, sde
@@ -83,7 +83,7 @@ def ends(sde):
 
 
 def map_of(score, sde, sampler, d, **options):
-    """A run without noise as an affine map: of the state at T, of y, and what is left."""
+    """Return a run without noise as an affine map: of the state at T, of y, and what is left."""
     width = ends(sde)[0][1]
     x = torch.cat([width * torch.eye(d), torch.zeros(d + 1, d)]).double()
     y = torch.cat([torch.zeros(d, d), torch.eye(d), torch.zeros(1, d)]).double()
@@ -94,13 +94,13 @@ def map_of(score, sde, sampler, d, **options):
 
 
 def through(law, found):
-    """The law given y at eps, of that at T."""
+    """Return the law given y at eps, of that at T."""
     of_x, of_y, rest = found
     return Pair(of_x @ law.slope + of_y, of_x @ law.offset + rest, of_x @ law.cov @ of_x.T)
 
 
 def gap(found, exact):
-    """The largest error of the joint law of both, relative to its size."""
+    """Return the largest error of the joint law of both, relative to its size."""
     parts = [(getattr(found, n) - getattr(exact, n)).abs().max() for n in ("slope", "offset")]
     own, right = (p.cov + p.slope @ p.slope.T for p in (found, exact))
     return float(max(*parts, (own - right).abs().max()) / max(1.0, right.abs().max()))
@@ -153,7 +153,7 @@ def test_the_joint_law_of_a_gaussian_pair_is_exact_with_y_a_condition(s):
 
 
 def unseeing(sde, cov):
-    """The denoiser of states alone, for standard normal numbers with a covariance."""
+    """Return the denoiser of states alone, for standard normal numbers with a covariance."""
 
     def denoiser(x, t):
         t, x64 = t.double()[:, None], x.double()
@@ -269,7 +269,7 @@ def test_density_and_loss_of_the_residual_are_those_of_its_law_given_y():
 
 @dataclass(frozen=True)
 class VPBridge(SDE):
-    """The residual of a bridge of DDBM-VP about its moving centre."""
+    """Define the residual of a bridge of DDBM-VP about its moving centre."""
 
     T: float = 0.99
     base = VPSDE()

@@ -1,4 +1,4 @@
-"""Calibration: exact tests of uniform places, false alarms as stated, faults that are found."""
+"""Test calibration: exact p-values, the rate of false alarms, and the detection of errors."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Callbacks: they receive the right numbers, do not affect the run, and continue with it."""
+"""Test callbacks: they get the right numbers, do not affect the run, and continue with it."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ EVENTS = ["on_start", "on_log", "on_checkpoint", "on_end"]
 
 
 def run(folder, *callbacks, steps=None, **changes):
-    """The trainer of a run of 13 steps, with log steps 2, 4, 5, 6, 8, 10, 12 and 13."""
+    """Return the trainer of a run of 13 steps, with log steps 2, 4, 5, 6, 8, 10, 12 and 13."""
     config = CONFIG.changed(**changes)
     trainer = Trainer(make(), data(), config, folder=folder, callbacks=callbacks)
     trainer.train(steps)
@@ -93,7 +93,7 @@ class Spoiler(Callback):
 
 
 class Rows(Callback):
-    """A callback that keeps the rows of the log."""
+    """Define a callback that keeps the rows of the log."""
 
     def __init__(self):
         self.seen = []
@@ -131,7 +131,7 @@ def test_a_log_that_cannot_be_written_costs_only_the_log(tmp_path):
 
 
 def scalars(folder, name):
-    """The points of a curve as TensorBoard shows them."""
+    """Return the points of a curve as TensorBoard shows them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = EventAccumulator(str(folder / "tensorboard"))
@@ -156,7 +156,7 @@ def test_tensorboard_continues_the_same_curve_after_a_crash(tmp_path):
 
 
 class AtStep(Callback):
-    """A callback that raises at the log of a step."""
+    """Define a callback that raises at the log of a step."""
 
     def __init__(self, step, error):
         self.step, self.error = step, error
@@ -170,7 +170,7 @@ class AtStep(Callback):
 
 
 class Board(types.ModuleType):
-    """A module like wandb and trackio, which records its calls."""
+    """Define a module like wandb and trackio, which records its calls."""
 
     def __init__(self, name):
         super().__init__(name)
@@ -201,7 +201,7 @@ class Run:
 
 @pytest.fixture(params=[WandB, Trackio])
 def board(request, monkeypatch):
-    """A callback class and the module that it calls."""
+    """Return a callback class and the module that it calls."""
     name = request.param.__name__.lower()
     module = Board(name)
     monkeypatch.setitem(sys.modules, name, module)
@@ -279,7 +279,7 @@ def size(path):
 
 
 def images(levels=None):
-    """A model of tiny images with classes, all of whose weights are random."""
+    """Return a model of tiny images with classes, all of whose weights are random."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         net = UNet(1, channels=(4,), patch=2, num_classes=2)

@@ -1,4 +1,4 @@
-"""The documentation's charts are drawn from its tables: the hook docs/hooks/charts.py."""
+"""Test that charts of the documentation are drawn from its tables, by docs/hooks/charts.py."""
 
 import importlib.util
 import re

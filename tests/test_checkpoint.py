@@ -1,4 +1,4 @@
-"""Checkpoints: what is written is read bit for bit, what is damaged is refused."""
+"""Test that checkpoints are read bit for bit, and damaged checkpoints are refused."""
 
 import errno
 import hashlib
@@ -60,7 +60,7 @@ def header_and_data(raw):
 
 
 def with_header(header, data=b""):
-    """A safetensors file of any header, given as JSON or as text."""
+    """Return a safetensors file of any header, given as JSON or as text."""
     text = (header if isinstance(header, str) else json.dumps(header)).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + data

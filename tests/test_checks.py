@@ -1,4 +1,4 @@
-"""Arguments of another type than declared, at every door."""
+"""Test arguments of a wrong type in every public function."""
 
 import math
 from dataclasses import dataclass, fields, replace

@@ -1,4 +1,4 @@
-"""The command line: every command, what it says, and the exit code it ends with."""
+"""Test the command line: the output and the exit code of every command."""
 
 import functools
 import os
@@ -36,20 +36,20 @@ SMALL = ["--channels", "4", "--batch-size", "8"]
 
 
 def built(make, *args, **options):
-    """A network whose weights are a function of nothing but its options."""
+    """Return a network whose weights are a function of nothing but its options."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return make(*args, **options)
 
 
 def train(folder, *options, source="digits", steps=4):
-    """The exit code of a tiny run."""
+    """Return the exit code of a tiny run."""
     words = ["--data", str(source), "--out", str(folder), "--steps", str(steps)]
     return main(["train", *words, *SMALL, *options])
 
 
 def said(capsys):
-    """The one line on stderr."""
+    """Return the one line on stderr."""
     err = capsys.readouterr().err
     assert err.count("\n") == 1, f"not one line: {err!r}"
     assert "Traceback" not in err
@@ -71,7 +71,7 @@ def without(path, prefix):
 
 
 def different(path, other):
-    """The names of the tensors in which two files differ."""
+    """Return the names of the tensors in which two files differ."""
     one, two = checkpoint.load_tensors(path)[0], checkpoint.load_tensors(other)[0]
     assert one.keys() == two.keys()
     return [name for name in one if not torch.equal(one[name], two[name])]
@@ -79,7 +79,7 @@ def different(path, other):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of four steps on the 8x8 digits."""
+    """Return a run of four steps on the 8x8 digits."""
     folder = tmp_path_factory.mktemp("cli") / "run"
     assert train(folder, "--save-every", "2") == 0
     return folder
@@ -87,7 +87,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory):
-    """A run of two steps on points of the plane, and its data."""
+    """Return a run of two steps on points of the plane, and its data."""
     folder = tmp_path_factory.mktemp("cli")
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     np.save(folder / "points.npy", x.numpy())
@@ -207,7 +207,7 @@ def test_demo_finds_its_model_beside_a_folder_of_the_same_name(packaged):
 
 
 class Recorder(nn.Module):
-    """A network that records its labels."""
+    """Define a network that records its labels."""
 
     config = {"num_classes": 3}  # noqa: RUF012
 
@@ -756,7 +756,7 @@ def test_the_first_weights_depend_on_the_seed_and_on_no_global_state(tmp_path):
 
 
 class SignalAtStep:
-    """An update that sends its own process a signal in the second step."""
+    """Define an update that sends its own process a signal in the second step."""
 
     def __init__(self, number):
         self.number, self.update = number, Update.__call__

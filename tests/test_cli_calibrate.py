@@ -1,4 +1,4 @@
-"""`scoresde calibrate`: what it tests, writes and refuses."""
+"""Test `scoresde calibrate`: its tests, its files and its errors."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`scoresde train` with conditions, and from a model that was trained before."""
+"""Test `scoresde train` with conditions, and from a trained model."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""`scoresde evaluate`: what it draws, compares, writes and refuses."""
+"""Test `scoresde evaluate`: its samples, its comparisons, its files and its errors."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def points(path, n, seed, classes=None):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The folder of a run of two steps on points of the plane, and in it held-out points."""
+    """Return the folder of a run of two steps on points of the plane, and in it held-out points."""
     folder = tmp_path_factory.mktemp("evaluate") / "run"
     source = str(points(folder.parent / "train.npz", 60, 0))
     words = ["--data", source, "--out", str(folder), "--steps", "2", "--channels", "4"]

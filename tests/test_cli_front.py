@@ -1,4 +1,4 @@
-"""The command line before and around its commands: wrong words, help, and messages."""
+"""Test the command line around its commands: unknown words, help, and messages."""
 
 import io
 import json
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def parse_error(capsys, *words):
-    """The error of a command that cannot be parsed."""
+    """Return the error of a command that cannot be parsed."""
     with pytest.raises(SystemExit) as ended:
         main(list(words))
     assert ended.value.code == 2
@@ -240,7 +240,7 @@ def test_completion_names_the_known_shells(words, capsys):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """A run of a table with a condition, a quarter of which was held out."""
+    """Return a run of a table with a condition, a quarter of which was held out."""
     folder = tmp_path_factory.mktemp("table")
     rows = np.random.default_rng(0).normal(size=(80, 3))
     np.savetxt(folder / "t.csv", rows, delimiter=",", header="a,b,y", comments="")
@@ -327,7 +327,7 @@ def test_missing_data_of_a_run_are_reported(table, tmp_path, capsys):
 
 
 def nexts(out):
-    """The commands that are printed as the next ones."""
+    """Return the commands that are printed as the next ones."""
     found = re.findall(r"^next, to .+:\n  scoresde (.+)$", out, re.MULTILINE)
     assert found, out
     return [shlex.split(line) for line in found]
@@ -477,7 +477,7 @@ def test_a_broken_array_is_reported_without_the_advice_of_numpy(
 
 @pytest.fixture(scope="module")
 def vectors_of_two(tmp_path_factory):
-    """A model of points in the plane."""
+    """Return a model of points in the plane."""
     folder = tmp_path_factory.mktemp("model")
     with torch.random.fork_rng(devices=[]):
         ScoreModel(MLP(2, hidden=(4,)), VESDE(), (2,)).save_pretrained(folder)

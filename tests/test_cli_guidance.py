@@ -1,4 +1,4 @@
-"""Conditions, guidance and editing on the command line."""
+"""Test conditions, guidance and editing on the command line."""
 
 import math
 import os
@@ -43,7 +43,7 @@ def model(tmp_path_factory):
 
 
 class Takes:
-    """A score that takes a label of three classes, a vector and a number."""
+    """Define a score that takes a label of three classes, a vector and a number."""
 
     facts = Facts(conditions={"label": Classes(3), "y": Field((2,)), "z": Field(())})
 

@@ -1,4 +1,4 @@
-"""`scoresde inpaint` and `scoresde solve`."""
+"""Test `scoresde inpaint` and `scoresde solve`."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from scoresde.nn import MLP
 
 
 def files(folder):
-    """An image of a stroke, where it is known, and a measurement of it."""
+    """Return an image of a stroke, where it is known, and a measurement of it."""
     x = np.zeros((1, 28, 28))
     x[:, 5:23, 12:16] = 255
     mask = np.zeros((1, 28, 28))

@@ -1,4 +1,4 @@
-"""`scoresde likelihood`, in the words of the shell."""
+"""Test `scoresde likelihood`."""
 
 import re
 

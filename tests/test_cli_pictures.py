@@ -1,4 +1,4 @@
-"""`scoresde sample`: pictures and animations of samples of any kind."""
+"""Test pictures and animations of `scoresde sample` for samples of any kind."""
 
 import numpy as np
 import pytest

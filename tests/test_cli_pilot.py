@@ -1,4 +1,4 @@
-"""The pilot that a command measures is there for the next one."""
+"""Test that a pilot measured by one command is used by the next."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from scoresde.score.pilot_file import PilotFile
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
-    """The folder of a model whose pilot counts as slow."""
+    """Return the folder of a model whose pilot counts as slow."""
     monkeypatch.setattr(pilot_file, "SLOW_PILOT", 0.0)
     monkeypatch.setattr("scoresde.cli.sample.SLOW_PILOT", 0.0)
     monkeypatch.setattr("scoresde.cli.pilots.SLOW_PILOT", 0.0)

@@ -1,4 +1,4 @@
-"""Closed forms are those of alpha and sigma, or the SDE is refused when it is made."""
+"""Test that an SDE is refused if its closed forms disagree with alpha and sigma."""
 
 import re
 from dataclasses import dataclass, fields, replace
@@ -206,7 +206,7 @@ def test_a_sigma_that_cancels_is_no_disagreement(rate, power):
 
 
 class Tabled(SDE):
-    """A kernel by numpy, which autograd cannot differentiate."""
+    """Define a kernel by numpy, which autograd cannot differentiate."""
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.from_numpy(np.asarray(np.exp(-t.detach().numpy())))

@@ -1,4 +1,4 @@
-"""Columns with names mean the same numbers in any order, wherever data meet a model."""
+"""Test that the order of named columns does not matter when data are used with a model."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ NAMES, SWAPPED = ("age", "mass"), ("mass", "age")
 
 @pytest.fixture
 def tables(tmp_path):
-    """The same table twice, with its columns in either order, and one with other names."""
+    """Return the same table twice, with its columns in either order, and one with other names."""
     for file, names, rows in (
         ("own", NAMES, ROWS), ("swapped", SWAPPED, ROWS.flip(1)), ("other", ("age", "size"), ROWS),
     ):  # fmt: skip

@@ -1,4 +1,4 @@
-"""The file of a run: it is complete, gives the same weights again, and faults in it are refused."""
+"""Test config files of runs: they are complete, reproduce the weights, and errors are refused."""
 
 import dataclasses
 import re
@@ -91,7 +91,7 @@ def runs(draw) -> RunConfig:
 
 
 def text(path, *lines):
-    """A file of a run on the digits, with further lines."""
+    """Return a file of a run on the digits, with further lines."""
     path.write_text("\n".join(["[data]", 'source = "digits"', *lines]))
     return path
 
@@ -282,7 +282,7 @@ def test_an_mlp_refuses_the_options_of_a_u_net(option):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of four steps with options of every kind."""
+    """Return a run of four steps with options of every kind."""
     folder = tmp_path_factory.mktemp("config") / "run"
     options = "--sde VPSDE beta_max=10 --dropout 0.1 --betas 0.8 0.9 --seed 3 --decay constant"
     assert train(folder, *options.split()) == 0

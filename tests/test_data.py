@@ -1,4 +1,4 @@
-"""Data: where they come from, what is refused, and the order they are seen in."""
+"""Test data: their sources, errors, and the order of samples."""
 
 import io
 import itertools
@@ -1004,7 +1004,7 @@ class Squares:
 
 
 class Coloured:
-    """A data set with a named split and without numbered classes."""
+    """Define a data set with a named split and without numbered classes."""
 
     def __init__(self, root, split="train", download=False):
         if split not in ("train", "test", "extra"):

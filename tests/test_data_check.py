@@ -1,4 +1,4 @@
-"""`scoresde data check`: every fault of a data set is named before a run would meet it."""
+"""Test that `scoresde data check` names every fault of a data set."""
 
 import re
 
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def only(texts, *parts):
-    """The one text that has all these parts."""
+    """Return the one text that has all these parts."""
     found = [text for text in texts if all(part in text for part in parts)]
     assert len(found) == 1, (parts, texts)
     return found[0]

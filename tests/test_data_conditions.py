@@ -1,4 +1,4 @@
-"""Conditions of data: what they are, what is missing, and that they stay with their samples."""
+"""Test conditions of data: kinds, missing values, and that they stay with their samples."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The same numbers are the same data in every format."""
+"""Test that the same numbers are the same data in every format."""
 
 import sys
 import zipfile
@@ -100,7 +100,7 @@ def test_names_of_classes_come_with_text_and_with_data_sets():
 
 @pytest.fixture(params=["pandas", "polars", "pyarrow", "dictionary", "csv"])
 def table(request, tmp_path):
-    """A table of a, b, kind and n, in which n is missing once."""
+    """Return a table of a, b, kind and n, in which n is missing once."""
     columns = {
         "a": X[:, 0].tolist(),
         "b": X[:, 1].tolist(),

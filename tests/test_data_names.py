@@ -1,4 +1,4 @@
-"""Names of classes and columns: kept with the data and the model, and mapped between the two."""
+"""Test that names of classes and columns are stored with data and models, and matched."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Conditions from tables, archives and folders, by the names of columns and of files."""
+"""Test conditions from tables, archives and folders, by names of columns and files."""
 
 import csv
 import sys

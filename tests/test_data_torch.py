@@ -1,4 +1,4 @@
-"""Data sets, streams and loaders of torch: the same data as the arrays in them."""
+"""Test that data sets, streams and loaders of torch give the same data as arrays."""
 
 import csv
 import itertools
@@ -229,7 +229,7 @@ def test_keys_can_be_chosen_from_dictionaries():
 
 
 class Draws(Items):
-    """A sample that is another whenever it is read, and a label that may be."""
+    """Define a sample that is another whenever it is read, and a label that may be."""
 
     def __init__(self, n=6, labels=False):
         self.rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Tensors whose numbers cannot be read one by one are refused at every door, in a sentence."""
+"""Test that sparse, nested, quantized and meta tensors are refused by every public function."""
 
 from __future__ import annotations
 

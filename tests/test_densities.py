@@ -1,4 +1,4 @@
-"""Densities of many dimensions: the kernel density is a mixture, and problems are split by name."""
+"""Test kernel densities against mixtures, and the split of problems by name."""
 
 import pytest
 import torch

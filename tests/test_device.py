@@ -1,4 +1,4 @@
-"""A step waits for nothing: counted on a device that is played on the CPU."""
+"""Test that a step does not wait for the device, by counting on a simulated device."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ ADAPTIVE = {name for name, method in scoresde.SAMPLERS.items() if method.adaptiv
 
 
 def counted(what):
-    """The reads and copies of a step by name, counted in a separate process."""
+    """Return the reads and copies of a step by name, counted in a separate process."""
     script = Path(__file__).with_name("played_law.py")
     ran = subprocess.run([sys.executable, script, what], capture_output=True, text=True, check=True)
     return json.loads(ran.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Two processes against one: the same weights, the same samples, and one end for all."""
+"""Test that two processes give the same weights and samples as one, and end together."""
 
 import itertools
 import json
@@ -55,7 +55,7 @@ def tensors(folder, name):
 
 
 def apart(a, b):
-    """The largest relative difference of two sets of tensors."""
+    """Return the largest relative difference of two sets of tensors."""
     assert a.keys() == b.keys()
     return max(
         float((a[k] - b[k]).double().norm() / b[k].double().norm().clamp(min=1e-30)) for k in a
@@ -74,7 +74,7 @@ def two(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """The same runs in one process."""
+    """Return the same runs in one process."""
     folder = tmp_path_factory.mktemp("one")
     several.train(folder)
     return folder
@@ -270,7 +270,7 @@ def test_a_process_alone_is_process_0_of_1():
 
 
 def children(process):
-    """The processes that torchrun started, by rank."""
+    """Return the processes that torchrun started, by rank."""
     found = {}
     for pid in (int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal()):
         try:

@@ -1,4 +1,4 @@
-"""The divergence, exact and by probes, against matrices and closed forms."""
+"""Test the divergence, exact and by probes, against matrices and closed forms."""
 
 import math
 
@@ -111,7 +111,7 @@ def test_a_network_agrees_with_its_jacobian_in_any_number_of_chunks(monkeypatch)
 
 
 class Unbatched(torch.autograd.Function):
-    """A function whose derivative cannot be batched."""
+    """Define a function whose derivative cannot be batched."""
 
     @staticmethod
     def forward(ctx, x):

@@ -1,4 +1,4 @@
-"""Every block of code in the README and the documentation runs, so that none can grow stale."""
+"""Test that every block of code in the README and the documentation runs."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""The calls of a score by the reverse SDE, and the scores that it refuses."""
+"""Test the calls of a score by the reverse SDE, and the scores that it refuses."""
 
 import math
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ from scoresde.sde import VESDE, VPSDE, CosineSDE, FlowSDE, Moments, ReverseSDE
 
 
 class WithDenoiser(Exact):
-    """A score with a method `denoise` that is not of its score."""
+    """Define a score with a method `denoise` that is not of its score."""
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         raise AssertionError("what the score returns is the truth")

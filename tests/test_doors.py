@@ -1,4 +1,4 @@
-"""Every public name, every argument, garbage: a result or a `ScoreSDEError`, never anything else.
+"""Test that wrong arguments of public functions give a result or a `ScoreSDEError`.
 
 The table has a row for each argument of each name of `scoresde.__all__`, of the samplers and the
 targets, and each value of `GARBAGE`; a run of the suite tries a part of it that is drawn by `SEED`.

@@ -1,4 +1,4 @@
-"""The average of the weights: its closed form, and that it gives the weights back."""
+"""Test averages of the weights against the closed form, and that the weights are restored."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""`evaluate`: sources, features, coverage of intervals, floors, and verdicts."""
+"""Test `evaluate`: sources, features, coverage of intervals, floors, and verdicts."""
 
 import json
 import math
@@ -429,7 +429,7 @@ def test_the_verdict_names_the_figures_that_are_worse_than_those_of_data():
 
 
 def verdict(stars, figures, n, clear=1.001):
-    """The verdict of an evaluation with `stars` figures, each `clear` half-widths from 0."""
+    """Return the verdict of an evaluation with `stars` figures, each `clear` half-widths from 0."""
     part = Estimate(0.0, -1.0, 1.0)
     gap = Estimate(clear, clear - 1, clear + 1)
     rows = [Comparison(part, part, gap if k < stars else part) for k in range(figures)]
@@ -588,7 +588,7 @@ def empty(tmp_path):
 
 
 def judge(tmp_path, **changes):
-    """The file of a classifier of another description."""
+    """Return the file of a classifier of another description."""
     fields = {"event_shape": [3], "classes": 2} | changes
     checkpoint.save_tensors(tmp_path / "judge.safetensors", {}, {"classifier": fields})
     return tmp_path / "judge.safetensors"

@@ -1,4 +1,4 @@
-"""Every top-level name has an example in its docstring, and it runs."""
+"""Test that every top-level name has an example in its docstring, and that it runs."""
 
 import doctest
 import inspect

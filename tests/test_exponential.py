@@ -1,4 +1,4 @@
-"""Exponential methods: the published updates, written out, their orders, and what is exact."""
+"""Test exponential methods against published updates, their orders, and exact cases."""
 
 import math
 
@@ -52,7 +52,7 @@ class Problem:
         self.noise = Noise.of(seed, 3, horizon=sde.T)
 
     def d(self, x, i):
-        """The denoiser at time i of the grid."""
+        """Return the denoiser at time i of the grid."""
         return MIXTURE.denoise(x, self.sde, self.times[i])
 
     def z(self, i, k=0):

@@ -1,4 +1,4 @@
-"""Every kind of fault at a random instant; `python tests/faults.py` tests more instants."""
+"""Test each kind of fault at a random instant; `python tests/faults.py` tests more."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Files and folders: nothing is written through a link, and one run at a time has a folder."""
+"""Test that nothing is written through links, and that a folder is used by one run at a time."""
 
 import ast
 import errno
@@ -47,7 +47,7 @@ def begin(folder, **change):
 
 
 def writes(tree):
-    """The lines that write or rename a file by other means than `checkpoint`."""
+    """Yield the lines that write or rename a file by other means than `checkpoint`."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -84,7 +84,7 @@ def test_one_module_writes_all_files():
 
 
 def victim(folder):
-    """A file of the user that must not change."""
+    """Return a file of the user that must not change."""
     path = folder / "victim"
     path.write_text("dear")
     path.chmod(0o640)
@@ -231,7 +231,7 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path, how):
 
 
 def child(act):
-    """The exit code of a forked process: 1 where another process has the folder."""
+    """Return the exit code of a forked process: 1 where another process has the folder."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -406,7 +406,7 @@ def interrupt(*_):
 
 
 def refusal(folder):
-    """The message with which another trainer is refused."""
+    """Return the message with which another trainer is refused."""
     with pytest.raises(CheckpointError) as caught:
         begin(folder)
     return str(caught.value)

@@ -1,4 +1,4 @@
-"""What a new user meets: classes that are left open, tables of samples, words that people try."""
+"""Test first steps of users: samples without a class, tables, names from other libraries."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ TREES = ("ash", "elm", "oak")
 
 
 def model_of(classes=True, sizes=True):
-    """An untrained model of trees by species and age, whose columns have names."""
+    """Return an untrained model of trees by species and age, whose columns have names."""
     with forked_rng(0):
         net = nn.MLP(
             2,
@@ -45,7 +45,7 @@ def model_of(classes=True, sizes=True):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the model, and a table of 12 trees: 8 oaks, 3 elms and an ash."""
+    """Return a folder with the model, and a table of 12 trees: 8 oaks, 3 elms and an ash."""
     folder = tmp_path_factory.mktemp("trees")
     model_of().save_pretrained(folder / "model")
     species = ["oak"] * 8 + ["elm"] * 3 + ["ash"]
@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
 
 
 def drawn(folder, *options):
-    """The rows of a table that `scoresde sample` wrote."""
+    """Return the rows of a table that `scoresde sample` wrote."""
     words = ["--sampler", "ddim", "--steps", "2", "--n", "24", *options]
     out = folder / "x.csv"
     assert main(["sample", str(folder / "model"), "--out", str(out), *words]) == 0

@@ -1,4 +1,4 @@
-"""Numbers that are fitted to the trajectories of a pilot run, and added to the weights of Fast."""
+"""Test the corrections of the weights of Fast that are fitted to a pilot run."""
 
 import math
 from dataclasses import replace
@@ -30,7 +30,7 @@ OPTIONS = dict(seed=1, n=64, dtype=DTYPE, progress=False)
 
 @pytest.fixture(scope="module")
 def run():
-    """A pilot without settings, and the states of its run."""
+    """Return a pilot without settings, and the states of its run."""
     return PilotRun(BLOBS, SDE, dtype=DTYPE, progress=False).measure()
 
 
@@ -120,7 +120,7 @@ def test_a_fit_that_loses_on_starts_that_it_was_not_fitted_on_is_left_out(run):
 
 
 class Guided(Wrapped):
-    """A score that says that it is guided."""
+    """Define a score that says that it is guided."""
 
     @property
     def facts(self):

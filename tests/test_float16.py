@@ -1,4 +1,4 @@
-"""Training in float16: a scaled loss keeps small gradients, and overflows are left out."""
+"""Test training in float16: the scaled loss keeps small gradients, overflows are skipped."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ CONFIG = TrainConfig().changed(steps=6, batch_size=8, save_every=2, log_every=1,
 
 
 def trainer(folder=None, loss=dsm_loss, **options):
-    """A run on 32 points, always of the same first weights."""
+    """Return a run on 32 points, always of the same first weights."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         model = ScoreModel(MLP(2, hidden=(16,)), VESDE(), (2,))
@@ -26,7 +26,7 @@ def trainer(folder=None, loss=dsm_loss, **options):
 
 
 def times(score, sde, x, *, noise, condition=None, factor, loss=dsm_loss):
-    """A loss, times a factor."""
+    """Return a loss, times a factor."""
     return factor * loss(score, sde, x, noise=noise, condition=condition)
 
 

@@ -1,4 +1,4 @@
-"""The shape of the package: imports go down, importing it is light, public names are documented."""
+"""Test the package: imports go to lower floors, importing is fast, names are documented."""
 
 import ast
 import importlib
@@ -26,7 +26,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__
 
 
 def names_imported(source: str, path: str) -> Iterator[str]:
-    """The modules of scoresde that `source`, the text of scoresde/`path`, imports."""
+    """Yield the modules of scoresde that `source`, the text of scoresde/`path`, imports."""
 
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

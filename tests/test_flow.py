@@ -1,4 +1,4 @@
-"""The probability flow by fixed steps: published formulas, orders, and what is exact."""
+"""Test the probability flow by fixed steps: published formulas, orders, and exact cases."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Samples that are differentiated: every sampler against finite differences."""
+"""Test gradients of the samples of every sampler against finite differences."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ NAMES = sorted(SAMPLERS.keys() - {"scipy"})
 
 
 class Net(nn.Module):
-    """The score of a law that is no Gaussian, with a weight and a condition."""
+    """Define the score of a law that is no Gaussian, with a weight and a condition."""
 
     facts = Facts(sde=VP, event_shape=(2,), conditions={"y": Field((2,))})
 

@@ -1,4 +1,4 @@
-"""Steps that break down: left out or reported, and never kept."""
+"""Test that training steps with NaN are skipped or reported, and never stored."""
 
 import math
 import warnings
@@ -22,7 +22,7 @@ SKIP = CONFIG.changed(on_nan="skip")
 
 
 def trainer_of(bad, config=SKIP, folder=None):
-    """A trainer whose batches of the steps `bad` are not numbers."""
+    """Return a trainer whose batches of the steps `bad` are not numbers."""
     trainer = Trainer(make(), data(), config, folder=folder)
     at = trainer._batches.at
 
@@ -258,7 +258,7 @@ def test_a_damaged_checkpoint_does_not_count_among_those_that_are_kept(tmp_path)
 
 
 class Counting(nn.Module):
-    """A network with a cache, and a count of its calls, neither of which is saved."""
+    """Define a network with a cache, and a count of its calls, neither of which is saved."""
 
     def __init__(self, counts):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Guidance: a score in, a score out, under every sampler, SDE and loss."""
+"""Test guidance, which maps scores to scores, with every sampler, SDE and loss."""
 
 import doctest
 import inspect
@@ -46,7 +46,7 @@ def linear(sde=VP, seed=0, **sizes):
 
 
 def guided(name, score, scale=2.0):
-    """A guidance of the table on an exact conditional score."""
+    """Return a guidance of the table on an exact conditional score."""
     if name == "autoguidance":
         return autoguidance(score, linear(score.sde, seed=1), scale)
     if name == "classifier":
@@ -106,7 +106,7 @@ def test_guidance_is_affine_in_the_scale_between_the_two_scores(sde, generator, 
 
 
 def network():
-    """A small model with classes whose output depends on all that it is given."""
+    """Return a small model with classes whose output depends on all that it is given."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         model = ScoreModel(MLP(2, hidden=(16, 16), num_classes=3), VP, (2,))
@@ -291,7 +291,7 @@ def test_every_loss_of_a_guided_network_has_a_finite_gradient(name, loss):
 
 
 class Smooth(Wrapped):
-    """A network near the score of a normal law, whose Jacobian is that of a density."""
+    """Define a network near the score of a normal law, whose Jacobian is that of a density."""
 
     def __call__(self, x, t, condition=None):
         return -x + 0.01 * torch.tanh(self.ask(self.score, x, t, condition))

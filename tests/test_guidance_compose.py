@@ -1,4 +1,4 @@
-"""Several observations of one event: exact for Gaussians, defined everywhere."""
+"""Test composed posteriors of several observations: exact for Gaussians, finite elsewhere."""
 
 import math
 

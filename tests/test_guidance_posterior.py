@@ -1,4 +1,4 @@
-"""Posteriors of measurements: against the exact ones of Gaussians and mixtures."""
+"""Test posteriors of measurements against exact posteriors of Gaussians and mixtures."""
 
 import math
 from dataclasses import replace
@@ -37,7 +37,7 @@ STD = 0.1
 
 
 class Blind(Wrapped):
-    """A score without moments in its facts."""
+    """Define a score without moments in its facts."""
 
     @property
     def facts(self) -> Facts:
@@ -285,7 +285,7 @@ def never(x, t):
 
 
 class Unasked:
-    """A score with facts that is never evaluated."""
+    """Define a score with facts that is never evaluated."""
 
     facts = Facts(sde=VP, event_shape=(4,), conditions={})
     __call__ = staticmethod(never)
@@ -361,7 +361,7 @@ def test_a_measurement_that_does_not_fit_is_an_error_before_any_evaluation():
 
 
 class Loose:
-    """A score without an event shape and conditions in its facts."""
+    """Define a score without an event shape and conditions in its facts."""
 
     facts = Facts(sde=VP)
 
@@ -710,7 +710,7 @@ def test_integers_are_not_measured():
 
 
 def resting(t):
-    """The flow, which stands still from .4 to .6."""
+    """Return the flow, which stands still from .4 to .6."""
     u = torch.where(t < 0.4, t, torch.where(t < 0.6, 0.4, t - 0.2)) / 0.8
     return 1 - u, u
 

@@ -1,4 +1,4 @@
-"""Untrusted files: any content is read correctly or refused in a sentence."""
+"""Test that untrusted files are read correctly or refused with a clear error."""
 
 import io
 import json
@@ -64,7 +64,7 @@ def changed(value, path, new):
 
 
 def forged(folder, *changes, name="MLP", spoil=lambda tensors: tensors):
-    """A model with a changed description and a checksum that agrees."""
+    """Return a model with a changed description and a checksum that agrees."""
     model(name).save_pretrained(folder)
     path = folder / "model.safetensors"
     tensors, config = checkpoint.load_tensors(path)

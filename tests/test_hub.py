@@ -1,4 +1,4 @@
-"""Sharing: the card describes the model, and two files without code are downloaded."""
+"""Test sharing: the card describes the model, and two files without code are downloaded."""
 
 import inspect
 import re
@@ -199,7 +199,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on the digits that drew pictures."""
+    """Return a run on the digits that drew pictures."""
     folder = tmp_path_factory.mktemp("hub") / "run"
     assert train(folder, "--log-to", "pictures", "--sde", "VESDE", "sigma_max=9", steps=2) == 0
     return folder
@@ -434,7 +434,7 @@ def test_a_licence_is_the_same_word_in_yaml(tmp_path, licence):
 
 
 def front_matter(text):
-    """The fields above the card, as the hub reads them."""
+    """Return the fields above the card, as the hub reads them."""
     head = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     return dict(re.findall(r"^(\w+): (.+)$", head[1], re.MULTILINE)), head[1]
 
@@ -458,7 +458,7 @@ def test_the_card_of_a_run_shows_its_training(run):
 
 
 def printed(folder, language):
-    """The code in the card of a model."""
+    """Return the code in the card of a model."""
     text = (folder / "README.md").read_text()
     return re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)[1]
 

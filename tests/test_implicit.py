@@ -1,4 +1,4 @@
-"""Score matching without the target agrees with denoising, by quadrature and so exactly."""
+"""Test that implicit score matching agrees with denoising, by quadrature."""
 
 import itertools
 import math
@@ -46,7 +46,7 @@ def quadrature(mixture):
 
 
 def quadratic(theta, scale, centre=0.0):
-    """A score with six free numbers for each of its two entries, quadratic in x."""
+    """Return a score with six free numbers for each of its two entries, quadratic in x."""
 
     def score(x, t):
         y = (x - centre) / scale

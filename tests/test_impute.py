@@ -1,4 +1,4 @@
-"""Imputation: what is known stays what it is, and the rest is drawn under it."""
+"""Test imputation: known numbers are kept, and the others are drawn given them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Models of other libraries as scores, and scores as models of theirs: what needs no library."""
+"""Test conversions from and to models of other libraries that need no other library."""
 
 import itertools
 import math
@@ -48,7 +48,7 @@ X = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.fl
 
 
 class Net(nn.Module):
-    """A small network with random weights, of a state, a time and maybe a class."""
+    """Define a small network with random weights, of a state, a time and maybe a class."""
 
     def __init__(self, seed=0, classes=0):
         super().__init__()
@@ -93,7 +93,7 @@ def truths(sde):
 
 
 class Sigmas:
-    """A denoiser of k-diffusion with such a smallest noise."""
+    """Define a denoiser of k-diffusion with such a smallest noise."""
 
     sigma_max = 80.0
 
@@ -336,7 +336,7 @@ Z = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=to
 
 
 def heun(net, x, now, then):
-    """A step of their algorithm 1, of second order where `then` is not 0."""
+    """Return a step of their algorithm 1, of second order where `then` is not 0."""
     d = (x - net(x, now)) / now
     end = x + (then - now) * d
     return end if then == 0 else x + (then - now) / 2 * (d + (end - net(end, then)) / then)
@@ -474,7 +474,7 @@ BYTES = Range(0, 255, levels=256)
 
 
 def in_bytes(sde):
-    """A score in [-1, 1] whose user's numbers are bytes, and the law of these bytes."""
+    """Return a score in [-1, 1] whose user's numbers are bytes, and the law of these bytes."""
     mean = torch.tensor([0.3, -0.2], dtype=torch.float64)
     exact = targets.Gaussian(mean, var=0.2).at(sde)
     eps = lambda x, t: -sde.at(t, x)[1] * exact(x, t)  # noqa: E731

@@ -1,4 +1,4 @@
-"""Scores of other libraries' networks in files: written, read back, and opened by commands."""
+"""Test files of scores of other libraries' networks: saved, loaded, and opened by commands."""
 
 import json
 import sys
@@ -39,7 +39,7 @@ LADDER = BetaLadder(torch.linspace(1e-3, 0.2, 40).tolist())
 
 
 class Net(nn.Module):
-    """A network of a user's: of a state, a time and maybe a class and a vector."""
+    """Define a network of a user's: of a state, a time and maybe a class and a vector."""
 
     sigma_min, sigma_max, label_dim = 0.01, 50.0, 3
 
@@ -56,7 +56,7 @@ class Net(nn.Module):
 
 
 class Azula(Net):
-    """A denoiser of azula."""
+    """Define a denoiser of azula."""
 
     def schedule(self, t):
         return 1 - 0.999 * t, 0.01 + t
@@ -66,14 +66,14 @@ class Azula(Net):
 
 
 class Diffusers(Net):
-    """A network of diffusers."""
+    """Define a network of diffusers."""
 
     def forward(self, x, t, return_dict=True, **rest):
         return (super().forward(x, t, **rest),)
 
 
 class EDM(Net):
-    """A network of EDM, whose labels are rows."""
+    """Define a network of EDM, whose labels are rows."""
 
     def forward(self, x, t, class_labels=None):
         label = None if class_labels is None else class_labels.argmax(1)
@@ -81,7 +81,7 @@ class EDM(Net):
 
 
 class Sbi(Net):
-    """A score estimator of sbi."""
+    """Define a score estimator of sbi."""
 
     input_shape, condition_shape = (2,), (3,)
     t_min, t_max, mean_0, std_0 = 0.01, 1.0, torch.zeros(2), torch.ones(2)
@@ -127,7 +127,7 @@ def mlp():
 
 
 def inputs(score):
-    """The conditions of six rows, of every kind that a score declares."""
+    """Return the conditions of six rows, of every kind that a score declares."""
     found = {}
     for name, kind in (score.facts.conditions or {}).items():
         if isinstance(kind, Classes):
@@ -250,7 +250,7 @@ def test_a_description_that_is_damaged_is_refused(entry, value, tmp_path):
 
 
 def pipeline(folder, **settings):
-    """A tiny pipeline of diffusers, of images of 8 x 8."""
+    """Return a tiny pipeline of diffusers, of images of 8 x 8."""
     diffusers = pytest.importorskip("diffusers")
     common = dict(
         sample_size=8, in_channels=1, out_channels=1, layers_per_block=1,

@@ -1,4 +1,4 @@
-"""Models of installed libraries: their sampler and ours, on the same model and the same noise."""
+"""Compare samplers of installed libraries with ours, for the same model and the same noise."""
 
 import importlib
 import itertools
@@ -49,7 +49,7 @@ def seeded(make):
 
 
 class Backbone(nn.Module):
-    """A small network of a state and one number."""
+    """Define a small network of a state and one number."""
 
     def __init__(self):
         super().__init__()
@@ -74,7 +74,7 @@ def unet(**settings):
 
 
 def loop(net, scheduler, x, steps, **condition):
-    """The loop of a pipeline of diffusers, without its clipping."""
+    """Return the loop of a pipeline of diffusers, without its clipping."""
     scheduler.set_timesteps(steps)
     with torch.no_grad():
         for t in scheduler.timesteps:
@@ -234,7 +234,7 @@ def k_diffusion():
 
 
 class Denoiser(nn.Module):
-    """A preconditioned network, as `k_diffusion.layers.Denoiser` is."""
+    """Define a preconditioned network, as `k_diffusion.layers.Denoiser` is."""
 
     def __init__(self):
         super().__init__()
@@ -307,7 +307,7 @@ def test_dpmpp_sde_is_that_of_k_diffusion_on_the_same_path():
     noise = Noise.of(0, 5)
 
     def path(t, s):
-        """The increments of our noise from t to the middle m, or to s."""
+        """Return the increments of our noise from t to the middle m, or to s."""
         step = SIGMAS[(SIGMAS - t).abs().argmin() + 1]
         m = (t * step).sqrt()
         clock = lambda sigma: sigma**-2  # noqa: E731
@@ -443,7 +443,7 @@ def test_scores_go_out_in_the_numbers_of_the_user(sde):
 
 
 def estimator(kind, **settings):
-    """An estimator of sbi with random weights, of two parameters and three observations."""
+    """Return an estimator of sbi with random weights, of two parameters and three observations."""
     builders = pytest.importorskip("sbi.neural_nets.net_builders.vector_field_nets")
     theta, x = 3 + 2 * randn(50, 2).float(), randn(50, 3, seed=1).float()
     build = builders.build_vector_field_estimator
@@ -575,7 +575,7 @@ def test_songs_corrector_is_the_batch_mean_rule():
 
 
 class Plain(Backbone):
-    """The same network, without Python's len."""
+    """Define the same network, without Python's len."""
 
     def forward(self, x, t):
         return self.last(self.first(torch.cat([x, t[:, None]], 1)).tanh())

@@ -1,4 +1,4 @@
-"""An SDE by its drift and diffusion is the SDE by its kernel."""
+"""Test that an SDE given by drift and diffusion equals the SDE given by its kernel."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from scoresde.targets import Gaussian
 
 @dataclass(frozen=True, kw_only=True)
 class Twin(ItoSDE):
-    """The coefficients of another SDE, and nothing else of it."""
+    """Define the coefficients of another SDE, and nothing else of it."""
 
     base: SDE
 

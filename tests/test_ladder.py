@@ -1,4 +1,4 @@
-"""Ladders of noise levels: the NCSN ladder is the VE SDE, restricted to its levels."""
+"""Test that the NCSN ladder is the VE SDE restricted to its levels."""
 
 import copy
 import math
@@ -29,7 +29,7 @@ from scoresde.sde import (
 
 @st.composite
 def twins(draw) -> tuple[VESDE, NCSNLadder]:
-    """The same geometric ladder, as a VE SDE with levels and as a list of sigmas."""
+    """Return the same geometric ladder, as a VE SDE with levels and as a list of sigmas."""
     low, ratio = draw(log_floats(1e-3, 1)), draw(log_floats(2, 1e5))
     size = draw(st.integers(2, 300))
     return VESDE(low, low * ratio, levels=size), NCSNLadder.geometric(low, low * ratio, size)

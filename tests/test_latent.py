@@ -1,4 +1,4 @@
-"""Scores of an autoencoder's codes: their units, their draws, and the bound that they give."""
+"""Test scores of an autoencoder's codes: units, draws, and the bound on the log-density."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The page of the laws and the tests name each other."""
+"""Test that each law of docs/laws.md names its tests, and the tests name the law."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ PAGE = TESTS.parent / "docs/laws.md"
 
 
 def promised() -> dict[int, set[str]]:
-    """The tests that the page names for each law."""
+    """Return the tests that the page names for each law."""
     rows = re.findall(r"^\| L(\d+) \|(.*)\|$", PAGE.read_text(), re.MULTILINE)
     numbers = [int(number) for number, _ in rows]
     assert numbers == sorted(set(numbers))
@@ -24,7 +24,7 @@ def promised() -> dict[int, set[str]]:
 
 
 def held() -> dict[int, set[str]]:
-    """The tests that carry the number of a law."""
+    """Return the tests that carry the number of a law."""
     found = defaultdict(set)
     for path in TESTS.glob("test_*.py"):
         for node in ast.parse(path.read_text()).body:

@@ -1,4 +1,4 @@
-"""Likelihoods against exact densities, and the error bars against the errors."""
+"""Test likelihoods against exact densities, and error bars against the errors."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Metrics against closed forms, invariances and brute force."""
+"""Test metrics against closed forms, invariances and brute force."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Kernel, neighbour and memorisation metrics against closed forms and brute force."""
+"""Test kernel, neighbour and memorisation metrics against closed forms and brute force."""
 
 import math
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Distances between laws and intervals of means, against closed forms and brute force."""
+"""Test distances of distributions and intervals of means against closed forms."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Metropolis's rule: a density that is left alone exactly, and that is found."""
+"""Test Metropolis's rule: the density is invariant, and samples converge to it."""
 
 import math
 
@@ -79,7 +79,7 @@ def test_metropolis_steps_find_the_density_from_another_start(target):
 
 
 class GivenNoise:
-    """The noise z of the proposal, and the number w that decides."""
+    """Define the noise z of the proposal, and the number w that decides."""
 
     def __init__(self, z, w):
         self.z, self.w = z, w
@@ -127,7 +127,7 @@ def test_an_energy_is_corrected_as_its_target_is():
 
 def test_a_condition_reaches_the_density():
     class Centred:
-        """The energy of N(centre, 1)."""
+        """Define the energy of N(centre, 1)."""
 
         def __call__(self, x, t, condition):
             return ((x - condition["centre"]) ** 2).sum(1) / 2
@@ -189,13 +189,13 @@ ROW, Y = torch.tensor([[1.0, 0.5]]), torch.tensor([0.8], dtype=torch.float64)
 
 
 def measured(prior, std=0.5):
-    """The posterior's score, and the exact posterior."""
+    """Return the posterior's score, and the exact posterior."""
     score = posterior(prior.at(VP), Linear(ROW, std), iterations=1)
     return score, prior.posterior(ROW, std, Y)
 
 
 def at_the_end(method, score, **options):
-    """A run of one step from states at eps, which the inner sampler leaves alone."""
+    """Return a run of one step from states at eps, which the inner sampler leaves alone."""
     options = dict(seed=0, denoise=False, times=[VP.eps * (1 + 1e-9), VP.eps]) | options
     return Run.of(score, sampler=method, **options).draw()
 

@@ -1,4 +1,4 @@
-"""Gaussian moments of data, and the prior that they or their absence lead to."""
+"""Test Gaussian moments of data, and the prior with and without them."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Muon: orthogonal steps for the matrices inside a network, Adam's for all else."""
+"""Test Muon: orthogonal steps for inner matrices, and steps of Adam for other weights."""
 
 import functools
 import tomllib
@@ -58,7 +58,7 @@ def quintic(s):
 
 
 def by_svd(matrix):
-    """The orthogonal step, by singular values."""
+    """Return the orthogonal step, by singular values."""
     u, s, v = np.linalg.svd(matrix, full_matrices=False)
     return (u * quintic(s / np.sqrt((s**2).sum()))) @ v
 

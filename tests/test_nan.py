@@ -1,4 +1,4 @@
-"""No NaN in silence: a NaN in any argument of a public function is an error, or leaves no trace.
+"""Test that a NaN in an argument of a public function is an error or has no effect.
 
 The table has every public function of numbers (and the methods of a process, of a target and of
 moments that users call) with arguments that work. One argument at a time becomes NaN: a number, one
@@ -74,7 +74,7 @@ def loss(function, **options):
 
 
 class Broken(time_laws.Uniform):
-    """A law of times that is given by a function."""
+    """Define a law of times that is given by a function."""
 
     def __init__(self, law):
         self.law = law
@@ -318,7 +318,7 @@ HANDED_ON = {
 
 
 def broken(value):
-    """The value with a NaN in it, or None where it has no room for one."""
+    """Return the value with a NaN in it, or None where it has no room for one."""
     if isinstance(value, (bool, torch.Generator)):
         return None
     if isinstance(value, float):

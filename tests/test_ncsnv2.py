@@ -1,4 +1,4 @@
-"""Checkpoints of ncsnv2, and its network."""
+"""Test checkpoints of ncsnv2, and its network."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def config(size=8, rescaled=False, logit_transform=False):
 
 
 def checkpoint(path, stages=4, prefix="module.", change=lambda states: states):
-    """A file in the layout of ncsnv2; the averages are other weights than the last."""
+    """Return a file in the layout of ncsnv2; the averages are other weights than the last."""
     state = weights(stages, 5.0) | {"sigmas": SIGMAS}
     states = [{prefix + name: x for name, x in state.items()}, {}, 1, 7, weights(stages)]
     torch.save(change(states), path)  # noqa: TID251 (as ncsnv2 does)

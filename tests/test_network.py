@@ -1,4 +1,4 @@
-"""How a network is run while it trains: the same numbers, the same names, less memory or time."""
+"""Test options of training that save memory or time: the numbers and names stay the same."""
 
 import functools
 
@@ -136,7 +136,7 @@ GRAPHS = {
 
 
 def graphed(name):
-    """A score, its condition, and states for it."""
+    """Return a score, its condition, and states for it."""
     make_score, given = GRAPHS[name]
     with torch.random.fork_rng(devices=[]):
         return make_score().eval(), given, torch.randn(3, 2, 6, 6)

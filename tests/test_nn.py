@@ -1,4 +1,4 @@
-"""The networks: what they may depend on, what they commute with, and what they refuse."""
+"""Test the networks: dependence on inputs, symmetries, and errors."""
 
 import json
 import math
@@ -116,7 +116,7 @@ def mlps(draw: st.DrawFn) -> Drawn:
 
 @st.composite
 def dits(draw: st.DrawFn) -> Drawn:
-    """A transformer of any kind, with an input that suits it."""
+    """Return a transformer of any kind, with an input that suits it."""
     seed, spatial, heads = draw(SEEDS), draw(st.integers(1, 3)), draw(st.integers(1, 2))
     field, vector = st.integers(1, 2), st.tuples(st.integers(1, 3))
     options = dict(

@@ -1,4 +1,4 @@
-"""What networks make of conditions: classes, vectors and fields, and what of them is missing."""
+"""Test conditions of networks: classes, vectors, fields, and missing values."""
 
 import json
 import math

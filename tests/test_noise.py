@@ -1,4 +1,4 @@
-"""Randomness: a pure function of seed, index, stream and place, standard normal everywhere."""
+"""Test that noise is standard normal, and a function of seed, index, stream and place."""
 
 import math
 from contextlib import contextmanager
@@ -423,7 +423,7 @@ def combine(*terms):
 
 
 def values(*places):
-    """The values of the path at places, as combinations of its numbers."""
+    """Return the values of the path at places, as combinations of its numbers."""
     found = {path.START: {}}
     for step in path.steps(places, ()):
         ends = (1 - step.theta, found[step.low]), (step.theta, found[step.high])

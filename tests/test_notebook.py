@@ -1,4 +1,4 @@
-"""A notebook, run by a real kernel: work shows how far it is, and results are shown as pictures."""
+"""Test a notebook in a real kernel: progress bars, and results shown as pictures."""
 
 from pathlib import Path
 
@@ -44,12 +44,12 @@ def outputs() -> list[list[dict]]:
 
 
 def text_of(cell: list[dict]) -> str:
-    """The words that a cell wrote."""
+    """Return the words that a cell wrote."""
     return "".join(out.get("text", "") for out in cell)
 
 
 def data_of(cell: list[dict]) -> dict[str, str]:
-    """The last object that a cell showed, by the kinds of its content."""
+    """Return the last object that a cell showed, by the kinds of its content."""
     return [out["data"] for out in cell if "data" in out][-1]
 
 
@@ -103,7 +103,7 @@ def test_a_notebook_of_the_examples_runs_and_is_stored_without_its_outputs(path,
 
 
 class Net(nn.Module):
-    """A network of another library."""
+    """Define a network of another library."""
 
     def __init__(self, forward):
         super().__init__()

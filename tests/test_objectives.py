@@ -1,4 +1,4 @@
-"""Denoising score matching: its minimum, its floor, its weights and its times, mostly exactly."""
+"""Test denoising score matching: its minimum, its weights and its times, mostly exactly."""
 
 import functools
 import math
@@ -55,7 +55,7 @@ from scoresde.sde import (
 
 
 def loss_at(model, sde, x, z, t, **options):
-    """The loss with this noise in place of a random one."""
+    """Return the loss with this noise in place of a random one."""
     return dsm_loss(model, sde, x, t=t, noise=Given(z), **options)
 
 
@@ -64,14 +64,14 @@ MASSES = MASSES / MASSES.sum()
 
 
 def expected_loss(model, sde, t, mean, var, **options):
-    """The mean of the loss over data N(mean, var) and noise, by Gauss-Hermite quadrature."""
+    """Return the mean of the loss over data N(mean, var) and noise, by Gauss-Hermite quadrature."""
     u, z = torch.cartesian_prod(NODES, NODES).T
     losses = loss_at(model, sde, (mean + math.sqrt(var) * u)[:, None], z[:, None], t, **options)
     return (torch.outer(MASSES, MASSES).flatten() * losses).sum()
 
 
 def exact_expectation(model, sde, t, data, **options):
-    """The same for data of several dimensions and a score affine in x: a quadratic loss.
+    """Return the same for data of several dimensions and a score affine in x: a quadratic loss.
 
     Over N(0, I) in n dimensions a quadratic has the mean of its values at +- sqrt(n) e_i.
     """
@@ -194,7 +194,7 @@ def test_the_mean_over_random_times_is_the_mean_over_all_times(sde):
 
 
 def of_a_score_that_is_zero(sde, n, **options):
-    """The losses of n samples at the origin, their times and their noise."""
+    """Return the losses of n samples at the origin, their times and their noise."""
     x, seen = torch.zeros(n, 3, dtype=torch.float64), []
 
     def score(x, t):

@@ -1,4 +1,4 @@
-"""Adaptive Runge-Kutta: orders, tolerances, independence, and the probability flow by it."""
+"""Test adaptive Runge-Kutta methods: orders, tolerances, independence, probability flow."""
 
 import math
 import time

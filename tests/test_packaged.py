@@ -1,4 +1,4 @@
-"""The models of the package."""
+"""Test the packaged models."""
 
 from __future__ import annotations
 

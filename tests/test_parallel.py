@@ -1,4 +1,4 @@
-"""Samplers whose evaluations are made in parallel: the sampler's own samples, in fewer rounds."""
+"""Test that `Parallel` gives the samples of the sampler in fewer rounds."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Samplers of posteriors: particles and split Gibbs sampling, whose bias can be made small."""
+"""Test samplers of posteriors: particles and split Gibbs sampling, with a small bias."""
 
 import math
 
@@ -47,7 +47,7 @@ def run(method, target=MODES, std=STD, **options):
 
 
 def share(x):
-    """The share of samples in the first mode."""
+    """Return the share of samples in the first mode."""
     return float((MODES.assign(x) == 0).double().mean())
 
 

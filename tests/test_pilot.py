@@ -1,4 +1,4 @@
-"""A pilot run and its covariance, and the fast sampler that uses it."""
+"""Test pilot runs, their covariance, and the fast sampler that uses them."""
 
 import copy
 import math
@@ -166,7 +166,7 @@ def test_a_gaussian_of_known_moments_leaves_no_residual():
 
 
 class Counted:
-    """A score that counts."""
+    """Define a score that counts."""
 
     def __init__(self, score):
         self.score, self.calls = score, 0
@@ -376,7 +376,7 @@ def test_with_the_pilot_of_another_target_fast_still_converges():
 
 
 class Model(Wrapped):
-    """A score that may have a pilot."""
+    """Define a score that may have a pilot."""
 
     pilot = None
 
@@ -448,7 +448,7 @@ def test_a_full_covariance_is_used_for_data_that_are_nearly_gaussian_alone():
 
 
 def trained(sde=None):
-    """A network that has not been sampled yet."""
+    """Return a network that has not been sampled yet."""
     torch.default_generator.manual_seed(0)
     return ScoreModel(MLP(2, hidden=(8,)), sde or VPSDE(), (2,))
 
@@ -562,7 +562,7 @@ def test_a_model_for_which_no_pilot_can_be_measured_warns_and_samples_without():
 
 
 class Eps(torch.nn.Module):
-    """A network of another library, which predicts the noise of a mixture."""
+    """Define a network of another library, which predicts the noise of a mixture."""
 
     def __init__(self, asks=False):
         super().__init__()
@@ -635,7 +635,7 @@ def test_a_network_that_needs_a_condition_is_sampled_without_a_pilot():
 
 
 class Broken(ScoreModel):
-    """A model that takes no batch of 32."""
+    """Define a model that takes no batch of 32."""
 
     def forward(self, x, t, condition=None):
         return super().forward(x, t, condition) if len(x) < 32 else x * math.nan

@@ -1,4 +1,4 @@
-"""Where warnings point to: the user's line, however deep in the package they are given."""
+"""Test that warnings point to the user's line."""
 
 import inspect
 import warnings

@@ -1,4 +1,4 @@
-"""The playground's JavaScript computes what the package computes."""
+"""Test that the playground's JavaScript computes the same numbers as the package."""
 
 import json
 import shutil

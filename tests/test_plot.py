@@ -1,4 +1,4 @@
-"""Pictures: what stands where in them, of which size they are, and what they refuse to draw."""
+"""Test pictures: their contents, their sizes, and the data that they refuse."""
 
 import doctest
 import io

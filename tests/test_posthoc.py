@@ -1,4 +1,4 @@
-"""Averages made after the training: they are what tracking them would have given."""
+"""Test that averages made after the training equal averages made during it."""
 
 import json
 import math
@@ -46,7 +46,7 @@ TARGETS = [
 
 
 def steps(n, every):
-    """The snapshots of the usual two averages of a run."""
+    """Return the snapshots of the usual two averages of a run."""
     return [(Power(sigma), k) for sigma in (0.05, 0.1) for k in range(every, n + 1, every)]
 
 
@@ -191,7 +191,7 @@ def test_a_step_beyond_the_snapshots_is_refused(at):
 
 
 class Weights(nn.Module):
-    """A thousand weights with a name beside it, a frozen number and a counter."""
+    """Define a thousand weights with a name beside it, a frozen number and a counter."""
 
     def __init__(self, dtype=torch.float32):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The process that follows from a kernel: its moments, its transitions, its simulation."""
+"""Test the process derived from a kernel: moments, transitions, simulation."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -54,7 +54,7 @@ class Reparametrised(SDE):
 
 @dataclass(frozen=True)
 class Scaled(SDE):
-    """The process x_t / alpha_t of `base`, which is variance exploding."""
+    """Define the process x_t / alpha_t of `base`, which is variance exploding."""
 
     base: SDE
 
@@ -241,7 +241,7 @@ def test_forward_simulation_by_transitions_has_the_marginal_moments(name):
 
 
 def euler_maruyama_variance(sde: SDE, steps: int) -> float:
-    """The exact variance at T of Euler-Maruyama with left points, probed step by step."""
+    """Return the exact variance at T of Euler-Maruyama with left points, probed step by step."""
     var = float(sde.sigma(torch.tensor(0.0).double())) ** 2
     h = sde.T / steps
     for i in range(steps):
@@ -276,7 +276,7 @@ def test_the_bias_of_euler_maruyama_is_of_first_order(name):
 
 @dataclass(frozen=True, kw_only=True)
 class Twin(ItoSDE):
-    """The process of another SDE, by its drift and diffusion."""
+    """Define the process of another SDE, by its drift and diffusion."""
 
     base: SDE
 

@@ -1,4 +1,4 @@
-"""Progress: a bar in terminals and notebooks, lines in a log, and no errors."""
+"""Test progress: a bar in terminals and notebooks, and lines in a log."""
 
 import io
 import itertools
@@ -16,7 +16,7 @@ from scoresde.progress import duration, each, showing
 
 
 class Clock:
-    """A clock that a test moves."""
+    """Define a clock that a test moves."""
 
     def __init__(self):
         self.now = 0.0
@@ -33,14 +33,14 @@ def clock(monkeypatch):
 
 
 class Terminal(io.StringIO):
-    """A stream that reports to be a terminal."""
+    """Define a stream that reports to be a terminal."""
 
     def isatty(self):
         return True
 
 
 class Full(io.StringIO):
-    """A stream on a disk without room."""
+    """Define a stream on a disk without room."""
 
     def write(self, text):
         raise OSError(28, "No space left on device")

@@ -1,4 +1,4 @@
-"""One contract for every name in SAMPLERS under every SDE."""
+"""Test the same contract for every name in SAMPLERS under every SDE."""
 
 import math
 from dataclasses import fields, is_dataclass
@@ -27,7 +27,7 @@ def pairs(names, k):
 
 
 class Spy(Wrapped):
-    """The exact score, which records its arguments."""
+    """Define the exact score, which records its arguments."""
 
     def __init__(self, score):
         super().__init__(score)
@@ -138,7 +138,7 @@ def test_a_name_is_a_frozen_dataclass_with_documented_defaults(name):
 
 
 def classes_of(module):
-    """The classes that a module exports."""
+    """Return the classes that a module exports."""
     values = (getattr(module, name) for name in module.__all__)
     return {value for value in values if isinstance(value, type)}
 

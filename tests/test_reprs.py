@@ -1,4 +1,4 @@
-"""Objects in one line: they say what they are, and show no tensor."""
+"""Test the repr of objects: one line, without the numbers of tensors."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What every result is: a table, JSON, a picture, and the three in a notebook."""
+"""Test that every result is shown as a table, JSON, a picture, and in a notebook."""
 
 import json
 import math

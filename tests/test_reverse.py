@@ -1,4 +1,4 @@
-"""The reverse SDE: Bayes' rule, and the marginals that it keeps."""
+"""Test the reverse SDE: Bayes' rule, and its marginals."""
 
 import math
 
@@ -23,7 +23,7 @@ from scoresde.sde import VPSDE, expand
 
 
 def affine(function, t: Tensor) -> tuple[Tensor, Tensor]:
-    """A and b of an affine scalar map x -> A x + b, from its values at 0 and 1."""
+    """Return a and b of an affine scalar map x -> A x + b, from its values at 0 and 1."""
     b, a_plus_b = function(torch.tensor([[0.0], [1.0]], dtype=torch.float64), t).flatten()
     return a_plus_b - b, b
 

@@ -1,4 +1,4 @@
-"""The laws of samplers, exactly: what one step and whole runs make of Gaussian data."""
+"""Test samplers on Gaussian data, for which steps and whole runs are exact."""
 
 import math
 from dataclasses import FrozenInstanceError, dataclass, fields
@@ -74,7 +74,7 @@ FEWER = settings(max_examples=5)
 
 @dataclass(frozen=True)
 class Bayes(Sampler):
-    """The exact reverse kernel of one Gaussian: p(x_s | x_t) by the rule of Bayes."""
+    """Define the exact reverse kernel of one Gaussian: p(x_s | x_t) by the rule of Bayes."""
 
     def step(self, rsde, x, t, s, noise):
         score = rsde._score
@@ -176,7 +176,7 @@ def assert_order(error, order, what):
 
 
 def times_near(data, sde):
-    """A time t, and a step h that is short against all that changes there."""
+    """Return a time t, and a step h that is short against all that changes there."""
     t = data.draw(times_of(sde))
     score = data.draw(data_of(sde))
     f, g2 = sde.coefficients(t)
@@ -462,7 +462,7 @@ MODES = GaussianMixture([0.3, 0.7], [[-1.5], [1.5]], stds=0.35)
 
 
 def mass_below(sde, t, x):
-    """The share of p_t below x."""
+    """Return the share of p_t below x."""
     alpha, sigma = sde.alpha(t), sde.sigma(t)
     z = (x - alpha * MODES.means[:, 0]) / (alpha**2 * 0.35**2 + sigma**2).sqrt()
     return float(torch.special.ndtr(z) @ MODES.weights)
@@ -998,7 +998,7 @@ def test_scaled_noise_levels_and_data_give_scaled_samples(name, data, c):
 
 
 class Standard:
-    """The score and the density of N(0, I), with a record of their evaluations."""
+    """Define the score and the density of N(0, I), with a record of their evaluations."""
 
     def __init__(self):
         self.calls = []

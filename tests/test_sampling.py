@@ -1,4 +1,4 @@
-"""The functions `sample` and `trajectory`: their arguments and results."""
+"""Test the arguments and results of `sample` and `trajectory`."""
 
 import copy
 import math
@@ -84,7 +84,7 @@ COUPLED = {name for name in SAMPLERS if SAMPLERS[name].coupled}
 
 
 class Net(nn.Module):
-    """A network with a layer that depends on the mode, and a record of its mode."""
+    """Define a network with a layer that depends on the mode, and a record of its mode."""
 
     def __init__(self):
         super().__init__()
@@ -365,7 +365,7 @@ def test_the_default_number_of_steps_is_the_models_then_all_levels_then_the_samp
 
 @dataclass(frozen=True)
 class Short(ReverseDiffusion):
-    """A sampler with a small default."""
+    """Define a sampler with a small default."""
 
     steps = 3
 
@@ -581,7 +581,7 @@ def test_the_mode_is_restored_between_steps_on_an_early_break_and_after_an_error
 
 
 class Wrapper(nn.Module):
-    """A module with a model inside and further layers."""
+    """Define a module with a model inside and further layers."""
 
     def __init__(self, model):
         super().__init__()
@@ -593,7 +593,7 @@ class Wrapper(nn.Module):
 
 
 class Holder:
-    """A score that holds a module as `model`, as guidance does."""
+    """Define a score that holds a module as `model`, as guidance does."""
 
     def __init__(self, model):
         self.model = model
@@ -843,7 +843,7 @@ def test_wrong_arguments_of_a_trajectory_are_refused_before_it_is_iterated():
 
 @dataclass(frozen=True)
 class Straight(scoresde.SDE):
-    """A user's own: the straight flow, all the way to noise alone."""
+    """Define a user's own: the straight flow, all the way to noise alone."""
 
     constant: float | None = None
 

@@ -1,4 +1,4 @@
-"""Scores: what a network's output means, its preconditioning, its file, and what wraps it."""
+"""Test scores: predictions of networks, preconditioning, files, and wrappers."""
 
 import json
 import math
@@ -50,7 +50,7 @@ NAMES = sorted(PREDICTIONS)
 
 
 class Wave(nn.Module):
-    """A smooth network without weights, in the precision of its input."""
+    """Define a smooth network without weights, in the precision of its input."""
 
     def forward(self, x, c):
         return torch.sin(2 * x) + expand(c, x)
@@ -467,7 +467,7 @@ def test_an_exact_denoiser_is_the_exact_score(data):
 
 
 class Exact:
-    """The score of a target under one SDE, with facts like those of a model."""
+    """Define the score of a target under one SDE, with facts like those of a model."""
 
     def __init__(self, target, sde):
         self.target, self.sde, self.conditions = target, sde, []

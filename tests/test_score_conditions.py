@@ -1,4 +1,4 @@
-"""A model's conditions: their declaration, the units of its network, and its files."""
+"""Test conditions of models: declarations, standardisation, and files."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Scores from scalar energies."""
+"""Test scores of scalar energies."""
 
 import collections
 import unittest.mock
@@ -156,7 +156,7 @@ def test_an_invalid_energy_is_refused(energy, error, message):
 
 
 class _Watched(nn.Module):
-    """A score that records the mode in which it is evaluated."""
+    """Define a score that records the mode in which it is evaluated."""
 
     def __init__(self):
         super().__init__()

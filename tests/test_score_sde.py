@@ -1,4 +1,4 @@
-"""Checkpoints of score_sde_pytorch, and its networks NCSN++ and DDPM++."""
+"""Test checkpoints of score_sde_pytorch, and its networks NCSN++ and DDPM++."""
 
 import itertools
 import math
@@ -82,7 +82,7 @@ def weights(given, k=0):
 
 
 def checkpoint(path, given, *, prefix="module.", shadow=0, spoil=None, twice=None, sigmas=None):
-    """A file in the layout of score_sde; the averages are other weights than the last."""
+    """Return a file in the layout of score_sde; the averages are other weights than the last."""
     last, mean = weights(given, 5), weights(given)
     frequencies = "all_modules.0.W"
     trained = [value for name, value in mean.items() if name != frequencies]
@@ -258,7 +258,7 @@ def test_a_file_that_cannot_be_used_is_refused(write, message, tmp_path):
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory):
-    """The checkpoint of the usual configuration."""
+    """Return the checkpoint of the usual configuration."""
     return checkpoint(tmp_path_factory.mktemp("usual") / "c.pth", config())
 
 

@@ -1,4 +1,4 @@
-"""Every SDE, ours and a user's: the kernel at any time and shape, and bad inputs."""
+"""Test every SDE, including a user's: the kernel at any time and shape, and bad inputs."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""The seam of training: any score with any loss, under the noise that the trainer hands over."""
+"""Test that any score can be trained with any loss, with the noise of the trainer."""
 
 import math
 import shutil
@@ -37,7 +37,7 @@ class Energy(nn.Module):
 
 
 class Own(nn.Module):
-    """A user's score: a module whose facts have the process alone."""
+    """Define a user's score: a module whose facts have the process alone."""
 
     def __init__(self):
         super().__init__()
@@ -118,7 +118,7 @@ def test_modes_of_layers_are_restored():
 
 
 def squares(score, sde, x, *, noise, condition=None):
-    """A loss of a user: the denoiser's error at other times."""
+    """Return a loss of a user: the denoiser's error at other times."""
     t = torch.linspace(0.1, 1.0, len(x), dtype=torch.float64)
     alpha, sigma = sde.at(t, x)
     z = noise.normal(x, 0.0, 1)
@@ -178,7 +178,7 @@ def test_a_weight_that_is_learnt_is_optimised_and_saved_beside_the_model(tmp_pat
 
 
 class Slope(nn.Module):
-    """A weight with a parameter."""
+    """Define a weight with a parameter."""
 
     def __init__(self):
         super().__init__()
@@ -383,7 +383,7 @@ def test_the_batches_of_held_out_data_do_not_change_their_loss():
 
 
 def worse(trainer):
-    """A run whose held-out loss is lowest at the first checkpoint."""
+    """Return a run whose held-out loss is lowest at the first checkpoint."""
     values = iter([1.0, 3.0, 2.0, 5.0, 4.0])
     trainer.held_out.loss = lambda model: next(values)
     return trainer

@@ -1,4 +1,4 @@
-"""Samples in shards: each drawn once, by anyone, and never mixed with those of another request."""
+"""Test samples in shards: each is drawn once, and requests are not mixed."""
 
 import os
 
@@ -15,7 +15,7 @@ SEED = {"seed": 3, "steps": 5}
 
 
 class Drawing:
-    """A function that draws the number i as sample i, and records its calls."""
+    """Define a function that draws the number i as sample i, and records its calls."""
 
     def __init__(self):
         self.asked = []

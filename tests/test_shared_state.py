@@ -1,4 +1,4 @@
-"""What a run shares with the user's program: modes of networks, autocast, torch's generator."""
+"""Test the state shared with the user's program: modes, autocast, generators, defaults."""
 
 import copy
 import functools
@@ -55,7 +55,7 @@ COV = ROOT @ ROOT.T + 0.1 * torch.eye(4)
 
 
 class Net(nn.Module):
-    """A network with dropout, and one product in which autocast shows."""
+    """Define a network with dropout, and one product in which autocast shows."""
 
     def __init__(self):
         super().__init__()
@@ -362,7 +362,7 @@ REGISTRY = {}
 
 
 class ByProperty:
-    """A score whose network is reached by its property alone."""
+    """Define a score whose network is reached by its property alone."""
 
     @property
     def net(self):
@@ -379,7 +379,7 @@ class ByCachedProperty(ByProperty):
 
 
 class ByReference:
-    """A score that holds its network weakly."""
+    """Define a score that holds its network weakly."""
 
     def __init__(self, net):
         self.net = weakref.ref(net)
@@ -657,7 +657,7 @@ def test_blocks_of_precision_nest():
 
 
 def forked(action):
-    """The integer that an action returns in a process that is forked here."""
+    """Return the integer that an action returns in a process that is forked here."""
     read, write = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of forks among threads, which this child does not use
@@ -714,7 +714,7 @@ def test_seeds_determine_samples_in_the_parent_and_after_a_fork_that_sets_one():
 
 
 class Both(scoresde.Wrapped):
-    """A score of two models that keeps a run of itself, so that both go together."""
+    """Define a score of two models that keeps a run of itself, so that both go together."""
 
     def __init__(self, own, other):
         super().__init__(own, other)

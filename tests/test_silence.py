@@ -1,4 +1,4 @@
-"""What would be silently wrong is an error or a warning with a sentence: one test for each kind."""
+"""Test that each kind of silent mistake gives an error or a warning."""
 
 import math
 import warnings
@@ -86,7 +86,7 @@ ASKED = {
 
 
 class Output(nn.Module):
-    """A network whose output has a given dtype."""
+    """Define a network whose output has a given dtype."""
 
     def __init__(self, cast):
         super().__init__()
@@ -243,7 +243,7 @@ LADDER = VESDE(0.1, 5.0, levels=5)
 
 
 class Learnt:
-    """A score that was learnt at the levels of a ladder."""
+    """Define a score that was learnt at the levels of a ladder."""
 
     facts = scoresde.Facts(sde=LADDER, event_shape=(2,))
 

@@ -1,4 +1,4 @@
-"""What the site has beside its pages: notebooks as they were run, and a menu of versions."""
+"""Test the notebooks and the menu of versions on the site."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Where samplers evaluate the score, and where training does: grids and laws of time."""
+"""Test time grids of samplers, and distributions of training times."""
 
 import math
 
@@ -43,7 +43,7 @@ continuous = [name for name, sde in SDES.items() if sde.levels is None]
 
 
 def midpoints(n: int) -> torch.Tensor:
-    """An even cover of [0, 1), so that an expectation over a law is a quadrature."""
+    """Return an even cover of [0, 1), so that an expectation over a law is a quadrature."""
     return (torch.arange(n, dtype=torch.float64) + 0.5) / n
 
 

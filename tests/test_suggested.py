@@ -1,4 +1,4 @@
-"""The network and the training that are suggested: they fit any data, and the command agrees."""
+"""Test suggested networks and trainings: they fit any data, and the command uses them."""
 
 import math
 import re
@@ -55,7 +55,7 @@ def data(draw) -> Data:
 
 @pytest.fixture
 def points(tmp_path, monkeypatch):
-    """A file of data at a relative path."""
+    """Return a file of data at a relative path."""
     monkeypatch.chdir(tmp_path)
     np.savez("points.npz", x=normal(60, 2).numpy(), y=np.arange(60) % 3)
     return "points.npz"

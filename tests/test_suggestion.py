@@ -1,4 +1,4 @@
-"""Suggested noise levels and samplers: the equations they solve, and that they work."""
+"""Test suggested noise levels and samplers: their equations, and their results."""
 
 import math
 import re

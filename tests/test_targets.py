@@ -1,4 +1,4 @@
-"""Targets against the mathematics: autograd, Tweedie, quadrature, moments, each other."""
+"""Test targets against autograd, Tweedie, quadrature, moments, and each other."""
 
 import math
 

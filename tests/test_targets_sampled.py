@@ -1,4 +1,4 @@
-"""What samplers draw, against what they should: moments and weights of known targets.
+"""Test samples of known targets: their moments and weights.
 
 For Gaussian data the affine oracle says the exact law of the output at these few steps; the samples
 are held to that law by statistics alone, standardised per dimension and pooled, at a two-sided
@@ -57,13 +57,13 @@ def grid(sde, steps):
 
 
 def method_grid(name, sde, steps):
-    """The default grid of a method, which may be that of the SDE."""
+    """Return the default grid of a method, which may be that of the SDE."""
     sampler = SETTLING[name]
     return grid(sde, steps) if type(sampler).times is Sampler.times else sampler.times(sde, steps)
 
 
 def ends(score, sampler, n, times):
-    """The samples before and after denoising, of one run."""
+    """Return the samples before and after denoising, of one run."""
     *_, end = trajectory(score, score.sde, sampler, n=n, seed=2, dtype=torch.float64, times=times)
     return end.x.flatten(1), end.denoised.flatten(1)
 

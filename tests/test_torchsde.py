@@ -1,4 +1,4 @@
-"""torchsde's solvers as samplers: on our Brownian path, to one limit, and never without an end."""
+"""Test torchsde's solvers as samplers: Brownian path, convergence, limited evaluations."""
 
 import math
 import time

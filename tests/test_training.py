@@ -1,4 +1,4 @@
-"""Training: bit-exact resume after any end of the run, and reports instead of NaNs."""
+"""Test training: runs resume bit for bit after any interruption, and NaN is reported."""
 
 import argparse
 import errno
@@ -49,7 +49,7 @@ def data(labels=True):
 
 
 def make(sde=None, moments=None, **options):
-    """A tiny conditional model with dropout, always of the same weights."""
+    """Return a tiny conditional model with dropout, always of the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         net = MLP(2, **{"hidden": (8,), "num_classes": 2, "dropout": 0.2, **options})
@@ -57,12 +57,12 @@ def make(sde=None, moments=None, **options):
 
 
 def loss(trainer, step):
-    """The loss of a step, without its update."""
+    """Return the loss of a step, without its update."""
     return trainer._update.loss(step, trainer._batches.at(step))
 
 
 class Hook(nn.Module):
-    """A network that calls `act` at its n-th evaluation."""
+    """Define a network that calls `act` at its n-th evaluation."""
 
     def __init__(self, n, act):
         super().__init__()
@@ -95,7 +95,7 @@ def rows(folder):
 
 @pytest.fixture(scope="module")
 def whole():
-    """The undisturbed run."""
+    """Return the undisturbed run."""
     trainer = Trainer(make(), data(), CONFIG)
     trainer.train()
     return trainer
@@ -334,7 +334,7 @@ def test_a_file_that_is_no_checkpoint_of_a_run_is_refused(tmp_path):
 
 
 class Seen(Callback):
-    """A callback that records its calls."""
+    """Define a callback that records its calls."""
 
     def __init__(self):
         self.calls = []
@@ -952,7 +952,7 @@ def test_an_invalid_model_or_configuration_is_refused():
 
 
 class Own(nn.Linear):
-    """A user's network, that has its configuration as many do."""
+    """Define a user's network, that has its configuration as many do."""
 
     def __init__(self):
         super().__init__(2, 2)
@@ -985,7 +985,7 @@ def test_a_folder_that_cannot_be_made_is_reported_before_the_first_update(tmp_pa
 
 @dataclass(frozen=True, kw_only=True)
 class Tabled(VESDE):
-    """A user's process, with a field that is no JSON."""
+    """Define a user's process, with a field that is no JSON."""
 
     table: torch.Tensor
 

@@ -1,4 +1,4 @@
-"""Training with conditions: they travel with their samples, are hidden, and are standardised."""
+"""Test training with conditions: they stay with samples, are dropped, and standardised."""
 
 import math
 from functools import partial
@@ -53,7 +53,7 @@ def vectors(n, sizes, seed=0):
 
 
 class Listening(nn.Module):
-    """A network that takes any conditions and keeps them."""
+    """Define a network that takes any conditions and keeps them."""
 
     def __init__(self):
         super().__init__()
@@ -173,7 +173,7 @@ def test_a_model_that_would_receive_a_condition_in_other_units_warns():
 
 
 class Exact(nn.Module):
-    """The score of x given y ~ N(A y, S), under an SDE, A y = 0 where y is missing."""
+    """Define the score of x given y ~ N(A y, S), under an SDE, A y = 0 where y is missing."""
 
     def __init__(self, sde, a, var):
         super().__init__()

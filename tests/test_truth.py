@@ -1,4 +1,4 @@
-"""What a score returns is the truth (L65), and nothing is broadcast (L66)."""
+"""Test that the denoiser follows from the score (L65), and nothing is broadcast (L66)."""
 
 import functools
 from contextlib import nullcontext
@@ -38,7 +38,7 @@ LOSSES = (dsm_loss, ism_loss, ssm_loss, fd_ssm_loss)
 
 
 class Net(nn.Module):
-    """A smooth network with weights and dropout."""
+    """Define a smooth network with weights and dropout."""
 
     def __init__(self):
         super().__init__()
@@ -60,14 +60,14 @@ def changed(score, x):
 
 
 class Changed(ScoreModel):
-    """A model whose score is overridden."""
+    """Define a model whose score is overridden."""
 
     def forward(self, x, t, condition=None):
         return changed(super().forward(x, t, condition), x)
 
 
 class Proxy:
-    """An object that changes the score and hands on every attribute of the model."""
+    """Define an object that changes the score and hands on every attribute of the model."""
 
     def __init__(self, inner):
         self.inner = inner
@@ -80,7 +80,7 @@ class Proxy:
 
 
 class ThreeLines:
-    """The wrapper that everybody writes first."""
+    """Define the wrapper that everybody writes first."""
 
     def __init__(self, score):
         self.score = score

@@ -1,4 +1,4 @@
-"""Docstrings begin with a verb, and say what is done to what."""
+"""Test that docstrings begin with a verb and say what is done to what."""
 
 import ast
 from pathlib import Path
@@ -29,7 +29,7 @@ Verify Wait Warn Weight Wrap Write Yield
 
 
 def first_words(path: Path) -> list[str]:
-    """The first word of every docstring in a file or a folder of files."""
+    """Return the first word of every docstring in a file or a folder of files."""
     words = []
     for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
         for node in ast.walk(ast.parse(file.read_text())):

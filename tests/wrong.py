@@ -228,7 +228,7 @@ def caught(law: int, d: float) -> bool:
 
 
 class _WithoutShrinking:
-    """A plugin of pytest: stop at the first counterexample."""
+    """Define a plugin of pytest: stop at the first counterexample."""
 
     def pytest_collection_finish(self) -> None:
         """Load a profile without the phase that makes a counterexample small."""
