@@ -145,6 +145,7 @@ def test_total_variation_is_a_distance_between_histograms(counts, seed):
 
 def test_disjoint_histograms_differ_by_one():
     assert total_variation(torch.tensor([3, 0]), torch.tensor([0.0, 0.2])) == 1
+    assert total_variation(1e308 * torch.ones(2).double(), torch.ones(2)) == 0
 
 
 def test_a_copy_is_found_far_from_the_origin():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.arena.reference import DOP853, FlowMap
+from scoresde.checks import check_integer, door
 from scoresde.errors import InvalidValueError
 from scoresde.sde import SDE, Moments, ReverseSDE
 from scoresde.targets import Target
@@ -46,6 +47,7 @@ class Problem:
     dtype: torch.dtype = torch.float64
 
     @classmethod
+    @door
     def of(cls, target: Target, sde: SDE, name: str | None = None) -> Problem:
         """Return the problem of sampling from `target` under `sde`, by default named after both."""
         name = name or f"{type(target).__name__}/{type(sde).__name__}"
@@ -122,6 +124,8 @@ class Problem:
 
 def generator_of(*key: int) -> torch.Generator:
     """Return a generator for a tuple of integers, by a hash, so that keys do not collide."""
+    for part in key:
+        check_integer("seed", part, 0)
     (state,) = np.random.SeedSequence(key).generate_state(1)
     return torch.Generator().manual_seed(int(state))
 

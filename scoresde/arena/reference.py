@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError, NonFiniteError
+from scoresde.checks import check_integer, check_range
+from scoresde.errors import NonFiniteError
 
 if TYPE_CHECKING:
     from scoresde.arena.problem import Problem
@@ -37,10 +38,16 @@ class DOP853:
     """Solve the flow by the adaptive method of order 8 of Dormand & Prince, by scipy, in float64.
 
     Args:
-        rtol: The tolerance of each step, relative to the state and to the data's scale.
+        rtol: The tolerance of each step, relative to the state and to the data's scale, positive.
+
+    Raises:
+        InvalidValueError: `rtol` is not positive.
     """
 
     rtol: float = 1e-11
+
+    def __post_init__(self) -> None:
+        check_range("rtol", self.rtol, "(0, inf)")
 
     def __call__(self, problem: Problem, x: Tensor) -> Tensor:
         """Return the state at `eps`, `(B, *)`.
@@ -80,14 +87,13 @@ class RungeKutta4:
         steps: The number of steps, at least 1, of 4 evaluations each.
 
     Raises:
-        InvalidValueError: `steps` is below 1.
+        InvalidValueError: `steps` is not an integer of at least 1.
     """
 
     steps: int = 2500
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InvalidValueError(f"the reference needs at least 1 step, got {self.steps}")
+        check_integer("steps", self.steps, 1)
 
     def __call__(self, problem: Problem, x: Tensor) -> Tensor:
         """Return the state at `eps`, `(B, *)`."""

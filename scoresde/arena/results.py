@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scoresde import checkpoint
-from scoresde.checks import check_integer, check_name
+from scoresde.checks import check_integer, check_name, check_range
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.result import Result
 
@@ -168,12 +168,13 @@ class Results(Result):
             against: Names of the samplers to compare with.
             metric: The kind of error; by default the first kind that was measured. No error may be
                 negative; "energy" and "sliced" are unbiased estimates and may be negative.
-            clip: Smaller ratios are replaced by this number.
+            clip: Smaller ratios are replaced by this positive number.
 
         Raises:
             UnknownNameError: A name in `against` has no rows, or the metric was not measured.
-            InvalidValueError: An error is negative, or the results are empty.
+            InvalidValueError: An error is negative, `clip` is not positive, or there are no rows.
         """
+        check_range("clip", clip, "(0, inf)")
         known = self.samplers
         for name in against:
             check_name("sampler", name, known)

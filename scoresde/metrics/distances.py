@@ -77,6 +77,8 @@ def total_variation(p: Tensor, q: Tensor) -> float:
             raise InvalidValueError(
                 f"{name} must be a histogram, no entry negative and the sum positive, got {value}"
             )
+        if counts.sum().isinf():
+            counts = counts / counts.max()
         fractions.append(counts / counts.sum())
     if p.ndim != 1 or p.shape != q.shape:
         raise ShapeError(

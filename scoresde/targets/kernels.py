@@ -15,7 +15,7 @@ import math
 from torch import Tensor
 
 from scoresde.checks import check_range, door
-from scoresde.errors import ShapeError
+from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.sde import SDE, Moments
 from scoresde.targets.gaussian import Numbers, numbers
 from scoresde.targets.mixture import Components, Marginal
@@ -38,7 +38,8 @@ class KernelDensity(Target):
     Raises:
         InvalidTypeError: The points are not real numbers.
         ShapeError: `points` is empty, or has no event axis.
-        InvalidValueError: The bandwidth is not positive, or a number is not finite.
+        InvalidValueError: The bandwidth is not positive, its square overflows or underflows, or a
+            number is not finite.
 
     Examples:
         >>> target = KernelDensity(torch.eye(4).reshape(4, 1, 2, 2), bandwidth=0.1)
@@ -55,7 +56,9 @@ class KernelDensity(Target):
                 f"a kernel density needs points (K, *), K >= 1, got {tuple(means.shape)}"
             )
         k = len(means)
-        weights, variances = means.new_full((k,), 1 / k), means.new_full((k, 1), bandwidth**2)
+        weights, variances = means.new_full((k,), 1 / k), means.new_full((k, 1), bandwidth).square()
+        if not variances.all():
+            raise InvalidValueError(f"the square of the bandwidth, {bandwidth:g}, underflows to 0")
         super().__init__(Components(weights, means, variances))
 
     def marginal(self, x: Tensor, sde: SDE | None, t: Tensor | float | None) -> _Kernels:

@@ -95,4 +95,4 @@ def _mixture_at(means: Tensor, std: float, least: float = 0.0) -> Components:
     """Return equal isotropic Gaussians at `means`; raise if a small std would leave gaps."""
     check_range("std", std, f"[{least}, inf)" if least else "(0, inf)")
     n = len(means)
-    return Components(means.new_full((n,), 1 / n), means, means.new_full((n, 1), std**2))
+    return Components(means.new_full((n,), 1 / n), means, means.new_full((n, 1), std).square())

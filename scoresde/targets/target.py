@@ -33,10 +33,17 @@ class Target(abc.ABC):
 
     Args:
         components: The Gaussians.
+
+    Raises:
+        InvalidValueError: A mean or a variance is not finite.
     """
 
     @abc.abstractmethod
     def __init__(self, components: Components) -> None:
+        if not (components.means.isfinite().all() and components.variances.isfinite().all()):
+            raise InvalidValueError(
+                "a mean or a variance is not finite in float64; divide all numbers by their scale"
+            )
         self.components = components
         self._singular = bool((components.variances == 0).any())
 
