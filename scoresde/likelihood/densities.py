@@ -26,7 +26,13 @@ from scoresde.data.read_for import read_for
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow, error_of_two
 from scoresde.likelihood.heat import to_data
-from scoresde.likelihood.inputs import check_density, check_input, moments_of, time
+from scoresde.likelihood.inputs import (
+    check_density,
+    check_input,
+    moments_of,
+    time,
+    warn_of_units,
+)
 from scoresde.likelihood.percent import Percent
 from scoresde.likelihood.prior import LawAtEnd, alike, read_moments
 from scoresde.likelihood.result import LogProb, mean
@@ -36,7 +42,6 @@ from scoresde.ode import Tolerance
 from scoresde.progress import showing
 from scoresde.score import device_of, evaluating
 from scoresde.sde import SDE, Condition, Moments, Score, expand, facts, process_of
-from scoresde.units import Identity
 
 __all__ = ["EXACT", "Check", "log_prob", "sample_with_log_prob"]
 
@@ -152,7 +157,7 @@ def log_prob(
     ):
         known = _moments(score, sde, x, given, moments)
         if t is None:
-            _warn_of_units(score, known, x)
+            warn_of_units(score, known, x)
         end = LawAtEnd.of(sde, known, x, seed)
         shared = None if given else end.constant(sde.reverse(score), x.dtype)
         for i in range(0, max(len(x), 1), max(size, 1)):
@@ -292,21 +297,6 @@ def _moments(
     return read_moments(sde.reverse(score), event, x.dtype, x.device)
 
 
-def _warn_of_units(score: Score, known: Moments | None, x: Tensor) -> None:
-    """Warn if samples are so far from the data that they are probably in the user's units."""
-    transform = facts(score).transform
-    if known is None or transform in (None, Identity()) or not x.numel():
-        return
-    off = (x.double() - torch.as_tensor(known.mean).to(x.device, torch.float64)).square()
-    deviations = float((off / known.mean_variance()).reshape(len(x), -1).mean(1).median().sqrt())
-    if deviations > _FAR:
-        warnings.warn(
-            f"the samples are {deviations:.3g} standard deviations from the mean of the model's "
-            "data: log_prob takes tensors in model units; pass samples in your units as Data(x)",
-            stacklevel=outside(),
-        )
-
-
 def _log_prob(
     flow: Flow, end: LawAtEnd, shared: Tensor | None, x: Tensor, t: float | None, *, twice: bool
 ) -> tuple[LogProb, Tensor]:
@@ -336,8 +326,6 @@ def _log_prob(
 # A warning is given if log p_T differs from the log-density of the Gaussian by more nats than this
 # times sqrt(D). The difference is corrected, and the error bar includes the correction's error.
 _OFF = 0.05
-# samples that are this many standard deviations away from the mean are assumed to be in other units
-_FAR = 20.0
 
 
 def _check_end(gap: Tensor, size: int) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_batch
+from scoresde.checks import check_batch, outside
 from scoresde.errors import InvalidValueError
 from scoresde.score import modules
 from scoresde.sde import SDE, Condition, Moments, Score, facts, process_of
 from scoresde.sde.score import warn_between
+from scoresde.units import Identity
 
-__all__ = ["check_density", "check_input", "moments_of", "time"]
+__all__ = ["check_density", "check_input", "moments_of", "time", "warn_of_units"]
+
+# Samples that are this many standard deviations away from the mean are probably in other units.
+_FAR = 20.0
 
 
 def check_input(
@@ -51,6 +56,21 @@ def check_density(score: Score) -> None:
 def moments_of(score: Score, moments: Moments | None) -> Moments | None:
     """Return `moments`, or the moments in the score's facts if `moments` is None."""
     return facts(score).moments if moments is None else moments
+
+
+def warn_of_units(score: Score, known: Moments | None, x: Tensor) -> None:
+    """Warn if samples are so far from the data that they are probably in the user's units."""
+    transform = facts(score).transform
+    if known is None or transform in (None, Identity()) or not x.numel():
+        return
+    off = (x.double() - torch.as_tensor(known.mean).to(x.device, torch.float64)).square()
+    deviations = float((off / known.mean_variance()).reshape(len(x), -1).mean(1).median().sqrt())
+    if deviations > _FAR:
+        warnings.warn(
+            f"the samples are {deviations:.3g} standard deviations from the mean of the model's "
+            "data: log_prob takes tensors in model units; pass samples in your units as Data(x)",
+            stacklevel=outside(),
+        )
 
 
 def time(t: float) -> Tensor:
