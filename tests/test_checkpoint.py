@@ -432,7 +432,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match="No space left on device; an older file there"):
+    with pytest.raises(CheckpointError, match="device; an older file there, if any"):
         checkpoint.save_step(tmp_path, 2, {"x": torch.ones(2)}, {}, keep=2)
     path, tensors, _ = checkpoint.latest(tmp_path)
     assert path.name == "step-00000001.safetensors"

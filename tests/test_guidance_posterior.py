@@ -14,6 +14,7 @@ from torch.testing import assert_close
 import scoresde
 from scoresde import Condition, Facts, Moments, Wrapped, facts
 from scoresde.errors import (
+    DeviceError,
     InvalidTypeError,
     InvalidValueError,
     NonFiniteError,
@@ -299,6 +300,8 @@ class Unasked:
         (InvalidValueError, Linear(lambda x: x.abs(), 0.1), "is not linear"),
         (InvalidValueError, Linear(lambda x: x + 1, 0.1), "is not linear"),
         (InvalidValueError, Linear(lambda x: x - x.mean(0), 0.1), "mixes the events"),
+        (InvalidValueError, Linear(lambda x: x.mul_(2) / 2, 0.1), "A writes into its argument"),
+        (DeviceError, Linear(lambda x: x.to("meta"), 0.1), "must return a tensor on cpu"),
         (InvalidValueError, Linear(lambda x: x.detach(), 0.1), "cannot be differentiated"),
         (InvalidTypeError, Linear(lambda x: torch.fft.fft(x), 0.1), "view_as_real"),
         (InvalidTypeError, Linear(lambda x: x @ torch.ones(5, 2), 0.1), "A fails for a batch"),
@@ -654,7 +657,8 @@ def test_the_facts_of_the_prior_are_kept_except_its_density():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "other"), zip(scoresde.SAMPLERS, itertools.cycle(("pigdm", "dps")), strict=False)
+    ("name", "other"),
+    [*zip(scoresde.SAMPLERS, itertools.cycle(("pigdm", "dps")), strict=False)],
 )
 def test_a_sharp_measurement_makes_no_sampler_diverge(name, other):
     """At ten steps and a noise of a fiftieth, where the likelihood's own slope is 2,500."""

@@ -146,6 +146,10 @@ def test_times_are_real_numbers(call, time):
         call(time)
 
 
+def known_model():
+    return ScoreModel(seeded(MLP, 2), SDE, (2,), moments=Moments(0.0, var=1.0))
+
+
 @pytest.mark.filterwarnings("ignore:the score uses")
 @pytest.mark.parametrize(
     "call",
@@ -161,6 +165,9 @@ def test_times_are_real_numbers(call, time):
         lambda: Moments(0.0, var=1.0).sample(X.to("meta")),
         lambda: targets.TwoMoons().score(X.to("meta"), SDE, 0.5),
         lambda: device_of(seeded(MLP, 2).to("meta")),
+        lambda: log_prob(known_model().to("meta"), SDE, X),
+        lambda: sample(known_model().to("meta")),
+        lambda: known_model().to("meta").save_pretrained("never"),
         lambda: scoresde.pilot(score, SDE, shape=(2,), n=2, device="meta"),
     ],
 )

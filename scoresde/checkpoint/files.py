@@ -66,7 +66,8 @@ def write_bytes(path: str | os.PathLike[str], *parts: bytes | memoryview) -> Non
         except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
             if again or getattr(error, "errno", None) not in _TRANSIENT:
                 raise CheckpointError(
-                    f"cannot write {path}: {_reason(error)}; an older file there is unchanged"
+                    f"cannot write {path}: {_reason(error)}; an older file there, if any, is "
+                    "unchanged"
                 ) from error
 
 

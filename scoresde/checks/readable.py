@@ -13,8 +13,11 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # b
 
 
 def unreadable(x: Tensor) -> bool:
-    """Return True while a graph is compiled, or if a tensor is mapped over by `torch.func.vmap`."""
-    return torch.compiler.is_compiling() or _mapped(x)
+    """Return True if a tensor has no numbers yet.
+
+    That is so while a graph is compiled, within `torch.func.vmap`, and on the meta device.
+    """
+    return torch.compiler.is_compiling() or x.is_meta or _mapped(x)
 
 
 def check_readable(what: str, x: Tensor) -> None:

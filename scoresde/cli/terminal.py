@@ -84,9 +84,12 @@ def show(text: object) -> None:
     Raises:
         OSError: These lines or earlier ones cannot be printed.
     """
-    if (error := _FAILED.get(sys.stdout)) is not None:
-        raise error
-    print(_harmless(str(text), sys.stdout), flush=True)
+    try:
+        if (earlier := _FAILED.get(sys.stdout)) is not None:
+            raise earlier
+        print(_harmless(str(text), sys.stdout), flush=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:

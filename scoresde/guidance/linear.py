@@ -19,7 +19,13 @@ from scoresde.checks import (
     quoted,
     summary,
 )
-from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, ShapeError
+from scoresde.errors import (
+    DeviceError,
+    InvalidTypeError,
+    InvalidValueError,
+    ScoreSDEError,
+    ShapeError,
+)
 from scoresde.guidance.krylov import Solution, solve
 from scoresde.precision import full_precision
 from scoresde.units import Identity, Transform
@@ -198,19 +204,20 @@ class Linear:
         The map is applied to three random events in float32, or in float64 if float32 fails.
 
         Raises:
-            InvalidValueError: The map is not linear, mixes the events of a batch, or cannot be
-                differentiated.
+            DeviceError: The map returns a tensor on another device.
+            InvalidValueError: The map is not linear, mixes the events of a batch, writes into its
+                argument, or cannot be differentiated.
             InvalidTypeError: The map does not return real numbers, or raises an error.
             NonFiniteError: The map returns NaN or infinity.
             ShapeError: The map does not return a row for each event, or `std` has another shape.
         """
         draw = torch.Generator().manual_seed(0)
-        x = torch.randn(3, *event, generator=draw, dtype=torch.float64).to(device)
+        drawn = torch.randn(3, *event, generator=draw, dtype=torch.float64).to(device)
         try:
             try:
-                y = self._checked(x := x.float())
+                y = self._checked(x := drawn.float())
             except (RuntimeError, InvalidTypeError):
-                y = self._checked(x := x.double())
+                y = self._checked(x := drawn.clone())
         except ScoreSDEError:
             raise
         except Exception as error:  # a function of the user may raise any error
@@ -219,6 +226,13 @@ class Linear:
                 f"{type(error).__name__}: {error}"
             ) from error
         y = y.detach()
+        if y.device != x.device:
+            raise DeviceError(f"A must return a tensor on {x.device}, as given, got {y.device}")
+        if not torch.equal(x, drawn.to(x)):
+            raise InvalidValueError(
+                "A writes into its argument; let it compute a new tensor, as x * 2 does and "
+                "x.mul_(2) does not"
+            )
         if y.numel() == 0:
             raise ShapeError(
                 f"A must return at least one number: for events of shape {tuple(event)} it "

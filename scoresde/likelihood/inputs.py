@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde.checks import check_batch, outside
 from scoresde.errors import InvalidValueError
-from scoresde.score import modules
+from scoresde.score import device_of, modules
 from scoresde.sde import SDE, Condition, Moments, Score, facts, process_of
 from scoresde.sde.score import warn_between
 from scoresde.units import Identity
@@ -28,6 +28,7 @@ def check_input(
     """Return the process and the conditions of samples; raise unless they fit the score.
 
     Raises:
+        DeviceError: The score's weights are on the meta device.
         InvalidValueError, InvalidTypeError, ShapeError: The samples or conditions do not fit the
             score.
         NonFiniteError: `x` holds a NaN or an infinity.
@@ -36,6 +37,7 @@ def check_input(
         UserWarning: A network that was trained at levels will be evaluated between them.
     """
     sde = process_of(score, sde)
+    device_of(score)  # checks it
     known = facts(score)
     # a score without a network is a formula, which is valid between levels too
     if known.sde is not None and sde.levels is not None and modules(score):

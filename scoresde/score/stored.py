@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scoresde.checks import check_floating, narrowed
 from scoresde.errors import CheckpointError, NonFiniteError, ShapeError
+from scoresde.score.inside import device_of
 from scoresde.score.names import names_of
 from scoresde.score.pilot import Pilot
 from scoresde.units import rebuild
@@ -29,9 +30,11 @@ def stored(model: Saved, dtype: torch.dtype | None) -> dict[str, Tensor]:
     """Return the tensors for a model's file, with the tensors of the network cast to `dtype`.
 
     Raises:
+        DeviceError: The weights are on the meta device, which holds no numbers.
         InvalidTypeError: The dtype is not a floating-point dtype.
         NonFiniteError: A weight is NaN or infinite, or overflows the dtype.
     """
+    device_of(model)  # checks it
     tensors = dict(model.state_dict())
     if dtype is not None:
         check_floating("dtype", dtype)
