@@ -20,7 +20,7 @@ from torch import Tensor
 from scoresde import checkpoint, distributed
 from scoresde.checks import check_integer, check_range
 from scoresde.cli.drawing import Drawn, cost, shown, write
-from scoresde.cli.given import Conditions, Given, Guidance, Interval
+from scoresde.cli.given import Conditions, Given, Guidance, Interval, OneClass
 from scoresde.cli.held_out import Question, asked
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
@@ -72,11 +72,7 @@ class Edit:
     """The number of steps, at least 1, of a whole run that starts at the largest noise. An edit
     starts later, and makes only the last steps of such a run."""
     seed: Seed = 0
-    class_: Annotated[
-        str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: any)")
-    ] = None
-    """The class of the edits, by its name or by its number, counted from 0; for models trained with
-    labels."""
+    class_: OneClass = None
     condition: Conditions = ()
     guidance: Guidance = None
     interval: Interval = None
