@@ -475,6 +475,26 @@ def test_known_values_are_dots_over_signals_and_the_first_of_the_images():
     np.testing.assert_array_equal(pixels(plot.samples(x, known=part, limits=(0, 1))), pixels(whole))
 
 
+def test_known_values_are_drawn_beside_several_sets():
+    x, part = normal(4, 1, 6, 6).sigmoid(), torch.full((1, 6, 6), torch.nan)
+    part[:, :3] = 1.0
+    middle = part[None].nan_to_num(nan=float(x.amin() + x.amax()) / 2)
+    sets = {"samples": x, "others": 1 - x}
+    whole = plot.samples({"known": middle, **sets}, limits=(0, 1))
+    found = plot.samples(sets, known=part, limits=(0, 1))
+    np.testing.assert_array_equal(pixels(found), pixels(whole))
+    for more in (dict(x=sets, labels=[*"abcd"]), dict(x={"known": x, "samples": x})):
+        with pytest.raises(InvalidValueError, match="other names and no labels"):
+            plot.samples(known=part, **more)
+    with pytest.raises(ShapeError, match="known must be of shape"):
+        plot.samples(sets, known=part[:, :2])
+    signal = normal(1, 2, 30)[0]
+    drawn = plot.samples({"a": normal(5, 2, 30), "b": normal(5, 2, 30)}, known=signal)
+    for panel, want in zip(drawn.axes, signal.repeat_interleave(2, 0), strict=True):
+        dots = next(line for line in panel.lines if line.get_label() == "known")
+        np.testing.assert_array_equal(dots.get_ydata(), want)
+
+
 # Ways
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import door
+from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.plot import paper
 from scoresde.plot.kinds import USUAL, kind
 from scoresde.plot.lines import LINES, beside, signals
@@ -53,7 +55,8 @@ def samples(
             units of the data.
         density: The true distribution of points on the line or in the plane.
         known: The known values of one signal or image, in the units of the data, NaN where nothing
-            is known: dots over the signals, or the first of the images.
+            is known: dots over the signals, or the first of the images. Beside several sets of
+            images it is drawn as a set of its own, named "known".
         names: The names of the entries of points, or of the channels of signals.
         labels: A label of each sample, `(N,)`, strings or integers, or data with these classes.
             Labels are written above images, and shown as colours of points and signals. The same
@@ -71,7 +74,8 @@ def samples(
         ShapeError: A set is empty, or sets or an option have another shape.
         InvalidTypeError: `x` has another type.
         NonFiniteError: A number is NaN or infinite.
-        InvalidValueError: `x` is an empty mapping, or an option is out of range.
+        InvalidValueError: `x` is an empty mapping, an option is out of range, or `known` is given
+            with labels, or with a set named "known", for several sets of images.
 
     Examples:
         >>> import torch
@@ -86,11 +90,21 @@ def samples(
     words = words_of(labels, sets)
     alone = list(sets) == [""]
     if what in ("images", "volumes"):
-        if known is not None and alone:
+        if known is not None:
+            if known.numel() != math.prod(event):
+                raise ShapeError(f"known must be of shape {event}, got {tuple(known.shape)}")
             middle = float(first.amin() + first.amax()) / 2
             part = known.detach().cpu().double().nan_to_num(nan=middle).reshape(1, *event)
-            sets = {"": torch.cat([part, first])}
-            words = words_of(["known", *(words or [""] * len(first))], sets)
+            if alone:
+                sets = {"": torch.cat([part, first])}
+                words = words_of(["known", *(words or [""] * len(first))], sets)
+            elif words or "known" in sets:
+                raise InvalidValueError(
+                    'known is drawn as a set "known" beside the others, which must have other '
+                    "names and no labels"
+                )
+            else:
+                sets = {"known": part, **sets}
         if what == "images" and len(event) == 2:
             sets = {label: part[:, None] for label, part in sets.items()}
         draw = images if what == "images" else volumes
@@ -104,9 +118,9 @@ def samples(
         parts = groups(sets, words)
         bands = max(map(len, parts.values())) > LINES
         if alone and ax is None and 1 < len(parts) <= _BESIDE and bands:
-            return beside(parts, names, [], title)  # bands of several classes would overlap
+            return beside(parts, names, [], title, known)  # bands of classes would overlap
         if len(sets) > 1 and ax is None:
-            return beside(sets, names, words, title)
+            return beside(sets, names, words, title, known)
         return signals(
             x if alone else sets, transform=transform if alone else None, title=title, ax=ax,
             known=known, labels=words, names=names,
