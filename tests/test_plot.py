@@ -475,6 +475,20 @@ def test_known_values_are_dots_over_signals_and_the_first_of_the_images():
     np.testing.assert_array_equal(pixels(plot.samples(x, known=part, limits=(0, 1))), pixels(whole))
 
 
+def test_images_of_several_sizes_are_drawn_side_by_side_as_each_alone():
+    sets = {
+        "truth": normal(1, 8, 8), "measured": normal(1, 1, 4, 4), "draws": normal(4, 1, 8, 8),
+        "colour": normal(1, 3, 6, 6),
+    }  # fmt: skip
+    whole, left, top = pixels(plot.samples(sets, limits=(-2, 2))), 0, 22  # a line of names
+    for part in sets.values():
+        alone = pixels(plot.images(part, limits=(-2, 2)))
+        height, width = alone.shape[:2]
+        np.testing.assert_array_equal(whole[top : top + height, left : left + width], alone)
+        left += width + 24
+    assert left - 24 == whole.shape[1]
+
+
 def test_known_values_are_drawn_beside_several_sets():
     x, part = normal(4, 1, 6, 6).sigmoid(), torch.full((1, 6, 6), torch.nan)
     part[:, :3] = 1.0
@@ -919,7 +933,8 @@ def run_of(*shapes):
         (lambda: plot.images(IMAGES, columns=0), InvalidValueError, "columns.*got 0"),
         (lambda: plot.images(IMAGES, scale=1.5), InvalidTypeError, r"scale.*got 1\.5"),
         (lambda: plot.images(IMAGES, limits=(1.0, 1.0)), InvalidValueError, "limits"),
-        (lambda: plot.images({"a": IMAGES, "b": IMAGES[..., :2]}), ShapeError, "the same shape"),
+        (lambda: plot.samples({"a": IMAGES, "b": POINTS}), ShapeError, "the same shape"),
+        (lambda: plot.samples({"a": POINTS, "b": POINTS[:, :1]}), ShapeError, "the same shape"),
         (lambda: plot.volumes(IMAGES), ShapeError, r"\(N, C, D, H, W\)"),
         (lambda: plot.points(IMAGES), ShapeError, r"\(N, d\).*plot.samples"),
         (lambda: plot.points(POINTS[:0]), ShapeError, r"got shape \(0, 2\)"),

@@ -44,8 +44,9 @@ def samples(
 ) -> Figure:
     """Draw samples of any shape: points, signals, images or volumes, chosen by `kind`.
 
-    Several sets by name, such as data and samples, are drawn side by side with the same axes.
-    Options that do not apply to a kind are ignored.
+    Several sets by name, such as data and samples, are drawn side by side with the same axes. Sets
+    of images may differ in size, such as images and measurements of them. Options that do not apply
+    to a kind are ignored.
 
     Args:
         x: `(N, *)`, a tensor, an array, a list or `scoresde.data.Data`; or several sets by name.
@@ -63,7 +64,8 @@ def samples(
             labels are used for every set.
         columns: The number of images per row.
         scale: The magnification of an image's pixels.
-        limits: The values of black and white of images; by default as in `images`.
+        limits: The values of black and white of images, for example `(0, 255)` for floats from 0 to
+            255; by default as in `images`.
         title: The title.
         ax: The Axes to draw into; by default a new figure.
 
@@ -71,7 +73,8 @@ def samples(
         The figure.
 
     Raises:
-        ShapeError: A set is empty, or sets or an option have another shape.
+        ShapeError: A set is empty, sets that are not images differ in shape, or an option has
+            another shape.
         InvalidTypeError: `x` has another type.
         NonFiniteError: A number is NaN or infinite.
         InvalidValueError: `x` is an empty mapping, an option is out of range, or `known` is given
@@ -83,7 +86,7 @@ def samples(
         >>> x = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
         >>> picture = plot.samples({"data": x, "samples": x + 0.1})
     """
-    found = given("samples", x, transform)
+    found = given("samples", x, transform, sizes=True)
     sets, first, names = found.sets, found.first, names or found.names
     event = tuple(first.shape[1:])
     what = kind(event)
@@ -105,8 +108,8 @@ def samples(
                 )
             else:
                 sets = {"known": part, **sets}
-        if what == "images" and len(event) == 2:
-            sets = {label: part[:, None] for label, part in sets.items()}
+        if what == "images":
+            sets = {k: part[:, None] if part.ndim == 3 else part for k, part in sets.items()}
         draw = images if what == "images" else volumes
         return draw(
             sets[""] if alone else sets, columns=columns, scale=scale,
