@@ -83,6 +83,26 @@ def test_solutions_for_blurred_signals_of_a_class_are_those_of_the_python_operat
     np.testing.assert_allclose(np.load("x.npy"), expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ((40, 60), "40 x 60 pixels; it was cropped about its centre and resized to the 28 x 28 p"),
+        ((56, 56), "56 x 56 pixels; it was resized to the 28 x 28 pixels of the model"),
+        ((28, 28), ""),
+    ],
+)
+def test_an_image_of_another_size_is_changed_with_a_warning(size, words, capsys, tmp_path):
+    Image.new("RGB", size).save(tmp_path / "in.png")
+    np.save(tmp_path / "mask.npy", np.eye(28))
+    given = ["--image", f"{tmp_path}/in.png", "--mask", f"{tmp_path}/mask.npy", "--resample", "1"]
+    options = ["--n", "1", "--steps", "1", "--batch-size", "1", "--out", f"{tmp_path}/x.npy"]
+    assert main(["inpaint", "mnist", *given, *options]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "pixels" in line]
+    assert len(said) == bool(words)
+    assert all(words in line for line in said)
+
+
 @pytest.mark.slow
 def test_a_completed_row_of_a_table_is_written_as_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
