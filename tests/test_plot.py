@@ -633,6 +633,16 @@ def test_a_trajectory_is_drawn_in_the_units_of_the_data(shape):
     np.testing.assert_array_equal(got, want)
 
 
+def test_an_axis_of_noise_four_times_as_wide_as_the_data_is_stretched_and_has_ticks_outside():
+    panel = plot.figure((2, 2)).subplots()
+    assert stretch(panel.xaxis, (-6.5, 6.5), (-31.0, 31.0))
+    ticks = panel.get_xticks().tolist()
+    assert (ticks[0], ticks[-1]) == (-30, 30)
+    low, high = panel.xaxis.get_transform().transform(np.asarray(panel.get_xlim()))
+    assert high - low < 3  # the data have more than two thirds of the axis
+    assert not stretch(panel.yaxis, (-6.5, 6.5), (-19.0, 19.0))
+
+
 @settings(max_examples=20)
 @given(width=st.floats(0.1, 10), offset=st.floats(-50, 50), reach=st.floats(1, 1e4))
 def test_a_stretched_axis_is_increasing_continuous_and_linear_over_the_data(width, offset, reach):
