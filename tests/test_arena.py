@@ -134,6 +134,28 @@ def test_a_score_of_the_user_is_a_problem():
         arena.compare({"em": EulerMaruyama()}, [problem], (50,), by="law", n=4)
 
 
+def test_the_flow_of_a_score_with_networks_takes_a_fixed_number_of_evaluations():
+    sde = VPSDE()
+
+    class Learned(torch.nn.Module):
+        """The exact score, as a network gives it."""
+
+        calls = 0
+
+        def forward(self, x, t):
+            self.calls += 1
+            return TILTED.at(sde)(x, t)
+
+    net = Learned()
+    learned = Problem("learned", lambda x, t: net(x, t), sde, (2,), TILTED.moments())
+    exact = Problem.of(TILTED, sde)
+    x = exact.start(8, 0)
+    found = learned.flow(learned, x)
+    assert net.calls == 1000
+    torch.testing.assert_close(found, exact.flow(exact, x), rtol=1e-6, atol=1e-6)
+    assert torch.equal(exact.flow(exact, x), arena.DOP853()(exact, x))
+
+
 # --- known errors ---------------------------------------------------------------------------------
 
 

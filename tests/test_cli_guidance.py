@@ -234,6 +234,7 @@ def test_an_edit_is_a_run_from_perturbed_data(model, tmp_path, capsys):
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*in.png has 30 x 20 pixels; it was cropped")
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_an_image_of_any_size_and_mode_is_edited(mode, model, tmp_path):
     Image.new(mode, (30, 20)).save(tmp_path / "in.png")

@@ -1,5 +1,6 @@
 """Test `scoresde inpaint` and `scoresde solve`."""
 
+import math
 import os
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde import VESDE, ScoreModel
-from scoresde.cli import main
-from scoresde.guidance import Downsample
-from scoresde.nn import MLP
+from scoresde import VESDE, ScoreModel, sample
+from scoresde.cli import main, solve
+from scoresde.guidance import Blur, Downsample, Linear, posterior
+from scoresde.nn import MLP, UNet
 
 
 def files(folder):
@@ -51,6 +52,55 @@ def test_a_measurement_in_the_units_of_the_data_is_met(tmp_path, capsys):
     assert "passes of the network" in capsys.readouterr().out
     found = Downsample(7)(torch.from_numpy(np.load(tmp_path / "out.npy")).float())[0].numpy()
     assert np.abs(found - np.load(tmp_path / "y.npy")).mean() < 30
+
+
+def test_an_operator_acts_on_the_axes_that_events_have_besides_their_channels():
+    for shape, dims in [((12,), 1), ((1, 12), 1), ((2, 12), 1), ((1, 6, 6), 2), ((1, 4, 4, 4), 3)]:
+        model = ScoreModel(torch.nn.Identity(), VESDE(0.01, 1.0), shape)
+        x = torch.linspace(-1, 1, 2 * math.prod(shape)).reshape(2, *shape) ** 3
+        assert torch.equal(solve._operator("blur=2", model)(x), Blur(2.0, dims)(x))
+        assert torch.equal(solve._operator("downsample=2", model)(x), Downsample(2, dims)(x))
+
+
+def test_solutions_for_blurred_signals_of_a_class_are_those_of_the_python_operator(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng(devices=[]):
+        net = UNet(1, channels=(4, 8), blocks=1, spatial=1, num_classes=2)
+    model = ScoreModel(net, VESDE(0.01, 1.0), (1, 16))
+    model.save_pretrained("model")
+    blur = Blur(2.0, dims=1)
+    y = blur(torch.linspace(-1, 1, 16).reshape(1, 1, 16))[0]
+    np.save("y.npy", y.numpy())
+    words = ["--operator", "blur=2", "--y", "y.npy", "--std", "0.1", "--class", "1", "--n", "2"]
+    words += ["--steps", "2", "--iterations", "2", "--batch-size", "2", "--out", "x.npy"]
+    assert main(["solve", "model", *words]) == 0
+    assert " --class 1 " in capsys.readouterr().out
+    score = posterior(model, Linear(blur, 0.1), iterations=2, units=True)
+    given = {"measurement": y, "label": torch.tensor([1])}
+    expected = sample(score, sampler="heun", n=2, steps=2, seed=0, condition=given, units=True)
+    np.testing.assert_allclose(np.load("x.npy"), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ((40, 60), "40 x 60 pixels; it was cropped about its centre and resized to the 28 x 28 p"),
+        ((56, 56), "56 x 56 pixels; it was resized to the 28 x 28 pixels of the model"),
+        ((28, 28), ""),
+    ],
+)
+def test_an_image_of_another_size_is_changed_with_a_warning(size, words, capsys, tmp_path):
+    Image.new("RGB", size).save(tmp_path / "in.png")
+    np.save(tmp_path / "mask.npy", np.eye(28))
+    given = ["--image", f"{tmp_path}/in.png", "--mask", f"{tmp_path}/mask.npy", "--resample", "1"]
+    options = ["--n", "1", "--steps", "1", "--batch-size", "1", "--out", f"{tmp_path}/x.npy"]
+    assert main(["inpaint", "mnist", *given, *options]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "pixels" in line]
+    assert len(said) == bool(words)
+    assert all(words in line for line in said)
 
 
 @pytest.mark.slow

@@ -35,7 +35,9 @@ def test_every_kind_of_samples_has_a_picture(name, tmp_path, capsys):
     out = tmp_path / "x.png"
     words = ["sample", str(tmp_path / "model"), "--steps", "1", "--sampler", "ddim", "--n", "3"]
     assert main([*words, "--out", str(out)]) == 0
-    assert "3 samples of shape " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 samples of shape " in said
+    assert f"write {tmp_path}/x.npy to use their numbers again" in said
     with Image.open(out) as drawn:
         assert max(drawn.size) >= 480
     assert [path.name for path in tmp_path.iterdir() if path.name != "model"] == ["x.png"]

@@ -235,6 +235,14 @@ def test_an_operator_is_linear_and_measures_each_event_by_itself(name):
     torch.testing.assert_close(made, exact(at, torch.tensor(0.4)), rtol=1e-8, atol=1e-8)
 
 
+def test_a_blur_over_an_axis_of_one_channel_is_refused():
+    x = normal(torch.Generator().manual_seed(0), 2, 1, 64)
+    with pytest.raises(ShapeError, match="for signals dims=1"):
+        Blur(2.0)(x)
+    signal = Blur(2.0, dims=1)(x)
+    torch.testing.assert_close(signal, Blur(2.0, dims=1)(x[:, 0])[:, None])
+
+
 def test_operators_measure_what_their_names_say():
     x = normal(torch.Generator().manual_seed(0), 2, *IMAGES)
     assert torch.equal(Mask(KEEP)(x)[1], x[1][KEEP])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from scoresde import VESDE, ScoreModel
+from scoresde import VESDE, Pilot, ScoreModel
 
 CELLS = [
     """
@@ -128,3 +128,17 @@ def test_a_model_of_no_device_or_of_enormous_samples_is_described_and_not_sample
         page = ScoreModel(net, VESDE(), shape)._repr_html_()
         assert "Net, 1 parameters" in page
         assert "<img" not in page
+
+
+def test_the_picture_of_a_model_says_by_which_sampler_and_steps_it_was_drawn():
+    known = Pilot.prior(-4.0, 4.0, 1.0)
+    for sde, pilot, words in (
+        (VESDE(), None, "500 samples by the sampler fast in 12 steps, without a pilot"),
+        (VESDE(), known, "500 samples by the sampler fast in 12 steps\n"),
+        (VESDE(levels=5), None, "500 samples by the sampler fast in 4 steps, without a pilot"),
+    ):
+        model = ScoreModel(Net(lambda x: -x), sde, (2,))
+        model.pilot = pilot
+        page = model._repr_html_().replace("</pre>", "\n")
+        assert "<img" in page
+        assert words in page

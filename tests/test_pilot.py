@@ -1,7 +1,9 @@
 """Test pilot runs, their covariance, and the fast sampler that uses them."""
 
+import contextlib
 import copy
 import math
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -29,6 +31,7 @@ from scoresde.quadrature import gauss_legendre
 from scoresde.samplers import PC, DPMSolverPP, Fast, Langevin, Restart, UniPC
 from scoresde.samplers.multistep.fast import SETTINGS, step_errors, usual_setting
 from scoresde.samplers.multistep.interpolation import Measured
+from scoresde.sampling import learn
 from scoresde.sampling.learn import PilotRun
 from scoresde.score import ScoreModel, Setting, from_network
 from scoresde.score.pilot_file import weights_of
@@ -633,6 +636,46 @@ def test_a_network_that_needs_a_condition_is_sampled_without_a_pilot():
     with pytest.warns(UserWarning, match="no pilot could be measured.*y is missing"):
         found = sample(score, sampler="fast", **options)
     torch.testing.assert_close(found, sample(score, sampler="dpmpp_2m", **options))
+
+
+class Bar:
+    """The progress bar of a notebook, which refers to its kernel and so to all of its objects."""
+
+    def __init__(self, total):
+        self.total, self.count, self.other = total, 0, MLP(2, hidden=(4,))
+        self.gone = weakref.proxy(MLP(2, hidden=(4,)))
+
+    def update(self, n=1):
+        assert self.other.training  # the run has not found this network
+        self.count += n
+
+
+@pytest.mark.global_rng
+def test_a_pilot_does_not_depend_on_what_its_progress_bar_refers_to(monkeypatch):
+    bars = []
+
+    @contextlib.contextmanager
+    def shown(total, *rest, **options):
+        bars.append(Bar(total))
+        yield bars[-1]
+
+    model = trained()
+    expected = sample(copy.deepcopy(model), sampler="fast", **ASKED)
+    monkeypatch.setattr(learn, "showing", shown)
+    assert torch.equal(sample(model, sampler="fast", **ASKED), expected)
+    assert model.pilot is not None
+    assert [bar.count for bar in bars] == [bar.total for bar in bars] == [63]
+
+
+@pytest.mark.global_rng
+def test_an_error_of_a_pilot_run_outside_of_the_score_is_raised(monkeypatch):
+    def broken(*rest):
+        raise ReferenceError("weakly-referenced object no longer exists")
+
+    model = trained()
+    monkeypatch.setattr(learn, "_residuals", broken)
+    with pytest.raises(ReferenceError, match="no longer exists"):
+        sample(model, sampler="fast", **ASKED)
 
 
 class Broken(ScoreModel):

@@ -476,6 +476,40 @@ def test_known_values_are_dots_over_signals_and_the_first_of_the_images():
     np.testing.assert_array_equal(pixels(plot.samples(x, known=part, limits=(0, 1))), pixels(whole))
 
 
+def test_images_of_several_sizes_are_drawn_side_by_side_as_each_alone():
+    sets = {
+        "truth": normal(1, 8, 8), "measured": normal(1, 1, 4, 4), "draws": normal(4, 1, 8, 8),
+        "colour": normal(1, 3, 6, 6),
+    }  # fmt: skip
+    whole, left, top = pixels(plot.samples(sets, limits=(-2, 2))), 0, 22  # a line of names
+    for part in sets.values():
+        alone = pixels(plot.images(part, limits=(-2, 2)))
+        height, width = alone.shape[:2]
+        np.testing.assert_array_equal(whole[top : top + height, left : left + width], alone)
+        left += width + 24
+    assert left - 24 == whole.shape[1]
+
+
+def test_known_values_are_drawn_beside_several_sets():
+    x, part = normal(4, 1, 6, 6).sigmoid(), torch.full((1, 6, 6), torch.nan)
+    part[:, :3] = 1.0
+    middle = part[None].nan_to_num(nan=float(x.amin() + x.amax()) / 2)
+    sets = {"samples": x, "others": 1 - x}
+    whole = plot.samples({"known": middle, **sets}, limits=(0, 1))
+    found = plot.samples(sets, known=part, limits=(0, 1))
+    np.testing.assert_array_equal(pixels(found), pixels(whole))
+    for more in (dict(x=sets, labels=[*"abcd"]), dict(x={"known": x, "samples": x})):
+        with pytest.raises(InvalidValueError, match="other names and no labels"):
+            plot.samples(known=part, **more)
+    with pytest.raises(ShapeError, match="known must be of shape"):
+        plot.samples(sets, known=part[:, :2])
+    signal = normal(1, 2, 30)[0]
+    drawn = plot.samples({"a": normal(5, 2, 30), "b": normal(5, 2, 30)}, known=signal)
+    for panel, want in zip(drawn.axes, signal.repeat_interleave(2, 0), strict=True):
+        dots = next(line for line in panel.lines if line.get_label() == "known")
+        np.testing.assert_array_equal(dots.get_ydata(), want)
+
+
 # Ways
 
 
@@ -598,6 +632,16 @@ def test_a_trajectory_is_drawn_in_the_units_of_the_data(shape):
         for drawn in (plot.trajectory(states, transform=units), plot.trajectory(own))
     )
     np.testing.assert_array_equal(got, want)
+
+
+def test_an_axis_of_noise_four_times_as_wide_as_the_data_is_stretched_and_has_ticks_outside():
+    panel = plot.figure((2, 2)).subplots()
+    assert stretch(panel.xaxis, (-6.5, 6.5), (-31.0, 31.0))
+    ticks = panel.get_xticks().tolist()
+    assert (ticks[0], ticks[-1]) == (-30, 30)
+    low, high = panel.xaxis.get_transform().transform(np.asarray(panel.get_xlim()))
+    assert high - low < 3  # the data have more than two thirds of the axis
+    assert not stretch(panel.yaxis, (-6.5, 6.5), (-19.0, 19.0))
 
 
 @settings(max_examples=20)
@@ -918,7 +962,8 @@ def run_of(*shapes):
         (lambda: plot.images(IMAGES, columns=0), InvalidValueError, "columns.*got 0"),
         (lambda: plot.images(IMAGES, scale=1.5), InvalidTypeError, r"scale.*got 1\.5"),
         (lambda: plot.images(IMAGES, limits=(1.0, 1.0)), InvalidValueError, "limits"),
-        (lambda: plot.images({"a": IMAGES, "b": IMAGES[..., :2]}), ShapeError, "the same shape"),
+        (lambda: plot.samples({"a": IMAGES, "b": POINTS}), ShapeError, "the same shape"),
+        (lambda: plot.samples({"a": POINTS, "b": POINTS[:, :1]}), ShapeError, "the same shape"),
         (lambda: plot.volumes(IMAGES), ShapeError, r"\(N, C, D, H, W\)"),
         (lambda: plot.points(IMAGES), ShapeError, r"\(N, d\).*plot.samples"),
         (lambda: plot.points(POINTS[:0]), ShapeError, r"got shape \(0, 2\)"),

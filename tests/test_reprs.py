@@ -1,5 +1,7 @@
 """Test the repr of objects: one line, without the numbers of tensors."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,13 @@ from scoresde.checks import brief
 
 TARGET = scoresde.targets.Gaussian(torch.zeros(2, 3), std=1.0)
 SCORE = TARGET.at(scoresde.VPSDE())
+
+
+SETTING = scoresde.score.Setting()
+PILOT = replace(
+    scoresde.Pilot.prior(-4.0, 4.0, 1.0), choices=dict.fromkeys(range(2, 25), SETTING),
+    fits={n: scoresde.score.Fit(SETTING, ((0.1,) * 5,) * (2 * n - 1)) for n in (8, 10)},
+)  # fmt: skip
 
 
 def model():
@@ -25,6 +34,7 @@ def model():
         (scoresde.Run.of(SCORE, n=3, seed=0), ["Run(", "PC(", "times=tensor (", "shape=(2, 3)"]),
         (scoresde.Run.of(SCORE, n=3, seed=0, steps=2).draw(), ["Samples(x=tensor (3, 2, 3), nfe"]),
         (scoresde.guidance.autoguidance(model(), model(), 2.0), ["MLP of", "(2, 3)"]),
+        (PILOT, ["2: Setting(order=4", "..., 23 in all}", "19 rows)"]),
         (model().facts, ["VESDE(", "moments=Moments(mean=", "conditions={}"]),
     ],
     ids=lambda part: type(part).__name__,
@@ -40,4 +50,6 @@ def test_a_repr_is_one_line_that_describes_the_object(thing, words):
 
 def test_long_tables_are_shortened_and_short_ones_are_not():
     assert brief((1.0, 2.0)) == "(1.0, 2.0)"
+    assert brief({"a": 1, "b": (2,)}) == "{'a': 1, 'b': (2,)}"
+    assert brief(dict.fromkeys(range(9), 0)) == "{0: 0, 1: 0, 2: 0, ..., 9 in all}"
     assert brief(tuple(range(100))) == "(0, 1, 2, ..., 100 in all)"

@@ -406,6 +406,37 @@ def test_networks_behind_properties_and_weak_references_are_evaluated(kind):
     assert net.training
 
 
+class Lazy:
+    """An object whose class and attributes cannot be read, as of a lazy import that fails."""
+
+    @property
+    def __class__(self):
+        raise ImportError("no such package")
+
+    def __getattr__(self, name):
+        raise OSError("closed")
+
+
+def test_objects_that_cannot_be_read_are_skipped_in_the_search_for_networks():
+    net, gone = built().net, weakref.proxy(built())
+    gc.collect()
+    with pytest.raises(ReferenceError):
+        modules(gone.net)
+    lazy = Lazy()
+
+    class Holds:
+        def __init__(self):
+            self.parts = [gone, lazy, {"net": net}, gone]
+            self.gone, self.lazy = gone, lazy
+
+        def __call__(self, x, t):
+            return -net(x, t)
+
+    assert modules(Holds()) == [net]
+    assert modules(lambda x, t: (gone, lazy, -net(x, t))) == [net]
+    assert modules(weakref.proxy(net))[0] == net
+
+
 # Autocast
 
 

@@ -2,14 +2,14 @@ r"""Define the problems on which samplers are compared."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.arena.reference import DOP853, FlowMap
+from scoresde.arena.reference import FlowMap, usual_flow
 from scoresde.checks import check_integer, door
 from scoresde.errors import InvalidValueError
 from scoresde.sde import SDE, Moments, ReverseSDE
@@ -33,7 +33,9 @@ class Problem:
         moments: The data's moments; the start is drawn from the prior with these moments.
         target: The distribution of the data, if known. Starts are then drawn from the exact $p_T$,
             and the distribution of samples can be compared.
-        flow: The method that computes the exact flow map.
+        flow: The method that computes the exact flow map. By default it is `RungeKutta4(250)`,
+            1,000 evaluations, if the score has networks, since an adaptive method would take
+            minutes for them; else it is `DOP853()`, which is more accurate.
         dtype: The dtype in which the score is evaluated.
     """
 
@@ -43,7 +45,7 @@ class Problem:
     shape: tuple[int, ...]
     moments: Moments
     target: Target | None = None
-    flow: FlowMap = field(default_factory=DOP853)
+    flow: FlowMap = usual_flow
     dtype: torch.dtype = torch.float64
 
     @classmethod

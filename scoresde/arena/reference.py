@@ -18,11 +18,16 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, check_range
 from scoresde.errors import NonFiniteError
+from scoresde.score import modules
 
 if TYPE_CHECKING:
     from scoresde.arena.problem import Problem
 
-__all__ = ["DOP853", "FlowMap", "RungeKutta4"]
+__all__ = ["DOP853", "FlowMap", "RungeKutta4", "usual_flow"]
+
+# The steps for a network. For the packaged models "mnist" and "pulse" the results of 200 steps
+# differ from those of 400 by 1e-7 and 4e-4 of the data's scale; those of 50 by 3e-5 and 3e-3.
+_STEPS = 250
 
 
 class FlowMap(Protocol):
@@ -111,6 +116,12 @@ class RungeKutta4:
             k4 = slope(log_rho + h, y + h * k3)
             y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
         return (alpha * y).to(x)
+
+
+def usual_flow(problem: Problem, x: Tensor) -> Tensor:
+    """Return the state at `eps`, by `RungeKutta4(250)` if the score has networks, else `DOP853`."""
+    flow: FlowMap = RungeKutta4(_STEPS) if modules(problem.score) else DOP853()
+    return flow(problem, x)
 
 
 def _ends(problem: Problem, x: Tensor) -> tuple[Tensor, float, float, float]:

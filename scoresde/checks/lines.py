@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 __all__ = ["brief", "summary"]
 
-_MAX_LISTED = 6  # a tuple with more entries is abbreviated
+_MAX_LISTED = 6  # a tuple or dictionary with more entries is abbreviated
 
 
 def brief(value: object) -> str:
@@ -23,7 +23,9 @@ def brief(value: object) -> str:
     if isinstance(value, Tensor):
         return f"{value.item():.6g}" if value.ndim == 0 else f"tensor {tuple(value.shape)}"
     if type(value) is dict:
-        return f"{{{', '.join(f'{name!r}: {brief(one)}' for name, one in value.items())}}}"
+        parts = [f"{name!r}: {brief(one)}" for name, one in value.items()]
+        parts = parts if len(parts) <= _MAX_LISTED else [*parts[:3], f"..., {len(parts)} in all"]
+        return f"{{{', '.join(parts)}}}"
     if isinstance(value, tuple) and len(value) > _MAX_LISTED:
         return f"({', '.join(map(brief, value[:3]))}, ..., {len(value)} in all)"
     repr_of = type(value).__repr__

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,9 +19,9 @@ import tyro
 from torch import Tensor
 
 from scoresde import checkpoint, distributed
-from scoresde.checks import check_integer, check_range
+from scoresde.checks import check_integer, check_range, outside
 from scoresde.cli.drawing import Drawn, cost, shown, write
-from scoresde.cli.given import Conditions, Given, Guidance, Interval
+from scoresde.cli.given import Conditions, Given, Guidance, Interval, OneClass
 from scoresde.cli.held_out import Question, asked
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
@@ -73,11 +74,7 @@ class Edit:
     """The number of steps, at least 1, of a whole run that starts at the largest noise. An edit
     starts later, and makes only the last steps of such a run."""
     seed: Seed = 0
-    class_: Annotated[
-        str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: any)")
-    ] = None
-    """The class of the edits, by its name or by its number, counted from 0; for models trained with
-    labels."""
+    class_: OneClass = None
     condition: Conditions = ()
     guidance: Guidance = None
     interval: Interval = None
@@ -142,7 +139,10 @@ def _from(sde: SDE, times: Tensor, strength: float) -> Tensor:
 
 
 def image(path: Path, model: ScoreModel) -> Tensor:
-    """Return an image file `(1, C, H, W)` in [-1, 1], cropped and resized to the model's shape."""
+    """Return an image file `(1, C, H, W)` in [-1, 1], cropped and resized to the model's shape.
+
+    A warning says how the image was changed if it has another size.
+    """
     from PIL import Image
 
     if len(model.event_shape) != 3 or model.event_shape[0] not in (1, 3):
@@ -157,9 +157,19 @@ def image(path: Path, model: ScoreModel) -> Tensor:
     channels, height, width = model.event_shape
     try:
         with checkpoint.open_file(path) as file, Image.open(file) as opened:
-            found = pixels(opened, (height, width), "L" if channels == 1 else "RGB")
+            mode = "L" if channels == 1 else "RGB"
+            whole, found = (pixels(opened, size, mode) for size in (None, (height, width)))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except Exception as error:  # Pillow raises many kinds of errors for a damaged file
         raise DataError(f"cannot read the image {path}: {error}") from error
+    high, wide = whole.shape[1:]
+    if (high, wide) != (height, width):
+        cropped = "" if high * width == wide * height else "cropped about its centre and "
+        warnings.warn(
+            f"{path} has {wide} x {high} pixels; it was {cropped}resized to the {width} x {height} "
+            "pixels of the model",
+            UserWarning,
+            stacklevel=outside(),
+        )
     return torch.from_numpy(found.copy())[None].float() / 127.5 - 1

@@ -28,6 +28,7 @@ __all__ = [
     "Given",
     "Guidance",
     "Interval",
+    "OneClass",
     "array",
     "left_open",
     "without_class",
@@ -36,6 +37,15 @@ __all__ = [
 ClassName = Annotated[
     str | None,
     tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: all in turn)"),
+]
+OneClass = Annotated[
+    str | None,
+    tyro.conf.arg(
+        name="class",
+        metavar="NAME",
+        help="The name of the class, or its number counted from 0; for models trained with labels.",
+        help_behavior_hint="(default: any)",
+    ),
 ]
 Conditions = Annotated[
     tuple[str, ...],

@@ -15,7 +15,7 @@ from scoresde import distributed
 from scoresde.checks import check_integer
 from scoresde.cli.csv_text import check_vectors
 from scoresde.cli.drawing import Drawn, cost, shown, write
-from scoresde.cli.given import Conditions, Given
+from scoresde.cli.given import Conditions, Given, OneClass
 from scoresde.cli.known_part import KnownPart
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import ARRAYS, check_out, check_replaced
@@ -67,10 +67,7 @@ class Inpaint:
     sampler: SamplerName = "ancestral"
     steps: Steps = None
     seed: Seed = 0
-    class_: Annotated[
-        str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: any)")
-    ] = None
-    """The name of the class, or its number counted from 0; for models trained with labels."""
+    class_: OneClass = None
     condition: Conditions = ()
     batch_size: BatchSize = FEW
 
@@ -99,8 +96,7 @@ class Inpaint:
         finished(run, model, self.out, self.batch_size, "inpainted sample", options, kept)
         if not distributed.is_main():
             return
-        words = given_again(self.condition, self.steps, self.batch_size)
-        words += [] if self.class_ is None else ["--class", self.class_]
+        words = given_again(self.condition, self.class_, self.steps, self.batch_size)
         then(
             "make the drawn part agree better with the known part", "inpaint", self.checkpoint,
             "--image", self.image, *([] if self.mask is None else ["--mask", self.mask]), *words,
@@ -144,8 +140,11 @@ def finished(
     tell_costs(len(x), batch_size, drawn.seconds, model.whole)
 
 
-def given_again(condition: Sequence[str], steps: int | None, batch_size: int) -> list[str]:
+def given_again(
+    condition: Sequence[str], label: str | None, steps: int | None, batch_size: int
+) -> list[str]:
     """Return the words that give the next command the same conditions, steps and batches."""
     words = [word for one in condition for word in ("--condition", one)]
+    words += [] if label is None else ["--class", label]
     words += [] if steps is None else ["--steps", str(steps)]
     return words + ([] if batch_size == FEW else ["--batch-size", str(batch_size)])

@@ -119,6 +119,11 @@ class Sample:
     def run(self) -> None:
         """Draw and write, and print the next command."""
         self.fill()
+        if self.out.suffix in PICTURES:
+            tell(
+                f"{self.out} is a picture of the samples; write {self.out.with_suffix('.npy')} to "
+                "use their numbers again"
+            )
         if run_of(self.checkpoint) is not None:
             then("compare samples with data", "evaluate", self.checkpoint)
 

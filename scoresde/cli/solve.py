@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from scoresde import distributed
+from scoresde import distributed, plot
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.csv_text import check_vectors
-from scoresde.cli.given import Conditions, Given, array
+from scoresde.cli.given import Conditions, Given, OneClass, array
 from scoresde.cli.inpaint import FEW, SUFFIXES, finished, given_again
 from scoresde.cli.known_part import with_channel
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
@@ -35,7 +35,8 @@ from scoresde.score import ScoreModel
 
 __all__ = ["Solve"]
 
-# The class of each operator, and the function that reads its argument, by name.
+# The class of each operator, and the function that reads its argument, by name. Those in _SPATIAL
+# act on the last axes of an event.
 _OPERATORS: dict[str, tuple[Any, Any]] = {
     "mask": (Mask, lambda text: torch.as_tensor(array(Path(text)))),
     "blur": (Blur, float),
@@ -44,6 +45,7 @@ _OPERATORS: dict[str, tuple[Any, Any]] = {
     "fourier": (Fourier, lambda text: array(Path(text))),
     "projection": (Projection, int),
 }
+_SPATIAL = frozenset({"blur", "downsample"})
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Solve:
     operator: str
     """The operator of the measurement: mask=FILE.npy (1 where a number is measured, else 0),
     blur=WIDTH, downsample=FACTOR, grey, fourier=FILE.npy (the frequencies that are kept), or
-    projection=M."""
+    projection=M. Blur and downsample act on the one axis of signals, the two of images and the
+    three of volumes. For other operators use scoresde.guidance.posterior in Python."""
     y: Path
     """The measurement, a .npy file in the units of the training data, NaN where nothing was
     measured. With mask=FILE.npy it may have the shape of a whole sample; the entries where the mask
@@ -73,6 +76,7 @@ class Solve:
     sampler: SamplerName = "heun"
     steps: Steps = None
     seed: Seed = 0
+    class_: OneClass = None
     condition: Conditions = ()
     batch_size: BatchSize = FEW
 
@@ -88,7 +92,7 @@ class Solve:
         score = posterior(
             model, Linear(operator, self.std), iterations=self.iterations, units=True
         )  # fmt: skip
-        given = Given.of(model, self.n, self.condition)
+        given = Given.of(model, self.n, self.condition, self.class_)
         y = torch.as_tensor(array(self.y)).float()
         options = PictureOptions(given=given.values)
         whole = with_channel(y, model)
@@ -101,7 +105,7 @@ class Solve:
         )  # fmt: skip
         finished(run, model, self.out, self.batch_size, "solution", options)
         if distributed.is_main():
-            words = given_again(self.condition, self.steps, self.batch_size)
+            words = given_again(self.condition, self.class_, self.steps, self.batch_size)
             then(
                 "draw other solutions", "solve", self.checkpoint, "--operator", self.operator,
                 "--y", self.y, "--std", self.std, *words, "--sampler", self.sampler,
@@ -127,4 +131,12 @@ def _operator(text: str, model: ScoreModel) -> Any:
     except ValueError as error:
         what = "a whole number" if read is int else "a number"
         raise InvalidValueError(f"the operator {name} takes {what}, got {value!r}") from error
+    if name in _SPATIAL:
+        return kind(argument, dims=_axes(model.event_shape))
     return kind(with_channel(argument, model) if name == "mask" else argument)
+
+
+def _axes(event_shape: tuple[int, ...]) -> int:
+    """Return the number of axes of an event besides its channels."""
+    axes = {"points": 1, "signals": 1, "images": 2, "volumes": len(event_shape) - 1}
+    return axes[plot.kind(event_shape)]

@@ -69,11 +69,13 @@ class Blur:
     Args:
         width: The standard deviation of the kernel in entries of the axis, positive, at most
             10,000.
-        dims: The number of last axes to blur.
+        dims: The number of last axes to blur: 2 for images `(C, H, W)`, 1 for signals `(C, T)`,
+            whose channels `dims=2` would mix.
 
     Raises:
         InvalidValueError: The width or `dims` is out of range.
-        ShapeError: In a call, the event has fewer than `dims` axes.
+        ShapeError: In a call, the event has fewer than `dims` axes, or one of several axes to blur
+            has length 1, as the channel of a signal `(1, T)`.
     """
 
     width: float
@@ -89,6 +91,11 @@ class Blur:
         """Return the blurred events, of the same shape."""
         check_batch("what is measured", x, finite=False)
         _check_axes(x, self.dims)
+        if self.dims > 1 and 1 in x.shape[-self.dims :]:
+            raise ShapeError(
+                f"Blur with dims={self.dims} would blur an axis of length 1 in events of shape "
+                f"{tuple(x.shape[1:])}; give a smaller dims=, for signals dims=1"
+            )
         reach = math.ceil(4 * self.width)
         offset = torch.arange(-reach, reach + 1, dtype=torch.float64)
         kernel = torch.exp(-0.5 * (offset / self.width) ** 2)

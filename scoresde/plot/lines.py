@@ -118,10 +118,12 @@ def _one(name: str, signal: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def beside(
-    sets: dict[str, Tensor], names: Sequence[str], words: Sequence[str], title: str | None
-) -> Figure:
+    sets: dict[str, Tensor], names: Sequence[str], words: Sequence[str], title: str | None,
+    known: Tensor | None,
+) -> Figure:  # fmt: skip
     """Return a figure of sets of signals `(N, C, T)` in columns, with common axes."""
     _, channels, length = next(iter(sets.values())).shape
+    dots = None if known is None else _one("known", known, (channels, length))
     times, shown, count = torch.arange(float(length)), min(channels, _CHANNELS), len(sets)
     drawn, panels = paper.sheet(None, (1 + 4.5 * count, 1.2 + 1.9 * shown), shown, count)
     of_sets = tones_of(sets, ())
@@ -131,6 +133,8 @@ def beside(
         for c, panel in enumerate(column):
             for word, part in parts.items():
                 _channel(panel, times, part[:, c], tones[word], paper.plain(word))
+            if dots is not None:
+                panel.plot(times, dots[c], ".", color=paper.INK, markersize=4, label="known")
         _finish(column, times, names if i == 0 else (), channels if i == 0 else 1, "step")
         column[0].set_title(paper.plain(label), fontsize="medium")
     for c in range(shown):

@@ -49,7 +49,7 @@ def images(
     Args:
         x: `(N, 1, H, W)` grey or `(N, 3, H, W)` colour; `(N, H, W)` is grey too. If
             there are other numbers of channels, the first eight are drawn side by side, in grey.
-            Several sets, given by name, are drawn side by side.
+            Several sets, given by name, are drawn side by side; they may differ in size.
         transform: The transform of the data; images are drawn in the units of the data.
         columns: The number of images in a row of a set; by default the set is about a square.
         scale: The factor by which each image is enlarged, without blur; by default the longest side
@@ -79,7 +79,7 @@ def images(
         >>> (picture.get_size_inches() * picture.dpi).tolist()
         [646.0, 454.0]
     """
-    what = given("images", x, transform)
+    what = given("images", x, transform, sizes=True)
     event = tuple(what.first.shape[1:])
     if len(event) == 2 and kind(event) == "signals":
         raise ShapeError(
@@ -149,7 +149,7 @@ def _drawn(
     ends = paper.span(torch.cat([part.flatten() for part in what.sets.values()]))
     if known is None and 0.5 <= max(map(abs, ends)) <= 1.5:
         known = (-1.0, 1.0)
-    grey = next(iter(sets.values())).shape[1] == 1
+    grey = all(part.shape[1] == 1 for part in sets.values())
     lut = _palette() if known is None and grey else None
     if known is None and not grey:
         black, white = (f"{end:.3g}" for end in ends)

@@ -17,6 +17,7 @@ from scoresde.data.column_order import in_columns
 from scoresde.data.nearer import nearer
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.plot import paper
+from scoresde.plot.kinds import kind
 from scoresde.sde import class_name
 from scoresde.units import Transform
 
@@ -55,7 +56,7 @@ class Given:
         return next(iter(self.sets.values()))
 
 
-def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
+def given(name: str, x: Sets, transform: Transform | None = None, *, sizes: bool = False) -> Given:
     """Return checked samples in the units of the data.
 
     Samples of `Data` and bytes are in these units already. The inverse of `transform` converts
@@ -66,6 +67,7 @@ def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
         name: The name of the samples in errors.
         x: The samples, see `Sets`.
         transform: The transform of the data.
+        sizes: Allow sets of images of different shapes.
 
     Raises:
         InvalidTypeError: `x` has another type.
@@ -99,7 +101,7 @@ def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
             whole = _beside(whole, data)
         sets[str(label)] = whole
     events = {tuple(part.shape[1:]) for part in sets.values()}
-    if len(events) > 1:
+    if len(events) > 1 and not (sizes and {*map(kind, events)} == {"images"}):
         shown = " and ".join(map(str, sorted(events)))
         raise ShapeError(f"all sets must have samples of the same shape, got {shown}")
     return Given(sets, names, limits, isinstance(next(iter(parts.values())), Data))

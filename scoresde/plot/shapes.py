@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import door
+from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.plot import paper
 from scoresde.plot.kinds import USUAL, kind
 from scoresde.plot.lines import LINES, beside, signals
@@ -42,8 +44,9 @@ def samples(
 ) -> Figure:
     """Draw samples of any shape: points, signals, images or volumes, chosen by `kind`.
 
-    Several sets by name, such as data and samples, are drawn side by side with the same axes.
-    Options that do not apply to a kind are ignored.
+    Several sets by name, such as data and samples, are drawn side by side with the same axes. Sets
+    of images may differ in size, such as images and measurements of them. Options that do not apply
+    to a kind are ignored.
 
     Args:
         x: `(N, *)`, a tensor, an array, a list or `scoresde.data.Data`; or several sets by name.
@@ -53,8 +56,8 @@ def samples(
             units of the data.
         density: The true distribution of points on the line or in the plane.
         known: The known values of one signal or image, in the units of the data, NaN where nothing
-            is known. They are drawn as dots over the signals, or as the first of the images of a
-            single set.
+            is known. They are drawn as dots over the signals, or as the first of the images. Beside
+            several sets of images they are a set of their own, named "known".
         names: The names of the entries of points, or of the channels of signals. For signals they
             are ignored if there are more or fewer names than channels.
         labels: A label of each sample, `(N,)`, strings or integers, or data with these classes.
@@ -62,7 +65,8 @@ def samples(
             labels are used for every set.
         columns: The number of images per row.
         scale: The magnification of an image's pixels.
-        limits: The values of black and white of images; by default as in `images`.
+        limits: The values of black and white of images, for example `(0, 255)` for floats from 0 to
+            255; by default as in `images`.
         title: The title.
         ax: The Axes to draw into; by default a new figure.
 
@@ -70,10 +74,12 @@ def samples(
         The figure.
 
     Raises:
-        ShapeError: A set is empty, or sets or an option have another shape.
+        ShapeError: A set is empty, sets that are not images differ in shape, or an option has
+            another shape.
         InvalidTypeError: `x` has another type.
         NonFiniteError: A number is NaN or infinite.
-        InvalidValueError: `x` is an empty mapping, or an option is out of range.
+        InvalidValueError: `x` is an empty mapping, an option is out of range, or `known` is given
+            with labels, or with a set named "known", for several sets of images.
 
     Examples:
         >>> import torch
@@ -81,20 +87,30 @@ def samples(
         >>> x = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
         >>> picture = plot.samples({"data": x, "samples": x + 0.1})
     """
-    found = given("samples", x, transform)
+    found = given("samples", x, transform, sizes=True)
     sets, first, names = found.sets, found.first, names or found.names
     event = tuple(first.shape[1:])
     what = kind(event)
     words = words_of(labels, sets)
     alone = list(sets) == [""]
     if what in ("images", "volumes"):
-        if known is not None and alone:
+        if known is not None:
+            if known.numel() != math.prod(event):
+                raise ShapeError(f"known must be of shape {event}, got {tuple(known.shape)}")
             middle = float(first.amin() + first.amax()) / 2
             part = known.detach().cpu().double().nan_to_num(nan=middle).reshape(1, *event)
-            sets = {"": torch.cat([part, first])}
-            words = words_of(["known", *(words or [""] * len(first))], sets)
-        if what == "images" and len(event) == 2:
-            sets = {label: part[:, None] for label, part in sets.items()}
+            if alone:
+                sets = {"": torch.cat([part, first])}
+                words = words_of(["known", *(words or [""] * len(first))], sets)
+            elif words or "known" in sets:
+                raise InvalidValueError(
+                    'known is drawn as a set "known" beside the others, which must have other '
+                    "names and no labels"
+                )
+            else:
+                sets = {"known": part, **sets}
+        if what == "images":
+            sets = {k: part[:, None] if part.ndim == 3 else part for k, part in sets.items()}
         draw = images if what == "images" else volumes
         return draw(
             sets[""] if alone else sets, columns=columns, scale=scale,
@@ -106,9 +122,9 @@ def samples(
         parts = groups(sets, words)
         bands = max(map(len, parts.values())) > LINES
         if alone and ax is None and 1 < len(parts) <= _BESIDE and bands:
-            return beside(parts, names, [], title)  # bands of several classes would overlap
+            return beside(parts, names, [], title, known)  # bands of classes would overlap
         if len(sets) > 1 and ax is None:
-            return beside(sets, names, words, title)
+            return beside(sets, names, words, title, known)
         return signals(
             x if alone else sets, transform=transform if alone else None, title=title, ax=ax,
             known=known, labels=words, names=names,

@@ -16,7 +16,7 @@ STRETCHED = "logarithmic beyond the dotted lines"
 """The note below a picture with such an axis."""
 
 # An axis is logarithmic beyond an interval if it is longer than this many times the interval.
-_FAR = 6.0
+_FAR = 3.0
 # The length of a factor of e, in units of half the interval.
 _FOLD = 0.2
 
@@ -83,7 +83,7 @@ def stretch(axis: Any, inner: Ends, outer: Ends) -> list[str]:
 def _ticks(inner: Ends, outer: Ends) -> Sequence[float]:
     """Return ticks at round numbers in the inner interval, and at powers of ten outside it.
 
-    If no power of ten fits on one side, the largest of 1, 2 and 5 times a power of ten that fits is
+    If no power of ten fits on one side, the largest of 2, 3 and 5 times a power of ten that fits is
     taken.
     """
     from matplotlib.ticker import MaxNLocator
@@ -92,9 +92,9 @@ def _ticks(inner: Ends, outer: Ends) -> Sequence[float]:
     ticks = [float(x) for x in within if inner[0] <= x <= inner[1]]
     width = inner[1] - inner[0]
     for sign, end in ((-1, -outer[0]), (1, outer[1])):
-        least = max(1.5 * width, sign * (inner[0] if sign < 0 else inner[1]))
+        least = max(width, sign * (inner[0] if sign < 0 else inner[1]))
         k = math.ceil(math.log10(least))
         powers = [10.0**i for i in range(k, math.floor(math.log10(max(end, least))) + 1)]
-        others = [m * 10.0 ** (k - 1) for m in (1, 2, 5) if least < m * 10.0 ** (k - 1) <= end]
+        others = [m * 10.0 ** (k - 1) for m in (2, 3, 5) if least < m * 10.0 ** (k - 1) <= end]
         ticks += [sign * tick for tick in powers or others[-1:]]
     return sorted(ticks)

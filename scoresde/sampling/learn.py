@@ -54,27 +54,32 @@ STEPS = 63
 class _Recorder(Wrapped):
     """Record the states at which a score is evaluated, and the values of the score."""
 
-    def __init__(self, score: Score, update: Callable[[], object]) -> None:
+    def __init__(self, score: Score) -> None:
         super().__init__(score)
         self.seen: list[tuple[Tensor, Tensor]] = []
-        self.update = update
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         value = self.ask(self.score, x, t, condition)
         self.seen.append((x.cpu(), check_output("score", value, x).cpu()))
-        self.update()
         return value
 
 
 class _Path:
-    """Keep the state at each time of a run, after its correction by the corrector."""
+    """Keep the state at each time of a run, after its correction by the corrector.
 
-    def __init__(self) -> None:
+    `advance` is called once for each step. The score must not hold it, since a progress bar refers
+    to objects in which the search for the networks of the score would find other networks.
+    """
+
+    def __init__(self, advance: Callable[[], object]) -> None:
         self.states: list[Tensor] = []
+        self.advance = advance
 
     def __call__(self, step: Step, state: Tensor, *rest: Any) -> Tensor:
         *_, frame, i = rest
         new = weighted_sum(step, state, *rest)
+        if i > len(self.states):
+            self.advance()
         # a correction replaces the prediction for the same time
         self.states[i - 1 :] = [frame.to_state(new, i).cpu()]
         return new
@@ -196,9 +201,9 @@ class PilotRun:
         kept = slice(None) if n * len(times) * event <= KEPT else [0, -1]
         rows, states, parts = list[list[Tensor]](), list[Tensor](), range(0, n, part)
         doing = 'measuring the pilot of "fast"'
-        with showing(len(parts) * len(times), doing, show=self.progress, delay=1.0) as bar:
+        with showing(len(parts) * (len(times) - 1), doing, show=self.progress, delay=1.0) as bar:
             for first in parts:
-                recorder, path = _Recorder(self.score, bar.update), _Path()
+                recorder, path = _Recorder(self.score), _Path(bar.update)
                 self._draw(recorder, path, range(first, min(first + part, n)), times, found)
                 seen, values = (torch.stack(part) for part in zip(*recorder.seen, strict=True))
                 x, values = seen.double(), values.double()

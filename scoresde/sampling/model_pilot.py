@@ -9,16 +9,30 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import outside
+from scoresde.errors import ScoreSDEError
 from scoresde.noise import Noise
 from scoresde.sampling.audition import audition, few, runs_of
 from scoresde.sampling.learn import KEPT, SAMPLES, STEPS, PilotRun
-from scoresde.score import Pilot, device_of
+from scoresde.score import Pilot, Wrapped, device_of
 from scoresde.sde import Classes, Condition, facts
 
 if TYPE_CHECKING:
     from scoresde.score import ScoreModel
 
 __all__ = ["evaluations_of", "lacks_setting", "pilot_of_model", "with_setting"]
+
+
+class _Asked(Wrapped):
+    """Keep the error of a model, which may be any error, for example if it needs a condition."""
+
+    error: Exception | None = None
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        try:
+            return self.ask(self.score, x, t, condition)
+        except Exception as error:
+            self.error = error
+            raise
 
 
 def pilot_of_model(
@@ -34,15 +48,19 @@ def pilot_of_model(
         progress: Show a bar, as for `sample`.
 
     Returns:
-        The pilot; None if the SDE has fewer than 6 levels, or, with a warning, if the run fails.
+        The pilot; None if the SDE has fewer than 6 levels, or, with a warning, if the model raises
+        an error or its run ends in a ScoreSDEError.
     """
     if model.sde.levels is not None and model.sde.levels < 6:
         return None, None
+    asked = _Asked(model)
     try:
         with torch.autocast(device_of(model).type, enabled=False):
-            run = PilotRun(model, model.sde, condition=_typical(model), progress=progress)
+            run = PilotRun(asked, model.sde, condition=_typical(model), progress=progress)
             found, states = run.measure()
-    except Exception as error:  # a network may raise any error, for example if it needs a condition
+    except Exception as error:
+        if not isinstance(error, ScoreSDEError) and error is not asked.error:
+            raise
         warnings.warn(
             f'no pilot could be measured, so "fast" runs without a pilot: {error}; '
             "pilot=False skips the measurement",

@@ -46,7 +46,14 @@ def model_page(model: ScoreModel) -> str:
         + (f", at most {model.steps}" if model.steps else ""),
         "pilot": "measured for the sampler fast" + (" at its first use" * (model.pilot is None)),
     }
-    return page(_table(rows), _samples(model), "samples")
+    picture = _samples(model)
+    if picture is not None:
+        without = ", without a pilot" * (model.pilot is None)
+        rows["picture"] = (
+            f"{_N[plot.kind(model.event_shape)]} samples by the sampler fast in {_steps(model)} "
+            f"steps{without}"
+        )
+    return page(_table(rows), picture, "samples")
 
 
 def samples_page(samples: Samples) -> str:
@@ -86,6 +93,11 @@ def _table(rows: Mapping[str, str]) -> str:
     return "\n".join(f"{name:{width}}{text}" for name, text in rows.items())
 
 
+def _steps(model: ScoreModel) -> int:
+    """Return the number of steps for the samples in the picture of a model."""
+    return _STEPS if model.sde.levels is None else min(_STEPS, model.sde.levels - 1)
+
+
 def _samples(model: ScoreModel) -> Figure | None:
     """Return a figure of a few samples, or None if drawing them is slow or fails.
 
@@ -96,8 +108,7 @@ def _samples(model: ScoreModel) -> Figure | None:
         return None
     kinds = model.facts.conditions or {}
     label = {k: torch.arange(n) % v.n for k, v in kinds.items() if isinstance(v, Classes)}
-    levels = model.sde.levels
-    steps = _STEPS if levels is None else min(_STEPS, levels - 1)
+    steps = _steps(model)
     try:
         x = torch.zeros(n, *model.event_shape, device=device_of(model))
         with torch.no_grad():

@@ -50,7 +50,8 @@ def modules(score: object) -> list[nn.Module]:
     The search covers the attributes and slots of the score and its class; lists, mappings and weak
     references; partials, methods and closures; and the globals that a function, a `__call__` or a
     property uses. The search runs no code of the user. So it does not find a network that only
-    running code can find, for example under a computed name.
+    running code can find, for example under a computed name. An object that raises an error when
+    its class or its attributes are read, such as a weak proxy of a deleted object, is skipped.
 
     Args:
         score: Any score, or anything else.
@@ -60,23 +61,26 @@ def modules(score: object) -> list[nn.Module]:
     waiting = [score]
     while waiting:
         part = waiting.pop()
-        if id(part) in seen or isinstance(part, _LEAVES):
+        if id(part) in seen:
             continue
-        seen.add(id(part))
-        if isinstance(part, nn.Module):
-            found.append(part)
-            inside = list(part.modules())
-            seen.update(map(id, inside))
-            # a module may also hold networks in attributes that are not submodules, such as a
-            # second score
-            waiting += [
-                value
-                for module in inside
-                for name, value in vars(module).items()
-                if name not in _TORCH
-            ]
-        else:
-            waiting += _parts(part)
+        with contextlib.suppress(Exception):  # reading an attribute may raise any error
+            if isinstance(part, _LEAVES):
+                continue
+            seen.add(id(part))
+            if isinstance(part, nn.Module):
+                found.append(part)
+                inside = list(part.modules())
+                seen.update(map(id, inside))
+                # a module may also hold networks in attributes that are not submodules, such as a
+                # second score
+                waiting += [
+                    value
+                    for module in inside
+                    for name, value in vars(module).items()
+                    if name not in _TORCH
+                ]
+            else:
+                waiting += _parts(part)
     return found
 
 

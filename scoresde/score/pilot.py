@@ -67,7 +67,7 @@ class Setting:
         check_range("growth", self.growth, "[0, inf)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fit:
     """Hold numbers that are added to the weights of the fast sampler, for one number of steps.
 
@@ -80,6 +80,9 @@ class Fit:
 
     setting: Setting
     rows: tuple[tuple[float, ...], ...]
+
+    def __repr__(self) -> str:
+        return f"Fit({self.setting}, {len(self.rows)} rows)"
 
     def __post_init__(self) -> None:
         check_fields(self)
