@@ -162,8 +162,7 @@ class Tolerance:
             different weights for the parts of an event.
 
     Raises:
-        InvalidValueError: A tolerance is negative, infinite or NaN; or both are 0; or `max_nfe` is
-            below 1.
+        InvalidValueError: `max_nfe` < 1, or a tolerance is negative, infinite or NaN, or both are 0.
     """
 
     rtol: float | Tensor = 1e-5
