@@ -20,7 +20,7 @@ class Sheet(Figure):
     def draw(self, renderer: Any) -> None:
         """Draw the figure, after the layout engine has run once.
 
-        matplotlib then runs it again. Panels of fixed aspect are in place only after two runs.
+        matplotlib then runs it again, which brings panels of fixed aspect nearer to their places.
         """
         if (engine := self.get_layout_engine()) is not None:
             engine.execute(self)
