@@ -25,6 +25,7 @@ from scoresde.errors import (
     UnknownNameError,
 )
 from scoresde.samplers import PC, Ancestral, EulerMaruyama
+from scoresde.sampling.learn import PilotRun
 from scoresde.sde import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.targets import Gaussian, GaussianMixture, SongMixture, TwoMoons
 
@@ -345,7 +346,7 @@ def test_a_sampler_that_is_stochastic_at_many_steps_alone_is_not_judged_by_the_f
     def late(problem, x, budget, seed):
         return x + seed * (budget > 10), budget
 
-    with pytest.raises(InvalidValueError, match="without noise, and leaves out late"):
+    with pytest.raises(InvalidValueError, match="all of these add noise: late"):
         arena.compare({"late": late}, [Problem.of(PLANE, VPSDE())], (5, 10, 20), n=4)
 
 
@@ -353,6 +354,23 @@ def test_a_budget_includes_the_last_evaluation_and_is_not_exceeded():
     problem = Problem.of(PLANE, VPSDE())
     results = arena.compare({"pc": PC()}, [problem], (2, 3, 4, 9), by="law", n=4, repeats=1)
     assert {row.budget: row.nfe for row in results.rows} == {3: 3, 4: 3, 9: 9}
+
+
+@pytest.mark.parametrize("unlucky", [0, 1])
+def test_a_budget_that_is_too_small_for_one_of_the_runs_has_no_row(unlucky):
+    def sampler(problem, x, budget, seed):
+        return None if budget < 9 and seed == unlucky else (x, budget)
+
+    problem = Problem.of(PLANE, VPSDE())
+    results = arena.compare({"it": sampler}, [problem], (5, 9), by="law", n=4, repeats=2)
+    assert {row.budget for row in results.rows} == {9}
+
+
+def test_one_pilot_run_serves_all_budgets(monkeypatch):
+    measured, measure = [], PilotRun.measure
+    monkeypatch.setattr(PilotRun, "measure", lambda run: measured.append(run) or measure(run))
+    arena.compare({"fast": arena.FAST["fast"]}, [Problem.of(LINE, VPSDE())], (3, 4, 30), n=4)
+    assert len(measured) == 1
 
 
 @pytest.mark.slow
@@ -557,7 +575,8 @@ def test_the_picture_shows_the_best_of_the_others_as_one():
         ),
         (lambda: arena.compare("pc", seed=2**64), InvalidValueError, "seed must lie in"),
         (lambda: TABLE.table(top=0), InvalidValueError, "top must be an integer >= 1, got 0"),
-        (lambda: arena.compare("pc", []), InvalidValueError, "at least one problem"),
+        (lambda: arena.compare([], by="law"), InvalidValueError, "at least one sampler"),
+        (lambda: arena.compare("pc", []), InvalidValueError, "one problem"),
         (lambda: arena.compare("pc", budgets=()), InvalidValueError, "and one budget"),
         (lambda: arena.RungeKutta4(0), InvalidValueError, "steps must be an integer >= 1, got 0"),
         (lambda: arena.RungeKutta4(1.5), InvalidValueError, "steps must be an integer >= 1"),

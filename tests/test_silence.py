@@ -425,10 +425,10 @@ def test_no_distance_compares_bytes_with_other_numbers(distance):
 @pytest.mark.parametrize(
     ("samplers", "options", "message"),
     [
-        (["em", "pc"], {}, "takes samplers without noise, and leaves out em, pc"),
-        ([], {}, "no sampler to compare"),
-        ({}, dict(by="law"), "no sampler to compare"),
-        (["heun"], dict(budgets=(2,)), "budgets of 2 evaluations are too small for a step of heun"),
+        (["em", "pc"], {}, "all of these add noise: em, pc; take by='law'"),
+        ([], {}, "at least one sampler"),
+        ({}, dict(by="law"), "at least one sampler"),
+        (["heun"], dict(budgets=(2,)), "budgets of 2 evaluations are too small for heun"),
     ],
 )
 def test_a_comparison_without_samplers_is_refused(samplers, options, message):

@@ -14,8 +14,9 @@ from scoresde.checks import check_name
 from scoresde.errors import ConvergenceError, InvalidTypeError
 from scoresde.samplers import Fast, Sampler
 from scoresde.sampling import SAMPLERS, trajectory
-from scoresde.sampling import pilot as measure
-from scoresde.score import Pilot
+from scoresde.sampling.audition import audition
+from scoresde.sampling.learn import STEPS, PilotRun
+from scoresde.score import Pilot, device_of
 from scoresde.sde import Facts, Moments
 
 if TYPE_CHECKING:
@@ -23,15 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FAST", "Contender", "Informed", "Own", "contenders"]
 
-# The number of steps of a pilot run.
-_PILOT = 63
-
 Contender = Callable[["Problem", Tensor, int, int], tuple[Tensor, int] | None]
 r"""A function `(problem, x, budget, seed)` of draws `x` `(B, *)` of $p_T$.
 
 It returns the final denoised samples $E[x_0 | x_\epsilon]$, `(B, *)`, and the number of evaluations
 of the score for each sample, including the evaluation of the denoiser. It returns None if the
-budget is too small for one step, or for an adaptive method.
+budget is too small: for one step or, for an adaptive method, for the run.
 """
 
 
@@ -76,7 +74,8 @@ class Informed:
             variance for all dimensions; or "covariance", the mean and the full covariance.
         pilot: Make a pilot run.
         choose: Choose the sampler's settings for each budget by runs from the pilot's initial
-            states, and fit its weights.
+            states, and fit its weights. This has no effect without a pilot run, with noise, for a
+            sampler whose order or corrector is given, or for more than 24 steps.
     """
 
     sampler: Fast
@@ -86,8 +85,8 @@ class Informed:
 
     @property
     def pilot_nfe(self) -> int:
-        """Return the number of evaluations of the pilot run, without those that choose settings."""
-        return _PILOT + 1 if self.pilot else 0
+        """Return the evaluations per sample of the pilot run, without the choice of settings."""
+        return STEPS + 1 if self.pilot else 0
 
     @torch.no_grad()
     def __call__(
@@ -97,7 +96,7 @@ class Informed:
         moments = _known_moments(problem, self.facts)
         sampler = self.sampler
         if self.pilot:
-            steps = sampler.steps_for(budget - 1) if self.choose and sampler.auditioned else None
+            steps = sampler.steps_for(budget - 1) if self.choose and sampler.auditioned else 0
             sampler = replace(sampler, pilot=_pilot(problem, moments, steps))
         return _run(sampler, problem, _NoFacts(problem.score), moments, x, budget, seed)
 
@@ -124,13 +123,22 @@ def _known_moments(problem: Problem, facts: str) -> Moments | None:
     return Moments(problem.moments.mean, var=problem.moments.mean_variance())
 
 
+@lru_cache(maxsize=8)  # few, since each holds the states of a run
+def _measured(problem: Problem, moments: Moments | None) -> tuple[Pilot, Tensor]:
+    """Return the pilot of a problem, and the states of its run."""
+    return PilotRun(
+        _NoFacts(problem.score), problem.sde, problem.shape, moments, dtype=problem.dtype,
+        progress=False,
+    ).measure()  # fmt: skip
+
+
 @lru_cache(maxsize=256)
-def _pilot(problem: Problem, moments: Moments | None, steps: int | None) -> Pilot:
-    """Return the pilot of a problem, with the sampler's settings chosen for `steps` if given."""
-    return measure(
-        _NoFacts(problem.score), problem.sde, shape=problem.shape, moments=moments, steps=_PILOT,
-        budgets=() if steps is None else (steps,), dtype=problem.dtype, progress=False,
-    )  # fmt: skip
+def _pilot(problem: Problem, moments: Moments | None, steps: int) -> Pilot:
+    """Return the pilot of a problem, with the settings chosen for `steps` if these are few."""
+    pilot, states = _measured(problem, moments)
+    score = _NoFacts(problem.score)
+    states = states.to(device_of(score))
+    return audition(score, problem.sde, pilot, states, steps, progress=False)
 
 
 def contenders(

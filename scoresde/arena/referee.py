@@ -26,7 +26,8 @@ __all__ = ["BUDGETS", "compare"]
 BUDGETS = (5, 10, 20, 35, 50, 100, 200)
 """The default budgets: evaluations per sample, including the one for Tweedie's estimate."""
 
-# The number of random halves, over all runs, from which the intervals of by="law" are computed.
+# The least number of random halves, over all runs, from which the intervals of by="law" are
+# computed.
 _HALVES = 40
 
 
@@ -48,8 +49,8 @@ def compare(
     draws of the prior otherwise. They integrate to `eps`, and end with
     Tweedie's estimate, which counts as one evaluation. Samplers of this package are given the
     data's moments, as `sample` gives them the moments of a model; for Gaussian data these determine
-    the exact result. A sampler that diverges has an infinite error; a budget that is too small for
-    a sampler has no row.
+    the exact result. A sampler that diverges in a run has an infinite error; a budget that is too
+    small for any run of a sampler has no row.
 
     Args:
         samplers: Names of samplers; or samplers, names or functions (`Contender`) by their names in
@@ -87,9 +88,11 @@ def compare(
     for budget in budgets:
         check_integer("each budget", budget, 2)
     run = _flow if by == "flow" else _law
-    if not problems or not budgets:
-        raise InvalidValueError("there is nothing to run; give at least one problem and one budget")
     entered = contenders(samplers)
+    if not entered or not problems or not budgets:
+        raise InvalidValueError(
+            "there is nothing to run; give at least one sampler, one problem and one budget"
+        )
     if by == "flow":
         entered = {
             name: contender
@@ -98,8 +101,8 @@ def compare(
         }
     if not entered:
         raise InvalidValueError(
-            "there is no sampler to compare: by='flow' takes samplers without noise, and leaves "
-            f"out {', '.join(contenders(samplers)) or 'none, since none is given'}; take by='law'"
+            "by='flow' compares samplers without noise, but all of these add noise: "
+            f"{', '.join(contenders(samplers))}; take by='law'"
         )
     pairs = list(itertools.product(problems, entered.items()))
     rows: list[Row] = []
@@ -107,7 +110,7 @@ def compare(
         rows += run(problem, name, contender, budgets, n, repeats, seed)
     if not rows:
         raise InvalidValueError(
-            f"budgets of {', '.join(map(str, budgets))} evaluations are too small for a step of "
+            f"budgets of {', '.join(map(str, budgets))} evaluations are too small for "
             f"{', '.join(entered)}; give larger budgets"
         )
     return Results(tuple(rows))
@@ -139,22 +142,23 @@ def _law(
     problem: Problem, name: str, contender: Contender, budgets: Sequence[int],
     n: int, repeats: int, seed: int,
 ) -> Iterator[Row]:  # fmt: skip
-    """Yield the rows of a contender, one for each metric of `LAW`."""
+    """Yield the rows of a contender, one for each budget and metric of `LAW`."""
     seeds = [seed + i for i in range(repeats)]
     floors = [law_errors(problem, problem.exact(n, s, part=1), s) for s in seeds]
     parts = max(2, math.ceil(_HALVES / repeats))
     for budget in budgets:
         begin = time.perf_counter()
-        runs = [_attempt(contender, problem, problem.start(n, s), budget, s) for s in seeds]
-        if runs[0] is None:
+        outs = [_attempt(contender, problem, problem.start(n, s), budget, s) for s in seeds]
+        runs = [out for out in outs if out is not None]
+        if len(runs) < repeats:
             continue
         seconds = (time.perf_counter() - begin) / repeats
         failed = dict.fromkeys(LAW, torch.full((1 + parts,), math.inf, dtype=torch.float64))
         errors = [
-            failed if run is None or run[0] is None else law_errors(problem, run[0], s, parts)
-            for run, s in zip(runs, seeds, strict=True)
+            failed if samples is None else law_errors(problem, samples, s, parts)
+            for (samples, _), s in zip(runs, seeds, strict=True)
         ]
-        nfe = max(run[1] for run in runs if run is not None)
+        nfe = max(evaluations for _, evaluations in runs)
         pilot = getattr(contender, "pilot_nfe", 0)
         for metric in LAW:
             found = law_interval(metric, [error[metric] for error in errors], n)
@@ -165,7 +169,10 @@ def _law(
 def _attempt(
     contender: Contender, problem: Problem, x: Tensor, budget: int, seed: int
 ) -> tuple[Tensor | None, int] | None:
-    """Return the result of a contender, with None for samples that are not finite."""
+    """Return a contender's samples, None if not finite, and its evaluations.
+
+    Return None if the budget is too small.
+    """
     try:
         out = contender(problem, x.clone(), budget, seed)
     except NonFiniteError:

@@ -38,8 +38,8 @@ class Row:
         floor: The error of equally many exact samples, which is not 0 since they are finitely many.
             It is None for "flow", in which exact results have no error.
         seconds: The time of one run.
-        pilot: The number of evaluations of the sampler's pilot run, which are not part of `nfe`,
-            without those that choose settings; 0 if there is no pilot run.
+        pilot: The evaluations per sample of the sampler's pilot run, without the choice of
+            settings; they are not part of `nfe`. It is 0 if there is no pilot run.
     """
 
     problem: str
@@ -70,7 +70,7 @@ class Ratio:
         worst: The largest ratio.
         wins: The number of problems with a ratio below 1.
         problems: The number of problems.
-        pilot: The number of evaluations of the sampler's pilot run, as in `Row`.
+        pilot: The evaluations per sample of the sampler's pilot run, as in `Row`.
     """
 
     sampler: str
