@@ -154,16 +154,14 @@ def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> Words:
     return Words(map(str, labels), classes)
 
 
-def _of_classes(data: Data) -> tuple[Tensor | list[str], Sequence[str]]:
+def _of_classes(data: Data) -> tuple[list[str], Sequence[str]]:
     """Return the classes of samples by name, or by number without names, and all classes."""
     if data.label is None:
         raise InvalidValueError(
             "labels=data needs data with classes, but these data have none; give a list of labels"
         )
     name = class_name(data.kinds) or ""
-    names = data.names.get(name)
-    if names is None:
-        return data.label, [*map(str, range(getattr(data.kinds[name], "n", 0)))]
+    names = data.names.get(name) or [*map(str, range(getattr(data.kinds[name], "n", 0)))]
     return [names[k] if k >= 0 else MISSING for k in data.label.tolist()], names
 
 
