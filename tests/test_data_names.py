@@ -127,8 +127,9 @@ def test_names_of_data_and_numbers_of_a_model_are_matched_with_a_warning(tmp_pat
     with pytest.warns(UserWarning, match="2 classes of 'label' without names.*: 'one' is 0"):
         begin(str(tmp_path), animals(("zero", "one")))
     begin(str(tmp_path), animals(("digit",)).only([]))
-    kinds = {"label": Classes(2, ("0", "1"))}
-    begin(str(tmp_path), Data(torch.zeros(4, 2), label=[0, 1, 0, -1], kinds=kinds))
+    for names in (("0", "1"), ("0",)):
+        kinds = {"label": Classes(len(names), names)}
+        begin(str(tmp_path), Data(torch.zeros(4, 2), label=[0, len(names) - 1, 0, -1], kinds=kinds))
     score = trained(Data(animals(("x",)).x, label=torch.arange(40) % 2))
     with pytest.warns(UserWarning, match="the score has 2 classes of 'label' without names"):
         read_for(score, animals(("zero", "one")), None)

@@ -154,6 +154,14 @@ def test_the_place_between_and_below_slices_is_empty_and_not_dark():
     assert white.any()
 
 
+def test_pixels_without_room_are_left_out_with_a_note():
+    x = normal(1, 1, 2, 4100)
+    drawn = plot.images(x, scale=1, limits=(-1, 1))
+    assert any("1 pixel in 2 along" in text.get_text() for text in drawn.axes[0].texts)
+    thin = plot.images(x[..., ::2, ::2], scale=1, limits=(-1, 1))
+    np.testing.assert_array_equal(pixels(drawn)[:5, :2000], pixels(thin)[:5, :2000])
+
+
 def test_channels_without_room_are_noted():
     texts = [text.get_text() for text in plot.samples(normal(4, 12, 6, 6)).axes[0].texts]
     assert "the first 8 of 12 channels" in texts
@@ -163,7 +171,7 @@ def test_a_note_below_a_picture_of_pixels_is_not_cut_off():
     drawn = plot.samples(normal(5, 300, 2))
     pixels(drawn)
     (note,) = drawn.axes[0].texts
-    assert "signals are" in note.get_text()
+    assert "if they are signals" in note.get_text()
     box = note.get_window_extent()
     assert 0 <= box.x0 < box.x1 <= drawn.bbox.width
     assert 0 <= box.y0
@@ -965,6 +973,7 @@ def run_of(*shapes):
         (lambda: plot.samples({"a": IMAGES, "b": POINTS}), ShapeError, "the same shape"),
         (lambda: plot.samples({"a": POINTS, "b": POINTS[:, :1]}), ShapeError, "the same shape"),
         (lambda: plot.volumes(IMAGES), ShapeError, r"\(N, C, D, H, W\)"),
+        (lambda: plot.volumes(torch.zeros(5)), ShapeError, r"\(N, C, D, H, W\)"),
         (lambda: plot.points(IMAGES), ShapeError, r"\(N, d\).*plot.samples"),
         (lambda: plot.points(POINTS[:0]), ShapeError, r"got shape \(0, 2\)"),
         (lambda: plot.points(POINTS / 0), NonFiniteError, "x holds NaN"),

@@ -42,13 +42,13 @@ def model():
 def test_a_repr_is_one_line_that_describes_the_object(thing, words):
     text = repr(thing)
     assert "\n" not in text
-    assert "tensor(" not in text
+    assert "tensor(" not in text  # torch's own repr; ours is "tensor (shape)"
     assert " at 0x" not in text
     assert all(word in text for word in words)
     assert len(text) < 700
 
 
-def test_long_tables_are_shortened_and_short_ones_are_not():
+def test_long_tuples_are_shortened_and_short_ones_are_not():
     assert brief((1.0, 2.0)) == "(1.0, 2.0)"
     assert brief({"a": 1, "b": (2,)}) == "{'a': 1, 'b': (2,)}"
     assert brief(dict.fromkeys(range(9), 0)) == "{0: 0, 1: 0, 2: 0, ..., 9 in all}"

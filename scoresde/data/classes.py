@@ -42,10 +42,13 @@ def classes_of(text: Iterable[Any], what: str) -> Named:
     words = [name for name in names if not is_number(name)]
     commas = [word for word in words if has_comma(word)]
     if 2 * (len(words) - len(commas)) < len(names):
-        odd = [word for word in words if word not in commas] or commas
+        odd = [word for word in words if word not in commas]
+        advice = "leave cells of missing numbers empty"
+        if not odd:
+            odd = commas
+            advice = "write them with a decimal point and without separators of thousands"
         raise InvalidTypeError(
-            f"{what} holds numbers except for {some(map(repr, odd))}; leave cells of missing "
-            "numbers empty, and write decimal points instead of commas"
+            f"{what} holds numbers except for {some(map(repr, odd))}; {advice}"
             if odd
             else f"{what} holds numbers that are text; convert them, such as [int(v) for v in y]"
         )
@@ -108,7 +111,7 @@ def warn_of_order(
     """
     for name, words in names.items():
         kind = known.get(name)
-        if isinstance(kind, Classes) and not kind.names and words != numerals(kind.n):
+        if isinstance(kind, Classes) and not kind.names and words != numerals(len(words)):
             warnings.warn(
                 f"{model} has {kind.n} classes of {name!r} without names, but the data have "
                 f"{len(words)} named classes, which are numbered in sorted order: {words[0]!r} is "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scoresde.progress import Progress
 
@@ -13,19 +13,21 @@ __all__ = ["Percent"]
 # shorter.
 _FIRST = 0.67
 
-# Steps are shortest at the start, where the noise is small: the first part of the interval, with
-# the share s of its length, takes about the share s ** _POWER of all steps.
+# Steps are shortest at the start, where the noise is small: the first share s of the interval takes
+# about s ** _POWER of all steps.
 _POWER = 0.4
 
 
 @dataclass
 class Percent:
-    """Move a progress bar of 100 percent during one or two solutions for a part of the batch.
+    """Move a progress bar, counted in percent, while one or two ODE solutions for a part run.
+
+    A batch is divided into parts, which are solved one after another.
 
     Attributes:
         bar: The bar.
         done: The share of all work that was finished before this part.
-        share: The share of this part.
+        share: This part's share of all work.
         twice: True if a second, less precise solution follows the first.
     """
 
@@ -33,15 +35,15 @@ class Percent:
     done: float
     share: float
     twice: bool
-    shown: int = 0
-    last: float = 0.0
-    second: bool = False
+    shown: int = field(init=False)
+    last: float = field(default=0.0, init=False)
+    second: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.shown = math.floor(100 * self.done)
 
     def __call__(self, way: float) -> None:
-        """Move the bar; `way` is the share of the current solution that is done."""
+        """Move the bar; `way` is the share of the interval that is covered."""
         self.second, self.last = self.second or way < self.last, way
         way = max(way, 0.0) ** _POWER
         first = _FIRST if self.twice else 1.0

@@ -25,9 +25,9 @@ __all__ = ["images", "volumes"]
 Pixels = npt.NDArray[np.uint8]
 Limits = tuple[float, float]
 
-# In pixels: the gap between images, the gap between sets, the smallest and the largest side of a
-# picture, the height of a line of text, and the width of a colour scale. _GREY is the colour of
-# gaps.
+# In pixels: the gap between images, the gap between sets, the least length of the longest side of a
+# picture, its largest side, the height of a line of text, and the width of a colour scale. _GREY is
+# the colour of gaps.
 _GAP, _APART, _GREY, _LEAST, _MOST, _LINE, _BAR = 2, 24, 128, 600, 4096, 22, 96
 _CHANNELS = 8
 
@@ -53,12 +53,14 @@ def images(
         transform: The transform of the data; images are drawn in the units of the data.
         columns: The number of images in a row of a set; by default the set is about a square.
         scale: The factor by which each image is enlarged, without blur; by default the longest side
-            of the picture has at least 600 pixels. If a side would have more than 4,096 pixels, the
-            last images are left out, with a note.
-        limits: The values of black and white. The default is the limits of the transform if it has
-            any; else 0 and 255 for bytes. Else let [a, b] hold 99 % of the values: the default is
-            -1 and 1 if max(|a|, |b|) is from 0.5 to 1.5, else a and b. With a and b grey images are
-            drawn in colours with a colour scale; for colour images a and b are written below them.
+            of the picture has at least 600 pixels. A set is at most about 4,096 pixels wide and
+            high: `scale` is lowered until one image fits, and then `columns` until one row fits.
+            Images that still find no room, and pixels of larger images, are left out, with a note.
+        limits: The values of black and white. By default the limits of the transform, if it has
+            any, or 0 and 255 for bytes. Otherwise it depends on the interval [a, b] that holds the
+            middle 99 % of the values: -1 and 1 if the larger of |a| and |b| is between 0.5 and 1.5,
+            and a and b if not. With a and b grey images are drawn in colours with a colour scale;
+            for colour images a and b are written below them.
         labels: A label of each image, `(N,)`, strings or integers, written above the image unless
             the label is empty. The same labels are used for every set.
         title: The title.
@@ -90,7 +92,8 @@ def images(
     if len(event) == 3 and event[0] > _CHANNELS:
         note = f"the first {_CHANNELS} of {event[0]} channels"
     elif len(event) > 1 and event[-1] <= 8 <= event[-2] / event[-1]:
-        note = f"images of {event[-2]} x {event[-1]} pixels; signals are (N, channels, steps)"
+        size = f"{event[-2]} x {event[-1]} pixels"
+        note = f"drawn as images of {size}; if they are signals, give (N, channels, steps)"
     sets = {label: _flat(part) for label, part in what.sets.items()}
     return _drawn(sets, what, columns, scale, limits, labels, note, title, ax)
 
@@ -131,11 +134,11 @@ def volumes(
         InvalidValueError: A number is out of range.
     """
     what = given("volumes", x, transform)
+    sets = {label: _flat(_slices(part)) for label, part in what.sets.items()}
     channels = what.first.shape[1]
     note = "each by its slices across depth, height and width"
     if channels > _CHANNELS:
         note += f"; the first {_CHANNELS} of {channels} channels"
-    sets = {label: _flat(_slices(part)) for label, part in what.sets.items()}
     return _drawn(sets, what, columns, scale, limits, labels, note, title, ax)
 
 
@@ -153,7 +156,7 @@ def _drawn(
     lut = _palette() if known is None and grey else None
     if known is None and not grey:
         black, white = (f"{end:.3g}" for end in ends)
-        note = "; ".join([*([note] if note else []), f"from {black} to {white}"])
+        note = "; ".join(filter(None, (note, f"from {black} to {white}")))
     parts = {
         label: _mosaic(part, columns, scale, known or ends, words, lut)
         for label, part in sets.items()
@@ -189,18 +192,14 @@ def _flat(x: Tensor) -> Tensor:
         x = x[:, None]
     if x.ndim != 4:
         raise ShapeError(f"images must be of shape (N, C, H, W) or (N, H, W), got {tuple(x.shape)}")
-    step = math.ceil(max(x.shape[2:]) / _MOST)
-    x = x[..., ::step, ::step]
-    if x.shape[1] not in (1, 3):
-        x = _beside([x[:, i : i + 1] for i in range(min(_CHANNELS, x.shape[1]))])
-        step = math.ceil(x.shape[3] / _MOST)
-        x = x[..., ::step, ::step]
-    return x
+    if x.shape[1] in (1, 3):
+        return x
+    return _beside([x[:, i : i + 1] for i in range(min(_CHANNELS, x.shape[1]))])
 
 
 @dataclass(frozen=True)
 class _Mosaic:
-    """Hold images side by side, with the positions of the labels above them."""
+    """Hold images side by side, with the places of the labels above them and a note."""
 
     pixels: Pixels
     words: list[tuple[int, int, str]]
@@ -211,7 +210,9 @@ def _mosaic(
     x: Tensor, columns: int | None, scale: int | None, limits: Limits, labels: list[str],
     lut: Pixels | None,
 ) -> _Mosaic:  # fmt: skip
-    """Return one set as pixels `(h, w, 3)`."""
+    """Return one set of images side by side, with the places of its labels and a note."""
+    step = math.ceil(max(x.shape[2:]) / _MOST)
+    x = x[..., ::step, ::step]
     n, _, height, width = x.shape
     usual = _columns(n, height / width)
     columns = usual if columns is None else check_integer("columns", columns, 1)
@@ -222,7 +223,9 @@ def _mosaic(
     scale = max(1, min(scale, _MOST // max(height, width)))
     columns = max(1, min(columns, _MOST // (width * scale + _GAP)))
     rows = min(math.ceil(n / columns), max(1, _MOST // (height * scale + _GAP)))
-    note = f"the first {rows * columns} of {n}" if rows * columns < n else ""
+    left_out = f"the first {rows * columns} of {n}" if rows * columns < n else ""
+    thinned = f"1 pixel in {step} along each side" if step > 1 else ""
+    note = "; ".join(filter(None, (left_out, thinned)))
     x, labels = x[: rows * columns], labels[: rows * columns]
 
     low, high = limits
@@ -236,9 +239,7 @@ def _mosaic(
     big[empty] = 255
     high_, wide = height * scale, width * scale
     # rows of images with labels have room for them
-    heads = [
-        _LINE if any(labels[r * columns : (r + 1) * columns]) else 0 for r in range(rows)
-    ]  # fmt: skip
+    heads = [_LINE if any(labels[r * columns : (r + 1) * columns]) else 0 for r in range(rows)]
     total = sum(heads) + rows * (high_ + _GAP) + _GAP
     sheet = np.full((total, columns * (wide + _GAP) + _GAP, 3), 255, np.uint8)
     words, top = [], 0
@@ -281,11 +282,11 @@ def _sheet(
     parts: dict[str, _Mosaic], title: str | None, bar: Limits | None, note: str, ax: Axes | None
 ) -> Figure:
     """Return a figure with sets of images side by side, without resampling their pixels."""
-    notes = "; ".join(dict.fromkeys([*(part.note for part in parts.values()), note]))
-    notes = notes.strip("; ")
-    # in a given Axes an image pixel may be smaller than a picture pixel, but a line of text may not
+    notes = "; ".join(filter(None, dict.fromkeys([*(part.note for part in parts.values()), note])))
+    # a given Axes shrinks the sheet, but not text, so the notes are written below the Axes, in
+    # short lines
     below, notes = (textwrap.fill(notes, 34), "") if ax is not None else ("", notes)
-    heading = title if ax is None else None  # the title of a given Axes is set elsewhere
+    heading = title if ax is None else None  # the title of a given Axes is set by ax.set_title
     top = (_LINE if any(parts) else 0) + (_LINE + 8 if heading else 0)
     inner = max(part.pixels.shape[0] for part in parts.values())
     height = top + inner + (_LINE if notes else 0)

@@ -12,13 +12,16 @@ __all__ = ["Sheet"]
 
 
 class Sheet(Figure):
-    """Show a matplotlib figure in a notebook as a PNG."""
+    """Define a figure that a notebook shows as a PNG, and whose layout is computed twice."""
 
     def _repr_png_(self) -> bytes:
         return encoded(self, "png")
 
     def draw(self, renderer: Any) -> None:
-        """Draw the figure, after the layout engine has placed panels of fixed aspect."""
+        """Draw the figure, after the layout engine has run once.
+
+        matplotlib then runs it again. Panels of fixed aspect are in place only after two runs.
+        """
         if (engine := self.get_layout_engine()) is not None:
             engine.execute(self)
         super().draw(renderer)

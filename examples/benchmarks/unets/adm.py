@@ -1,8 +1,9 @@
 r"""Define ADM, the U-Net of Dhariwal & Nichol (2021, arXiv:2105.05233), as in Karras et al. (2022).
 
-Their appendix F lists its parts: residual blocks, some of which change the resolution, whose second
-norm is scaled and shifted by the embedding; skips that are concatenated; attention at the coarse
-resolutions; and the noise level given as $c = \tfrac14 \log\sigma$.
+Appendix F of Karras et al. (arXiv:2206.00364) lists the parts of ADM: residual blocks, some of
+which change the resolution, whose second norm is scaled and shifted by the embedding; skips that
+are concatenated; attention at the coarse resolutions; and the noise level given as
+$c = \tfrac14 \log\sigma$.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HEAD = 64  # channels of a head of attention, at least
+HEAD = 64  # the least number of channels of a head of attention; a narrower layer has one head
 
 
 def norm(width: int) -> nn.GroupNorm:
-    """Return a GroupNorm of 32 groups, or fewer, so that each has at least 4 channels."""
+    """Return a GroupNorm of gcd(width // 4, 32) groups, each of at least 4 channels.
+
+    Karras et al. take min(width // 4, 32) groups, which are more if width // 4 is not a power of 2.
+    """
     return nn.GroupNorm(math.gcd(width // 4, 32), width)
 
 
@@ -126,7 +130,10 @@ class ADM(nn.Module):
 
     @property
     def ends(self) -> nn.Module:
-        """Return the first and last layers and the embedding, which Adam trains besides Muon."""
+        """Return the first and last layers and the embedding.
+
+        Adam trains them when Muon trains the rest.
+        """
         return nn.ModuleList([self.stem, self.head, self.embed])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
@@ -143,7 +150,8 @@ class ADM(nn.Module):
         for block in self.middle:
             h = block(h, e)
         for block in self.up:
-            joined = block.change == "up"
-            h = block(h if joined else torch.cat([h, skips.pop()], 1), e)
+            if block.change != "up":
+                h = torch.cat([h, skips.pop()], 1)
+            h = block(h, e)
         out: Tensor = self.head(h)
         return out

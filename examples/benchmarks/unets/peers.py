@@ -39,7 +39,7 @@ class Azula(nn.Module):
 
     @property
     def ends(self) -> nn.Module:
-        """Return the first and last layers, which Adam trains besides Muon."""
+        """Return the first and last layers, which Adam trains when Muon trains the rest."""
         return nn.ModuleList([self.net.descent[0][0], self.net.ascent[-1][-1]])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
@@ -63,7 +63,10 @@ class Diffusers(nn.Module):
 
     @property
     def ends(self) -> nn.Module:
-        """Return the first and last layers and the embedding, which Adam trains besides Muon."""
+        """Return the first and last layers and the embedding.
+
+        Adam trains them when Muon trains the rest.
+        """
         net = self.net
         return nn.ModuleList([net.conv_in, net.conv_out, net.time_embedding])
 
@@ -93,7 +96,10 @@ class EDM(nn.Module):
 
     @property
     def ends(self) -> nn.Module:
-        """Return the first and last layers and the embedding, which Adam trains besides Muon."""
+        """Return the first and last layers and the embedding.
+
+        Adam trains them when Muon trains the rest.
+        """
         layers = self.net.all_modules
         return nn.ModuleList([*layers[:3], layers[-1]])
 

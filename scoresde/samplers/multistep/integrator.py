@@ -7,8 +7,8 @@ $\mathcal N(\mu, c I)$,
 $$ R = E[x_0 | x_t] - \mu - \frac{c}{c + \rho^2} (y - \mu). $$
 
 With $U^2 = c + \rho^2$ and a stochasticity $\tau \ge 0$ (0: the probability flow, 1: the reverse
-SDE), the step from $t$ down to $s$ is exact, except that $R$ is taken without the noise inside the
-step:
+SDE), the step from $t$ down to $s$ is exact, except that the effect on $R$ of the noise inside the
+step is neglected:
 
 $$ y_s - \mu = \frac{\varphi_s}{\varphi_t} (y_t - \mu)
    + \varphi_s \int_{\ell_t}^{\ell_s} (1 + \tau^2) \frac{R}{\varphi}\, d\ell
@@ -93,8 +93,9 @@ class ExponentialMultistep(Sampler):
 
         Args:
             rho: Noise-to-signal ratios `(N, Q, 1)`.
-            log_u: $\log(U / U_s)$ there, `(N, Q, C)`.
-            ends: The noise-to-signal ratios at the start and the end of each step, `(N, 1, 2)`.
+            log_u: $\log(U / U_s)$ there, `(N, Q, C)`, with s at the $\ell$ of `reach`.
+            ends: The noise-to-signal ratios at the start of each step and at the $\ell$ of `reach`,
+                `(N, 1, 2)`.
         """
         return log_u
 
@@ -125,7 +126,7 @@ class ExponentialMultistep(Sampler):
         return state.x
 
     def for_run(self, sde: SDE, times: Tensor) -> ExponentialMultistep:
-        """Return the method for a run over `times`, whose order and corrector are final."""
+        """Return the method with the order and corrector that it uses for a run over `times`."""
         return self
 
     def trajectory(
@@ -233,7 +234,8 @@ def _weights(
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     r"""Return the weights of state `(n, C)`, m residuals `(n, m, C)` and noise `(n, C)`.
 
-    Steps are grouped by m, the number of residuals; a last step to sigma = 0 is left out.
+    Return groups of steps; the steps of a group have equally many residuals. A last step to
+    sigma = 0 is left out.
     """
     grid = torch.tensor(ell, dtype=torch.float64)
     c = torch.tensor(variances, dtype=torch.float64)
