@@ -162,7 +162,7 @@ class Tolerance:
             different weights for the parts of an event.
 
     Raises:
-        InvalidValueError: `max_nfe` < 1, or a tolerance is negative, infinite or NaN, or both are 0.
+        InvalidValueError: A tolerance is negative or not finite, both are 0, or `max_nfe` < 1.
     """
 
     rtol: float | Tensor = 1e-5

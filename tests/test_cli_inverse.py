@@ -141,7 +141,11 @@ def test_the_empty_cells_of_a_table_are_filled_in(tmp_path, monkeypatch, capsys)
     assert main([*train, "--batch-size", "4", "--quiet"]) == 0
     Path("rows.csv").write_text("kind,v,u\na,,0.7\n,5,\nb,,\n")
     fill = ["inpaint", "run", "--image", "rows.csv", "--resample", "1", "--steps", "2"]
+    capsys.readouterr()
     assert main([*fill, "--n", "2", "--out", "x.csv"]) == 0
+    assert "kind is a condition, which is not drawn: it stays empty in 1 of 3 rows" in (
+        capsys.readouterr().out
+    )
     assert main([*fill, "--out", "x.png"]) == 0
     first, *found = [line.split(",") for line in Path("x.csv").read_text().splitlines()]
     assert first == ["u", "v", "kind"]

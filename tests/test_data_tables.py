@@ -112,6 +112,18 @@ def test_numbers_with_words_among_them_are_no_classes(tmp_path):
         load(path, condition={"label": "b"})
 
 
+@pytest.mark.parametrize("blank", ["", "\n", " \n", "\ufeff\r\n"])
+@pytest.mark.parametrize("between", ["", "\n", "   \n"])
+@pytest.mark.parametrize("sign", [",", ";", "\t", " "])
+def test_blank_lines_change_nothing(tmp_path, blank, between, sign):
+    """After a blank first line, columns of integers were read as one column of decimal commas."""
+    lines = [sign.join(row) for row in ("ab", "12", "34")]
+    text = blank + f"\n{between}".join(lines) + "\n" + between
+    data = load(written(tmp_path / "data.csv", text))
+    assert data.columns == ("a", "b")
+    assert data.x.tolist() == [[1, 2], [3, 4]]
+
+
 def test_decimal_commas_are_read_as_points(tmp_path):
     path = written(tmp_path / "x.csv", 'a;b;c\n1;1,5;"2,250"\n2;;,5\n3;-2;1,5e1\n')
     found = load(path, condition={"y": ["b"]})

@@ -439,7 +439,7 @@ def verdict(stars, figures, n, clear=1.001):
 
 def test_a_verdict_states_few_samples_and_few_stars():
     for n in (10, 99):
-        assert verdict(0, 8, n).startswith(f"Undecided: {n} samples")
+        assert verdict(0, 8, n).startswith(f"Undecided: {n} samples against {n} show")
         assert "1 of 8 figures is worse" in verdict(1, 8, n)
     assert verdict(0, 8, 100).startswith("Good: none of the 8 figures")
     assert verdict(0, 1, 100).startswith("Good: no figure tells")

@@ -1069,3 +1069,13 @@ def test_samples_in_model_units_are_drawn_in_those_of_the_data_beside_them():
     # what is in the data's units already stays as it is
     raw = {"data": data, "samples": data.raw.float()}
     assert torch.equal(sets.given("x", raw).sets["samples"], data.raw.double())
+
+
+def test_samples_without_a_class_are_grey_and_change_no_colour_of_a_class():
+    """ "missing" took a place between the sorted names, so later classes changed their colour."""
+    x = {"": torch.zeros(4, 2)}
+    whole = sets.tones_of(x, sets.words_of(["fern", "moss", "missing", "palm"], x))
+    x = {"": torch.zeros(3, 2)}
+    known = sets.tones_of(x, sets.words_of(["fern", "moss", "palm"], x))
+    assert [*whole] == ["fern", "moss", "palm", "missing"]
+    assert whole == {**known, "missing": paper.GREY}

@@ -34,7 +34,7 @@ __all__ = ["CheckData"]
 
 @dataclass(frozen=True)
 class CheckData:
-    """Find what would break a training run; the exit code is 1 if anything is found.
+    """Find what would break a training run; the exit code is 1 if training would fail.
 
     The options are the same as those of `train`, and options that are left out are chosen as
     `train` chooses them.

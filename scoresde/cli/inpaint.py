@@ -17,7 +17,7 @@ from scoresde.cli.csv_text import check_vectors
 from scoresde.cli.drawing import Drawn, cost, shown, write
 from scoresde.cli.given import Conditions, Given, OneClass
 from scoresde.cli.known_part import KnownPart
-from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
+from scoresde.cli.options import Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import ARRAYS, check_out, check_replaced
 from scoresde.cli.remarks import tell_costs
 from scoresde.cli.sample_picture import PICTURES, PictureOptions, rounded
@@ -31,6 +31,7 @@ __all__ = ["FEW", "SUFFIXES", "Inpaint", "finished", "given_again"]
 
 FEW = 16
 """The default number of samples of one image or measurement, and of samples per batch."""
+_MANY = {True: 256, False: 64}  # samples per batch of several vectors, and of several others
 
 SUFFIXES = (*PICTURES, *ARRAYS)
 """The suffixes of the output of `inpaint` and `solve`."""
@@ -69,7 +70,15 @@ class Inpaint:
     seed: Seed = 0
     class_: OneClass = None
     condition: Conditions = ()
-    batch_size: BatchSize = FEW
+    batch_size: Annotated[
+        int | None,
+        tyro.conf.arg(
+            metavar="INT",
+            help_behavior_hint="(default: 16 for one, 64 for several, 256 for several vectors)",
+        ),
+    ] = None
+    """The number of samples that the network evaluates at once, at least 1. A smaller number needs
+    less memory; the results may differ in the last digits."""
 
     def run(self) -> None:
         """Draw the samples and write them to `out`."""
@@ -81,6 +90,12 @@ class Inpaint:
         model = model_of(self.checkpoint).to(distributed.device())
         check_vectors(self.out, model)
         part = KnownPart.read(self.image, self.mask, model, self.checkpoint)
+        for name, value in part.condition.items():
+            if lacking := int((model.facts.conditions or {})[name].missing(value).sum()):
+                tell(
+                    f"{name} is a condition, which is not drawn: it stays empty in {lacking} of "
+                    f"{len(value)} rows"
+                )
         each = self.n or (FEW if len(part.x) == 1 else 1)
         n = each * len(part.x)
         given = Given.of(model, n, self.condition, self.class_)
@@ -93,7 +108,9 @@ class Inpaint:
         kept = part.values(each)
         given_values = {k: v for k, v in condition.items() if k not in Impute.conditions}
         options = PictureOptions(known=kept[0] if len(part.x) == 1 else None, given=given_values)
-        finished(run, model, self.out, self.batch_size, "inpainted sample", options, kept)
+        usual = FEW if len(part.x) == 1 else _MANY[len(model.event_shape) == 1]
+        batch_size = usual if self.batch_size is None else self.batch_size
+        finished(run, model, self.out, batch_size, "inpainted sample", options, kept)
         if not distributed.is_main():
             return
         words = given_again(self.condition, self.class_, self.steps, self.batch_size)
@@ -141,10 +158,10 @@ def finished(
 
 
 def given_again(
-    condition: Sequence[str], label: str | None, steps: int | None, batch_size: int
+    condition: Sequence[str], label: str | None, steps: int | None, batch_size: int | None
 ) -> list[str]:
     """Return the words that give the next command the same conditions, steps and batches."""
     words = [word for one in condition for word in ("--condition", one)]
     words += [] if label is None else ["--class", label]
     words += [] if steps is None else ["--steps", str(steps)]
-    return words + ([] if batch_size == FEW else ["--batch-size", str(batch_size)])
+    return words + ([] if batch_size in (None, FEW) else ["--batch-size", str(batch_size)])

@@ -14,6 +14,7 @@ from scoresde.cli.held_out import Asked
 from scoresde.data import Data, order
 from scoresde.errors import InvalidValueError
 from scoresde.plot.paper import SUFFIXES
+from scoresde.plot.sets import MISSING
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, Field, class_name, facts
 from scoresde.units import Transform
@@ -129,7 +130,7 @@ def _in_words(name: str, kind: Classes | Field, value: Tensor) -> str:
     """Return a condition as text: a class by its name, or at most three numbers."""
     if isinstance(kind, Classes):
         k = int(value)
-        return "missing" if k < 0 else kind.names[k] if kind.names else f"{name} {k}"
+        return MISSING if k < 0 else kind.names[k] if kind.names else f"{name} {k}"
     numbers = [f"{number:.3g}" for number in value.flatten()[:3].tolist()]
     if kind.names:
         numbers = [f"{word} {number}" for word, number in zip(kind.names, numbers, strict=False)]

@@ -42,7 +42,7 @@ def read_csv(path: Path) -> Table:
     check_file(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
+            first = next((line for line in file if line.strip()), "")
             file.seek(0)
             separator = max(_SEPARATORS, key=first.count)
             if ";" in first and all(map(_is_numeric, first.strip().split(";"))):
@@ -52,9 +52,10 @@ def read_csv(path: Path) -> Table:
                 file, delimiter=" " if spaces else separator, skipinitialspace=spaces, strict=True
             )
             # a row may span several lines; the number of its last line is taken
-            known = [(reader.line_num, line) for line in reader if line]
+            known = [(reader.line_num, line) for line in reader]
             if spaces:  # spaces at the end of a line are not an empty cell
                 known = [(i, [cell for cell in line if cell]) for i, line in known]
+            known = [(i, line) for i, line in known if len(line) > 1 or "".join(line).strip()]
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path} as a table: {error}") from error
     except csv.Error as error:

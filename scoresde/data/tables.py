@@ -134,8 +134,8 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         raise DataError(
             f"{int(rows.sum()):,} of {len(rows):,} samples of {self.what} have empty cells, "
             f"{where}; leave these samples out by missing='drop', make the column a condition, "
-            f"which may be missing (condition={{{first!r}: {given}}}), or fill the cells "
-            "in"
+            f"which may be missing (condition={{{first!r}: {given}}}), or fill the cells in; a "
+            "model of the complete samples can draw them (scoresde inpaint --image)"
         )
 
     def _check_finite(self, names: Sequence[str], infinite: np.ndarray[Any, Any]) -> None:

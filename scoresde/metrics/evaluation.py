@@ -193,8 +193,9 @@ class Evaluation(Result, Mapping[str, Comparison]):
         if self.n < COARSE:
             seen = f"; {by_chance}" if worse else ""
             return (
-                f"Undecided: {self.n} samples show only the largest errors of a model{seen}. Take "
-                "more samples, and compare with new data, or hold out more data in the training."
+                f"Undecided: {self.n} samples against {self.n} show only the largest errors of a "
+                f"model{seen}. Take more samples, and compare with new data, or hold out more data "
+                "in the training."
             )
         if worse:
             return f"No clear difference from real data: {by_chance}.{few}"

@@ -21,7 +21,7 @@ from scoresde.plot.kinds import kind
 from scoresde.sde import class_name
 from scoresde.units import Transform
 
-__all__ = ["Given", "Labels", "Sets", "Words", "given", "groups", "tones_of", "words_of"]
+__all__ = ["MISSING", "Given", "Labels", "Sets", "Words", "given", "groups", "tones_of", "words_of"]
 
 Sets: TypeAlias = Any
 """Samples `(N, *)`: a tensor, an array, a list of numbers or data; or several sets by name."""
@@ -29,6 +29,9 @@ Sets: TypeAlias = Any
 Labels: TypeAlias = Any
 """Labels of samples: strings or integers, as a sequence, an array or a tensor `(N,)`; or data,
 whose classes are used as labels."""
+
+MISSING = "missing"
+"""The label of samples without a class: grey, after all classes."""
 
 # The largest number of samples that are read from data.
 _MOST = 10_000
@@ -151,17 +154,15 @@ def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> Words:
     return Words(map(str, labels), classes)
 
 
-def _of_classes(data: Data) -> tuple[Tensor | list[str], Sequence[str]]:
+def _of_classes(data: Data) -> tuple[list[str], Sequence[str]]:
     """Return the classes of samples by name, or by number without names, and all classes."""
     if data.label is None:
         raise InvalidValueError(
             "labels=data needs data with classes, but these data have none; give a list of labels"
         )
     name = class_name(data.kinds) or ""
-    names = data.names.get(name)
-    if names is None:
-        return data.label, [*map(str, range(getattr(data.kinds[name], "n", 0)))]
-    return [names[k] if k >= 0 else "missing" for k in data.label.tolist()], names
+    names = data.names.get(name) or [*map(str, range(getattr(data.kinds[name], "n", 0)))]
+    return [names[k] if k >= 0 else MISSING for k in data.label.tolist()], names
 
 
 def groups(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor]:
@@ -186,7 +187,9 @@ def tones_of(
         data: True if a single set is data, and not samples.
     """
     every = _every(sets, words)
-    return paper.tones(every if words else sorted(every, key=_natural), data=data)
+    tones = paper.tones(every if words else sorted(every, key=_natural), data=data)
+    missing = {f"{name}, {MISSING}" if name else MISSING for name in sets} if words else ()
+    return {name: paper.GREY if name in missing else tone for name, tone in tones.items()}
 
 
 def _every(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor]:
@@ -211,10 +214,11 @@ def _every(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor
     }
 
 
-def _natural(word: str) -> list[tuple[bool, int, str]]:
-    """Return a sort key that puts "label 2" before "label 10"."""
+def _natural(word: str) -> tuple[bool, list[tuple[bool, int, str]]]:
+    """Return a sort key that puts "label 2" before "label 10", and "missing" last."""
     parts = re.split(r"(\d+)", word)
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+    whole = [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+    return word == MISSING, whole
 
 
 def _ends(transform: Transform | None) -> tuple[float, float] | None:
