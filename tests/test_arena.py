@@ -369,7 +369,9 @@ def test_a_budget_that_is_too_small_for_one_of_the_runs_has_no_row(unlucky):
 def test_one_pilot_run_serves_all_budgets(monkeypatch):
     measured, measure = [], PilotRun.measure
     monkeypatch.setattr(PilotRun, "measure", lambda run: measured.append(run) or measure(run))
-    arena.compare({"fast": arena.FAST["fast"]}, [Problem.of(LINE, VPSDE())], (3, 4, 30), n=4)
+    problem = Problem.of(LINE, VPSDE())
+    for budget in (3, 4, 30):
+        arena.FAST["fast"](problem, problem.start(4, 0), budget, 0)
     assert len(measured) == 1
 
 
