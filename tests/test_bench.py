@@ -44,7 +44,7 @@ def test_the_laws_can_be_put_under_another_sde(capsys):
     ("options", "message"),
     [
         (["--samplers", "ancestrall"], "unknown sampler 'ancestrall'; did you mean 'ancestral'"),
-        (["--samplers", "ancestral"], "leaves out ancestral; take --by law"),
+        (["--samplers", "ancestral"], "add noise: ancestral; take --by law"),
         (["--samplers", "pc", "--by", "law", "--budgets", "2"], "give larger budgets"),
         (["--top", "0"], "top must be an integer >= 1, got 0"),
         (["--seed", "-1"], "a seed must lie in [0, 2**63), got -1"),
