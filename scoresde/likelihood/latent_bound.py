@@ -51,8 +51,8 @@ def latent_elbo(
         averaged over the draws.
 
     Raises:
-        InvalidValueError: The encoder returns codes without a standard deviation, or an argument is
-            out of range.
+        InvalidValueError: The encoder returns codes without a standard deviation, a standard
+            deviation is below eight times the rounding of its mean, or an argument is out of range.
         InvalidTypeError, ShapeError, NonFiniteError: As for `log_prob`.
 
     Examples:
@@ -75,6 +75,7 @@ def latent_elbo(
             "the bound needs the posterior of the codes, but this encoder returns only codes; let "
             "it return their mean and standard deviation"
         )
+    _check_resolved("codes", mean, spread)
     noise, found, values = Noise.of(seed, len(x)), list[LogProb](), list[Tensor]()
     for k in range(draws):
         with torch.no_grad():
@@ -84,6 +85,7 @@ def latent_elbo(
             raise ShapeError(
                 f"the decoder returns {tuple(back.shape)} for samples of shape {tuple(x.shape)}"
             )
+        _check_resolved("decoded samples", back, std)
         found.append(log_prob(score.score, None, z, seed=seed, **known))
         density = found[-1].value + score.code_transform.log_det(z.shape[1:])
         values.append(density + _gaussian(x, back, std) - _gaussian(e, mean, spread))
@@ -98,6 +100,16 @@ def latent_elbo(
         nfe=torch.stack([one.nfe for one in found]).sum(0),
         dimensions=math.prod(x.shape[1:]),
     ).checked()
+
+
+def _check_resolved(what: str, mean: Tensor, std: Tensor | float) -> None:
+    """Raise unless the rounding of a Gaussian's mean is small beside its standard deviation."""
+    if (std < 8 * torch.finfo(mean.dtype).eps * mean.abs()).any():
+        raise InvalidValueError(
+            f"the standard deviation of the {what} is so small that {mean.dtype} rounds a draw to "
+            "a few numbers, and the bound would be wrong; use an encoder, a decoder and samples "
+            f"of {torch.float64 if mean.dtype == torch.float32 else torch.float32}"
+        )
 
 
 def _gaussian(x: Tensor, mean: Tensor, std: Tensor | float) -> Tensor:
