@@ -28,6 +28,7 @@ from scoresde.samplers import (
     TwoStage,
     UniPC,
 )
+from scoresde.samplers.multistep.integrator import integrate, weighted_sum
 from scoresde.sde import EDMSDE, VESDE, VPSDE, BetaLadder, CosineSDE, FlowSDE
 from scoresde.sde.spacings import even_times
 from scoresde.targets import Gaussian, GaussianMixture
@@ -71,6 +72,19 @@ def problems(draw, fewest=1):
     spacing = draw(st.sampled_from(["log_snr", "uniform"]))
     times = sde.times(draw(st.integers(fewest, 8)), spacing=spacing)
     return Problem(sde, times, draw(st.integers(0, 2**32)))
+
+
+@given(problems(), st.integers(1, 6), st.integers(1, 6))
+def test_a_changed_prediction_is_the_repeated_step(problem, order, corrector):
+    """With an update of its own, a correction starts from the state before the step."""
+    method, rsde = (
+        TauMultistep(order=order, corrector=corrector),
+        problem.sde.reverse(problem.score),
+    )
+    start = (rsde, problem.x, problem.times, problem.noise)
+    pairs = zip(integrate(method, *start), integrate(method, *start, weighted_sum), strict=True)
+    for changed, repeated in pairs:
+        assert_close(changed.x, repeated.x, rtol=1e-9, atol=1e-9)
 
 
 def agree(ours, textbook):

@@ -2,8 +2,10 @@
 
 import copy
 import math
+import runpy
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -418,6 +420,18 @@ def test_samples_have_the_requested_shape_and_dtype(name, shape, n, dtype):
     assert out.isfinite().all()
     assert out.is_contiguous()
     assert not out.requires_grad
+
+
+@pytest.mark.slow
+def test_a_run_holds_few_states_at_once():
+    benchmark = runpy.run_path(str(Path(__file__).parents[1] / "examples/benchmarks/device.py"))
+    shape, cpu = (8, 3, 32, 32), torch.device("cpu")
+    for name, most in (("dpmpp_2m", 6), ("unipc", 6), ("fast", 9), ("fast_sde", 9), ("pc", 6)):
+        run = benchmark["drawing"](name, shape, 45, cpu)
+        run.draw()  # its weights are kept for the next run
+        with torch.no_grad(), benchmark["Peak"]() as peak:
+            run.draw()
+        assert peak.most < (most + 0.1) * 4 * math.prod(shape), name
 
 
 @pytest.mark.slow

@@ -196,7 +196,8 @@ class Fast(TauMultistep):
         def fitted(step: Step, *arguments: Any) -> Tensor:
             return weighted_sum(with_numbers(step, next(left, ())), *arguments)
 
-        return integrate(self.for_run(rsde.sde, times), rsde, x, times, noise, fitted)
+        method = self.for_run(rsde.sde, times)
+        return integrate(method, rsde, x, times, noise, fitted if rows else None)
 
     def _fitted(self, sde: SDE, times: Tensor) -> tuple[Setting, tuple[tuple[float, ...], ...]]:
         """Return the setting of a run, and the numbers that were fitted on the same grid."""

@@ -20,9 +20,10 @@ step, and then add noise up to the noise level of the end (`ExponentialMultistep
 A method is a choice of $c$, of $\tau$, and of the interpolation of the residual between its
 evaluations (`scoresde.samplers.multistep.interpolation`). With $c = 0$ it is data prediction, with
 $c = \infty$ noise prediction; with the variance of the data the Gaussian part is solved exactly. A
-corrector repeats the last step with the evaluation at its end, which the next step needs anyway. Lu
-et al. (2022), arXiv:2211.01095; Zhang & Chen (2023), arXiv:2204.13902; Xue et al. (2023),
-arXiv:2309.05019.
+corrector repeats the last step with the evaluation at its end, which the next step needs anyway.
+The step and its repetition are weighted sums of the same terms, so a correction adds to the
+predicted state the residuals times the differences of the weights, and no noise. Lu et al. (2022),
+arXiv:2211.01095; Zhang & Chen (2023), arXiv:2204.13902; Xue et al. (2023), arXiv:2309.05019.
 
 All coefficients are computed before the loop, in float64.
 """
@@ -146,9 +147,10 @@ def integrate(
 ) -> Iterator[State]:
     """Yield the states of a method at `times[1:]`, each before the corrector.
 
-    `update` makes each prediction and correction; by default it is `weighted_sum`.
+    `update` makes the predictions and corrections of a method without noise, a correction from the
+    state before the step. By default a correction changes the predicted state, so that the state
+    before the step need not be kept.
     """
-    update = update or weighted_sum
     sde, dtype = rsde.sde, x.dtype
     ell = sde.log_snr(times) / 2
     # the factors of a frame may overflow in half precision
@@ -157,21 +159,24 @@ def integrate(
     rule = method.interpolation(sde, rsde.moments)
     predict = _table(method, ell, frame, rule, method.order)
     correct = _table(method, ell, frame, rule, method.corrector, new=True)
-    memory = max(method.order - 1, method.corrector)
-    known: list[Tensor] = []
+    changes = [_change(new, old) for new, old in zip(correct, predict, strict=False)]
+    most = max(method.order, method.corrector)
+    known, before = list[Tensor](), None
     state = frame.from_state(x, 0)
-    before = drawn = None
     del x  # do not keep the initial state in memory
     for i, (t, s) in enumerate(itertools.pairwise(times)):
         excess = frame.excess(rsde.score(frame.to_state(state, i).to(dtype), t), state, i)
-        if before is not None:
-            state = update(correct[i - 1], before, [excess, *known], drawn, frame, i)
-        before = drawn = None  # do not keep them in memory
-        if method.stochastic:
-            drawn = frame.rotate(noise.normal(state, t))
-        before = state if method.corrector else None
-        state = update(predict[i], state, [excess, *known], drawn, frame, i + 1)
-        known = [excess, *known][:memory]
+        if update is not None and before is not None:
+            state = update(correct[i - 1], before, [excess, *known], None, frame, i)
+        elif i and changes:
+            state = _changed(state, changes[i - 1], [excess, *known])
+        known = [excess, *known][:most]
+        drawn = frame.rotate(noise.normal(state, t)) if method.stochastic else None
+        before = state if update is not None and method.corrector else None
+        state = (update or weighted_sum)(predict[i], state, known, drawn, frame, i + 1)
+        del excess, drawn  # do not keep them in memory
+        if not changes:
+            del known[method.order - 1 :]
         yield State.of(rsde, s, frame.to_state(state, i + 1).to(dtype))
 
 
@@ -184,6 +189,23 @@ def weighted_sum(
     for weight, excess in zip(weights, excesses, strict=False):
         state.addcmul_(weight, excess)
     return state if noise is None else state.addcmul_(spread, noise)
+
+
+def _changed(state: Tensor, weights: tuple[Tensor, ...], excesses: list[Tensor]) -> Tensor:
+    """Return the state plus a weighted sum of excesses."""
+    (weight, excess), *others = zip(weights, excesses, strict=False)
+    state = state.addcmul(weight, excess)
+    for weight, excess in others:
+        state.addcmul_(weight, excess)
+    return state
+
+
+def _change(correct: Step, predict: Step) -> tuple[Tensor, ...]:
+    """Return the weights with which excesses are added to a prediction, to correct it."""
+    none = torch.zeros_like(correct[1][0])
+    before = (none, *predict[1])  # the prediction does not use the evaluation at its end
+    pairs = itertools.zip_longest(correct[1], before, fillvalue=none)
+    return tuple(new - old for new, old in pairs)
 
 
 def _table(
