@@ -594,6 +594,10 @@ def test_a_bar_with_the_loss_is_shown_on_request(capfd):
     Trainer(make(), data(), CONFIG.changed(steps=4)).train(progress=True)
     assert "4/4" in (shown := capfd.readouterr().err)
     assert "loss=" in shown
+    trainer = Trainer(make(), data(), CONFIG.changed(steps=4))
+    trainer.train(1, progress=False)
+    trainer.train(progress=True)
+    assert "training from step 1:" in capfd.readouterr().err
     Trainer(make(), data(), CONFIG.changed(steps=4)).train()  # this is no terminal
     assert capfd.readouterr().err == ""
 
