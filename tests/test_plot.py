@@ -403,6 +403,33 @@ def test_the_density_of_a_line_integrates_to_one_as_its_histogram_does():
     assert area == pytest.approx(1, rel=1e-6)
 
 
+def _areas(axes):
+    corners = [patch.get_xy().T for patch in axes.patches]
+    return [abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 for x, y in corners]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_histogram_of_a_label_has_the_share_of_its_samples(whole):
+    x = 10 * normal(100, 1)
+    axes = plot.points(x.round() if whole else x, labels=["a"] * 80 + ["b"] * 20).axes[0]
+    np.testing.assert_allclose(_areas(axes), [0.8, 0.2], rtol=1e-6)
+
+
+def test_a_wide_set_of_few_numbers_does_not_widen_the_bins_of_narrow_labels():
+    x = torch.cat([normal(200, 1), normal(200, 1, seed=1) + 40, torch.tensor([[0.3], [40.3]] * 5)])
+    axes = plot.points(x, labels=["a"] * 200 + ["b"] * 200 + ["c"] * 10).axes[0]
+    edges = np.unique(axes.patches[0].get_path().vertices[:, 0])
+    assert np.diff(edges).max() < 1
+
+
+def test_known_values_have_the_same_colour_in_the_legend_as_in_the_panels():
+    x = normal(3, 1, 8)
+    axes = plot.samples({"a": x, "b": x}, known=x[0]).axes[-1]
+    (handle,) = (one for one in axes.get_legend().legend_handles if one.get_label() == "known")
+    (line,) = (one for one in axes.lines if one.get_label() == "known")
+    assert handle.get_color() == line.get_color()
+
+
 def test_an_outlier_does_not_set_the_scale_and_is_counted():
     samples = normal(1000, 2)
     samples[0] = 1e9

@@ -24,6 +24,7 @@ LINES, _CHANNELS, _SORTED = 12, 6, 10_000
 # The opacities with which the bands are drawn, and the opacities that are seen: the narrow band
 # lies over the wide band, and there both opacities combine.
 _WIDE, _NARROW = 0.15, 0.25
+_KNOWN = "known"  # the entry of known values in the legend
 _SHADES = {"90 %": _WIDE, "50 %": 1 - (1 - _WIDE) * (1 - _NARROW)}
 
 
@@ -102,7 +103,7 @@ def signals(
         if line is not None:
             panel.plot(times, line[c], color=paper.ink(panel), linewidth=1.4, label="the truth")
         if dots is not None:
-            panel.plot(times, dots[c], ".", color=paper.ink(panel), markersize=4, label="known")
+            panel.plot(times, dots[c], ".", color=paper.ink(panel), markersize=4, label=_KNOWN)
     _finish(panels, times, names, channels, "step" if at is None else "")
     _legend(panels[0])
     paper.headline(drawn, title, panels[0] if ax is None else ax)
@@ -134,7 +135,7 @@ def beside(
             for word, part in parts.items():
                 _channel(panel, times, part[:, c], tones[word], paper.plain(word))
             if dots is not None:
-                panel.plot(times, dots[c], ".", color=paper.INK, markersize=4, label="known")
+                panel.plot(times, dots[c], ".", color=paper.INK, markersize=4, label=_KNOWN)
         _finish(column, times, names if i == 0 else (), channels if i == 0 else 1, "step")
         column[0].set_title(paper.plain(label), fontsize="medium")
     for c in range(shown):
@@ -151,7 +152,7 @@ def beside(
 def _legend(panel: Axes, *, tone: str | None = None) -> None:
     """Write the legend, with the bands as dark as in the panel.
 
-    If `tone` is given, all its entries have this colour.
+    If `tone` is given, all its entries except the known values have this colour.
     """
     paper.legend(panel)
     if (drawn := panel.get_legend()) is None:
@@ -159,7 +160,7 @@ def _legend(panel: Axes, *, tone: str | None = None) -> None:
     for handle, text in zip(drawn.legend_handles, drawn.get_texts(), strict=True):
         if handle is None:
             continue
-        if tone is not None:
+        if tone is not None and text.get_text() != _KNOWN:
             handle.set(color=tone)
         if (shade := _SHADES.get(text.get_text())) is not None:
             handle.set_alpha(shade)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -46,7 +47,8 @@ def points(
 
     Each axis contains 99 % of the numbers of every set, so that outliers do not determine the
     scale. The number of points outside is written below. In a plane both axes have the same scale,
-    so that a circle is round, unless one range is more than 2.5 times the other.
+    so that a circle is round, unless one range is more than 2.5 times the other. The histogram of a
+    set has the area 1; with labels, that of a label has the share of its samples.
 
     Args:
         x: `(N, d)` or `(N,)`; or several sets with the same d by name, such as data and samples.
@@ -115,7 +117,7 @@ def points(
     note = f"the first {shown} of {d} entries; " if d > shown else ""
     note += _outside(sets, ends)
     if d == 1:
-        _histogram(panels[0], sets, tones, density, mark, ends[0])
+        _histogram(panels[0], sets, tones, density, mark, ends[0], of=len(words))
         panels[0].set(xlabel=axis_names[0] if names else "", ylabel="density")
         below(panels[0], note)
         paper.legend(panels[0])
@@ -130,7 +132,7 @@ def points(
         paper.legend(panels[0])
     else:
         labels = axis_names or [f"$x_{{{i + 1}}}$" for i in range(shown)]
-        _corner(panels, sets, tones, mark, ends, labels)
+        _corner(panels, sets, tones, mark, ends, labels, of=len(words))
         if note and ax is None:
             text = f"({note.removesuffix('; ')})"
             drawn.supxlabel(text, fontsize="medium", color=paper.INK)
@@ -197,18 +199,21 @@ def below(ax: Axes, note: str) -> None:
 
 def _histogram(
     ax: Axes, sets: dict[str, Tensor], tones: Mapping[str, str], density: Target | None,
-    mark: Tensor | None, ends: tuple[float, float], column: int = 0,
+    mark: Tensor | None, ends: tuple[float, float], column: int = 0, *, of: int,
 ) -> None:  # fmt: skip
-    """Draw histograms of one entry as densities, one for each set, in the same bins."""
+    """Draw histograms of one entry as densities, one for each group, in the same bins.
+
+    If `of` is not 0, each group is a part of a set of this number of samples.
+    """
     low, high = ends
-    fewest = min(map(len, sets.values()))
-    count = min(60, max(8, math.ceil(2 * fewest ** (1 / 3))))
-    bins = _of_whole(sets, column, ends) or count
+    bins = _of_whole(sets, column, ends) or _even_bins([x[:, column] for x in sets.values()], ends)
     for label, part in sets.items():
         values, tone = part[:, column].numpy(), tones[label]
         inside = values[(values >= low) & (values <= high)]
+        share = len(part) / of if of else 1.0
+        weight = share / (max(len(inside), 1) * (bins[1] - bins[0]))
         ax.hist(
-            inside, bins=bins, range=(low, high), density=len(inside) > 0, histtype="stepfilled",
+            inside, bins=bins, weights=[weight] * len(inside), histtype="stepfilled",
             facecolor=(tone, 0.3), edgecolor=tone, label=paper.plain(label),
         )  # fmt: skip
     if density is not None:
@@ -218,6 +223,20 @@ def _histogram(
     if mark is not None:
         ax.axvline(float(mark[column]), color=paper.ink(ax), linestyle="--", linewidth=1)
     ax.set_xlim(low, high)
+
+
+def _even_bins(groups: list[Tensor], ends: tuple[float, float]) -> list[float]:
+    """Return the edges of 8 to 60 bins, as wide as the median of the groups needs.
+
+    A group of n numbers with the interquartile range r needs 2 r / n^(1/3) (Freedman & Diaconis
+    1981).
+    """
+    quartiles = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    ranges = [float(part.double().quantile(quartiles).diff()) for part in groups]
+    needed = [2 * r / len(part) ** (1 / 3) for r, part in zip(ranges, groups, strict=True)]
+    width = max(statistics.median(needed), (ends[1] - ends[0]) / 60)
+    count = max(8, math.ceil((ends[1] - ends[0]) / width))
+    return torch.linspace(*ends, count + 1, dtype=torch.float64).tolist()
 
 
 def _of_whole(sets: dict[str, Tensor], column: int, ends: tuple[float, float]) -> list[float]:
@@ -266,7 +285,7 @@ def shade(ax: Axes, log_prob: Callable[[Tensor], Tensor], ends: Frame) -> None:
 
 def _corner(
     panels: list[Axes], sets: dict[str, Tensor], tones: Mapping[str, str], mark: Tensor | None,
-    ends: Frame, names: list[str],
+    ends: Frame, names: list[str], *, of: int,
 ) -> None:  # fmt: skip
     """Draw marginals along the diagonal, and pairs below it."""
     d = len(ends)
@@ -276,7 +295,7 @@ def _corner(
             ax.set_axis_off()
             continue
         if row == column:
-            _histogram(ax, sets, tones, None, mark, ends[row], row)
+            _histogram(ax, sets, tones, None, mark, ends[row], row, of=of)
             ax.set_yticks([])
         else:
             _plane(ax, sets, tones, None, mark, ends, (column, row), size=6.0)
