@@ -62,7 +62,7 @@ class Options:
 
 
 # the numbers of steps for which the settings and the fits of "fast" are stored with the model
-FAST = (*range(3, 13), 15, 19, 20)
+FAST = tuple(range(2, 25))
 
 
 class Classifier(torch.nn.Module):
