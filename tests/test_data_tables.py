@@ -124,6 +124,30 @@ def test_blank_lines_change_nothing(tmp_path, blank, between, sign):
     assert data.x.tolist() == [[1, 2], [3, 4]]
 
 
+@pytest.mark.parametrize(
+    "above",
+    ["# made in May, by hand\n#\n", "# 9, 9\n", "\n# a\n\n", "# ", "#", "sep={}\n", '"sep={}"\n'],
+)
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+def test_comments_and_named_separators_above_a_table_are_no_samples(tmp_path, above, sign):
+    text = above.replace("{}", sign) + "\n".join(sign.join(row) for row in ("ab", "12", "34"))
+    data = load(written(tmp_path / "data.csv", text))
+    assert data.columns == ("a", "b")
+    assert data.x.tolist() == [[1, 2], [3, 4]]
+
+
+def test_lines_are_counted_from_the_first_of_the_file(tmp_path):
+    with pytest.raises(DataError, match="in line 4"):
+        load(written(tmp_path / "x.csv", "# a comment\na,b\n1,2\n3,inf\n"))
+
+
+def test_a_header_of_numpy_is_read_with_any_separator(tmp_path):
+    for sign in (" ", ",", ";"):
+        path = tmp_path / "x.csv"
+        np.savetxt(path, [[1, 2], [3, 4]], header=f"a{sign}b", delimiter=sign)
+        assert load(path).columns == ("a", "b")
+
+
 def test_decimal_commas_are_read_as_points(tmp_path):
     path = written(tmp_path / "x.csv", 'a;b;c\n1;1,5;"2,250"\n2;;,5\n3;-2;1,5e1\n')
     found = load(path, condition={"y": ["b"]})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = ["read_csv", "read_parquet"]
 _WHOLE = re.compile(r"[+-]?\d+")
 _WITH_POINT = re.compile(r"[+-]?\d*\.\d+")
 _SEPARATORS = ",;\t"
+_SEP = re.compile(r'"?sep=(.)"?')  # the first line of tables for Excel
 _EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # the texts that stand for missing numbers
 
 
@@ -31,9 +33,11 @@ def read_csv(path: Path) -> Table:
     """Read the table in a text file, with columns separated by commas, semicolons, tabs or spaces.
 
     The first line has the names of the columns. If all cells of the first line are numbers, it is a
-    sample, and the columns are called "0", "1", ... Commas in numbers are read by `with_points`. If
-    a file has semicolons, no decimal points and no separated thousands, all commas in numbers are
-    decimal commas.
+    sample, and the columns are called "0", "1", ... Lines before it that start with # are comments,
+    unless the last of them has a name for each column, as numpy writes it; a line such as "sep=;"
+    gives the separator, as Excel reads it. Commas in numbers are read by `with_points`. If a file
+    has semicolons, no decimal points and no separated thousands, all commas in numbers are decimal
+    commas.
 
     Raises:
         DataError: The file is missing, is not text, its lines have different numbers of cells, or
@@ -42,17 +46,18 @@ def read_csv(path: Path) -> Table:
     check_file(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            first = next((line for line in file if line.strip()), "")
+            above, separator = _above(file)
             file.seek(0)
-            separator = max(_SEPARATORS, key=first.count)
-            if ";" in first and all(map(_is_numeric, first.strip().split(";"))):
-                separator = ";"  # numbers with decimal commas, without a header
-            spaces = separator not in first  # numpy.savetxt writes spaces
+            first = [file.readline() for _ in range(above + 1)][-1].lstrip()
+            if first[:1] == "#" and first[1:].lstrip()[:1] != separator:
+                first = first[1:]  # numpy writes # before a header
+            spaces = separator == " "  # numpy.savetxt writes spaces
             reader = csv.reader(
-                file, delimiter=" " if spaces else separator, skipinitialspace=spaces, strict=True
-            )
+                itertools.chain([first], file), delimiter=separator, skipinitialspace=spaces,
+                strict=True,
+            )  # fmt: skip
             # a row may span several lines; the number of its last line is taken
-            known = [(reader.line_num, line) for line in reader]
+            known = [(above + reader.line_num, line) for line in reader]
             if spaces:  # spaces at the end of a line are not an empty cell
                 known = [(i, [cell for cell in line if cell]) for i, line in known]
             known = [(i, line) for i, line in known if len(line) > 1 or "".join(line).strip()]
@@ -60,13 +65,12 @@ def read_csv(path: Path) -> Table:
         raise DataError(f"cannot read {path} as a table: {error}") from error
     except csv.Error as error:
         raise DataError(
-            f"cannot read {path} as a table: {error}, in line {reader.line_num}"
+            f"cannot read {path} as a table: {error}, in line {above + reader.line_num}"
         ) from error
     if not known:
         raise DataError(f"{path} is empty")
     numbers, lines = ([*parts] for parts in zip(*known, strict=True))
     names = [cell.strip() for cell in lines[0]]
-    names[0] = names[0].removeprefix("#").strip()  # numpy writes # before a header
     if all(map(_is_numeric, names)):
         numbered = [str(k) for k in range(len(names))]
         labels = len(names) == 1 and all(_WHOLE.fullmatch(cell.strip()) for (cell, *_) in lines)
@@ -100,6 +104,33 @@ def read_csv(path: Path) -> Table:
     if commas:
         _check_points(path, commas[0], dict(zip(names, cells, strict=True)))
     return Table(str(path), columns, numbers, commas)
+
+
+def _above(lines: Iterable[str]) -> tuple[int, str]:
+    """Return the number of lines above the table, and the separator of its cells."""
+    comment, above, given = "", 0, ""
+    for i, line in enumerate(lines):
+        text = line.strip()
+        if text.startswith("#"):
+            comment, above = text, i
+        elif (found := _SEP.fullmatch(line.rstrip("\r\n"))) and not i:
+            given = found[1]
+        elif text:
+            break
+    else:
+        text, i = comment, above
+    separator = given or max(_SEPARATORS, key=text.count)
+    if not given and ";" in text and all(map(_is_numeric, text.split(";"))):
+        separator = ";"  # numbers with decimal commas, without a header
+    if separator not in text:
+        separator = " "
+    cells, names = (_cells(one, separator) for one in (text, comment.removeprefix("#")))
+    named = len(names) == len(cells) and not all(map(_is_numeric, names))
+    return above if comment and named and any(map(_is_numeric, cells)) else i, separator
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return line.split() if separator == " " else line.split(separator)
 
 
 def _check_points(path: Path, other: str, columns: Mapping[str, Sequence[str]]) -> None:
