@@ -39,6 +39,7 @@ from scoresde import (
 )
 from scoresde.audit import audit
 from scoresde.data import BYTES, Data, Range, load
+from scoresde.data.data_check import check
 from scoresde.errors import (
     CheckpointError,
     DataError,
@@ -340,6 +341,18 @@ def test_a_few_coloured_images_among_grey_ones_cause_a_warning(tmp_path, lazy):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         load(pictures(tmp_path / "some", ["RGB"] * 3 + ["L"]), lazy=lazy)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tif"])
+def test_frames_and_pages_that_are_not_read_cause_a_warning(tmp_path, suffix):
+    """Only the first page of a stack of pages was read, without a message."""
+    first, second = (Image.fromarray(np.full((4, 4), v, np.uint8)) for v in (10, 200))
+    first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=[second])
+    first.save(tmp_path / f"b.{suffix}")
+    with pytest.warns(UserWarning, match=f"1 of 2 images have several frames.*a.{suffix}"):
+        load(tmp_path)
+    remarks = [str(one) for one in check(tmp_path).remarks]
+    assert any("several frames, of which only the first is read" in one for one in remarks)
 
 
 @given(

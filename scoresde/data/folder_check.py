@@ -8,7 +8,17 @@ from functools import partial
 from pathlib import Path
 
 from scoresde.data.image_files import Files
-from scoresde.data.images import SKIPPED, Header, Images, Size, header_of, mode_of, shape_of, usable
+from scoresde.data.images import (
+    SKIPPED,
+    Header,
+    Images,
+    Size,
+    header_of,
+    left_out,
+    mode_of,
+    shape_of,
+    usable,
+)
 from scoresde.data.report import Report, some
 from scoresde.data.samples import Data
 from scoresde.data.stores import in_threads
@@ -69,6 +79,8 @@ def usable_of(
         report.remark(
             "images", "some images are grey and some coloured; grey images are converted to RGB"
         )
+    for text in left_out(files, headers):
+        report.remark("images", text)
     if not kept:
         return None
     return files.data(images, wanted, images.units)[kept]

@@ -52,6 +52,7 @@ __all__ = [
     "header_of",
     "joined",
     "keep",
+    "left_out",
     "mode_of",
     "opened",
     "pixels",
@@ -87,12 +88,14 @@ class Header:
         mode: Pillow's name for the type of a pixel.
         error: The reason why the header cannot be read, or "".
         cut: True for 16 bits per colour, of which Pillow reads only 8.
+        several: True for several frames or pages, of which only the first is read.
     """
 
     size: tuple[int, int] = (0, 0)
     mode: str = ""
     error: str = ""
     cut: bool = False
+    several: bool = False
 
 
 def header_of(items: Items, i: int) -> Header:
@@ -102,7 +105,8 @@ def header_of(items: Items, i: int) -> Header:
             height, width, cut = image.height, image.width, is_cut(image)
             if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
                 height, width = width, height
-            return Header((height, width), pillow_mode(image), cut=cut)
+            several = getattr(image, "n_frames", 1) > 1
+            return Header((height, width), pillow_mode(image), cut=cut, several=several)
     except Exception as error:  # Pillow's decoders raise any error, even SyntaxError
         return Header(error=_line(error))
 
@@ -238,7 +242,7 @@ def mode_of(items: Items, headers: Sequence[Header]) -> str:
     Raises:
         DataError: Some images have 16 bits or floats, and others have another mode.
     """
-    modes = {i: found.mode for i, found in enumerate(headers) if not found.error}
+    modes = _modes(headers)
     deep = [i for i, mode in modes.items() if mode in (DEEP_MODE, FLOAT_MODE)]
     if not deep:
         return "L" if all(mode in GREY_MODES for mode in modes.values()) else "RGB"
@@ -253,30 +257,41 @@ def mode_of(items: Items, headers: Sequence[Header]) -> str:
     return mode
 
 
+def left_out(items: Items, headers: Sequence[Header]) -> list[str]:
+    """Return a text for each kind of content that is not read: bits, transparency, frames."""
+    modes = _modes(headers)
+    kinds = {
+        "16 bits per colour, of which only 8 are read": [i for i in modes if headers[i].cut],
+        "transparency, which is left out": [i for i, m in modes.items() if "A" in m.upper()],
+        "several frames, of which only the first is read": [i for i in modes if headers[i].several],
+    }
+    return [_have(items, modes, found, what) for what, found in kinds.items() if found]
+
+
+def _modes(headers: Sequence[Header]) -> dict[int, str]:
+    return {i: found.mode for i, found in enumerate(headers) if not found.error}
+
+
+def _have(items: Items, modes: Mapping[int, str], found: Sequence[int], what: str) -> str:
+    return (
+        f"{len(found)} of {len(modes)} images have {what}; the first is {items.name(found[0])}, "
+        f"of mode {modes[found[0]]!r}"
+    )
+
+
 def joined(items: Items, headers: Sequence[Header], size: Size) -> Images:
-    """Make a store of images, and warn about lost bits and transparency, and added colours.
+    """Make a store of images, and warn about content that is not read, and added colours.
 
     Raises:
         DataError: Their sizes differ, and `size` is None.
     """
-    shape = shape_of(items, headers, size)
-    modes = {i: found.mode for i, found in enumerate(headers) if not found.error}
+    shape, modes = shape_of(items, headers, size), _modes(headers)
     coloured = [i for i, mode in modes.items() if mode not in GREY_MODES]
-    clear = [i for i, mode in modes.items() if "A" in mode.upper()]
-    cut = [i for i in modes if headers[i].cut]
-    for found, have in (
-        (cut, "16 bits per colour, of which only 8 are read"),
-        (coloured if 2 * len(coloured) < len(modes) else [], "colours, so that all become RGB"),
-        (clear, "transparency, which is left out"),
-    ):
-        if found:
-            warnings.warn(
-                f"{len(found)} of {len(modes)} images have {have}; the first is "
-                f"{items.name(found[0])}, of mode {modes[found[0]]!r}; convert them if that "
-                "matters",
-                UserWarning,
-                stacklevel=outside(),
-            )
+    lost = left_out(items, headers)
+    if 0 < 2 * len(coloured) < len(modes):
+        lost.append(_have(items, modes, coloured, "colours, so that all become RGB"))
+    for text in lost:
+        warnings.warn(f"{text}; convert them if that matters", UserWarning, stacklevel=outside())
     return Images(items, size, shape, mode_of(items, headers))
 
 
