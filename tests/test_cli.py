@@ -900,7 +900,7 @@ def test_a_trained_model_has_its_pilot_unless_it_is_left_out(tmp_path, capsys, m
     assert ScoreModel.from_pretrained(tmp_path / "short").pilot is None
     monkeypatch.setattr("scoresde.cli.train._MANY", 0)
     assert run(tmp_path / "with") == 0
-    assert capsys.readouterr().out.count("measuring how this model's score bends") == 1
+    assert capsys.readouterr().out.count("measuring how the score varies with noise") == 1
     known = ScoreModel.from_pretrained(tmp_path / "with").pilot
     assert known.nfe == 64
     assert [*known.choices] == [20]

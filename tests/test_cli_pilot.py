@@ -30,7 +30,7 @@ def test_a_pilot_is_measured_once_and_the_samples_stay_the_same(saved, capsys, m
     before = fingerprint(model_of("model"))
     assert main([*words, "a.npy"]) == 0
     first = capsys.readouterr().out
-    assert first.count("measuring how this model's score bends") == 1
+    assert first.count("measuring how the score varies with noise") == 1
     assert "s, once; --sampler dpmpp_2m draws without" in first
     assert PilotFile.beside(saved / "model.safetensors").path.is_file()
     measured = ScoreModel.from_pretrained("model")

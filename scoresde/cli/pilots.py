@@ -15,7 +15,7 @@ from scoresde.score.pilot_file import SLOW_PILOT
 
 __all__ = ["announce", "seconds", "steps_of"]
 
-TASK = 'measuring how this model\'s score bends, so that the sampler "fast" needs few evaluations'
+TASK = 'measuring how the score varies with noise, so that the sampler "fast" needs few evaluations'
 """The task that is announced before a pilot is measured."""
 
 
