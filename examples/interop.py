@@ -372,7 +372,7 @@ def describe(name: str, score: Any, data: Path | None, *, short: bool) -> None:
     tolerance, rough = (0.01 if short else 1e-4), dict[str, Any]()
     if name not in MODELS:  # a rough estimate, for a network of images
         tolerance = 0.3 if short else 0.03
-        rough = dict(method="hutchinson", probes=8, error="estimate")
+        rough = dict(method="hutchinson", probes=2 if short else 8, error="estimate")
     rough |= dict(rtol=tolerance, atol=tolerance)
     options: dict[str, Any] = dict(progress=False, condition=label)
     with warnings.catch_warnings():
