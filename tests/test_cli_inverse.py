@@ -157,6 +157,16 @@ def test_the_empty_cells_of_a_table_are_filled_in(tmp_path, monkeypatch, capsys)
     given = ["--condition", "kind=b", "--out", "x.npy"]
     assert main([*fill[:3], "rows.npy", *fill[4:], *given]) == 0
     assert np.load("x.npy")[[0, 1], [0, 1]].tolist() == [np.float32(0.7), 5]
+    several = []
+    for known in ("1,2", ",2"):  # a row without a gap is not drawn, and changes no other row
+        Path("rows.csv").write_text(f"v,u\n3,\n{known}\n,0.25\n")
+        capsys.readouterr()
+        assert main([*fill, "--out", "x.csv"]) == 0
+        told = "1 of 3 rows have no gap, and stay equal" in capsys.readouterr().out
+        several.append(Path("x.csv").read_text().splitlines()[1:])
+        assert told == (known == "1,2")
+    assert several[0][1] == "2,1"
+    assert several[0][::2] == several[1][::2]
     Path("rows.csv").write_text("v,u\n,2\n")  # the column of the condition may be left out
     assert main([*fill, "--out", "x.csv"]) == 0
     u, v, *_ = Path("x.csv").read_text().splitlines()[1].split(",")

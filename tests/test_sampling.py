@@ -422,6 +422,16 @@ def test_samples_have_the_requested_shape_and_dtype(name, shape, n, dtype):
     assert not out.requires_grad
 
 
+@given(
+    st.sampled_from(["ddim", "em", "pc", "adaptive"]),
+    st.lists(st.integers(0, 4), min_size=1, max_size=6),
+)
+def test_some_rows_of_a_run_are_the_same_samples(name, rows):
+    options = {} if coarse(name).adaptive else {"steps": 3}
+    whole = scoresde.Run.of(DIAGONAL.at(SDE), SDE, coarse(name), n=5, seed=2, **options)
+    assert_close(whole.rows(rows).draw().x, whole.draw().x[rows])
+
+
 @pytest.mark.slow
 def test_a_run_holds_few_states_at_once():
     benchmark = runpy.run_path(str(Path(__file__).parents[1] / "examples/benchmarks/device.py"))

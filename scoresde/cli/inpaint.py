@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +24,7 @@ from scoresde.cli.sample_picture import PICTURES, PictureOptions, rounded
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.samplers import Impute
-from scoresde.sampling import SAMPLERS, Run
+from scoresde.sampling import SAMPLERS, Run, Samples
 from scoresde.score import ScoreModel
 
 __all__ = ["FEW", "SUFFIXES", "Inpaint", "finished", "given_again"]
@@ -110,7 +110,13 @@ class Inpaint:
         options = PictureOptions(known=kept[0] if len(part.x) == 1 else None, given=given_values)
         usual = FEW if len(part.x) == 1 else _MANY[len(model.event_shape) == 1]
         batch_size = usual if self.batch_size is None else self.batch_size
-        finished(run, model, self.out, batch_size, "inpainted sample", options, kept)
+        open_rows = part.open_rows(each)
+        if len(open_rows) < n:
+            tell(
+                f"{(n - len(open_rows)) // each} of {len(part.x)} rows have no gap, and stay equal"
+            )
+        partly = _Partly(run.rows(open_rows), condition["known"], open_rows)
+        finished(partly, model, self.out, batch_size, "inpainted sample", options, kept)
         if not distributed.is_main():
             return
         words = given_again(self.condition, self.class_, self.steps, self.batch_size)
@@ -122,8 +128,31 @@ class Inpaint:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Partly:
+    """Hold a run of some rows of samples, of which the other rows are known.
+
+    Args:
+        run: The run.
+        x: All samples `(n, *)`, with any values in the rows of the run.
+        rows: The rows of the run.
+    """
+
+    run: Run
+    x: Tensor
+    rows: list[int]
+    transform: None = None
+
+    def draw(self, batch_size: int) -> Samples:
+        """Return all samples."""
+        found = self.run.draw(batch_size)
+        x = self.x.to(found.x, copy=True)
+        x[self.rows] = found.x
+        return replace(found, x=x)
+
+
 def finished(
-    run: Run,
+    run: Run | _Partly,
     model: ScoreModel,
     out: Path,
     batch_size: int,

@@ -75,6 +75,11 @@ class KnownPart:
         given = {**self.condition, "known": x, "mask": self.known.float()}
         return {name: rows.repeat_interleave(n, dim=0) for name, rows in given.items()}
 
+    def open_rows(self, n: int) -> list[int]:
+        """Return the positions of rows with a gap among n copies of each row."""
+        gaps = ~self.known.flatten(1).all(1)
+        return gaps.repeat_interleave(n).nonzero().flatten().tolist()
+
     def values(self, n: int) -> Tensor:
         """Return n copies of each row in the units of the data, NaN where it is not known."""
         return self.x.where(self.known, torch.nan).repeat_interleave(n, dim=0)

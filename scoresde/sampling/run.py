@@ -199,6 +199,23 @@ class Run:
         """Return the number of samples."""
         return len(self.noise)
 
+    def rows(self, rows: Sequence[int]) -> Run:
+        """Return the run of some of the samples, each with its own noise and condition.
+
+        Args:
+            rows: The positions of the samples in this run, from 0 to n - 1.
+        """
+        return replace(
+            self,
+            noise=Noise(
+                [self.noise.seeds[row] for row in rows],
+                [self.noise.indices[row] for row in rows],
+                horizon=self.sde.T,
+            ),
+            start=None if self.start is None else self.start[rows],
+            condition=None if self.condition is None else self.condition.rows(rows),
+        )
+
     def draw(self, batch_size: int | None = None) -> Samples:
         """Draw the samples.
 
@@ -219,7 +236,11 @@ class Run:
                 f"{size} samples of shape {self.shape} at once are more than 2**36 numbers; give a "
                 "smaller batch_size"
             )
-        chunks = [self._rows(i, size) for i in range(0, self.n, size)] or [self]
+        chunks = [
+            # the last sample is repeated to pad the chunk
+            self.rows([min(row, self.n - 1) for row in range(i, i + size)])
+            for i in range(0, self.n, size)
+        ] or [self]
         parts, reports, nfe, passes = [], [], 0, 0
         with self._in_full_precision(), evaluating(self.score), self._bar(len(chunks)) as bar:
             for chunk in chunks:
@@ -275,18 +296,6 @@ class Run:
         total = chunks * (1 + self.sampler.states(len(self.times) - 1) + self.denoise)
         with showing(total, "sampling", show=self.progress) as bar:
             yield bar
-
-    def _rows(self, i: int, size: int) -> Run:
-        """Return the run of `size` samples, the first of which is i; repeat the last to pad."""
-        rows = [min(row, self.n - 1) for row in range(i, i + size)]
-        seeds = [self.noise.seeds[row] for row in rows]
-        indices = [self.noise.indices[row] for row in rows]
-        return replace(
-            self,
-            noise=Noise(seeds, indices, horizon=self.sde.T),
-            start=None if self.start is None else self.start[rows],
-            condition=None if self.condition is None else self.condition.rows(rows),
-        )
 
     def _reversed(self) -> ReverseSDE:
         """Return the reverse SDE for the sampler."""
