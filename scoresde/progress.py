@@ -72,7 +72,7 @@ def showing(
         total: The number of units of work, or None if unknown.
         doing: The name of the work, such as "sampling".
         unit: The name of one unit.
-        done: The number of units that are already done.
+        done: The number of units that are already done; the name then says so.
         show: True always shows a bar, False shows nothing, and None shows a bar in a terminal or a
             notebook and lines elsewhere. With None and several processes, only the first shows its
             progress.
@@ -91,7 +91,7 @@ def showing(
         raise InvalidTypeError(f"progress must be True, False or None, got {quoted(show)}")
     if show is None and (_HIDDEN.get() or not distributed.is_main()):
         show = False
-    stream = sys.stderr
+    stream, doing = sys.stderr, f"{doing} from {unit} {done:,}" if done else doing
     if show is False or stream is None:
         yield _Silent()
     elif show or in_notebook() or _is_terminal(stream):

@@ -72,8 +72,14 @@ def test_long_work_outside_of_a_terminal_reports_progress_and_time(capfd, clock)
             shown.update()
     first, *_, last = capfd.readouterr().err.splitlines()
     # 10 of 200 seconds have gone
-    assert first == "training: step 480/2,000  loss 0.572  held-out 0.61  3 min 10 s left"
-    assert last == "training: step 2,000/2,000  loss 0.572  held-out 0.61  after 3 min 20 s"
+    assert (
+        first
+        == "training from step 400: step 480/2,000  loss 0.572  held-out 0.61  3 min 10 s left"
+    )
+    assert (
+        last
+        == "training from step 400: step 2,000/2,000  loss 0.572  held-out 0.61  after 3 min 20 s"
+    )
 
 
 @given(st.floats(0.01, 100), st.integers(0, 500))

@@ -225,10 +225,9 @@ class Trainer(Generic[ScoreT]):
             raise self._guard.torn(first)
         recent, keeping = list[Tensor](), self.config.keeping
         shown = progress if distributed.is_main() else False
-        doing = f"training from step {first:,}" if first else "training"
         with (
             live(self.callbacks, self.history, self.config.steps, show=shown),
-            showing(self.config.steps, doing, done=self.step, show=shown, keep=True) as bar,
+            showing(self.config.steps, "training", done=self.step, show=shown, keep=True) as bar,
             Stop() as stop,
             contextlib.nullcontext() if self._keeper is None else self._keeper.alone(self.step),
             training(self.score, self.config, self._update.beside),
