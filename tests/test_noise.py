@@ -378,6 +378,25 @@ def test_increments_add_up_over_any_intervals_in_any_order(seed, u, data):
     assert_close(walk, whole, rtol=1e-12, atol=1e-12 * math.sqrt(horizon))
 
 
+@given(
+    st.lists(st.tuples(SEEDS, st.integers(0, 2**40 - 1), TIMES, TIMES), min_size=1, max_size=5),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_intervals_of_their_own_give_the_increments_of_each_path(rows, dtype):
+    seeds, indices, *times = zip(*rows, strict=True)
+    low, high = torch.tensor(times, dtype=torch.float64).sort(0).values
+    assume(all(a == b or path.resolved(float(a), float(b)) for a, b in zip(low, high, strict=True)))
+    noise, x = Noise(seeds, indices), torch.zeros(len(rows), 3, dtype=dtype)
+    found = noise.increments(x, low, high)
+    for i in range(len(rows)):
+        part, (a, b) = slice(i, i + 1), (float(low[i]), float(high[i]))
+        row = noise[part].increment(x[part], a, b) if a < b else x[part]
+        if dtype == torch.float64:
+            assert_close(found[part], row, rtol=0, atol=1e-9)
+        # no bit depends on another sample
+        assert torch.equal(found[part], noise[part].increments(x[part], low[part], high[part]))
+
+
 @pytest.mark.slow
 @given(SEEDS, TIMES, TIMES, st.floats(0.1, 100))
 def test_increments_are_standard_normal_over_any_interval(seed, a, b, horizon):

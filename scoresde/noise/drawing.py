@@ -26,7 +26,7 @@ from scoresde.noise.path import START, Form, Instant, Step
 from scoresde.noise.philox import Scratch
 from scoresde.noise.rows import Source, in_numpy
 
-__all__ = ["normal", "walk"]
+__all__ = ["coarse_numbers", "normal", "walk"]
 
 _Part = tuple[slice, slice]
 # The largest number of values in a part. The random words for them fill half of a cache of 1 MB.
@@ -64,6 +64,12 @@ def normal(source: Source, low: Source | None, like: Tensor) -> Tensor:
             fine(lanes, below, numbers, scratch)
             place[:] = numbers.reshape(len(place), -1)[:, :width]
     return torch.from_numpy(found)
+
+
+def coarse_numbers(source: Source, size: int, device: torch.device) -> Tensor:
+    """Return 16-bit normal numbers `(R, size)`, float32, computed by torch."""
+    lanes = source.lanes_on_device(-(-size // COARSE))
+    return table_on(device)[coarse_on_device(lanes)][:, :size]
 
 
 def walk(

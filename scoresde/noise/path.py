@@ -38,7 +38,7 @@ are too wide. So the numbers of the path determine H up to 1/256 of its variance
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -58,6 +58,7 @@ __all__ = [
     "rounded",
     "steps",
     "unit",
+    "weights",
     "worth_keeping",
 ]
 
@@ -186,6 +187,28 @@ def area(s: float, t: float) -> tuple[Form, float]:
     where = [instant(s), *(i << _DEEPEST - depth for i in cells), instant(t)]
     form = {u: scale * half for u, half in zip(where, halves, strict=True)}
     return form, math.sqrt(sum((gap / h) ** 3 for gap in gaps))
+
+
+def weights(times: Sequence[float]) -> tuple[Tensor, Tensor]:
+    r"""Return the nodes on which the values at N times depend, and the weights of their numbers.
+
+    Args:
+        times: Times in [0, 1].
+
+    Returns:
+        For each of D depths the nodes `(D, N)`, int64, and their weights `(D, N)`, float64. The
+        weights are those of the sum above, without that of the path's end, which is t.
+    """
+    last = torch.tensor([leaf(time) for time in times])
+    n = torch.arange(int(last.max()) + 1).unsqueeze(1)
+    cells = 1 << n
+    position = torch.tensor(times, dtype=torch.float64) * cells
+    i = position.floor()
+    theta = position - i
+    hat, bridge = torch.minimum(theta, 1 - theta), (theta * (1 - theta)).sqrt()
+    weight = torch.where(n < last, hat, bridge).where(n <= last, 0.0) / cells.double().sqrt()
+    kept = weight.any(1)
+    return (cells + i.long())[kept], weight[kept]
 
 
 def worth_keeping(s: Instant, h: float) -> list[Instant]:

@@ -77,6 +77,19 @@ class Rows:
                 words = _philox(words[:2], [*_split(second)[:2], *words[2:]])
         return Source(words, self.on(device)[1])
 
+    def source_of_nodes(self, nodes: Tensor, purpose: int, device: torch.device) -> Source:
+        """Return the source of the words of one node of a path for each sample, in torch.
+
+        Args:
+            nodes: The nodes `(B,)`, int64.
+            purpose: The purpose of the words.
+            device: The device on which the words are needed.
+        """
+        seeds, indices = (torch.from_numpy(rows.view(np.int64)).to(device) for rows in self._arrays)
+        low = nodes[:, None].to(device)
+        words = _philox([seeds & _LOW, seeds >> 32 & _LOW], [low & _LOW, low >> 32, 0, purpose])
+        return Source(words, indices)
+
     def reseeded(self, place: int) -> list[int]:
         """Return new seeds, which are a function of the seeds and a place."""
         made = {seed: philox.block(seed, place) % _WORD for seed in {*self.seeds}}

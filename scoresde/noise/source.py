@@ -144,6 +144,43 @@ class Noise:
         z = self._walk(flat, {places[0]: 1 / math.sqrt(high - low)}, places[1], high - low)
         return z.reshape(like.shape).to(like.dtype)
 
+    def increments(self, like: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """Return `increment` of each sample over its own interval, or 0 if it is empty.
+
+        The numbers are those of `increment` up to rounding. They are made for all samples at once,
+        and nothing is cached.
+
+        Args:
+            like: A tensor `(B, *)` with the shape, dtype and device of the result.
+            s: The earlier times `(B,)`.
+            t: The later times `(B,)`.
+
+        Raises:
+            InvalidValueError, ShapeError: As in `increment`.
+        """
+        flat = self._flat(like)
+        n, size = flat.shape
+        pairs = zip(s.tolist(), t.tolist(), strict=True)
+        parts = [(0.0, 0.0) if a == b else self._interval(a, b) for a, b in pairs]
+        low, high = torch.tensor(parts, dtype=torch.float64).reshape(n, 2).unbind(1)
+        scale = torch.where(low < high, high - low, 1.0).rsqrt()
+        z = drawing.normal(self._node(0, flat.device), None, flat.float())
+        found = z.to(flat.dtype) * ((high - low) * scale).to(flat)[:, None]
+        if not n:
+            return found.reshape(like.shape).to(like.dtype)
+        nodes, weights = (part.reshape(-1, 2, n) for part in path.weights([*low, *high]))
+        # a node of both ends is drawn once, whatever the nodes of other samples
+        both = nodes[:, 0] == nodes[:, 1]
+        first = torch.where(both, 0.0, -weights[:, 0])
+        second = weights[:, 1] - torch.where(both, weights[:, 0], 0.0)
+        factors = (torch.stack((first, second), 1) * scale).to(flat)
+        for ends, factor, once in zip(nodes, factors, both.all(1).tolist(), strict=True):
+            for end in (1,) if once else (0, 1):
+                source = self._rows.source_of_nodes(ends[end], _PATH, flat.device)
+                numbers = drawing.coarse_numbers(source, size, flat.device)
+                found += factor[end][:, None] * numbers
+        return found.reshape(like.shape).to(like.dtype)
+
     def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         r"""Return the space-time Lévy area of the path over $[s, t]$, as $\sqrt{12/h}\,H$.
 

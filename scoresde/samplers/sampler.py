@@ -31,16 +31,16 @@ class NoiseLike(Protocol):
         """Return the standardised increment of one Brownian path over [s, t]."""
         ...
 
+    def increments(self, like: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """Return the increments of each sample over its own interval, 0 if it is empty."""
+        ...
+
     def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         """Return the standardised space-time Lévy area of the same path over [s, t]."""
         ...
 
     def fork(self, k: int) -> NoiseLike:
         """Return an independent source of noise for the same samples."""
-        ...
-
-    def __getitem__(self, part: slice) -> NoiseLike:
-        """Return the noise of a part of the batch."""
         ...
 
 

@@ -20,7 +20,6 @@ until two successive estimates agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -34,10 +33,6 @@ from scoresde.sde import ReverseSDE, expand
 from scoresde.sde.coordinates import REACH, scale
 
 __all__ = ["AdaptiveSDE"]
-
-Increments = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""A function `f(like, s, t)` that returns, for each sample, the standardised increment of its path
-over its own interval `[s, t]`."""
 
 # The first step, and the longest step until two successive error estimates agree, in log-SNR.
 _FIRST, _UNSETTLED = 0.1, 0.5
@@ -63,8 +58,7 @@ class AdaptiveSDE(Adaptive):
     - A rejected step is repeated with the increment of the same Brownian path over the shorter
       interval. To rescale the rejected increment would bias the samples.
 
-    The seed determines the path, whatever the tolerance. The increments are drawn sample by sample;
-    on a CPU this takes about 2 ms for each sample and step.
+    The seed determines the path, whatever the tolerance.
 
     Large tolerances make samples too wide, most of all in one dimension; see *Which sampler*.
 
@@ -87,7 +81,6 @@ class AdaptiveSDE(Adaptive):
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """Return a draw of p_s from the draw `x` of p_t."""
         sde, spent = rsde.sde, 0
-        increments = self.increments(noise, len(x))
         z, time = x / expand(scale(sde, t), x), t.repeat(len(x))
         h, end = torch.full_like(time, _FIRST), sde.log_snr(s)
         settled = retried = torch.zeros_like(time, dtype=torch.bool)
@@ -113,7 +106,7 @@ class AdaptiveSDE(Adaptive):
             h = torch.minimum(h, end - now)
             (cos, sin), (cos_to, sin_to) = (_angles(rsde, u) for u in (time, to))
             fresh = ((sin - sin_to) * (sin + sin_to)).clamp(min=0).sqrt() / cos_to
-            xi = increments(x, to, time)
+            xi = noise.increments(x, to, time)
             base = expand(cos / cos_to, x) * z + expand(fresh, x) * xi
             width = expand(2 * (sin - sin_to) / cos_to, x)
             first = base - width * velocity(rsde, z, time)
@@ -131,19 +124,6 @@ class AdaptiveSDE(Adaptive):
             factor = nearest_factor(0.9 / (root * root.sqrt()))
             h, retried = h * factor.clamp(max=torch.where(retried, 1.0, _GROWTH)), ~ok
         return z * expand(scale(sde, s), x)
-
-    def increments(self, noise: NoiseLike, n: int) -> Increments:
-        """Return a function that draws the increments of n samples over n different intervals."""
-        paths = [noise[i : i + 1] for i in range(n)]
-
-        def drawn(like: Tensor, s: Tensor, t: Tensor) -> Tensor:
-            z = torch.zeros_like(like)
-            for i, (low, high) in enumerate(zip(s.tolist(), t.tolist(), strict=True)):
-                if low < high:
-                    z[i : i + 1] = paths[i].increment(like[i : i + 1], low, high)
-            return z
-
-        return drawn
 
 
 def _angles(rsde: ReverseSDE, t: Tensor) -> tuple[Tensor, Tensor]:

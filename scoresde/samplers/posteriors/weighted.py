@@ -38,6 +38,12 @@ class ParticleNoise:
         """Return the increment over [s, t] of each particle's Brownian path."""
         return self.noise.increment(self._folded(like), s, t).reshape(like.shape)
 
+    def increments(self, like: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """Return the increment of each particle's Brownian path over its own interval."""
+        folded, low, high = self._folded(like), s.reshape(-1, self.k), t.reshape(-1, self.k)
+        found = [self.noise.increments(folded, low[:, j], high[:, j])[:, j] for j in range(self.k)]
+        return torch.stack(found, 1).reshape(like.shape)
+
     def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         """Return the space-time area over [s, t] of each particle's Brownian path."""
         return self.noise.area(self._folded(like), s, t).reshape(like.shape)
@@ -45,9 +51,6 @@ class ParticleNoise:
     def fork(self, k: int) -> ParticleNoise:
         """Return independent noise for the same particles."""
         return ParticleNoise(self.noise.fork(k), self.k)
-
-    def __getitem__(self, part: slice) -> ParticleNoise:
-        return ParticleNoise(self.noise[part], self.k)
 
     def _folded(self, like: Tensor) -> Tensor:
         return like.reshape(-1, self.k, *like.shape[1:])
@@ -65,12 +68,9 @@ class _Constant:
     def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         return torch.full_like(like, self.value)
 
-    area = increment
+    area = increments = increment
 
     def fork(self, k: int) -> _Constant:
-        return self
-
-    def __getitem__(self, part: slice) -> _Constant:
         return self
 
 
