@@ -742,3 +742,9 @@ def test_without_seed_or_generator_the_global_generator_is_used():
 def test_impossible_ranges_of_seeds_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         seeds_of(*arguments)
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (3, 0), (2,)])
+def test_increments_of_no_numbers_or_of_empty_intervals_are_zeros(shape):
+    noise, t = Noise.of(0, shape[0]), torch.full((shape[0],), 0.5, dtype=torch.float64)
+    assert torch.equal(noise.increments(torch.ones(shape), t, t), torch.zeros(shape))

@@ -78,16 +78,19 @@ class Rows:
         return Source(words, self.on(device)[1])
 
     def source_of_nodes(self, nodes: Tensor, purpose: int, device: torch.device) -> Source:
-        """Return the source of the words of one node of a path for each sample, in torch.
+        """Return the source of the words of N nodes of a path for each sample, in torch.
 
         Args:
-            nodes: The nodes `(B,)`, int64.
+            nodes: The nodes `(N, B)`, int64. The rows of the words follow in this order.
             purpose: The purpose of the words.
             device: The device on which the words are needed.
         """
-        seeds, indices = (torch.from_numpy(rows.view(np.int64)).to(device) for rows in self._arrays)
-        low = nodes[:, None].to(device)
-        words = _philox([seeds & _LOW, seeds >> 32 & _LOW], [low & _LOW, low >> 32, 0, purpose])
+        seeds, indices = (
+            torch.from_numpy(rows.view(np.int64)).repeat(len(nodes), 1).to(device)
+            for rows in self._arrays
+        )
+        node = nodes.reshape(-1, 1).to(device)
+        words = _philox([seeds & _LOW, seeds >> 32 & _LOW], [node & _LOW, node >> 32, 0, purpose])
         return Source(words, indices)
 
     def reseeded(self, place: int) -> list[int]:
