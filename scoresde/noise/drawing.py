@@ -26,7 +26,7 @@ from scoresde.noise.path import START, Form, Instant, Step
 from scoresde.noise.philox import Scratch
 from scoresde.noise.rows import Source, in_numpy
 
-__all__ = ["coarse_numbers", "normal", "walk"]
+__all__ = ["add_nodes", "normal", "walk"]
 
 _Part = tuple[slice, slice]
 # The largest number of values in a part. The random words for them fill half of a cache of 1 MB.
@@ -66,10 +66,24 @@ def normal(source: Source, low: Source | None, like: Tensor) -> Tensor:
     return torch.from_numpy(found)
 
 
-def coarse_numbers(source: Source, size: int, device: torch.device) -> Tensor:
-    """Return 16-bit normal numbers `(R, size)`, float32, computed by torch."""
-    lanes = source.lanes_on_device(-(-size // COARSE))
-    return table_on(device)[coarse_on_device(lanes)][:, :size]
+def add_nodes(
+    found: Tensor, source: Callable[[Tensor], Source], nodes: Tensor, weights: Tensor
+) -> None:
+    """Add the weighted numbers of nodes of a path to sums `(B, size)`, by torch.
+
+    Args:
+        found: The sums.
+        source: A function that returns the source of the words of nodes `(k, B)`.
+        nodes: The nodes `(N, B)`.
+        weights: The weights of their numbers `(N, B)`.
+    """
+    rows, size = found.shape
+    step = max(1, _PART // found.numel())
+    for few, weight in zip(torch.split(nodes, step), torch.split(weights, step), strict=True):
+        lanes = source(few).lanes_on_device(-(-size // COARSE))
+        numbers = table_on(found.device)[coarse_on_device(lanes)][:, :size].reshape(-1, rows, size)
+        for factor, z in zip(weight, numbers, strict=True):
+            found += factor[:, None] * z
 
 
 def walk(

@@ -52,13 +52,13 @@ __all__ = [
     "Instant",
     "Step",
     "area",
+    "differences",
     "instant",
     "leaf",
     "resolved",
     "rounded",
     "steps",
     "unit",
-    "weights",
     "worth_keeping",
 ]
 
@@ -189,26 +189,34 @@ def area(s: float, t: float) -> tuple[Form, float]:
     return form, math.sqrt(sum((gap / h) ** 3 for gap in gaps))
 
 
-def weights(times: Sequence[float]) -> tuple[Tensor, Tensor]:
-    r"""Return the nodes on which the values at N times depend, and the weights of their numbers.
+def differences(low: Sequence[float], high: Sequence[float]) -> tuple[Tensor, Tensor]:
+    r"""Return nodes and weights of the differences $W(t_i) - W(s_i)$ of N pairs of times.
 
     Args:
-        times: Times in [0, 1].
+        low: The earlier times $s_i$, in [0, 1].
+        high: The later times $t_i$.
 
     Returns:
-        For each of D depths the nodes `(D, N)`, int64, and their weights `(D, N)`, float64. The
-        weights are those of the sum above, without that of the path's end, which is t.
+        Nodes `(D, N)`, int64, and the weights of their numbers, `(D, N)`, float64, by the sum
+        above, without the number of the path's end. Its weight is $t_i - s_i$.
     """
-    last = torch.tensor([leaf(time) for time in times])
-    n = torch.arange(int(last.max()) + 1).unsqueeze(1)
+    times = torch.tensor([low, high], dtype=torch.float64)
+    last = torch.tensor([[*map(leaf, low)], [*map(leaf, high)]])
+    n = torch.arange(int(last.max()) + 1)[:, None, None]
     cells = 1 << n
-    position = torch.tensor(times, dtype=torch.float64) * cells
+    position = times * cells
     i = position.floor()
     theta = position - i
     hat, bridge = torch.minimum(theta, 1 - theta), (theta * (1 - theta)).sqrt()
     weight = torch.where(n < last, hat, bridge).where(n <= last, 0.0) / cells.double().sqrt()
-    kept = weight.any(1)
-    return (cells + i.long())[kept], weight[kept]
+    nodes = cells + i.long()
+    # a node of both times is used once, whatever the nodes of other pairs
+    both = nodes[:, 0] == nodes[:, 1]
+    first = torch.where(both, 0.0, -weight[:, 0])
+    second = weight[:, 1] - torch.where(both, weight[:, 0], 0.0)
+    found = torch.stack((first, second), 1).flatten(0, 1)
+    used = found.any(1)
+    return nodes.flatten(0, 1)[used], found[used]
 
 
 def worth_keeping(s: Instant, h: float) -> list[Instant]:

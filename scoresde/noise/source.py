@@ -14,7 +14,7 @@ import os
 import secrets
 import struct
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -31,8 +31,6 @@ _SIZE = 2**34
 # the purposes of draws; a purpose plus _LOW names the second words that double precision needs
 _FRESH, _PATH, _AREA, _FORK, _LOW = range(5)
 _FORKS = 8
-# the largest number of numbers of `increments` that are made at once, for at least one node
-_TOGETHER = 2**18
 
 
 class Noise:
@@ -161,30 +159,16 @@ class Noise:
             InvalidValueError, ShapeError: As in `increment`.
         """
         flat = self._flat(like)
-        n, size = flat.shape
         pairs = zip(s.tolist(), t.tolist(), strict=True)
         parts = [(0.0, 0.0) if a == b else self._interval(a, b) for a, b in pairs]
-        low, high = torch.tensor(parts, dtype=torch.float64).reshape(n, 2).unbind(1)
+        low, high = torch.tensor(parts, dtype=torch.float64).reshape(-1, 2).unbind(1)
         scale = torch.where(low < high, high - low, 1.0).rsqrt()
         z = drawing.normal(self._node(0, flat.device), None, flat.float())
         found = z.to(flat.dtype) * ((high - low) * scale).to(flat)[:, None]
-        if not flat.numel():
-            return found.reshape(like.shape).to(like.dtype)
-        times = [*low.tolist(), *high.tolist()]
-        nodes, weights = (part.reshape(-1, 2, n) for part in path.weights(times))
-        # a node of both ends is drawn once, whatever the nodes of other samples
-        both = nodes[:, 0] == nodes[:, 1]
-        first = torch.where(both, 0.0, -weights[:, 0])
-        second = weights[:, 1] - torch.where(both, weights[:, 0], 0.0)
-        factors = (torch.stack((first, second), 1) * scale).reshape(-1, n)
-        used = factors.any(1)
-        ends, factors = nodes.reshape(-1, n)[used], factors[used].to(flat)
-        step = max(1, _TOGETHER // flat.numel())
-        for few, weight in zip(torch.split(ends, step), torch.split(factors, step), strict=True):
-            source = self._rows.source_of_nodes(few, _PATH, flat.device)
-            numbers = drawing.coarse_numbers(source, size, flat.device).reshape(-1, n, size)
-            for factor, z in zip(weight, numbers, strict=True):
-                found += factor[:, None] * z
+        if flat.numel():
+            nodes, weights = path.differences(low.tolist(), high.tolist())
+            source = partial(self._rows.source_of_nodes, purpose=_PATH, device=flat.device)
+            drawing.add_nodes(found, source, nodes, (weights * scale).to(flat))
         return found.reshape(like.shape).to(like.dtype)
 
     def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
